@@ -1,0 +1,8 @@
+"""Runs integer programs as Lava processes on the CPU simulator.
+
+`run_on_lava` starts a fresh interpreter for each run; importing this package loads no lava.
+"""
+
+from exports.lava.runner import run_on_lava
+
+__all__ = ["run_on_lava"]

@@ -1,0 +1,127 @@
+"""A Lava run as a folder: what goes in, what comes out, and how to clean up after it.
+
+    job.json      settings, see `Job`
+    inputs.npy    graded input spikes in Lava's axis order
+    net.net       the program
+    trace-*.bin   what the populations leave behind
+    group         process id of the interpreter that leads the run's process group
+    error-*.txt   traceback of a model that failed
+    log.txt       what the interpreter and Lava printed
+    done          written last
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings of one run.
+
+    Attributes
+    ----------
+    token:
+        Unique; names the run's shared memory segments, so that they can be found again.
+    time_limit:
+        Seconds from start to end.
+    """
+
+    folder: str
+    token: str
+    num_samples: int
+    time_limit: float
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return Path(self.folder)
+
+    @property
+    def net(self) -> Path:
+        """The program as a `.net` file."""
+        return self.path / "net.net"
+
+    @property
+    def inputs(self) -> Path:
+        """Graded input spikes, `.npy`."""
+        return self.path / "inputs.npy"
+
+    @property
+    def log(self) -> Path:
+        """What was printed."""
+        return self.path / "log.txt"
+
+    @property
+    def done(self) -> Path:
+        """Marks success."""
+        return self.path / "done"
+
+    @property
+    def group(self) -> Path:
+        """Holds the id of the process group."""
+        return self.path / "group"
+
+    @property
+    def shared_memory_prefix(self) -> str:
+        """Start of the names of this run's shared memory segments."""
+        return f"spikeport_{self.token}_"
+
+    def trace(self, index: int) -> Path:
+        """Trace of the population with this index."""
+        return self.path / f"trace-{index}.bin"
+
+    def errors(self) -> list[Path]:
+        """Tracebacks of models that failed, complete ones only."""
+        return sorted(self.path.glob("error-*.txt"))
+
+    def save(self) -> None:
+        """Write `job.json`."""
+        (self.path / "job.json").write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, folder: Path) -> Job:
+        """Read `job.json`."""
+        return cls(**json.loads((folder / "job.json").read_text()))
+
+
+def leave_nothing(job: Job) -> None:
+    """End the run's process group and remove its shared memory; safe to call at any time."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        group = int(job.group.read_text())
+        deadline = time.monotonic() + 10.0
+        while _kill_group(group) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    for segment in SHARED_MEMORY.glob(f"{job.shared_memory_prefix}*"):
+        segment.unlink(missing_ok=True)
+
+
+def _kill_group(group: int) -> bool:
+    """Send SIGKILL to a process group; False once none of it is left running."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return _group_is_alive(group)
+
+
+def _group_is_alive(group: int) -> bool:
+    """Whether any process of the group is more than a zombie."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            return True
+    return False

@@ -1,0 +1,219 @@
+"""Runs a program on Lava in a fresh interpreter and brings back a recording.
+
+No Lava process, shared memory segment or temporary file outlives a call, whether it ends in
+success, an exception in a model, a time-out, Ctrl-C, or SIGKILL of the caller.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from exports.lava.job import Job, leave_nothing
+from exports.lava.supervisor import MODEL_FAILED, TIMED_OUT
+from exports.netx import write_net
+from hw_models import lava_compat
+from toolchain.errors import BackendRunError, DataError
+from toolchain.neurons import Readout
+from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.recording import Mode, Recording, RecordingBuilder
+
+BACKEND = "lava"
+CHUNK_BYTES = 1 << 30
+"""Traces of one Lava run; more samples are run in several."""
+LOG_LINES = 25
+Progress = Callable[[int, int], None]
+
+
+def run_on_lava(
+    program: IntProgram,
+    inputs: np.ndarray,
+    *,
+    mode: Mode = Mode.FULL,
+    labels: np.ndarray | None = None,
+    time_limit: float = 600.0,
+    progress: Progress | None = None,
+) -> Recording:
+    """Run `program` on graded input spikes `inputs`, int (N, ...), sample after sample.
+
+    Parameters
+    ----------
+    time_limit:
+        Seconds for the whole call.
+    progress:
+        Called with (samples done, samples in all).
+
+    Raises
+    ------
+    BackendRunError
+        If a model failed (with its traceback), a process died, or time ran out.
+    MissingDependencyError
+        If lava-nc is missing or of an unknown version.
+    ValueRangeError
+        If an input is out of range.
+    """
+    lava_compat.require_lava()
+    if inputs.shape[1:] != program.input.shape or len(inputs) == 0:
+        raise DataError(
+            "inputs do not fit the program",
+            node=INPUT,
+            found=inputs.shape,
+            allowed=("N", *program.input.shape),
+        )
+    program.input.range.check(INPUT, inputs)
+    builder = RecordingBuilder(program, mode)
+    deadline = time.monotonic() + time_limit
+    chunk = max(1, CHUNK_BYTES // _trace_bytes(program))
+    for start in range(0, len(inputs), chunk):
+        part = inputs[start : start + chunk].astype(np.int32)
+
+        def report(done: int, start: int = start) -> None:
+            if progress:
+                progress(start + done, len(inputs))
+
+        _run_chunk(program, part, builder, deadline - time.monotonic(), time_limit, report)
+    versions = {"lava-nc": lava_compat.LAVA_NC, "numpy": np.__version__}
+    extra = {"versions": versions, "repairs": list(lava_compat.needed_repairs())}
+    return builder.finish(BACKEND, labels, extra)
+
+
+def _record_bytes(population: Population) -> int:
+    """Bytes of one trace record, see `hw_models.trace_file`."""
+    return prod(population.shape) * (4 if isinstance(population.neuron, Readout) else 5)
+
+
+def _trace_bytes(program: IntProgram) -> int:
+    """Bytes of trace one sample leaves."""
+    return program.schedule.num_steps * sum(_record_bytes(p) for p in program.populations)
+
+
+@contextmanager
+def _job(num_samples: int, time_limit: float) -> Iterator[Job]:
+    folder = Path(tempfile.mkdtemp(prefix="spikeport-lava-"))
+    job = Job(str(folder), secrets.token_hex(4), num_samples, time_limit)
+    try:
+        job.save()
+        yield job
+    finally:
+        leave_nothing(job)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_chunk(
+    program: IntProgram,
+    inputs: np.ndarray,
+    builder: RecordingBuilder,
+    remaining: float,
+    time_limit: float,
+    report: Callable[[int], None],
+) -> None:
+    with _job(len(inputs), max(remaining, 0.0)) as job:
+        write_net(program, job.net)
+        lava_order = inputs.transpose(0, *range(inputs.ndim - 1, 0, -1))
+        np.save(job.inputs, np.ascontiguousarray(lava_order))
+        status = _supervised(job, program, report)
+        if status != 0 or not job.done.is_file():
+            raise _failure(job, status, time_limit)
+        spikes, membrane = _read_traces(job, program)
+        builder.add(inputs, spikes, membrane)
+        report(len(inputs))
+
+
+def _supervised(job: Job, program: IntProgram, report: Callable[[int], None]) -> int:
+    """Start the supervisor, wait, and stop it by closing its pipe if anything interrupts."""
+    last = len(program.populations) - 1
+    sample_bytes = program.schedule.num_steps * _record_bytes(program.populations[last])
+    with job.log.open("ab") as log:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "exports.lava.supervisor", job.folder],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=_environment(),
+        )
+    try:
+        while True:
+            try:
+                return supervisor.wait(timeout=0.1)
+            except subprocess.TimeoutExpired:
+                trace = job.trace(last)
+                report(trace.stat().st_size // sample_bytes if trace.is_file() else 0)
+    finally:
+        if supervisor.stdin is not None:
+            supervisor.stdin.close()
+        supervisor.wait()
+
+
+def _environment() -> dict[str, str]:
+    """One BLAS thread a Lava process, and this project importable from anywhere."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**os.environ, **threads, "PYTHONPATH": path}
+
+
+def _failure(job: Job, status: int, time_limit: float) -> BackendRunError:
+    log = job.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    if status == TIMED_OUT:
+        return BackendRunError(
+            f"the Lava run did not end within {time_limit:g} s and was stopped",
+            node="lava",
+            found="\n".join(log) or None,
+            remedy="fewer samples, or a larger --time-limit",
+        )
+    errors = [e.read_text().rstrip() for e in job.errors()]
+    what = "a Lava model failed" if status == MODEL_FAILED or errors else "the Lava run ended early"
+    return BackendRunError(
+        what,
+        node="lava",
+        found="\n".join([f"status {status}", *(errors[:1] or log)]),
+        remedy="`spikeport doctor` checks the installation",
+    )
+
+
+def _read_traces(
+    job: Job, program: IntProgram
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Spikes int8 and membrane int32, (T, n, C, H, W), from the populations' traces."""
+    spikes: dict[str, np.ndarray] = {}
+    membrane: dict[str, np.ndarray] = {}
+    steps = program.schedule.num_steps
+    for index, population in enumerate(program.populations):
+        data = np.fromfile(job.trace(index), np.uint8)
+        expected = job.num_samples * steps * _record_bytes(population)
+        if data.size != expected:
+            raise BackendRunError(
+                "a population did not run all its steps",
+                node=population.name,
+                found=f"{data.size} bytes of trace",
+                allowed=f"{expected} bytes",
+            )
+        size = prod(population.shape)
+        records = data.reshape(job.num_samples, steps, -1)
+        is_readout = isinstance(population.neuron, Readout)
+        split = 0 if is_readout else size
+        if not is_readout:
+            sent = np.ascontiguousarray(records[:, :, :split]).view(np.int8)
+            spikes[population.name] = _to_program_order(sent, population)
+        potential = np.ascontiguousarray(records[:, :, split:]).view("<i4")
+        membrane[population.name] = _to_program_order(potential, population).astype(np.int32)
+    return spikes, membrane
+
+
+def _to_program_order(values: np.ndarray, population: Population) -> np.ndarray:
+    """(n, T, W*H*C) as (T, n, C, H, W); (n, T, F) as (T, n, F)."""
+    shaped = values.reshape(*values.shape[:2], *reversed(population.shape))
+    axes = (1, 0, *range(shaped.ndim - 1, 1, -1))
+    return np.ascontiguousarray(shaped.transpose(axes))

@@ -1,0 +1,16 @@
+"""Names and version of the `.net` format; FORMAT.md describes them in words."""
+
+from __future__ import annotations
+
+FORMAT_VERSION = 1
+"""Raised whenever a reader of the old version would misread a new file."""
+
+LAYERS = "layer"
+OWN = "spikeport"
+"""Group of everything stock netx cannot say."""
+
+STOCK_STRING = "S10"
+"""Type of `type` datasets in lava-dl's files (lava-dl 0.6.0, export_hdf5 of the slayer blocks)."""
+
+INPUT, CONV, DENSE, FLATTEN = "input", "conv", "dense", "flatten"
+"""Layer types as stock netx spells them."""

@@ -1,0 +1,143 @@
+"""Writes a one-step IF program as plain CUBA layers that the stock lava-dl loader runs.
+
+With T = 1 soft and hard reset coincide, so IF with `v0` is a CUBA neuron without memory
+(`iDecay = vDecay = 4096`) whose bias is `bias + v0`. CUBA fires on `v > vThMant * 64`, strictly,
+so `vThMant = threshold - 1`. Stock netx has one threshold a layer: without memory, firing on
+`x >= threshold` is firing on `x + (common - threshold) >= common`, so the difference goes into
+the bias too. Spikes and readout are the same bits; the membrane of a channel is shifted by it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from exports.netx.layout import FLATTEN, INPUT, LAYERS
+from exports.netx.writer import check_sequential, write_string, write_synapse
+from toolchain.errors import TargetError
+from toolchain.files import atomic_path
+from toolchain.neurons import IntegrateAndFire, Readout
+from toolchain.program.bounds import analyse
+from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.int_range import IntRange
+from toolchain.program.synapse import DenseSynapse
+
+FULL_DECAY = 4096
+"""Decay constant at which a 12-bit decay forgets everything in one step (lava-nc LIF models)."""
+THRESHOLD = IntRange(0, 131071)
+"""17-bit mantissa (lava-nc LIF: v is held to +-(2^23 - 1) = +-131071 weight units)."""
+BIAS = IntRange.signed(16)
+"""LIF models keep the bias mantissa as int16 without a check."""
+WEIGHT = IntRange(-256, 254)
+"""What `optimize_weight_bits` of lava-dl passes unchanged for weights of both signs."""
+READOUT_THRESHOLD = THRESHOLD.high
+"""With `v` held below it, a readout layer never fires."""
+MAX_GROUPS = 127
+"""Stock Conv keeps groups as int8; from 128 on it silently gives zeros."""
+
+
+def write_stock_net(program: IntProgram, path: Path) -> None:
+    """Write `program` (IF, T = 1) so that `lava.lib.dl.netx.hdf5.Network` runs it to the same bits.
+
+    Load it with `input_message_bits = program.input.bits` and, for networks that begin with a
+    dense layer on images, feed samples flattened in C, H, W order.
+
+    Raises
+    ------
+    TargetError
+        Naming the layer that stock netx cannot hold, and why.
+    """
+    check_sequential(program)
+    if program.schedule.num_steps != 1:
+        raise TargetError(
+            "only a one-step program is an ordinary CUBA network",
+            node=program.name,
+            found=f"{program.schedule.num_steps} steps",
+            allowed="convert with --steps 1",
+        )
+    bounds = {b.name: b for b in analyse(program)}
+    for population in program.populations:
+        _check(population, bounds[population.name].state)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        layers = file.create_group(LAYERS)
+        group = layers.create_group("0")
+        write_string(group, "type", INPUT)
+        group["shape"] = np.array(program.input.shape, np.int64)
+        shape = program.input.shape
+        for population in program.populations:
+            (synapse,) = population.synapses
+            if isinstance(synapse, DenseSynapse) and len(shape) > 1:
+                write_string(layers.create_group(str(len(layers))), "type", FLATTEN)
+            _write_layer(layers.create_group(str(len(layers))), population)
+            shape = population.shape
+        file["simulation/Ts"] = 1
+        file["simulation/tSample"] = 1
+
+
+def _check(population: Population, state: IntRange) -> None:
+    name = population.name
+    (synapse,) = population.synapses
+    neuron = population.neuron
+    if not isinstance(neuron, IntegrateAndFire | Readout):
+        raise TargetError("stock netx has no such neuron", node=name, found=neuron.kind)
+    if synapse.weight_exponent:
+        raise TargetError("stock Conv ignores weight exponents", node=name)
+    if getattr(synapse, "groups", 1) > MAX_GROUPS:
+        raise TargetError(
+            "stock Conv gives zeros for this many groups", node=name, allowed=f"<= {MAX_GROUPS}"
+        )
+    WEIGHT.check(f"{name} weight", synapse.weight)
+    if isinstance(synapse, DenseSynapse) and not (synapse.weight.min() < 0 < synapse.weight.max()):
+        raise TargetError(
+            "stock netx damages dense weights that are not of both signs",
+            node=name,
+            found=f"{int(synapse.weight.min())} .. {int(synapse.weight.max())}",
+        )
+    BIAS.check(f"{name} bias with initial potential and threshold difference", _bias(population))
+    shift = _threshold_shift(population)
+    low, high = state.low + int(shift.min()), state.high + int(shift.max())
+    if not IntRange(-THRESHOLD.high, THRESHOLD.high).contains(low, high):
+        raise TargetError(
+            "stock LIF saturates in the worst case",
+            node=name,
+            found=f"{low} .. {high}",
+            allowed=f"+-{THRESHOLD.high}",
+            remedy="use fewer weight bits",
+        )
+
+
+def _common_threshold(neuron: IntegrateAndFire) -> int:
+    """Midway between the extremes, which keeps the differences smallest."""
+    return (int(neuron.threshold.min()) + int(neuron.threshold.max())) // 2
+
+
+def _threshold_shift(population: Population) -> np.ndarray:
+    """What is added to each channel's bias because of the common threshold, int64 (C,)."""
+    if not isinstance(population.neuron, IntegrateAndFire):
+        return np.zeros(population.shape[0], np.int64)
+    return _common_threshold(population.neuron) - population.neuron.threshold.astype(np.int64)
+
+
+def _bias(population: Population) -> np.ndarray:
+    bias = population.bias.astype(np.int64) + _threshold_shift(population)
+    if isinstance(population.neuron, IntegrateAndFire):
+        return bias + population.neuron.initial_potential
+    return bias
+
+
+def _write_layer(group: h5py.Group, population: Population) -> None:
+    (synapse,) = population.synapses
+    write_synapse(group, population, synapse)
+    group["bias"] = _bias(population).astype(np.int32)
+    neuron = group.create_group("neuron")
+    write_string(neuron, "type", "CUBA")
+    neuron["iDecay"] = FULL_DECAY
+    neuron["vDecay"] = FULL_DECAY
+    if isinstance(population.neuron, IntegrateAndFire):
+        neuron["vThMant"] = _common_threshold(population.neuron) - 1
+    else:
+        neuron["vThMant"] = READOUT_THRESHOLD
+    neuron["refDelay"] = 1
+    neuron["gradedSpike"] = False

@@ -1,0 +1,1 @@
+"""Hardware side: target profiles, repairs that keep Lava running, and Lava processes."""

@@ -1,0 +1,215 @@
+"""Keeps lava-nc 0.10.0 and lava-dl 0.6.0, archived upstream, running on current Python and NumPy.
+
+Call `prepare()` before the first `import lava...`; it is idempotent. Each repair is applied only
+where it is needed and says why. An unknown lava version is an error, since the repairs were
+written against the released source of exactly these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from toolchain.errors import MissingDependencyError
+
+LAVA_NC = "0.10.0"
+LAVA_DL = "0.6.0"
+INSTALL = (
+    "pip install --no-deps --ignore-requires-python "
+    f"lava-nc=={LAVA_NC} lava-dl=={LAVA_DL}"
+)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One repair: what it mends, whether this interpreter needs it, and how."""
+
+    name: str
+    reason: str
+    needed: Callable[[], bool]
+    apply: Callable[[], None]
+
+
+def installed_version(package: str) -> str | None:
+    """Version of an installed distribution, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def require_lava() -> None:
+    """Raise MissingDependencyError unless lava-nc is there in the known version."""
+    _require("lava-nc", LAVA_NC)
+
+
+def _require(package: str, known: str) -> None:
+    found = installed_version(package)
+    if found is None:
+        raise MissingDependencyError("is not installed", node=package, remedy=INSTALL)
+    if found != known:
+        raise MissingDependencyError(
+            "is of a version this project does not know",
+            node=package,
+            found=found,
+            allowed=known,
+            remedy=INSTALL,
+        )
+
+
+def prepare() -> tuple[str, ...]:
+    """Check the version and apply the repairs this interpreter needs; returns their names.
+
+    Raises
+    ------
+    MissingDependencyError
+        If lava-nc is missing or of another version.
+    """
+    require_lava()
+    return _apply_repairs()
+
+
+@functools.cache
+def _apply_repairs() -> tuple[str, ...]:
+    applied = []
+    for repair in REPAIRS:
+        if repair.needed():
+            repair.apply()
+            applied.append(repair.name)
+    return tuple(applied)
+
+
+def needed_repairs() -> tuple[str, ...]:
+    """Names of the repairs this interpreter needs, without importing lava."""
+    return tuple(r.name for r in REPAIRS if r.needed())
+
+
+def _import_with_default_factories() -> None:
+    """Import `lava.magma.compiler.var_model` while unhashable defaults become default factories.
+
+    Python 3.11 refuses dataclass fields whose default is unhashable, such as instances of other
+    plain dataclasses; before, all instances shared that one object.
+    """
+    original = dataclasses.dataclass
+
+    def patched(cls: type | None = None, /, **options: Any) -> Any:
+        def decorate(target: type) -> type:
+            for name in inspect.get_annotations(target):
+                default = target.__dict__.get(name)
+                if dataclasses.is_dataclass(default) and not isinstance(default, type):
+                    factory = functools.partial(dataclasses.replace, default)
+                    setattr(target, name, dataclasses.field(default_factory=factory))
+            return original(**options)(target)
+
+        return decorate if cls is None else decorate(cls)
+
+    dataclasses.dataclass = patched
+    try:
+        importlib.import_module("lava.magma.compiler.var_model")
+    finally:
+        dataclasses.dataclass = original
+
+
+def _reshape_has_newshape() -> bool:
+    """NumPy 2.1 deprecated and later dropped the keyword `newshape` of `np.reshape`."""
+    return tuple(int(p) for p in np.__version__.split(".")[:2]) < (2, 1)
+
+
+def _reshape_by_shape() -> None:
+    """Reshape and flatten ports call `np.reshape(newshape=...)`; give them the new keyword."""
+    ports: Any = importlib.import_module("lava.magma.core.process.ports.ports")
+
+    def forward(self: Any) -> functools.partial[Any]:
+        return functools.partial(np.reshape, shape=self.shape)
+
+    def backward(self: Any) -> functools.partial[Any]:
+        return functools.partial(np.reshape, shape=self.old_shape)
+
+    ports.ReshapePort.get_transform_func_fwd = forward
+    ports.ReshapePort.get_transform_func_bwd = backward
+
+
+def _wide_conv() -> None:
+    """Stock Conv keeps its geometry in int8 arrays.
+
+    NumPy 2 (NEP 50) computes `input + 2 * padding` in int8 and fails from 128 pixels on; hand
+    plain Python integers to the same function instead.
+    """
+    utils: Any = importlib.import_module("lava.proc.conv.utils")
+    original = utils.conv
+
+    @functools.wraps(original)
+    def conv(
+        input_: Any,
+        weight: Any,
+        kernel_size: Any,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        groups: Any,
+    ) -> Any:
+        def plain(pair: Any) -> tuple[int, ...]:
+            return tuple(int(p) for p in pair)
+
+        return original(
+            input_,
+            weight,
+            plain(kernel_size),
+            plain(stride),
+            plain(padding),
+            plain(dilation),
+            int(groups),
+        )
+
+    utils.conv = conv
+
+
+REPAIRS = (
+    Repair(
+        "dataclass-defaults",
+        "Python 3.11+ refuses the mutable dataclass defaults of lava.magma.compiler.var_model",
+        lambda: sys.version_info >= (3, 11),
+        _import_with_default_factories,
+    ),
+    Repair(
+        "reshape-keyword",
+        "NumPy 2.1+ deprecates np.reshape(newshape=...), used by reshape and flatten ports",
+        lambda: not _reshape_has_newshape(),
+        _reshape_by_shape,
+    ),
+    Repair(
+        "wide-conv",
+        "NumPy 2 computes stock Conv's int8 geometry in int8, which fails from 128 pixels on",
+        lambda: int(np.__version__.split(".")[0]) >= 2,
+        _wide_conv,
+    ),
+)
+
+
+def import_stock_netx() -> ModuleType:
+    """The module `lava.lib.dl.netx.hdf5`, without torchvision and OpenCV.
+
+    netx imports all of slayer, whose object detection needs both; netx itself needs neither, so
+    an empty module stands in for that part. Needs torch; takes seconds and half a gigabyte.
+
+    Raises
+    ------
+    MissingDependencyError
+        If lava-dl is missing or of another version.
+    """
+    prepare()
+    _require("lava-dl", LAVA_DL)
+    part = "lava.lib.dl.slayer.object_detection"
+    if part not in sys.modules:
+        sys.modules[part] = ModuleType(part)
+    return importlib.import_module("lava.lib.dl.netx.hdf5")

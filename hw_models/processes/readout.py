@@ -1,0 +1,78 @@
+"""Readout: adds up its input and its bias on wake steps, and never fires."""
+
+import typing as ty
+
+import numpy as np
+from lava.magma.core.decorator import implements, requires, tag
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyInPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import InPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.process.variable import Var
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+
+from hw_models.local_time import LocalTime
+from hw_models.state_guard import StateGuard
+from hw_models.trace_file import TraceFile
+
+
+class Readout(AbstractProcess):
+    """Integer accumulator; its value after the last local step is the sample's logit.
+
+    Parameters
+    ----------
+    shape:
+        (K,).
+    bias:
+        Integers, (K,), added on wake steps.
+    clock, state_bits, trace_path:
+        As for the neurons.
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, ...],
+        bias: np.ndarray,
+        clock: LocalTime,
+        state_bits: int = 24,
+        trace_path: str = "",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(clock=clock, state_bits=state_bits, trace_path=trace_path, name=name)
+        self.a_in = InPort(shape=shape)
+        self.bias = Var(shape=shape, init=bias)
+        self.v = Var(shape=shape, init=0)
+
+
+@implements(proc=Readout, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyReadoutFixed(PyLoihiProcessModel):
+    """CPU model of `Readout`, in int32."""
+
+    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+    bias: np.ndarray = LavaPyType(np.ndarray, np.int32)
+    v: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
+
+    def __init__(self, proc_params: ty.Any) -> None:
+        super().__init__(proc_params)
+        self.clock: LocalTime = proc_params["clock"]
+        self.trace = TraceFile(proc_params["trace_path"])
+        self.guard = StateGuard(proc_params["state_bits"])
+
+    def run_spk(self) -> None:
+        """One global step."""
+        current = self.a_in.recv()
+        now = self.clock.at(self.time_step)
+        if now is None:
+            return
+        if now[1] == 1:
+            self.v[...] = 0
+        self.v += current
+        if self.clock.awake(now[1]):
+            self.v += self.bias
+        self.guard.check(self.v, self.time_step)
+        self.trace.append(None, self.v)

@@ -1,0 +1,105 @@
+"""What the spiking Lava processes share: ports, variables, local time and the trace.
+
+Lives outside the folder of processes, whose every file Lava executes when it looks for models.
+Import only after `hw_models.lava_compat.prepare()`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyInPort, PyOutPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import InPort, OutPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.process.variable import Var
+
+from hw_models.local_time import LocalTime
+from hw_models.state_guard import StateGuard
+from hw_models.trace_file import TraceFile
+
+
+class SpikingPopulation(AbstractProcess):
+    """A population with a threshold, a start and a bias a channel.
+
+    Parameters
+    ----------
+    shape:
+        (W, H, C) or (F,): channels last, so that per-channel values broadcast.
+    threshold, initial_potential, bias:
+        Integers, (C,); the bias is added on wake steps only.
+    clock:
+        Local time of the layer.
+    state_bits:
+        Signed width of the membrane potential; leaving it is an error.
+    trace_path:
+        File for spikes and membrane potentials, or "" for none.
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, ...],
+        threshold: np.ndarray,
+        initial_potential: np.ndarray,
+        bias: np.ndarray,
+        clock: LocalTime,
+        state_bits: int = 24,
+        trace_path: str = "",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            shape=shape, clock=clock, state_bits=state_bits, trace_path=trace_path, name=name
+        )
+        self.a_in = InPort(shape=shape)
+        self.s_out = OutPort(shape=shape)
+        channels = (shape[-1],)
+        self.threshold = Var(shape=channels, init=threshold)
+        self.initial_potential = Var(shape=channels, init=initial_potential)
+        self.bias = Var(shape=channels, init=bias)
+        self.v = Var(shape=shape, init=0)
+
+
+class SpikingPopulationModel(PyLoihiProcessModel):
+    """Base of the CPU models, in int32; a subclass says what a sample starts from and how to fire."""
+
+    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+    threshold: np.ndarray = LavaPyType(np.ndarray, np.int32)
+    initial_potential: np.ndarray = LavaPyType(np.ndarray, np.int32)
+    bias: np.ndarray = LavaPyType(np.ndarray, np.int32)
+    v: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        self.clock: LocalTime = proc_params["clock"]
+        self.trace = TraceFile(proc_params["trace_path"])
+        self.guard = StateGuard(proc_params["state_bits"])
+
+    def start_sample(self) -> None:
+        """Reset state before local step 1."""
+        self.v[...] = self.initial_potential
+
+    def fire(self, spikes: np.ndarray, local_step: int) -> None:
+        """Write this step's spikes into `spikes`, zeros so far; `v` holds its value before them."""
+        raise TypeError(f"{type(self).__name__} does not say how it fires")
+
+    def run_spk(self) -> None:
+        """One global step."""
+        current = self.a_in.recv()
+        spikes = np.zeros(self.v.shape, np.int32)
+        now = self.clock.at(self.time_step)
+        if now is not None:
+            local_step = now[1]
+            if local_step == 1:
+                self.start_sample()
+            self.v += current
+            if self.clock.awake(local_step):
+                self.v += self.bias
+            self.guard.check(self.v, self.time_step)
+            self.fire(spikes, local_step)
+            self.v -= self.threshold * spikes
+            self.trace.append(spikes, self.v)
+        self.s_out.send(spikes)

@@ -1,0 +1,8 @@
+"""From a trained quantized PyTorch network to an exact integer spiking program.
+
+Importing this package loads neither torch nor lava; each submodule imports what it needs.
+"""
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__"]

@@ -1,0 +1,33 @@
+"""NQ: noisy quantized activation (Huang et al., IEEE TNNLS 2025).
+
+    a = lam * floor(clip(z / lam, 0, 1) * L + 1/2) / L - sigma * eps,   eps ~ N(0, 1)
+
+The noise stands for the residual error of the converted network; it is drawn for each element
+in training, after the clip, and is off in evaluation. `sigma` is one scalar a layer, not
+trained, re-estimated from the spiking network (see `toolchain.training.noise`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from toolchain.activations.qcfs import INITIAL_THRESHOLD, QCFS
+
+
+class NQ(QCFS):
+    """QCFS with residual-error noise in training; buffer `sigma` holds its intensity."""
+
+    kind = "nq"
+    sigma: Tensor
+
+    def __init__(self, levels: int = 4, threshold: float = INITIAL_THRESHOLD) -> None:
+        super().__init__(levels, threshold)
+        self.register_buffer("sigma", torch.tensor(0.0))
+
+    def quantized(self, z: Tensor) -> Tensor:
+        """See the module."""
+        a = super().quantized(z)
+        if self.training:
+            a = a - self.sigma * torch.randn_like(a)
+        return a

@@ -1,0 +1,155 @@
+"""Activations of other people's networks: a registry by class name and attributes.
+
+An adapter says how a module's activation reads as `lam * clip(floor(L * z / lam + shift), 0, L)
+/ L`. Add one with
+
+    from toolchain.conversion.adapters import ActivationSpec, activation_adapter
+
+    @activation_adapter("MyClip", attributes=("limit", "bits"))
+    def my_clip(module):
+        return ActivationSpec(threshold=module.limit, levels=2 ** module.bits - 1, shift=0.5)
+
+in a file passed as `--adapter FILE.py`.
+"""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from toolchain.activations import QuantizedActivation
+from toolchain.errors import UnsupportedModuleError
+
+
+@dataclass(frozen=True)
+class ActivationSpec:
+    """How an activation quantizes.
+
+    Attributes
+    ----------
+    threshold:
+        `lam`, a number, or one a channel.
+    levels:
+        L (or Q).
+    shift:
+        1/2 (QCFS, NQ) or 0 (CQReLU); the initial potential in units of the threshold.
+    kind:
+        A word for reports.
+    """
+
+    threshold: Any
+    levels: int
+    shift: float
+    kind: str = "adapted"
+
+    def threshold_array(self) -> np.ndarray:
+        """`threshold` as float64, (1,) or (C,)."""
+        value = self.threshold
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu().numpy()
+        return np.asarray(value, np.float64).reshape(-1)
+
+
+Adapter = Callable[[nn.Module], ActivationSpec]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    class_name: str
+    attributes: tuple[str, ...]
+    adapter: Adapter
+
+
+_REGISTRY: list[_Entry] = []
+
+
+def activation_adapter(
+    class_name: str, attributes: tuple[str, ...] = ()
+) -> Callable[[Adapter], Adapter]:
+    """Register an adapter for modules whose class is called so and that have these attributes."""
+
+    def register(adapter: Adapter) -> Adapter:
+        _REGISTRY.append(_Entry(class_name, attributes, adapter))
+        return adapter
+
+    return register
+
+
+def find_adapter(module: nn.Module) -> Adapter | None:
+    """The adapter for `module`, the last registered first, or None."""
+    if isinstance(module, QuantizedActivation):
+        return _own
+    for entry in reversed(_REGISTRY):
+        if type(module).__name__ == entry.class_name and all(
+            hasattr(module, a) for a in entry.attributes
+        ):
+            return entry.adapter
+    return None
+
+
+def registered() -> list[str]:
+    """Class names with an adapter, for error messages."""
+    return sorted({"QCFS", "NQ", "CQReLU", *(e.class_name for e in _REGISTRY)})
+
+
+def load_adapter_file(path: Path) -> None:
+    """Run a user's file, whose decorators register adapters.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If the file is missing, fails, or registers nothing.
+    """
+    if not path.is_file():
+        raise UnsupportedModuleError("no such adapter file", node=str(path))
+    before = len(_REGISTRY)
+    try:
+        runpy.run_path(str(path))
+    except Exception as error:
+        raise UnsupportedModuleError(
+            "the adapter file failed", node=str(path), found=f"{type(error).__name__}: {error}"
+        ) from error
+    if len(_REGISTRY) == before:
+        raise UnsupportedModuleError(
+            "the adapter file registers nothing",
+            node=str(path),
+            remedy="decorate a function with @activation_adapter('ClassName')",
+        )
+
+
+def _own(module: nn.Module) -> ActivationSpec:
+    if not isinstance(module, QuantizedActivation):
+        raise TypeError(type(module))
+    return ActivationSpec(module.threshold, module.levels, module.shift, module.kind)
+
+
+@activation_adapter("IF", attributes=("thresh", "L", "T"))
+def qcfs_reference(module: Any) -> ActivationSpec:
+    """The layer of the public QCFS code: `thresh` trained, `L` levels, `T` = 0 as an ANN."""
+    return ActivationSpec(module.thresh, int(module.L), 0.5, "qcfs")
+
+
+@activation_adapter(
+    "SignedQCFSSequenceEncoder", attributes=("positive_neuron", "negative_neuron", "time_steps")
+)
+def spikingjelly_signed_qcfs(module: Any) -> ActivationSpec:
+    """SpikingJelly 2.0: `round(x / scale).clamp(-T, T) * scale`, of which IF can do x >= 0.
+
+    One spike stands for `scale`, T of them for the largest output, so lam = T * scale and L = T.
+    The negative branch has no counterpart in a neuron that starts from nothing, so the encoder
+    is taken only behind a ReLU; `trace` checks that.
+    """
+    scale = module.positive_neuron.v_threshold
+    steps = int(module.time_steps)
+    return ActivationSpec(torch.as_tensor(scale) * steps, steps, 0.5, SIGNED_QCFS)
+
+
+SIGNED_QCFS = "signed-qcfs"
+"""Kind of an activation that is only exact for inputs >= 0."""

@@ -1,0 +1,107 @@
+"""Runs a FloatProgram in torch, in float64, so that tracing and folding can be checked."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from toolchain.activations import Mode, activation_mode
+from toolchain.errors import ConversionError, ProgramError
+from toolchain.program.float_program import (
+    Activation,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    FloatNode,
+    FloatProgram,
+    Linear,
+)
+
+
+@torch.no_grad()
+def evaluate(program: FloatProgram, samples: Tensor, *, quantized: bool) -> Tensor:
+    """Output (N, ...) of the last node for normalised samples (N, ...), both float64.
+
+    With `quantized` False the activations only clip to [0, threshold].
+    """
+    values = {program.input.name: samples.double()}
+    for node in program.nodes[1:]:
+        values[node.name] = _apply(node, values[node.source], quantized)
+    return values[program.nodes[-1].name]
+
+
+def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:
+    tensor = torch.from_numpy(np.array(array))
+    if like is None or tensor.shape[0] == 1:
+        return tensor
+    return tensor.reshape(1, -1, *([1] * (like.ndim - 2)))
+
+
+def _apply(node: FloatNode, x: Tensor, quantized: bool) -> Tensor:
+    if isinstance(node, Conv2d):
+        w, b = _tensor(node.weight), _tensor(node.bias)
+        return F.conv2d(x, w, b, node.stride, node.padding, node.dilation, node.groups)
+    if isinstance(node, Linear):
+        return F.linear(x, _tensor(node.weight), _tensor(node.bias))
+    if isinstance(node, BatchNorm):
+        return x * _tensor(node.gain, x) + _tensor(node.offset, x)
+    if isinstance(node, AvgPool2d):
+        return F.avg_pool2d(
+            x, node.kernel, node.stride, node.padding, count_include_pad=node.count_padding
+        )
+    if isinstance(node, Flatten):
+        return x.flatten(1)
+    if isinstance(node, Activation):
+        lam = _tensor(node.threshold, x)
+        if not quantized:
+            return torch.minimum(x.clamp(min=0.0), lam)
+        levels = (x / lam * node.levels + node.shift).floor().clamp(0, node.levels)
+        return lam * levels / node.levels
+    raise ProgramError("no evaluation for this node", node=node.name, found=type(node).__name__)
+
+
+TRACE_TOLERANCE = 1e-6
+"""Relative; float64 rounding over a deep network stays several orders below."""
+
+
+@torch.no_grad()
+def check_against_module(model: nn.Module, program: FloatProgram, samples: Tensor) -> None:
+    """Compare a float program with the module it came from, in float64.
+
+    A guard of tracing and folding. A quantized value on a tie can flip a level by rounding, so
+    the project's own activations are compared in clipped mode; a network with adapted
+    activations is compared as it is, and there a few ties are told from a wrong program by the
+    share of samples concerned.
+
+    Raises
+    ------
+    ConversionError
+        If the two differ: the program is not the network, which is a bug or an adapter's mistake.
+    """
+    double = copy.deepcopy(model).double().eval()
+    own = all(node.kind in ("qcfs", "nq", "cqrelu") for node in _activations(program)) and any(
+        hasattr(m, "mode") for m in double.modules()
+    )
+    with activation_mode(double, Mode.CLIPPED):
+        expected = double(samples.double())
+    found = evaluate(program, samples, quantized=not own)
+    difference = (expected - found).abs().flatten(1).amax(1)
+    wrong = difference > TRACE_TOLERANCE * (1.0 + expected.abs().max())
+    allowed = 0.0 if own else 0.25
+    if expected.shape != found.shape or float(wrong.double().mean()) > allowed:
+        raise ConversionError(
+            "the traced program does not compute what the network computes",
+            node=type(model).__name__,
+            found=f"{int(wrong.sum())} of {len(wrong)} samples differ, "
+            f"by up to {float(difference.max()):.3g}",
+            remedy="check the adapter of its activations; if it has none, please report this",
+        )
+
+
+def _activations(program: FloatProgram) -> list[Activation]:
+    return [n for n in program.nodes if isinstance(n, Activation)]

@@ -1,0 +1,145 @@
+"""The conversion, stage by stage: trace, fold, check, integerise, prove."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from toolchain.program.bounds import PopulationBounds, analyse, prove
+from toolchain.conversion.evaluate import check_against_module
+from toolchain.conversion.fold import fold_average_pool, fold_batch_norm
+from toolchain.conversion.integerise import SPIKING_NEURONS, LayerRounding, integerise
+from toolchain.conversion.trace import trace
+from toolchain.errors import ConversionError
+from toolchain.program.float_program import Activation, FloatProgram
+from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.int_program import IntProgram, Schedule
+from toolchain.program.int_range import TargetLimits
+
+CHECK_SAMPLES = 8
+CHECK_SEED = 0
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """What the user chooses.
+
+    Attributes
+    ----------
+    neuron:
+        "if" or "cif".
+    schedule:
+        Wake and sleep steps; for CIF the wake steps must equal the trained levels.
+    weight_bits:
+        Signed width of the weights, at most the target's.
+    watch_ranges:
+        Accept what the range analysis cannot prove and have the run watch it.
+    """
+
+    neuron: str
+    schedule: Schedule
+    weight_bits: int = 8
+    watch_ranges: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """An integer program with what its making found out."""
+
+    program: IntProgram
+    float_program: FloatProgram
+    rounding: tuple[LayerRounding, ...]
+    bounds: tuple[PopulationBounds, ...]
+    notes: tuple[str, ...]
+
+
+def convert(
+    model: nn.Module,
+    quantizer: InputQuantizer,
+    options: ConversionOptions,
+    limits: TargetLimits,
+    *,
+    name: str,
+    provenance: Mapping[str, Any] | None = None,
+) -> Conversion:
+    """Convert a trained network into an integer program that provably stays in its ranges.
+
+    Raises
+    ------
+    SpikeportError
+        Naming the module or layer, what is allowed and what to do.
+    """
+    _check_options(options, limits)
+    traced = trace(model, quantizer.shape)
+    folded = fold_average_pool(fold_batch_norm(traced))
+    check_against_module(model, folded, _samples(quantizer))
+    notes = _check_levels(folded, options)
+    program, rounding = integerise(
+        folded,
+        quantizer,
+        name=name,
+        neuron=options.neuron,
+        schedule=options.schedule,
+        weight_bits=options.weight_bits,
+        limits=limits,
+    )
+    program = replace(
+        program, watch_ranges=options.watch_ranges, provenance=dict(provenance or {})
+    )
+    bounds = analyse(program) if options.watch_ranges else prove(program)
+    return Conversion(program, folded, tuple(rounding), bounds, notes)
+
+
+def _check_options(options: ConversionOptions, limits: TargetLimits) -> None:
+    if options.neuron not in SPIKING_NEURONS:
+        raise ConversionError(
+            "no such neuron", found=options.neuron, allowed=", ".join(SPIKING_NEURONS)
+        )
+    if not 2 <= options.weight_bits <= limits.weight_bits:
+        raise ConversionError(
+            "weight bits out of range",
+            found=options.weight_bits,
+            allowed=f"2 .. {limits.weight_bits} on {limits.name}",
+        )
+    if options.neuron == "if" and options.schedule.sleep_steps:
+        raise ConversionError(
+            "sleep steps are for CIF neurons",
+            found=f"{options.schedule.sleep_steps} sleep steps with IF",
+            remedy="use --neuron cif, or leave --sleep out",
+        )
+
+
+def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[str, ...]:
+    """CIF is loss-free only when the wake steps are the trained levels."""
+    levels = {n.name: n.levels for n in program.nodes if isinstance(n, Activation)}
+    steps = options.schedule.wake_steps
+    if options.neuron == "cif":
+        other = {n: q for n, q in levels.items() if q != steps}
+        if other:
+            name, found = next(iter(other.items()))
+            raise ConversionError(
+                "CIF is loss-free only with as many wake steps as trained levels",
+                node=name,
+                found=f"{steps} wake steps for {found} levels",
+                allowed=f"--wake {found}",
+            )
+        return ()
+    return tuple(
+        f"{n} was trained with {q} levels and runs {steps} steps"
+        for n, q in levels.items()
+        if q != steps
+    )
+
+
+def _samples(quantizer: InputQuantizer) -> torch.Tensor:
+    """Seeded samples over the quantizer's whole range, normalised values, to check the trace."""
+    rng = np.random.default_rng(CHECK_SEED)
+    integers = rng.integers(
+        quantizer.range.low, quantizer.range.high + 1, (CHECK_SAMPLES, *quantizer.shape)
+    )
+    return torch.from_numpy(integers * quantizer.scale)

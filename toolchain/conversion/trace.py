@@ -1,0 +1,120 @@
+"""From a torch module to a FloatProgram, with torch.fx.
+
+Every operation is either known (`operators.py`) or an error that names its qualified path, what
+is supported and what to do; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import fx, nn
+
+from toolchain.activations import cqrelu, qcfs
+from toolchain.conversion import operators
+from toolchain.conversion.adapters import find_adapter
+from toolchain.conversion.operators import Values
+from toolchain.errors import UnsupportedModuleError
+from toolchain.program.float_program import FloatNode, FloatProgram, Input
+from toolchain.program.int_program import INPUT
+
+
+class _Tracer(fx.Tracer):
+    """Looks inside a user's modules, but not inside torch's own or known activations."""
+
+    def __init__(self) -> None:
+        super().__init__(autowrap_functions=(qcfs, cqrelu))
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if find_adapter(m) is not None or type(m) in operators.MODULES:
+            return True
+        return bool(super().is_leaf_module(m, module_qualified_name))
+
+
+def trace(model: nn.Module, input_shape: tuple[int, ...]) -> FloatProgram:
+    """Trace `model` (in evaluation mode) for samples of `input_shape`, without the batch axis.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        For an operation with no exact counterpart, data-dependent control flow, several inputs
+        or outputs.
+    ConversionError
+        For NaN or infinite weights and thresholds that are not positive.
+    ProgramError
+        If shapes do not fit.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        graph = _graph(model)
+    finally:
+        model.train(was_training)
+    values = Values(model, input_shape)
+    nodes: list[FloatNode] = []
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            if values.names:
+                raise UnsupportedModuleError(
+                    "the network takes several inputs", node=node.name, allowed="one tensor"
+                )
+            values.bind(node, INPUT, input_shape)
+            nodes.append(Input(INPUT, "", input_shape))
+        elif node.op == "output":
+            _check_output(node, values, nodes)
+        else:
+            made = _apply(node, values)
+            if made is not None:
+                nodes.append(made)
+    return FloatProgram(tuple(nodes))
+
+
+def _graph(model: nn.Module) -> fx.Graph:
+    try:
+        return _Tracer().trace(model)
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+        raise UnsupportedModuleError(
+            "the network cannot be traced",
+            node=type(model).__name__,
+            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            allowed="a forward without control flow that depends on data",
+            remedy="move the branch or loop into a module registered with --adapter, "
+            "or rewrite it without one",
+        ) from error
+
+
+def _apply(node: fx.Node, values: Values) -> FloatNode | None:
+    handler: Callable[[fx.Node, Values], FloatNode | None] | None
+    if node.op == "get_attr":
+        values.constant(node)
+        return None
+    if node.op == "call_module":
+        module = values.model.get_submodule(str(node.target))
+        if find_adapter(module) is not None:
+            return operators.adapted_activation(node, values)
+        handler = operators.MODULES.get(type(module))
+        what = f"{type(module).__module__}.{type(module).__qualname__}"
+    elif node.op == "call_function":
+        handler = operators.FUNCTIONS.get(node.target)
+        what = f"{getattr(node.target, '__module__', '')}.{getattr(node.target, '__name__', '')}"
+    else:
+        handler = operators.METHODS.get(str(node.target))
+        what = f"Tensor.{node.target}"
+    if handler is None:
+        raise UnsupportedModuleError(
+            f"{what} has no exact integer counterpart here",
+            node=values.path(node),
+            allowed=operators.supported(),
+            remedy=operators.remedy(what),
+        )
+    return handler(node, values)
+
+
+def _check_output(node: fx.Node, values: Values, nodes: list[FloatNode]) -> None:
+    (result,) = node.args
+    if not isinstance(result, fx.Node) or result not in values.names:
+        raise UnsupportedModuleError(
+            "the network must return one tensor", node="output", found=type(result).__name__
+        )
+    if len(nodes) < 2:
+        raise UnsupportedModuleError("the network computes nothing", node="output")

@@ -1,0 +1,99 @@
+"""A labelled set of samples in memory, and the split held out for every choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from toolchain.errors import DataError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples as they are stored.
+
+    Attributes
+    ----------
+    name:
+        The source it came from, with split and slice.
+    samples:
+        (N, C, H, W) or (N, F); uint8 pixels, or float32 real values.
+    labels:
+        int64, (N,).
+    class_names:
+        One name a class.
+    pixel_max:
+        Pixels are real values times this (255, or 16 for `digits`); None for float samples.
+    """
+
+    name: str
+    samples: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    pixel_max: int | None
+
+    def __post_init__(self) -> None:
+        if len(self.samples) == 0:
+            raise DataError("no samples", node=self.name)
+        if self.labels.shape != (len(self.samples),):
+            raise DataError(
+                "one label a sample is needed",
+                node=self.name,
+                found=f"{self.labels.shape} labels for {len(self.samples)} samples",
+            )
+        if self.labels.dtype.kind not in "iu" or self.labels.min() < 0:
+            raise DataError("labels must be integers >= 0", node=self.name)
+        if int(self.labels.max()) >= len(self.class_names):
+            raise DataError(
+                "a label has no class",
+                node=self.name,
+                found=int(self.labels.max()),
+                allowed=f"0 .. {len(self.class_names) - 1}",
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """(C, H, W) or (F,)."""
+        return tuple(int(s) for s in self.samples.shape[1:])
+
+    def real(self) -> np.ndarray:
+        """Real values, float32, shape of `samples`: pixels divided by `pixel_max`."""
+        if self.pixel_max is None:
+            return self.samples.astype(np.float32)
+        return self.samples.astype(np.float32) / np.float32(self.pixel_max)
+
+    def take(self, index: np.ndarray | slice, name: str | None = None) -> Dataset:
+        """The samples at `index`, in that order."""
+        return replace(
+            self, name=name or self.name, samples=self.samples[index], labels=self.labels[index]
+        )
+
+
+def hold_out(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Split into (rest, held out), stratified by class, the same for the same seed.
+
+    The held-out part serves every choice made during training (noise, epoch); the test set
+    serves none. 10 % is the papers' value.
+    """
+    rng = np.random.default_rng(seed)
+    chosen: list[np.ndarray] = []
+    for label in np.unique(dataset.labels):
+        members = np.flatnonzero(dataset.labels == label)
+        count = max(1, round(fraction * len(members)))
+        if count >= len(members):
+            raise DataError(
+                "too few samples to hold some out",
+                node=dataset.name,
+                found=f"{len(members)} of class {label}",
+            )
+        chosen.append(rng.permutation(members)[:count])
+    held = np.sort(np.concatenate(chosen))
+    rest = np.setdiff1d(np.arange(len(dataset)), held)
+    return (
+        dataset.take(rest, f"{dataset.name} less held out"),
+        dataset.take(held, f"{dataset.name} held out"),
+    )

@@ -1,0 +1,113 @@
+"""One family of errors: each names the node, what was found, what is allowed, and the remedy.
+
+The command line prints these without a traceback and ends with `exit_code`:
+2 for wrong use or bad input, 1 for a check or a run that failed.
+"""
+
+from __future__ import annotations
+
+
+class SpikeportError(Exception):
+    """Base of every error this project raises on purpose.
+
+    Parameters
+    ----------
+    message:
+        What is wrong, in one sentence.
+    node:
+        Qualified path of the module, layer, dataset or file concerned.
+    found, allowed:
+        What was met and what would have been accepted.
+    remedy:
+        What the user can do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        node: str | None = None,
+        found: object = None,
+        allowed: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.message = message
+        self.node = node
+        self.found = found
+        self.allowed = allowed
+        self.remedy = remedy
+        parts = [f"{node}: {message}" if node else message]
+        if found is not None:
+            parts.append(f"  found:   {found}")
+        if allowed is not None:
+            parts.append(f"  allowed: {allowed}")
+        if remedy is not None:
+            parts.append(f"  remedy:  {remedy}")
+        super().__init__("\n".join(parts))
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The same fields as plain strings, for `--json`."""
+        return {
+            "error": type(self).__name__,
+            "message": self.message,
+            "node": self.node,
+            "found": None if self.found is None else str(self.found),
+            "allowed": None if self.allowed is None else str(self.allowed),
+            "remedy": self.remedy,
+        }
+
+
+class UnsupportedModuleError(SpikeportError):
+    """A module or function of the traced network has no exact integer counterpart here."""
+
+
+class ProgramError(SpikeportError):
+    """A float or integer program is not well formed."""
+
+
+class ConversionError(SpikeportError):
+    """A float program cannot be integerised (NaN weights, zero threshold, ...)."""
+
+
+class ValueRangeError(SpikeportError):
+    """A value lies outside the range its type owns; nothing is clipped."""
+
+
+class UnprovedRangeError(ValueRangeError):
+    """The range analysis cannot prove that a sum or state stays in its register."""
+
+
+class DataError(SpikeportError):
+    """A data source is missing, malformed or does not fit the network."""
+
+
+class CheckpointError(SpikeportError):
+    """A checkpoint is missing, malformed or does not fit the model."""
+
+
+class FormatError(SpikeportError):
+    """A file is not what its name says: truncated, wrong version, missing or wrong dataset."""
+
+
+class OutputError(SpikeportError):
+    """An output path cannot be written."""
+
+
+class TargetError(SpikeportError):
+    """A program does not fit a target or one of its backends."""
+
+
+class RecordingError(SpikeportError):
+    """Two recordings cannot be compared, or one is malformed."""
+
+
+class MissingDependencyError(SpikeportError):
+    """A package that this step needs is absent or of an unknown version."""
+
+
+class BackendRunError(SpikeportError):
+    """A simulation backend failed, was killed or ran out of time."""
+
+    exit_code = 1

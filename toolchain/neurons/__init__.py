@@ -1,0 +1,24 @@
+"""Neurons as parameters, state and one pure step; one file a neuron.
+
+`NEURONS` maps the kind written into files to the class; a new neuron is one file and one line.
+The step functions use only arithmetic and comparison operators, so they take NumPy arrays and
+torch tensors alike, and importing them loads neither simulator.
+"""
+
+from toolchain.neurons.consistent_integrate_and_fire import ConsistentIntegrateAndFire
+from toolchain.neurons.integrate_and_fire import IntegrateAndFire
+from toolchain.neurons.readout import Readout
+
+Neuron = IntegrateAndFire | ConsistentIntegrateAndFire | Readout
+
+NEURONS: dict[str, type[IntegrateAndFire] | type[ConsistentIntegrateAndFire] | type[Readout]] = {
+    neuron.kind: neuron for neuron in (IntegrateAndFire, ConsistentIntegrateAndFire, Readout)
+}
+
+__all__ = [
+    "NEURONS",
+    "ConsistentIntegrateAndFire",
+    "IntegrateAndFire",
+    "Neuron",
+    "Readout",
+]

@@ -1,0 +1,155 @@
+"""From real-valued samples to the graded integer spikes of the input layer.
+
+Normalisation (mean, std a channel) comes first, then the quantizer, so that zero padding in
+the network means a real zero. A value outside the quantizer's range is an error: nothing is
+clipped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolchain.errors import DataError, ProgramError, ValueRangeError
+from toolchain.program.int_range import IntRange
+
+
+@dataclass(frozen=True)
+class InputQuantizer:
+    """`q = round_half_even(((x - mean) / std) / scale)`, an integer of `bits` bits.
+
+    Attributes
+    ----------
+    shape:
+        Sample shape, (C, H, W) or (F,).
+    scale:
+        Real value of one unit: normalised x = scale * q.
+    bits, signed:
+        Width and signedness of the graded input spike.
+    mean, std:
+        One value a channel (the first axis of `shape`), or one for all.
+    """
+
+    shape: tuple[int, ...]
+    scale: float
+    bits: int = 8
+    signed: bool = False
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.scale < float("inf"):
+            raise ProgramError(
+                "the input scale must be positive and finite", node="input", found=self.scale
+            )
+        if not self.shape or any(s < 1 for s in self.shape):
+            raise ProgramError("an input shape is needed", node="input", found=self.shape)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.shape[0]):
+                raise ProgramError(
+                    f"{name} needs one value, or one a channel", node="input", found=values
+                )
+        if any(not s > 0 for s in self.std):
+            raise ProgramError("std must be positive", node="input", found=self.std)
+
+    @property
+    def range(self) -> IntRange:
+        """Integers an input spike may take."""
+        return IntRange.signed(self.bits) if self.signed else IntRange.unsigned(self.bits)
+
+    @classmethod
+    def for_interval(
+        cls,
+        shape: tuple[int, ...],
+        low: float,
+        high: float,
+        *,
+        bits: int = 8,
+        mean: tuple[float, ...] = (0.0,),
+        std: tuple[float, ...] = (1.0,),
+        levels: int | None = None,
+    ) -> InputQuantizer:
+        """The finest quantizer that holds every real x in [low, high] after normalisation.
+
+        `levels` = k says that x is a multiple of (high - low) / k starting at low = 0 (pixels:
+        255); without normalisation such data are then held exactly.
+        """
+        normalised = [((b - m) / s) for b in (low, high) for m, s in _pairs(mean, std)]
+        lowest, highest = min(normalised), max(normalised)
+        signed = lowest < 0
+        largest = IntRange.signed(bits).high if signed else IntRange.unsigned(bits).high
+        extreme = max(abs(lowest), abs(highest))
+        if extreme == 0 or not np.isfinite(extreme):
+            raise DataError(
+                "the input interval must be finite and not empty", found=f"{low} .. {high}"
+            )
+        one_scale = len(set(normalised)) == 2 and lowest == 0
+        if levels is not None and levels <= largest and low == 0 and one_scale:
+            return cls(shape, highest / levels, bits, False, mean, std)
+        return cls(shape, extreme / largest, bits, signed, mean, std)
+
+    def quantize(self, samples: np.ndarray) -> np.ndarray:
+        """Integer input spikes, int32 (N, ...), for real samples (N, ...).
+
+        Raises
+        ------
+        DataError
+            If the sample shape differs, or a value is not finite or outside the range.
+        """
+        samples = np.asarray(samples)
+        if samples.shape[1:] != self.shape:
+            raise DataError(
+                "the samples do not have the shape the network was made for",
+                node="input",
+                found=samples.shape[1:],
+                allowed=self.shape,
+                remedy="choose the data source the network was trained on",
+            )
+        if not np.isfinite(samples).all():
+            raise DataError("samples hold NaN or infinity", node="input")
+        channel_shape = (-1, *([1] * (len(self.shape) - 1)))
+        mean = np.asarray(self.mean, np.float64).reshape(channel_shape)
+        std = np.asarray(self.std, np.float64).reshape(channel_shape)
+        levels = np.rint((samples.astype(np.float64) - mean) / std / self.scale)
+        try:
+            return self.range.check("input", levels.astype(np.int64)).astype(np.int32)
+        except ValueRangeError as error:
+            raise DataError(
+                "samples lie outside the input quantizer's range; nothing is clipped",
+                node="input",
+                found=error.found,
+                allowed=f"{self.range} in units of {self.scale:.6g}",
+                remedy="scale the data as in training, or convert again with a wider input range",
+            ) from error
+
+    def describe(self) -> dict[str, Any]:
+        """All fields as JSON."""
+        return {
+            "shape": list(self.shape),
+            "scale": self.scale,
+            "bits": self.bits,
+            "signed": self.signed,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def from_description(cls, fields: dict[str, Any]) -> InputQuantizer:
+        """Inverse of `describe`."""
+        return cls(
+            tuple(int(s) for s in fields["shape"]),
+            float(fields["scale"]),
+            int(fields["bits"]),
+            bool(fields["signed"]),
+            tuple(float(m) for m in fields["mean"]),
+            tuple(float(s) for s in fields["std"]),
+        )
+
+
+def _pairs(mean: tuple[float, ...], std: tuple[float, ...]) -> list[tuple[float, float]]:
+    width = max(len(mean), len(std))
+    wide_mean = mean * width if len(mean) == 1 else mean
+    wide_std = std * width if len(std) == 1 else std
+    return list(zip(wide_mean, wide_std, strict=True))

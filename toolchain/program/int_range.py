@@ -1,0 +1,84 @@
+"""Integer types that own their range: they check and raise, they never clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolchain.errors import ValueRangeError
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """All integers from `low` to `high`, both included."""
+
+    low: int
+    high: int
+
+    @classmethod
+    def signed(cls, bits: int) -> IntRange:
+        """Two's complement: -2^(bits-1) .. 2^(bits-1) - 1."""
+        return cls(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+
+    @classmethod
+    def unsigned(cls, bits: int) -> IntRange:
+        """0 .. 2^bits - 1."""
+        return cls(0, (1 << bits) - 1)
+
+    def __str__(self) -> str:
+        return f"{self.low} .. {self.high}"
+
+    def contains(self, low: int, high: int) -> bool:
+        """Whether the interval [low, high] lies inside."""
+        return self.low <= low and high <= self.high
+
+    def check(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Return `values` unchanged, or raise naming the first offender.
+
+        Raises
+        ------
+        ValueRangeError
+            If `values` is not of an integer dtype or any value lies outside.
+        """
+        array = np.asarray(values)
+        if array.dtype.kind not in "iu":
+            raise ValueRangeError("integers are needed", node=name, found=f"dtype {array.dtype}")
+        bad = (array < self.low) | (array > self.high)
+        if bad.any():
+            index = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueRangeError(
+                f"{int(bad.sum())} of {array.size} values lie outside the range",
+                node=name,
+                found=f"{int(array[index])} at index {index}",
+                allowed=str(self),
+            )
+        return array
+
+
+@dataclass(frozen=True)
+class TargetLimits:
+    """What a target's registers hold, as plain numbers; the sources stand in its profile.
+
+    Attributes
+    ----------
+    weight_bits:
+        Signed width of a synaptic weight.
+    state_bits:
+        Signed width of a membrane potential and of a summed synaptic current.
+    threshold_max:
+        Largest threshold.
+    max_input_bits:
+        Widest graded input spike.
+    """
+
+    name: str
+    weight_bits: int
+    state_bits: int
+    threshold_max: int
+    max_input_bits: int
+
+    @property
+    def state(self) -> IntRange:
+        """Range of a membrane potential or summed current."""
+        return IntRange.signed(self.state_bits)

@@ -1,0 +1,61 @@
+"""Fan-out of every neuron, exact at the borders, for counting synaptic operations.
+
+A synop is one weight added because one spike arrived; a graded spike counts once, whatever its
+magnitude. Zero weights count: the synapse is there.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import numpy as np
+
+from toolchain.errors import ProgramError
+from toolchain.program.int_program import INPUT, IntProgram
+from toolchain.program.synapse import ConvSynapse, DenseSynapse
+
+
+@singledispatch
+def synapse_fan_out(synapse: object, source_shape: tuple[int, ...]) -> np.ndarray:
+    """Number of targets of each source neuron: int64, `source_shape`."""
+    raise ProgramError("no fan-out for this synapse", found=type(synapse).__name__)
+
+
+@synapse_fan_out.register
+def _(synapse: DenseSynapse, source_shape: tuple[int, ...]) -> np.ndarray:
+    return np.full(source_shape, synapse.weight.shape[0], np.int64)
+
+
+@synapse_fan_out.register
+def _(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> np.ndarray:
+    target = synapse.output_shape(source_shape)
+    per_axis = []
+    for axis in range(2):
+        hits = np.zeros(source_shape[1 + axis], np.int64)
+        for tap in range(synapse.weight.shape[2 + axis]):
+            positions = (
+                np.arange(target[1 + axis]) * synapse.stride[axis]
+                - synapse.padding[axis]
+                + tap * synapse.dilation[axis]
+            )
+            np.add.at(hits, positions[(positions >= 0) & (positions < len(hits))], 1)
+        per_axis.append(hits)
+    per_channel = synapse.weight.shape[0] // synapse.groups
+    plane = np.multiply.outer(per_axis[0], per_axis[1]) * per_channel
+    return np.broadcast_to(plane, source_shape).astype(np.int64)
+
+
+def fan_out(program: IntProgram) -> dict[str, np.ndarray]:
+    """Total fan-out of every neuron of the input and each spiking population."""
+    totals = {INPUT: np.zeros(program.input.shape, np.int64)}
+    totals |= {p.name: np.zeros(p.shape, np.int64) for p in program.spiking}
+    for population in program.populations:
+        for synapse in population.synapses:
+            shape = program.source_shape(synapse.source)
+            totals[synapse.source] += synapse_fan_out(synapse, shape).reshape(shape)
+    return totals
+
+
+def dense_operations(program: IntProgram) -> int:
+    """Multiply-adds of one forward pass of the network it came from (border-exact)."""
+    return int(sum(int(v.sum()) for v in fan_out(program).values()))

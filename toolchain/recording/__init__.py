@@ -1,0 +1,7 @@
+"""Recordings of runs: what they hold, how they are built, digested and compared."""
+
+from toolchain.recording.builder import RecordingBuilder
+from toolchain.recording.compare import Comparison, Divergence, compare
+from toolchain.recording.recording import Mode, Recording
+
+__all__ = ["Comparison", "Divergence", "Mode", "Recording", "RecordingBuilder", "compare"]

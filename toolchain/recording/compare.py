@@ -1,0 +1,208 @@
+"""Bit-by-bit comparison of two recordings, down to the first divergent neuron.
+
+"First" follows cause and effect: layers in topological order, inside a layer by step, spikes
+and membrane potential, then sample and neuron.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolchain.errors import RecordingError
+from toolchain.recording.digest import MEMBRANE, SPIKES
+from toolchain.recording.recording import Mode, Recording
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where two recordings first differ.
+
+    Attributes
+    ----------
+    step:
+        Local step, from 1; None where only totals are known.
+    sample, neuron:
+        Index of the sample and (c, y, x) or (f,) of the neuron; None where only digests are known.
+    expected, found:
+        The value in the first and in the second recording.
+    """
+
+    layer: str
+    quantity: str
+    step: int | None
+    sample: int | None
+    neuron: tuple[int, ...] | None
+    expected: int | str
+    found: int | str
+
+    def __str__(self) -> str:
+        parts = [f"layer {self.layer}", self.quantity]
+        if self.step is not None:
+            parts.append(f"step {self.step}")
+        if self.sample is not None:
+            parts.append(f"sample {self.sample}")
+        if self.neuron is not None:
+            parts.append(f"neuron {self.neuron}")
+        return f"{', '.join(parts)}: expected {self.expected}, found {self.found}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Outcome of a comparison.
+
+    Attributes
+    ----------
+    compared:
+        Values (or digests) compared.
+    mismatches:
+        Values (or digests) that differ, by layer; layers without any are left out.
+    same_program:
+        Whether both came from the same program.
+    """
+
+    granularity: str
+    compared: int
+    mismatches: dict[str, int]
+    first: Divergence | None
+    same_program: bool
+
+    @property
+    def total(self) -> int:
+        """All mismatches."""
+        return sum(self.mismatches.values())
+
+    @property
+    def equal(self) -> bool:
+        """Same program, and every value the same."""
+        return self.same_program and self.total == 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields as JSON."""
+        first = None if self.first is None else {**self.first.__dict__, "text": str(self.first)}
+        return {
+            "equal": self.equal,
+            "granularity": self.granularity,
+            "compared": self.compared,
+            "mismatches": self.total,
+            "mismatches_by_layer": self.mismatches,
+            "same_program": self.same_program,
+            "first": first,
+        }
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.compared = 0
+        self.mismatches: dict[str, int] = {}
+        self.first: Divergence | None = None
+
+    def note(self, layer: str, different: int, divergence: Divergence | None) -> None:
+        if different:
+            self.mismatches[layer] = self.mismatches.get(layer, 0) + different
+            self.first = self.first or divergence
+
+
+def compare(expected: Recording, found: Recording) -> Comparison:
+    """Compare everything both recordings hold: every value in full mode, digests otherwise.
+
+    Raises
+    ------
+    RecordingError
+        If they do not describe the same layers, steps or samples, or hold nothing in common.
+    """
+    _check_comparable(expected, found)
+    tally = _Tally()
+    if expected.mode is Mode.FULL and found.mode is Mode.FULL:
+        granularity = "every value"
+        _compare_full(expected, found, tally)
+    elif expected.digests and found.digests:
+        granularity = "digests of each layer and step"
+        _compare_digests(expected, found, tally)
+    elif expected.counts and found.counts:
+        granularity = "spike counts"
+        _compare_counts(expected, found, tally)
+    else:
+        raise RecordingError(
+            "the recordings hold nothing that can be compared",
+            found=f"{expected.mode.value} and {found.mode.value}",
+            allowed="full with any, or twice the same mode",
+        )
+    _compare_array("logits", expected.logits, found.logits, expected.layers[-1], None, tally)
+    same = expected.meta["program_hash"] == found.meta["program_hash"]
+    return Comparison(granularity, tally.compared, tally.mismatches, tally.first, same)
+
+
+def _check_comparable(expected: Recording, found: Recording) -> None:
+    for what in ("layers", "wake_steps", "sleep_steps", "num_samples"):
+        if expected.meta[what] != found.meta[what]:
+            raise RecordingError(
+                f"the recordings differ in {what} and cannot be compared",
+                found=found.meta[what],
+                allowed=expected.meta[what],
+            )
+    for group in ("spikes", "membrane", "counts", "digests"):
+        first, second = getattr(expected, group), getattr(found, group)
+        for name in set(first) & set(second):
+            if first[name].shape != second[name].shape:
+                raise RecordingError(
+                    f"the recordings differ in shape of {group}",
+                    node=name,
+                    found=second[name].shape,
+                    allowed=first[name].shape,
+                )
+
+
+def _compare_array(
+    quantity: str, a: np.ndarray, b: np.ndarray, layer: str, step: int | None, tally: _Tally
+) -> None:
+    tally.compared += a.size
+    different = a != b
+    count = int(different.sum())
+    divergence = None
+    if count:
+        index = tuple(int(i) for i in np.argwhere(different)[0])
+        divergence = Divergence(
+            layer, quantity, step, index[0], index[1:], int(a[index]), int(b[index])
+        )
+    tally.note(layer, count, divergence)
+
+
+def _compare_full(expected: Recording, found: Recording, tally: _Tally) -> None:
+    steps = expected.meta["wake_steps"] + expected.meta["sleep_steps"]
+    for layer in expected.layers:
+        for step in range(steps):
+            for quantity, a, b in (
+                ("membrane", expected.membrane, found.membrane),
+                ("spikes", expected.spikes, found.spikes),
+            ):
+                if layer in a:
+                    _compare_array(quantity, a[layer][step], b[layer][step], layer, step + 1, tally)
+
+
+def _compare_digests(expected: Recording, found: Recording, tally: _Tally) -> None:
+    for layer in expected.layers:
+        a, b = expected.digests[layer], found.digests[layer]
+        different = (a != b).any(axis=2)
+        tally.compared += different.size
+        divergence = None
+        if different.any():
+            step = int(np.argmax(different.any(axis=1)))
+            which = MEMBRANE if different[step, MEMBRANE] else SPIKES
+            divergence = Divergence(
+                layer,
+                ("spikes", "membrane")[which],
+                step + 1,
+                None,
+                None,
+                a[step, which].tobytes().hex(),
+                b[step, which].tobytes().hex(),
+            )
+        tally.note(layer, int(different.sum()), divergence)
+
+
+def _compare_counts(expected: Recording, found: Recording, tally: _Tally) -> None:
+    for layer in expected.counts:
+        _compare_array("counts", expected.counts[layer], found.counts[layer], layer, None, tally)

@@ -1,0 +1,144 @@
+"""The recording format: an `.npz` of plain arrays, never pickled.
+
+| array | type and shape | modes |
+|---|---|---|
+| `meta` | JSON text: program hash, backend, versions, seeds, schedule, layers | all |
+| `spikes/<layer>` | int8 (T, N, ...) | full |
+| `membrane/<layer>` | int32 (T, N, ...), after firing | full |
+| `counts/<layer>` | int32 (N, ...), net spike count | full, counts |
+| `digest/<layer>` | uint8 (T, 2, 16), see `digest.py` | full, digest |
+| `logits` | int64 (N, K) | all |
+| `labels` | int64 (N,), -1 where unknown | all |
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolchain.canonical import canonical_json
+from toolchain.errors import RecordingError
+from toolchain.files import atomic_path
+
+RECORDING_VERSION = 1
+
+
+class Mode(Enum):
+    """How much a recording keeps."""
+
+    FULL = "full"
+    COUNTS = "counts"
+    DIGEST = "digest"
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """One run of a program over N samples; see the module for the arrays.
+
+    Attributes
+    ----------
+    meta:
+        At least `program_hash`, `backend`, `mode`, `wake_steps`, `sleep_steps`, `layers` (names
+        in topological order, the readout last), `synops` and `unsettled`.
+    """
+
+    meta: dict[str, Any]
+    logits: np.ndarray
+    labels: np.ndarray
+    spikes: dict[str, np.ndarray] = field(default_factory=dict)
+    membrane: dict[str, np.ndarray] = field(default_factory=dict)
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
+    digests: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def mode(self) -> Mode:
+        """How much it keeps."""
+        return Mode(self.meta["mode"])
+
+    @property
+    def layers(self) -> list[str]:
+        """Names in topological order."""
+        return list(self.meta["layers"])
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Index of each sample's largest logit, the lowest on ties: int64 (N,)."""
+        return np.argmax(self.logits, axis=1)
+
+    def accuracy(self) -> float | None:
+        """Fraction of samples predicted as labelled; None without labels."""
+        if (self.labels < 0).any():
+            return None
+        return float((self.predictions == self.labels).mean())
+
+    def save(self, path: Path) -> None:
+        """Write as `.npz`, through a temporary file and a rename."""
+        arrays: dict[str, np.ndarray] = {"meta": np.array(canonical_json(self.meta))}
+        for prefix, group in (
+            ("spikes", self.spikes),
+            ("membrane", self.membrane),
+            ("counts", self.counts),
+            ("digest", self.digests),
+        ):
+            arrays |= {f"{prefix}/{name}": array for name, array in group.items()}
+        arrays |= {"logits": self.logits, "labels": self.labels}
+        with (
+            atomic_path(path) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        ):
+            for name, array in arrays.items():
+                # A fixed date makes equal recordings equal files.
+                entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                with archive.open(entry, "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+    @classmethod
+    def load(cls, path: Path) -> Recording:
+        """Read a recording.
+
+        Raises
+        ------
+        RecordingError
+            If the file is missing, damaged, or not a recording of this version.
+        """
+        if not path.is_file():
+            raise RecordingError("no such file", node=str(path))
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            meta = json.loads(str(arrays["meta"]))
+            version = meta["recording_version"]
+            logits, labels = arrays["logits"], arrays["labels"]
+        except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, TypeError) as error:
+            raise RecordingError(
+                "not a recording", node=str(path), found=f"{type(error).__name__}: {error}"
+            ) from error
+        if version != RECORDING_VERSION:
+            raise RecordingError(
+                "unknown recording version",
+                node=str(path),
+                found=version,
+                allowed=RECORDING_VERSION,
+            )
+
+        def group(prefix: str) -> dict[str, np.ndarray]:
+            start = f"{prefix}/"
+            return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
+
+        return cls(
+            meta,
+            logits,
+            labels,
+            group("spikes"),
+            group("membrane"),
+            group("counts"),
+            group("digest"),
+        )

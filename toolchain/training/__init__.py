@@ -1,0 +1,1 @@
+"""Seeded, resumable training of quantized networks, and the checkpoint they are kept in."""

@@ -24,10 +24,7 @@ from toolchain.errors import MissingDependencyError
 
 LAVA_NC = "0.10.0"
 LAVA_DL = "0.6.0"
-INSTALL = (
-    "pip install --no-deps --ignore-requires-python "
-    f"lava-nc=={LAVA_NC} lava-dl=={LAVA_DL}"
-)
+INSTALL = f"pip install --no-deps --ignore-requires-python lava-nc=={LAVA_NC} lava-dl=={LAVA_DL}"
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,7 @@ class TraceFile:
     """Appends records to `path`; an empty path means that nothing is recorded."""
 
     def __init__(self, path: str) -> None:
-        self._file = (
-            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if path else None
-        )
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if path else None
 
     def append(self, spikes: np.ndarray | None, membrane: np.ndarray) -> None:
         """Write one record; raises OSError if the disk is full."""

@@ -1,13 +1,13 @@
 """A Lava run as a folder: what goes in, what comes out, and how to clean up after it.
 
-    job.json      settings, see `Job`
-    inputs.npy    graded input spikes in Lava's axis order
-    net.net       the program
-    trace-*.bin   what the populations leave behind
-    group         process id of the interpreter that leads the run's process group
-    error-*.txt   traceback of a model that failed
-    log.txt       what the interpreter and Lava printed
-    done          written last
+job.json      settings, see `Job`
+inputs.npy    graded input spikes in Lava's axis order
+net.net       the program
+trace-*.bin   what the populations leave behind
+group         process id of the interpreter that leads the run's process group
+error-*.txt   traceback of a model that failed
+log.txt       what the interpreter and Lava printed
+done          written last
 """
 
 from __future__ import annotations

@@ -68,9 +68,7 @@ def build(
     schedule, depths = program.schedule, program.depths()
 
     def clock(name: str) -> LocalTime:
-        return LocalTime(
-            depths[name], schedule.wake_steps, schedule.sleep_steps, num_samples
-        )
+        return LocalTime(depths[name], schedule.wake_steps, schedule.sleep_steps, num_samples)
 
     first = GradedInput(
         shape=lava_shape(program.input.shape), samples_path=str(samples_path), clock=clock(INPUT)

@@ -59,10 +59,10 @@ def _write_error(job: Job, text: str) -> None:
 
 def _watch_processes(job: Job, finished: threading.Event) -> None:
     """Report a Lava process that ends before the run does."""
-    children = {c.sentinel: c for c in multiprocessing.active_children()}
+    children: dict[Any, Any] = {c.sentinel: c for c in multiprocessing.active_children()}
     while children and not finished.is_set():
         for sentinel in connection.wait(list(children), timeout=0.1):
-            child = children.pop(sentinel)  # type: ignore[index,call-overload]
+            child = children.pop(sentinel)
             if not finished.is_set() and child.exitcode:
                 _write_error(
                     job, f"Lava process {child.name} ended with exit code {child.exitcode}\n"

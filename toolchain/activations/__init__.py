@@ -9,10 +9,10 @@ ACTIVATIONS: dict[str, type[QuantizedActivation]] = {"nq": NQ, "qcfs": QCFS, "cq
 
 __all__ = [
     "ACTIVATIONS",
-    "CQReLU",
-    "Mode",
     "NQ",
     "QCFS",
+    "CQReLU",
+    "Mode",
     "QuantizedActivation",
     "activation_mode",
     "cqrelu",

@@ -34,11 +34,11 @@ class _ClippedFloorSTE(torch.autograd.Function):
 
 def floor_ste(x: Tensor) -> Tensor:
     """floor(x) with gradient 1."""
-    result: Tensor = _FloorSTE.apply(x)
+    result: Tensor = _FloorSTE.apply(x)  # type: ignore[no-untyped-call]
     return result
 
 
 def clipped_floor_ste(x: Tensor, levels: int) -> Tensor:
     """floor(levels * x) / levels with gradient hardtanh(incoming gradient)."""
-    result: Tensor = _ClippedFloorSTE.apply(x, levels)
+    result: Tensor = _ClippedFloorSTE.apply(x, levels)  # type: ignore[no-untyped-call]
     return result

@@ -104,9 +104,7 @@ def _window_weights(pool: AvgPool2d, source: Shape, pooled: Shape, axis: int) ->
     return matrix
 
 
-def _pool_into_dense(
-    pool: AvgPool2d, dense: Linear, source: Shape, pooled: Shape
-) -> Linear:
+def _pool_into_dense(pool: AvgPool2d, dense: Linear, source: Shape, pooled: Shape) -> Linear:
     rows = _window_weights(pool, source, pooled, 0)
     columns = _window_weights(pool, source, pooled, 1)
     if pool.count_padding:
@@ -145,9 +143,7 @@ def _pool_into_conv(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape)
     )
 
 
-def _check_border(
-    pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape, axis: int
-) -> None:
+def _check_border(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape, axis: int) -> None:
     """The convolution's zero padding must not, once folded, reach real source elements."""
     size, count = source[1 + axis], pooled[1 + axis]
     if pool.padding[axis] and not pool.count_padding:

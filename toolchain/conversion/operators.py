@@ -344,9 +344,7 @@ def _adaptive(node: fx.Node, values: Values, value: Any, output_size: Any) -> Fl
     source = values.source(node, value)
     shape = values.shapes[source]
     wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
-    target = [
-        shape[1 + i] if wanted[i] is None else int(wanted[i]) for i in range(len(shape[1:]))
-    ]
+    target = [shape[1 + i] if wanted[i] is None else int(wanted[i]) for i in range(len(shape[1:]))]
     if len(shape) != 3 or any(shape[1 + i] % target[i] for i in range(2)):
         raise UnsupportedModuleError(
             "adaptive average pool with uneven windows",
@@ -505,7 +503,9 @@ def _relu(node: fx.Node, values: Values) -> None:
 
 def _qcfs_function(node: fx.Node, values: Values) -> FloatNode:
     a = _bind_arguments(node, values, ("z", "threshold", "levels"), {})
-    return _activation(node, values, a["z"], ActivationSpec(a["threshold"], a["levels"], 0.5, "qcfs"))
+    return _activation(
+        node, values, a["z"], ActivationSpec(a["threshold"], a["levels"], 0.5, "qcfs")
+    )
 
 
 def _cqrelu_function(node: fx.Node, values: Values) -> FloatNode:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from toolchain.program.bounds import PopulationBounds, analyse, prove
 from toolchain.conversion.evaluate import check_against_module
 from toolchain.conversion.fold import fold_average_pool, fold_batch_norm
 from toolchain.conversion.integerise import SPIKING_NEURONS, LayerRounding, integerise
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError
+from toolchain.program.bounds import PopulationBounds, analyse, prove
 from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
@@ -88,9 +88,7 @@ def convert(
         weight_bits=options.weight_bits,
         limits=limits,
     )
-    program = replace(
-        program, watch_ranges=options.watch_ranges, provenance=dict(provenance or {})
-    )
+    program = replace(program, watch_ranges=options.watch_ranges, provenance=dict(provenance or {}))
     bounds = analyse(program) if options.watch_ranges else prove(program)
     return Conversion(program, folded, tuple(rounding), bounds, notes)
 

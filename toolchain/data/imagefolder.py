@@ -45,7 +45,9 @@ def load(path: Path | None, split: str) -> Dataset:
 
 def _load(path: Path, split: str, names: list[str], read: Callable[[str], bytes]) -> Dataset:
     node = f"imagefolder:{path}"
-    images = [PurePosixPath(n) for n in sorted(names) if PurePosixPath(n).suffix.lower() in SUFFIXES]
+    images = [
+        PurePosixPath(n) for n in sorted(names) if PurePosixPath(n).suffix.lower() in SUFFIXES
+    ]
     for image in images:
         if len(image.parts) < 3 or image.parts[-3] not in ("train", "test"):
             raise DataError(

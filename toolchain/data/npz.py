@@ -51,9 +51,7 @@ def load(path: Path | None, split: str) -> Dataset:
             "samples need 2, 3 or 4 axes", node=node, found=samples.shape, allowed="(N, ...)"
         )
     if samples.dtype != np.uint8 and samples.dtype.kind != "f":
-        raise DataError(
-            "samples must be uint8 pixels or floats", node=node, found=samples.dtype
-        )
+        raise DataError("samples must be uint8 pixels or floats", node=node, found=samples.dtype)
     if labels.dtype.kind not in "iu":
         raise DataError("labels must be integers", node=node, found=labels.dtype)
     if names is None:

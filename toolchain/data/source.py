@@ -58,9 +58,7 @@ def parse_source(text: str) -> DataSource:
         raise DataError(
             "not a data source",
             node=text,
-            allowed=", ".join(
-                ("digits", "fashion-mnist[:DIR]", "imagefolder:PATH", "npz:PATH")
-            ),
+            allowed=", ".join(("digits", "fashion-mnist[:DIR]", "imagefolder:PATH", "npz:PATH")),
             remedy="a split and a slice may follow: digits@test[:100]",
         )
     if match["split"] is not None and match["split"] not in SPLITS:

@@ -135,6 +135,8 @@ class Activation(_Node):
 
 
 FloatNode = Input | Conv2d | Linear | BatchNorm | AvgPool2d | Flatten | Activation
+
+
 def conv_output(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
     """Length of a convolution's or pool's output along one axis (torch's formula)."""
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1

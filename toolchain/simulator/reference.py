@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolchain.program.bounds import weight_sums
 from toolchain.errors import ProgramError, ValueRangeError
 from toolchain.neurons import Readout
+from toolchain.program.bounds import weight_sums
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
@@ -115,12 +115,8 @@ def _run_batch(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Spikes int8 and membrane potentials int32 of every population, (T, n, ...)."""
     steps, count = program.schedule.num_steps, len(inputs)
-    spikes = {
-        p.name: np.zeros((steps, count, *p.shape), np.int8) for p in program.spiking
-    }
-    membrane = {
-        p.name: np.zeros((steps, count, *p.shape), np.int32) for p in program.populations
-    }
+    spikes = {p.name: np.zeros((steps, count, *p.shape), np.int8) for p in program.spiking}
+    membrane = {p.name: np.zeros((steps, count, *p.shape), np.int32) for p in program.populations}
     states = {p.name: _initial_state(p, count) for p in program.populations}
     limits = IntRange.signed(program.state_bits)
     for step in range(steps):
@@ -164,9 +160,7 @@ def _step(
         accumulator = neuron.step(state, current)
         _watch(population.name, "accumulator", accumulator, limits)
         return accumulator, None
-    _watch(
-        population.name, "membrane potential", state.membrane_potential + current, limits
-    )
+    _watch(population.name, "membrane potential", state.membrane_potential + current, limits)
     return neuron.step(state, current, _per_channel(population, neuron.threshold), awake)
 
 

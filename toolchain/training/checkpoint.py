@@ -45,9 +45,7 @@ class Checkpoint:
     tensors_sha256: str
 
 
-def make_model(
-    config: TrainConfig, sample_shape: tuple[int, ...], num_classes: int
-) -> nn.Module:
+def make_model(config: TrainConfig, sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """The untrained network a configuration describes, initialised from its seed."""
     if config.activation not in ACTIVATIONS:
         raise CheckpointError(

@@ -77,4 +77,7 @@ class TrainConfig:
             raise CheckpointError(
                 "unknown training settings", found=", ".join(unknown), allowed=", ".join(known)
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fixed: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**fixed)

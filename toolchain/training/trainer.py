@@ -69,7 +69,11 @@ def train(config: TrainConfig, folder: Path, progress: Progress | None = None) -
     for epoch in range(run.epoch, config.epochs):
         loss = _one_epoch(config, run, x, y, epoch, progress)
         sigmas = update_sigma(model, held_x, config.calibration_steps)
-        metrics = {"epoch": epoch + 1, "loss": loss, **_held_out_metrics(config, model, held, held_x)}
+        metrics = {
+            "epoch": epoch + 1,
+            "loss": loss,
+            **_held_out_metrics(config, model, held, held_x),
+        }
         metrics.update({f"sigma/{name}": value for name, value in sigmas.items()})
         run.history.append(metrics)
         run.epoch = epoch + 1

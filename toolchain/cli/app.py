@@ -1,0 +1,57 @@
+"""`spikeport`: registers the commands and turns errors into messages and exit codes.
+
+Exit codes: 0 fine, 1 a check or a run failed, 2 wrong use or bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from toolchain import __version__
+from toolchain.cli import compare, convert, demo, doctor, inspect, run, train
+from toolchain.errors import SpikeportError
+
+app = typer.Typer(
+    name="spikeport",
+    help="Take trained quantized PyTorch networks onto neuromorphic hardware, bit by bit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for module in (demo, train, convert, run, compare, inspect, doctor):
+    app.command(module.__name__.rpartition(".")[2])(module.command)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"spikeport {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Holds the options before the command."""
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    try:
+        app()
+    except SpikeportError as error:
+        if "--json" in sys.argv:
+            sys.stdout.write(json.dumps(error.as_dict(), indent=1) + "\n")
+        else:
+            sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)

@@ -1,0 +1,212 @@
+"""`spikeport convert`: a trained network to an integer spiking program in a `.net` file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from toolchain.cli.options import Json
+from toolchain.cli.output import Output
+from toolchain.errors import ConversionError, DataError
+
+if TYPE_CHECKING:
+    from toolchain.conversion.pipeline import Conversion
+    from toolchain.program.int_program import IntProgram, Schedule
+
+DEFAULT_STEPS = 4
+DEFAULT_SLEEP_FACTOR = 4
+"""Sleep steps a wake step where neither --sleep nor --calibrate is given; runs report what has
+not settled."""
+CALIBRATION_SAMPLES = 256
+
+
+def command(  # noqa: PLR0917
+    source: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT|FILE.py:FACTORY", help="What to convert.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="NET.net", help="File to write.")],
+    neuron: Annotated[str, typer.Option(help="if or cif.")] = "if",
+    steps: Annotated[int | None, typer.Option(min=1, help="Time steps T (IF).")] = None,
+    wake: Annotated[int | None, typer.Option(min=1, help="Wake steps Q (CIF).")] = None,
+    sleep: Annotated[int | None, typer.Option(min=0, help="Sleep steps S (CIF).")] = None,
+    weight_bits: Annotated[int, typer.Option(help="Signed width of the weights.")] = 8,
+    target: Annotated[str, typer.Option(help="Chip whose registers must hold it.")] = "loihi2",
+    calibrate: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Data to measure the sleep steps on (CIF)."),
+    ] = None,
+    adapter: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE.py", help="Adapters for activations.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="State dict for FILE.py:FACTORY (.safetensors, .pt).")
+    ] = None,
+    input_shape: Annotated[
+        str | None, typer.Option(metavar="C,H,W", help="Sample shape, for FILE.py:FACTORY.")
+    ] = None,
+    input_range: Annotated[
+        str | None,
+        typer.Option(metavar="LOW,HIGH", help="Real values samples may take (default 0,1)."),
+    ] = None,
+    input_bits: Annotated[int, typer.Option(min=1, max=24, help="Width of an input spike.")] = 8,
+    mean: Annotated[str, typer.Option(help="Normalisation a channel, for FILE.py:FACTORY.")] = "0",
+    std: Annotated[str, typer.Option(help="Normalisation a channel, for FILE.py:FACTORY.")] = "1",
+    watch_ranges: Annotated[
+        bool, typer.Option(help="Accept unproved ranges; runs then watch them.")
+    ] = False,
+    stock: Annotated[
+        bool, typer.Option("--stock", help="Write plain CUBA layers for stock lava-dl (T = 1).")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Convert a trained network into an integer IF or CIF network that provably fits its registers.
+
+    The steps are: trace, fold BatchNorm and average pools, check against the module,
+    integerise with one exact threshold a channel, prove all ranges, write, read back.
+    """
+    from hw_models.profile import load_profile
+    from toolchain.cli.network import InputDescription, load_network
+    from toolchain.conversion import pipeline
+    from toolchain.conversion.adapters import load_adapter_file
+
+    output = Output(as_json=json)
+    limits = load_profile(target).as_target_limits()
+    for path in adapter or []:
+        load_adapter_file(path)
+    description = InputDescription(
+        _numbers("--input-shape", input_shape, int) if input_shape else None,
+        _interval(input_range),
+        input_bits,
+        _numbers("--mean", mean, float),
+        _numbers("--std", std, float),
+    )
+    network = load_network(source, weights, description)
+    schedule = _schedule(neuron, steps, wake, sleep, network.levels)
+    options = pipeline.ConversionOptions(neuron, schedule, weight_bits, watch_ranges)
+    conversion = pipeline.convert(
+        network.model,
+        network.quantizer,
+        options,
+        limits,
+        name=network.name,
+        provenance=network.provenance,
+    )
+    if calibrate is not None:
+        conversion = _calibrated(conversion, calibrate, neuron, sleep)
+    _write(conversion.program, out, stock)
+    _report(conversion, out, output)
+
+
+def _numbers(option: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        raise DataError("not numbers separated by commas", node=option, found=text) from error
+
+
+def _interval(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    values = _numbers("--input-range", text, float)
+    if len(values) != 2 or not values[0] < values[1]:
+        raise DataError("needs LOW,HIGH with LOW < HIGH", node="--input-range", found=text)
+    return (values[0], values[1])
+
+
+def _schedule(
+    neuron: str, steps: int | None, wake: int | None, sleep: int | None, levels: int | None
+) -> Schedule:
+    from toolchain.program.int_program import Schedule
+
+    if neuron != "cif":
+        if wake is not None or sleep is not None:
+            raise ConversionError("--wake and --sleep go with --neuron cif", found=neuron)
+        return Schedule(steps or DEFAULT_STEPS)
+    if steps is not None:
+        raise ConversionError("--steps goes with --neuron if; CIF takes --wake and --sleep")
+    wake = wake or levels or DEFAULT_STEPS
+    return Schedule(wake, DEFAULT_SLEEP_FACTOR * wake if sleep is None else sleep)
+
+
+def _calibrated(conversion: Conversion, source: str, neuron: str, sleep: int | None) -> Conversion:
+    """The conversion with the sleep steps measured on a data source."""
+    from dataclasses import replace
+
+    from toolchain.data import open_split
+    from toolchain.program.bounds import prove
+    from toolchain.program.int_program import Schedule
+    from toolchain.simulator.settle import settle_time
+
+    if neuron != "cif" or sleep is not None:
+        raise ConversionError("--calibrate measures the sleep steps of CIF; leave --sleep out")
+    data = open_split(source, "train")
+    data = data.take(slice(0, CALIBRATION_SAMPLES))
+    program = conversion.program
+    measured = settle_time(program, program.input.quantize(data.real()))
+    program = replace(program, schedule=Schedule(program.schedule.wake_steps, measured))
+    note = f"settles within {measured} sleep steps on {len(data)} samples of {data.name}"
+    bounds = conversion.bounds if program.watch_ranges else prove(program)
+    return replace(conversion, program=program, bounds=bounds, notes=(*conversion.notes, note))
+
+
+def _write(program: IntProgram, out: Path, stock: bool) -> None:
+    from exports.netx import write_net, write_stock_net
+
+    (write_stock_net if stock else write_net)(program, out)
+
+
+def _report(conversion: Conversion, out: Path, output: Output) -> None:
+    program = conversion.program
+    rows = [
+        (
+            r.name,
+            "x".join(str(s) for s in program.population(r.name).shape),
+            program.population(r.name).neuron.kind,
+            f"{r.threshold_low}..{r.threshold_high}" if r.threshold_high else "-",
+            f"{100 * r.weight_error:.2f} %",
+            f"{r.zeroed}/{r.weights}",
+            f"{b.headroom_bits(_state(program)):.1f}",
+        )
+        for r, b in zip(conversion.rounding, conversion.bounds, strict=True)
+    ]
+    columns = (
+        "layer",
+        "shape",
+        "neuron",
+        "thresholds",
+        "weight error",
+        "rounded to 0",
+        "headroom bits",
+    )
+    schedule = program.schedule
+    output.table(
+        columns,
+        rows,
+        f"{program.name}: {schedule.wake_steps} wake + {schedule.sleep_steps} sleep steps, "
+        f"{program.weight_bits}-bit weights",
+    )
+    for note in conversion.notes:
+        output.say(f"note: {note}")
+    output.say(f"wrote {out}")
+    output.result(
+        {
+            "out": str(out),
+            "program_hash": program.hash,
+            "wake_steps": schedule.wake_steps,
+            "sleep_steps": schedule.sleep_steps,
+            "layers": [r.__dict__ for r in conversion.rounding],
+            "bounds": [
+                {"name": b.name, "low": b.state.low, "high": b.state.high}
+                for b in conversion.bounds
+            ],
+            "notes": list(conversion.notes),
+        }
+    )
+
+
+def _state(program: IntProgram) -> Any:
+    from toolchain.program.int_range import IntRange
+
+    return IntRange.signed(program.state_bits)

@@ -1,0 +1,140 @@
+"""What `convert` converts: a checkpoint folder, or FILE.py:FACTORY with an input description."""
+
+from __future__ import annotations
+
+import hashlib
+import runpy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain import __version__
+from toolchain.errors import CheckpointError, UnsupportedModuleError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from toolchain.program.input_quantizer import InputQuantizer
+    from toolchain.training.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class InputDescription:
+    """What the user says about a network's input."""
+
+    shape: tuple[int, ...] | None
+    interval: tuple[float, float] | None
+    bits: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network ready for conversion."""
+
+    name: str
+    model: nn.Module
+    quantizer: InputQuantizer
+    levels: int | None
+    provenance: dict[str, Any]
+
+
+def load_network(source: str, weights: Path | None, description: InputDescription) -> Network:
+    """Load `source`.
+
+    Raises
+    ------
+    CheckpointError, UnsupportedModuleError
+        If it cannot be loaded, with what to do.
+    """
+    file, separator, factory = source.rpartition(":")
+    if separator and file.endswith(".py"):
+        return _from_factory(Path(file), factory, weights, description)
+    if weights is not None:
+        raise CheckpointError(
+            "--weights goes with FILE.py:FACTORY; a checkpoint folder has its own", node=source
+        )
+    return network_of(_load(Path(source)), Path(source), description.bits)
+
+
+def _load(folder: Path) -> Checkpoint:
+    from toolchain.training.checkpoint import load_checkpoint
+
+    return load_checkpoint(folder)
+
+
+def network_of(checkpoint: Checkpoint, folder: Path, bits: int = 8) -> Network:
+    """The network of a checkpoint, with the input quantizer its data call for."""
+    from toolchain.program.input_quantizer import InputQuantizer
+
+    config = checkpoint.config
+    quantizer = InputQuantizer.for_interval(
+        checkpoint.sample_shape,
+        *checkpoint.value_range,
+        bits=bits,
+        mean=config.mean,
+        std=config.std,
+        levels=checkpoint.pixel_max,
+    )
+    provenance = {
+        "spikeport": __version__,
+        "checkpoint_sha256": checkpoint.tensors_sha256,
+        "training": config.as_dict(),
+        "epoch": checkpoint.epoch,
+    }
+    name = folder.resolve().name
+    return Network(name, checkpoint.model, quantizer, config.levels, provenance)
+
+
+def _from_factory(
+    file: Path, factory: str, weights: Path | None, description: InputDescription
+) -> Network:
+    from torch import nn
+
+    from toolchain.program.input_quantizer import InputQuantizer
+    from toolchain.training.checkpoint import load_weights
+
+    node = f"{file}:{factory}"
+    if not file.is_file():
+        raise UnsupportedModuleError("no such file", node=str(file))
+    if description.shape is None:
+        raise UnsupportedModuleError(
+            "the input shape is needed", node=node, remedy="--input-shape 3,32,32"
+        )
+    try:
+        namespace = runpy.run_path(str(file))
+    except Exception as error:
+        raise UnsupportedModuleError(
+            "the file fails", node=str(file), found=f"{type(error).__name__}: {error}"
+        ) from error
+    if not callable(namespace.get(factory)):
+        raise UnsupportedModuleError(
+            "the file defines no such factory",
+            node=node,
+            allowed=", ".join(k for k, v in namespace.items() if callable(v) and k[0] != "_"),
+        )
+    model = namespace[factory]()
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModuleError(
+            "the factory must return an nn.Module", node=node, found=type(model).__name__
+        )
+    provenance: dict[str, Any] = {
+        "spikeport": __version__,
+        "factory": factory,
+        "factory_file_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
+    if weights is not None:
+        load_weights(model, weights)
+        provenance["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    low, high = description.interval or (0.0, 1.0)
+    quantizer = InputQuantizer.for_interval(
+        description.shape,
+        low,
+        high,
+        bits=description.bits,
+        mean=description.mean,
+        std=description.std,
+        levels=255 if description.interval is None else None,
+    )
+    return Network(factory, model.eval(), quantizer, None, provenance)

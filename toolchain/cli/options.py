@@ -1,0 +1,23 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Net = Annotated[Path, typer.Argument(metavar="NET.net", help="A converted network.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="SOURCE",
+        help="digits, fashion-mnist[:DIR], imagefolder:PATH or npz:PATH, "
+        "with @train or @test and a slice: digits@test[:100].",
+    ),
+]
+TimeLimit = Annotated[
+    float, typer.Option("--time-limit", min=0.1, help="Seconds a Lava run may take.")
+]

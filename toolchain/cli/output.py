@@ -1,0 +1,120 @@
+"""What commands print: tables and lines for people, one JSON object for `--json`.
+
+Progress goes to standard error: bars on a terminal, plain lines elsewhere. Results go to
+standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+LINE_SECONDS = 5.0
+"""Shortest time between two plain progress lines of one task."""
+PLAIN_WIDTH = 110
+"""Width of tables where there is no terminal."""
+
+
+class Task(Protocol):
+    """One thing whose progress is shown."""
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` is finished."""
+
+
+class Output:
+    """Prints for one command."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        self._out = Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty())
+        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line for people; nothing with `--json`."""
+        if not self.as_json:
+            self._out.print(escape(text), style=style)
+
+    def progress_line(self, text: str) -> None:
+        """A line about what is going on, on standard error; nothing with `--json`."""
+        if not self.as_json:
+            self._err.print(escape(text))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:
+        """A table for people; the first column is left-aligned."""
+        if self.as_json:
+            return
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(str(cell)) for cell in row))
+        self._out.print(table)
+
+    def result(self, value: dict[str, Any]) -> None:
+        """The machine-readable result; printed with `--json` only."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Task]:
+        """Show progress of `what` inside the `with` block."""
+        if self.as_json:
+            yield _Silent()
+        elif sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            with RichProgress(*columns, console=self._err) as bars:
+                yield _Bar(bars, what)
+        else:
+            yield _Lines(self, what)
+
+
+class _Silent:
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Show nothing."""
+
+
+class _Bar:
+    def __init__(self, bars: RichProgress, what: str) -> None:
+        self._bars = bars
+        self._id = bars.add_task(what, total=None, note="")
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        self._bars.update(self._id, completed=done, total=total, note=note)
+
+
+class _Lines:
+    def __init__(self, output: Output, what: str) -> None:
+        self._output = output
+        self._what = what
+        self._last = time.monotonic()
+        self._shown = -1
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        due = time.monotonic() - self._last >= LINE_SECONDS or done == total
+        if due and done != self._shown:
+            self._last, self._shown = time.monotonic(), done
+            tail = f"  {note}" if note else ""
+            self._output.progress_line(f"{self._what}: {done}/{total}{tail}")
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as a percentage with two decimals."""
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"

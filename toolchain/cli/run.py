@@ -1,0 +1,113 @@
+"""`spikeport run`: a `.net` file over a data source, on the reference simulator or on Lava."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolchain.cli.options import Data, Json, Net, TimeLimit
+from toolchain.cli.output import Output, percent
+
+if TYPE_CHECKING:
+    from toolchain.data import Dataset
+    from toolchain.program.int_program import IntProgram
+    from toolchain.recording import Recording
+
+
+class Backend(str, Enum):
+    """Where a program runs."""
+
+    REFERENCE = "reference"
+    LAVA = "lava"
+
+
+class Record(str, Enum):
+    """How much a recording keeps."""
+
+    FULL = "full"
+    COUNTS = "counts"
+    DIGEST = "digest"
+
+
+def command(
+    net: Net,
+    data: Data,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="REC.npz", help="Recording to write.")
+    ],
+    backend: Annotated[Backend, typer.Option(help="Simulator.")] = Backend.REFERENCE,
+    record: Annotated[Record, typer.Option(help="How much to keep.")] = Record.FULL,
+    time_limit: TimeLimit = 3600.0,
+    json: Json = False,
+) -> None:
+    """Run a network over a data source and record what every layer did."""
+    from exports.netx import read_net
+    from toolchain.data import open_split
+    from toolchain.files import atomic_path
+
+    output = Output(as_json=json)
+    program = read_net(net)
+    dataset = open_split(data)
+    with atomic_path(out) as probe:  # fails before the run if the path cannot be written
+        recording = execute(program, dataset, backend, record, output, time_limit)
+        recording.save(probe)
+    unsettled = sum(recording.meta["unsettled"].values())
+    output.table(
+        ("", "value"),
+        [
+            ("samples", recording.meta["num_samples"]),
+            ("accuracy", percent(recording.accuracy())),
+            ("synops a sample", f"{synops(recording) / recording.meta['num_samples']:,.0f}"),
+        ],
+        f"{program.name} on {backend.value}",
+    )
+    if unsettled and program.schedule.sleep_steps:
+        output.say(
+            f"warning: {unsettled} neurons had not settled; convert with more --sleep steps",
+            "yellow",
+        )
+    output.say(f"wrote {out}")
+    output.result({"out": str(out), "accuracy": recording.accuracy(), **recording.meta})
+
+
+def synops(recording: Recording) -> int:
+    """All synaptic operations of a recording (graded magnitude not counted)."""
+    return sum(recording.meta["synops"].values())
+
+
+def execute(
+    program: IntProgram,
+    dataset: Dataset,
+    backend: Backend,
+    record: Record,
+    output: Output,
+    time_limit: float,
+) -> Recording:
+    """Run `program` over `dataset` with progress shown."""
+    from toolchain.recording import Mode
+
+    inputs = program.input.quantize(dataset.real())
+    mode = Mode(record.value)
+    with output.progress(f"{backend.value}: {program.name}") as task:
+        if backend is Backend.REFERENCE:
+            from toolchain.simulator.reference import simulate
+
+            recording = simulate(
+                program, inputs, mode=mode, labels=dataset.labels, progress=task.update
+            )
+        else:
+            from exports.lava import run_on_lava
+
+            recording = run_on_lava(
+                program,
+                inputs,
+                mode=mode,
+                labels=dataset.labels,
+                time_limit=time_limit,
+                progress=task.update,
+            )
+    recording.meta["data"] = dataset.name
+    return recording

@@ -1,0 +1,44 @@
+"""How many sleep steps a CIF program needs until no neuron can fire any more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from toolchain.errors import ConversionError
+from toolchain.program.int_program import IntProgram, Schedule
+from toolchain.recording import Mode
+from toolchain.simulator.reference import simulate
+
+MAX_SLEEP_FACTOR = 16
+"""Longest sleep tried, in wake steps; CASC's scripts use 7 (Q = 8, S = 56)."""
+
+
+def settle_time(program: IntProgram, inputs: np.ndarray) -> int:
+    """Smallest number of sleep steps after which every sample of `inputs` has settled.
+
+    A sleep step in which no neuron of any layer fires changes nothing, so nothing fires after
+    it either; the time is that of the last step with a spike.
+
+    Raises
+    ------
+    ConversionError
+        If some sample has not settled within `MAX_SLEEP_FACTOR` times the wake steps.
+    """
+    wake = program.schedule.wake_steps
+    longest = replace(program, schedule=Schedule(wake, MAX_SLEEP_FACTOR * wake))
+    recording = simulate(longest, inputs, mode=Mode.FULL)
+    unsettled = sum(recording.meta["unsettled"].values())
+    if unsettled:
+        raise ConversionError(
+            "the network does not settle",
+            node=program.name,
+            found=f"{unsettled} neurons still firing after {longest.schedule.sleep_steps} "
+            "sleep steps",
+        )
+    active = np.zeros(longest.schedule.num_steps, bool)
+    for spikes in recording.spikes.values():
+        active |= spikes.reshape(len(spikes), -1).any(axis=1)
+    last = int(np.flatnonzero(active)[-1]) + 1 if active.any() else 0
+    return max(0, last - wake)

@@ -63,7 +63,7 @@ class SpikingPopulation(AbstractProcess):
 
 
 class SpikingPopulationModel(PyLoihiProcessModel):
-    """Base of the CPU models, in int32; a subclass says what a sample starts from and how to fire."""
+    """Base of the CPU models, in int32; a subclass says how to fire."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)

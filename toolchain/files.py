@@ -39,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise OutputError("cannot be written", node=str(path), found=error) from error
     finally:

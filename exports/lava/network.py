@@ -16,6 +16,7 @@ from lava.proc.conv.process import Conv
 from lava.proc.dense.process import Dense
 from lava.utils.weightutils import SignMode
 
+from exports.lava.limits import DENSE_WEIGHT_BITS, check_runnable
 from hw_models.local_time import LocalTime
 from hw_models.processes.consistent_integrate_and_fire import ConsistentIntegrateAndFire
 from hw_models.processes.graded_input import GradedInput
@@ -25,13 +26,6 @@ from toolchain import neurons
 from toolchain.errors import TargetError
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
-
-MAX_GROUPS = 127
-"""Stock Conv keeps groups as int8 and silently gives zeros from 128 on."""
-MAX_GEOMETRY = 127
-"""Stock Conv keeps kernel size, stride, padding and dilation as int8."""
-DENSE_WEIGHT_BITS = 8
-"""Stock Dense holds 8-bit weights; of both signs they are even numbers -256..254."""
 
 
 def lava_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -65,6 +59,7 @@ def build(
     TargetError
         Naming the population that Lava cannot run, and why.
     """
+    check_runnable(program)
     schedule, depths = program.schedule, program.depths()
 
     def clock(name: str) -> LocalTime:
@@ -83,11 +78,6 @@ def build(
             trace_path=str(trace_paths[population.name]),
         )
         for synapse in population.synapses:
-            if depths[synapse.source] + 1 != depths[population.name]:
-                raise TargetError(
-                    "branches of unequal depth need delays, which this version does not place",
-                    node=population.name,
-                )
             shape = program.source_shape(synapse.source)
             bits = message_bits(program, synapse.source)
             connection = _connect(synapse, outputs[synapse.source], shape, bits)
@@ -113,14 +103,6 @@ def _connect(synapse: object, out: Any, shape: tuple[int, ...], bits: int) -> An
 
 @_connect.register
 def _(synapse: ConvSynapse, out: Any, shape: tuple[int, ...], bits: int) -> Any:
-    geometry = max(*synapse.weight.shape[2:], *synapse.stride, *synapse.padding, *synapse.dilation)
-    if synapse.groups > MAX_GROUPS or geometry > MAX_GEOMETRY:
-        raise TargetError(
-            "stock Conv keeps this in 8 bits and would compute something else",
-            node=f"synapse from {synapse.source}",
-            found=f"groups {synapse.groups}, largest geometry value {geometry}",
-            allowed=f"<= {MAX_GROUPS}",
-        )
     # Stock Conv ignores weight_exp, so the exponent goes into the weights.
     flipped = synapse.weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1) << synapse.weight_exponent
     process = Conv(
@@ -138,12 +120,6 @@ def _(synapse: ConvSynapse, out: Any, shape: tuple[int, ...], bits: int) -> Any:
 
 @_connect.register
 def _(synapse: DenseSynapse, out: Any, shape: tuple[int, ...], bits: int) -> Any:
-    if np.abs(synapse.weight.astype(np.int64)).max() > 1 << (DENSE_WEIGHT_BITS - 1):
-        raise TargetError(
-            "stock Dense would clip these weights",
-            node=f"synapse from {synapse.source}",
-            allowed=f"{DENSE_WEIGHT_BITS} bits",
-        )
     # Mixed-sign weights lose their lowest bit, so they go in doubled and the sum is halved.
     process = Dense(
         weights=synapse.weight.astype(np.int32) * 2,

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from exports.lava.job import Job, leave_nothing
+from exports.lava.limits import check_runnable
 from exports.lava.supervisor import MODEL_FAILED, TIMED_OUT
 from exports.netx import write_net
 from hw_models import lava_compat
@@ -60,10 +61,13 @@ def run_on_lava(
         If a model failed (with its traceback), a process died, or time ran out.
     MissingDependencyError
         If lava-nc is missing or of an unknown version.
+    TargetError
+        If stock Lava synapses would compute something else than the program.
     ValueRangeError
         If an input is out of range.
     """
     lava_compat.require_lava()
+    check_runnable(program)
     if inputs.shape[1:] != program.input.shape or len(inputs) == 0:
         raise DataError(
             "inputs do not fit the program",

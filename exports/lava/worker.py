@@ -99,7 +99,7 @@ def main() -> int:
     _name_shared_memory(job)
     try:
         run(job)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is goes into the report
         text = traceback.format_exc()
         if not job.errors():
             _write_error(job, text)

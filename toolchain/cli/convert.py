@@ -22,7 +22,7 @@ not settled."""
 CALIBRATION_SAMPLES = 256
 
 
-def command(  # noqa: PLR0917
+def command(
     source: Annotated[
         str, typer.Argument(metavar="CHECKPOINT|FILE.py:FACTORY", help="What to convert.")
     ],

@@ -1,4 +1,4 @@
-"""`spikeport doctor`: what is installed, what is repaired, and what to type when something is off."""
+"""`spikeport doctor`: what is installed and repaired, and what to type when something is off."""
 
 from __future__ import annotations
 

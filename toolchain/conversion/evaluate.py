@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import singledispatch
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from toolchain.program.float_program import (
     BatchNorm,
     Conv2d,
     Flatten,
-    FloatNode,
     FloatProgram,
     Linear,
 )
@@ -42,27 +42,47 @@ def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:
     return tensor.reshape(1, -1, *([1] * (like.ndim - 2)))
 
 
-def _apply(node: FloatNode, x: Tensor, quantized: bool) -> Tensor:
-    if isinstance(node, Conv2d):
-        w, b = _tensor(node.weight), _tensor(node.bias)
-        return F.conv2d(x, w, b, node.stride, node.padding, node.dilation, node.groups)
-    if isinstance(node, Linear):
-        return F.linear(x, _tensor(node.weight), _tensor(node.bias))
-    if isinstance(node, BatchNorm):
-        return x * _tensor(node.gain, x) + _tensor(node.offset, x)
-    if isinstance(node, AvgPool2d):
-        return F.avg_pool2d(
-            x, node.kernel, node.stride, node.padding, count_include_pad=node.count_padding
-        )
-    if isinstance(node, Flatten):
-        return x.flatten(1)
-    if isinstance(node, Activation):
-        lam = _tensor(node.threshold, x)
-        if not quantized:
-            return torch.minimum(x.clamp(min=0.0), lam)
-        levels = (x / lam * node.levels + node.shift).floor().clamp(0, node.levels)
-        return lam * levels / node.levels
-    raise ProgramError("no evaluation for this node", node=node.name, found=type(node).__name__)
+@singledispatch
+def _apply(node: object, x: Tensor, quantized: bool) -> Tensor:
+    """Output of one node for its input `x`; an unknown node raises."""
+    raise ProgramError("no evaluation for this node", found=type(node).__name__)
+
+
+@_apply.register
+def _(node: Conv2d, x: Tensor, quantized: bool) -> Tensor:
+    w, b = _tensor(node.weight), _tensor(node.bias)
+    return F.conv2d(x, w, b, node.stride, node.padding, node.dilation, node.groups)
+
+
+@_apply.register
+def _(node: Linear, x: Tensor, quantized: bool) -> Tensor:
+    return F.linear(x, _tensor(node.weight), _tensor(node.bias))
+
+
+@_apply.register
+def _(node: BatchNorm, x: Tensor, quantized: bool) -> Tensor:
+    return x * _tensor(node.gain, x) + _tensor(node.offset, x)
+
+
+@_apply.register
+def _(node: AvgPool2d, x: Tensor, quantized: bool) -> Tensor:
+    return F.avg_pool2d(
+        x, node.kernel, node.stride, node.padding, count_include_pad=node.count_padding
+    )
+
+
+@_apply.register
+def _(node: Flatten, x: Tensor, quantized: bool) -> Tensor:
+    return x.flatten(1)
+
+
+@_apply.register
+def _(node: Activation, x: Tensor, quantized: bool) -> Tensor:
+    lam = _tensor(node.threshold, x)
+    if not quantized:
+        return torch.minimum(x.clamp(min=0.0), lam)
+    levels = (x / lam * node.levels + node.shift).floor().clamp(0, node.levels)
+    return lam * levels / node.levels
 
 
 TRACE_TOLERANCE = 1e-6

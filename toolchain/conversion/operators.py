@@ -399,9 +399,9 @@ def _view(node: fx.Node, values: Values) -> FloatNode | None:
     raw = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
     sizes = list(values.resolve(list(raw)))
     features = prod(values.shapes[source])
-    if len(sizes) == 2 and (sizes[0] is BATCH_SIZE or sizes[0] == -1):
-        if sizes[1] == features or (sizes[1] == -1 and sizes[0] is BATCH_SIZE):
-            return _flatten(node, values, source, 1, -1)
+    rows_kept = len(sizes) == 2 and (sizes[0] is BATCH_SIZE or sizes[0] == -1)
+    if rows_kept and (sizes[1] == features or (sizes[1] == -1 and sizes[0] is BATCH_SIZE)):
+        return _flatten(node, values, source, 1, -1)
     raise UnsupportedModuleError(
         "only flattening reshapes are supported",
         node=values.path(node),

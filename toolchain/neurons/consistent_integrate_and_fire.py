@@ -48,7 +48,7 @@ class ConsistentIntegrateAndFire(ThresholdParameters):
     def step(
         state: ConsistentState, current: Any, threshold: Any, awake: bool
     ) -> tuple[ConsistentState, Any]:
-        """One step; all arrays broadcast to (N, ...). Returns the state and spikes in {-1, 0, 1}."""
+        """One step; arrays broadcast to (N, ...). Returns the state and spikes in {-1, 0, 1}."""
         v = state.membrane_potential + current
         n = state.wake_count + 1 if awake else state.wake_count
         spikes = (v >= threshold) * 1 - (v < 0) * 1

@@ -42,7 +42,7 @@ class IntegrateAndFire(ThresholdParameters):
     def step(
         state: IntegrateAndFireState, current: Any, threshold: Any, awake: bool
     ) -> tuple[IntegrateAndFireState, Any]:
-        """One step; all arrays broadcast to (N, ...). Returns the state and spikes in {0, 1}."""
+        """One step; arrays broadcast to (N, ...). Returns the state and spikes in {0, 1}."""
         v = state.membrane_potential + current
         spikes = (v >= threshold) * 1
         return IntegrateAndFireState(v - threshold * spikes), spikes

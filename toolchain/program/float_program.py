@@ -230,7 +230,7 @@ class FloatProgram:
         raise KeyError(name)
 
     def shapes(self) -> dict[str, Shape]:
-        """Output shape of every node, without the batch axis; raises ProgramError if any misfits."""
+        """Output shape of every node; raises ProgramError if one does not fit."""
         shapes: dict[str, Shape] = {self.input.name: self.input.shape}
         for node in self.nodes[1:]:
             if node.name in shapes:

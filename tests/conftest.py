@@ -1,0 +1,111 @@
+"""Shared fixtures: trained networks, data, the hypothesis profile."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from hw_models.profile import load_profile
+from toolchain.cli.network import Network, network_of
+from toolchain.data import Dataset, open_split
+from toolchain.data.fashion_mnist import DEBIAN_FOLDER
+from toolchain.training.checkpoint import Checkpoint
+from toolchain.training.config import TrainConfig
+from toolchain.training.trainer import train
+
+settings.register_profile(
+    "spikeport",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("spikeport")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network with the data it was made for."""
+
+    checkpoint: Checkpoint
+    network: Network
+    test: Dataset
+
+
+@pytest.fixture(scope="session")
+def limits():
+    return load_profile("loihi2").as_target_limits()
+
+
+def _trained(folder, **config):
+    checkpoint = train(TrainConfig(**config), folder)
+    source = config["data"]
+    return Trained(checkpoint, network_of(checkpoint, folder), open_split(f"{source}@test"))
+
+
+@pytest.fixture(scope="session")
+def digits_conv(tmp_path_factory):
+    return _trained(
+        tmp_path_factory.mktemp("run") / "digits",
+        data="digits",
+        width=0.5,
+        epochs=12,
+        batch_size=64,
+        initial_threshold=2.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def digits_dense(tmp_path_factory):
+    return _trained(
+        tmp_path_factory.mktemp("run") / "digits-mlp",
+        data="digits",
+        model="mlp",
+        activation="qcfs",
+        epochs=12,
+        batch_size=64,
+        initial_threshold=2.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def digits_cqrelu(tmp_path_factory):
+    return _trained(
+        tmp_path_factory.mktemp("run") / "digits-cqrelu",
+        data="digits",
+        width=0.5,
+        activation="cqrelu",
+        levels=4,
+        epochs=12,
+        batch_size=64,
+    )
+
+
+def _needs_fashion():
+    if not DEBIAN_FOLDER.is_dir():
+        pytest.skip("Fashion-MNIST is not installed: apt-get install dataset-fashion-mnist")
+
+
+@pytest.fixture(scope="session")
+def fashion_conv(tmp_path_factory):
+    _needs_fashion()
+    return _trained(
+        tmp_path_factory.mktemp("run") / "fashion",
+        data="fashion-mnist",
+        width=0.25,
+        epochs=3,
+        train_limit=6000,
+        initial_threshold=2.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def fashion_dense(tmp_path_factory):
+    _needs_fashion()
+    return _trained(
+        tmp_path_factory.mktemp("run") / "fashion-mlp",
+        data="fashion-mnist",
+        model="mlp",
+        epochs=3,
+        train_limit=6000,
+        initial_threshold=2.0,
+    )

@@ -1,0 +1,28 @@
+"""The settled CIF network as a plain integer network, without a time axis.
+
+`N = clip(floor((v0 + X) / theta), 0, Q)` with X = weights times the source's counts plus Q times
+the bias; the input's count is Q times its graded spike. Source: METHODS, "Settled CIF is
+lossless".
+"""
+
+import numpy as np
+
+from tests.oracles.numpy_loop import current
+
+
+def counts_and_logits(program, sample):
+    """Spike counts by layer and the readout's value for one graded sample."""
+    q = program.schedule.wake_steps
+    counts = {"input": sample.astype(np.int64) * q}
+    logits = None
+    for p in program.populations:
+        shape = (-1, *([1] * (len(p.shape) - 1)))
+        total = sum(current(s, counts[s.source]) for s in p.synapses)
+        total = total + q * p.bias.astype(object).reshape(shape)
+        if p.neuron.kind == "READOUT":
+            logits = total.astype(np.int64)
+            continue
+        theta = p.neuron.threshold.astype(object).reshape(shape)
+        start = p.neuron.initial_potential.astype(object).reshape(shape)
+        counts[p.name] = np.clip((start + total) // theta, 0, q).astype(np.int64)
+    return counts, logits

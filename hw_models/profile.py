@@ -39,6 +39,7 @@ class Profile:
             weight_bits=self.limits["weight_bits"].value,
             state_bits=self.limits["state_bits"].value,
             threshold_max=self.limits["threshold_max"].value,
+            bias_max=self.limits["bias_max"].value,
             max_input_bits=self.limits["max_input_bits"].value,
         )
 

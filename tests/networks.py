@@ -7,6 +7,7 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
+FOUR_STEPS = Schedule(4)
 NEURONS = {"if": IntegrateAndFire, "cif": ConsistentIntegrateAndFire}
 
 
@@ -40,12 +41,12 @@ def random_program(
     convs=((3, 3, 1, 1, 1, 1),),
     hidden=(7,),
     classes=4,
-    schedule=Schedule(4),
+    schedule=FOUR_STEPS,
     signed_input=False,
     low=-128,
     high=127,
 ):
-    """A chain of convolutions (C_out, kernel, stride, padding, dilation, groups) and dense layers."""
+    """Convolutions (C_out, kernel, stride, padding, dilation, groups), then dense layers."""
     rng = np.random.default_rng(seed)
     quantizer = InputQuantizer(shape, 1.0, bits=4, signed=signed_input)
     populations, source, here = [], "input", shape

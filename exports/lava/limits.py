@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from toolchain.errors import TargetError
+from toolchain.program.bounds import analyse
 from toolchain.program.int_program import IntProgram
 from toolchain.program.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse
@@ -20,6 +21,7 @@ CONV_SUM_BITS = 24
 def check_runnable(program: IntProgram) -> None:
     """Raise TargetError, naming the population, where stock Lava would compute something else."""
     depths = program.depths()
+    sums = {bound.name: bound.current for bound in analyse(program)}
     for population in program.populations:
         for synapse in population.synapses:
             if depths[synapse.source] + 1 != depths[population.name]:
@@ -29,7 +31,7 @@ def check_runnable(program: IntProgram) -> None:
                     found=f"a synapse from {synapse.source}",
                 )
             if isinstance(synapse, ConvSynapse):
-                _check_conv(population.name, synapse)
+                _check_conv(population.name, synapse, sums[population.name])
             else:
                 widest = IntRange.signed(DENSE_WEIGHT_BITS)
                 low, high = int(synapse.weight.min()), int(synapse.weight.max())
@@ -40,16 +42,17 @@ def check_runnable(program: IntProgram) -> None:
                         found=f"{low} .. {high}",
                         allowed=str(widest),
                     )
-    if program.state_bits > CONV_SUM_BITS:
+
+
+def _check_conv(name: str, synapse: ConvSynapse, sums: IntRange) -> None:
+    if not IntRange.signed(CONV_SUM_BITS).contains(sums.low, sums.high):
         raise TargetError(
-            "stock Conv wraps its sums",
-            node=program.name,
-            found=f"{program.state_bits}-bit state",
-            allowed=f"{CONV_SUM_BITS} bits",
+            "stock Conv may wrap these sums without a word",
+            node=name,
+            found=f"{sums} in the worst case",
+            allowed=str(IntRange.signed(CONV_SUM_BITS)),
+            remedy="use fewer weight bits; the reference simulator watches the sums",
         )
-
-
-def _check_conv(name: str, synapse: ConvSynapse) -> None:
     largest = max(*synapse.weight.shape[2:], *synapse.stride, *synapse.padding, *synapse.dilation)
     if synapse.groups > MAX_GROUPS or largest > MAX_GEOMETRY:
         raise TargetError(

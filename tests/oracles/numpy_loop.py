@@ -51,57 +51,56 @@ def current(synapse, spikes):
     return total * 2**synapse.weight_exponent
 
 
-def run(program, inputs):
-    """Spikes and membrane potentials by layer, (T, N, ...), for graded inputs (N, ...)."""
-    wake, sleep = program.schedule.wake_steps, program.schedule.sleep_steps
+def fire(kind, u, theta, count, wake_steps_so_far):
+    """Spike of one neuron, from the equations of METHODS, in Python integers."""
+    if kind == "READOUT":
+        return 0
+    if kind == "IF":
+        return 1 if u >= theta else 0
+    want = max(-1, min(1, u // theta))
+    if want <= 0 and count <= 0:
+        return 0
+    if want > 0 and count >= wake_steps_so_far:
+        return 0
+    return want
+
+
+def run_sample(program, sample):
+    """Spikes and membrane potentials by layer, (T, ...), for one graded sample."""
+    wake, steps = program.schedule.wake_steps, program.schedule.num_steps
+    v, count, theta = {}, {}, {}
     spikes = {p.name: [] for p in program.populations}
     membrane = {p.name: [] for p in program.populations}
-    for sample in inputs:
-        v, count = {}, {}
+    for p in program.populations:
+        size, channels = int(np.prod(p.shape)), p.shape[0]
+        of = [i // (size // channels) for i in range(size)]
+        is_readout = p.neuron.kind == "READOUT"
+        v[p.name] = [0 if is_readout else int(p.neuron.initial_potential[c]) for c in of]
+        theta[p.name] = [0 if is_readout else int(p.neuron.threshold[c]) for c in of]
+        count[p.name] = [0] * size
+    for t in range(1, steps + 1):
+        awake = t <= wake
+        sent = {"input": sample if awake else np.zeros_like(sample)}
         for p in program.populations:
-            start = np.zeros(p.shape, dtype=object)
-            if p.neuron.kind != "READOUT":
-                for c in range(p.shape[0]):
-                    start[c] = start[c] + int(p.neuron.initial_potential[c])
-            v[p.name], count[p.name] = start, np.zeros(p.shape, dtype=object)
-        per_step_s = {p.name: [] for p in program.populations}
-        per_step_v = {p.name: [] for p in program.populations}
-        for t in range(1, wake + sleep + 1):
-            awake = t <= wake
-            sent = {"input": sample if awake else np.zeros_like(sample)}
-            for p in program.populations:
-                u = v[p.name]
-                for synapse in p.synapses:
-                    u = u + current(synapse, sent[synapse.source])
-                s = np.zeros(p.shape, dtype=object)
-                flat_u, flat_s, flat_n = u.reshape(-1), s.reshape(-1), count[p.name].reshape(-1)
-                per_channel = flat_u.size // p.shape[0]
-                for i in range(flat_u.size):
-                    channel = i // per_channel
-                    if awake:
-                        flat_u[i] += int(p.bias[channel])
-                    if p.neuron.kind == "READOUT":
-                        continue
-                    theta = int(p.neuron.threshold[channel])
-                    if p.neuron.kind == "IF":
-                        flat_s[i] = 1 if flat_u[i] >= theta else 0
-                    else:
-                        want = max(-1, min(1, flat_u[i] // theta))
-                        if want <= 0 and flat_n[i] <= 0:
-                            want = 0
-                        if want > 0 and flat_n[i] >= min(t, wake):
-                            want = 0
-                        flat_s[i] = want
-                    flat_n[i] += flat_s[i]
-                    flat_u[i] -= theta * flat_s[i]
-                v[p.name], count[p.name] = flat_u.reshape(p.shape), flat_n.reshape(p.shape)
-                sent[p.name] = flat_s.reshape(p.shape)
-                per_step_s[p.name].append(sent[p.name].astype(np.int64))
-                per_step_v[p.name].append(v[p.name].astype(np.int64))
-        for p in program.populations:
-            spikes[p.name].append(np.stack(per_step_s[p.name]))
-            membrane[p.name].append(np.stack(per_step_v[p.name]))
-    return (
-        {k: np.stack(a, axis=1) for k, a in spikes.items()},
-        {k: np.stack(a, axis=1) for k, a in membrane.items()},
+            total = sum(current(s, sent[s.source]) for s in p.synapses).reshape(-1)
+            per_channel = total.size // p.shape[0]
+            s = np.zeros(total.size, np.int64)
+            for i in range(total.size):
+                u = v[p.name][i] + int(total[i])
+                u += int(p.bias[i // per_channel]) if awake else 0
+                s[i] = fire(p.neuron.kind, u, theta[p.name][i], count[p.name][i], min(t, wake))
+                count[p.name][i] += int(s[i])
+                v[p.name][i] = u - theta[p.name][i] * int(s[i])
+            sent[p.name] = s.reshape(p.shape)
+            spikes[p.name].append(sent[p.name])
+            membrane[p.name].append(np.array(v[p.name], np.int64).reshape(p.shape))
+    return spikes, membrane
+
+
+def run(program, inputs):
+    """Spikes and membrane potentials by layer, (T, N, ...), for graded inputs (N, ...)."""
+    results = [run_sample(program, sample) for sample in inputs]
+    return tuple(
+        {p.name: np.stack([r[which][p.name] for r in results], 1) for p in program.populations}
+        for which in (0, 1)
     )

@@ -32,7 +32,10 @@ def command(
     wake: Annotated[int | None, typer.Option(min=1, help="Wake steps Q (CIF).")] = None,
     sleep: Annotated[int | None, typer.Option(min=0, help="Sleep steps S (CIF).")] = None,
     weight_bits: Annotated[int, typer.Option(help="Signed width of the weights.")] = 8,
-    target: Annotated[str, typer.Option(help="Chip whose registers must hold it.")] = "loihi2",
+    target: Annotated[
+        str | None,
+        typer.Option(help="Whose registers must hold it (default loihi2; stock-netx for --stock)."),
+    ] = None,
     calibrate: Annotated[
         str | None,
         typer.Option(metavar="SOURCE", help="Data to measure the sleep steps on (CIF)."),
@@ -72,7 +75,7 @@ def command(
     from toolchain.conversion.adapters import load_adapter_file
 
     output = Output(as_json=json)
-    limits = load_profile(target).as_target_limits()
+    limits = load_profile(target or ("stock-netx" if stock else "loihi2")).as_target_limits()
     for path in adapter or []:
         load_adapter_file(path)
     description = InputDescription(

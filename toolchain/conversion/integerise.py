@@ -197,7 +197,8 @@ def _population(
     largest = IntRange.signed(weight_bits).high
     peak = np.abs(rows).max(axis=1)
     if layer.activation is None:
-        scale = float(peak.max()) / largest
+        worst_bias = np.abs(operation.bias).max()
+        scale = float(max(peak.max() / largest, worst_bias / limits.bias_max))
         if scale == 0:
             raise ConversionError(
                 "all weights of the readout are zero", node=operation.name, allowed="some signal"
@@ -253,12 +254,11 @@ def _thresholds(
 
     `weight` and `bias` are each channel's largest weight and its bias, in thresholds.
     """
-    state = limits.state.high
     with np.errstate(divide="ignore"):
         theta = np.floor(
             np.minimum(
                 float(limits.threshold_max),
-                np.minimum(largest / np.abs(weight), state / np.abs(bias)),
+                np.minimum(largest / np.abs(weight), limits.bias_max / np.abs(bias)),
             )
         )
     if (theta < 1).any():

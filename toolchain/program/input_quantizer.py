@@ -74,7 +74,7 @@ class InputQuantizer:
         """The finest quantizer that holds every real x in [low, high] after normalisation.
 
         `levels` = k says that x is a multiple of (high - low) / k starting at low = 0 (pixels:
-        255); without normalisation such data are then held exactly.
+        255). Without a mean such data are held exactly, in as few bits as k needs, up to `bits`.
         """
         normalised = [((b - m) / s) for b in (low, high) for m, s in _pairs(mean, std)]
         lowest, highest = min(normalised), max(normalised)
@@ -87,7 +87,7 @@ class InputQuantizer:
             )
         one_scale = len(set(normalised)) == 2 and lowest == 0
         if levels is not None and levels <= largest and low == 0 and one_scale:
-            return cls(shape, highest / levels, bits, False, mean, std)
+            return cls(shape, highest / levels, levels.bit_length(), False, mean, std)
         return cls(shape, extreme / largest, bits, signed, mean, std)
 
     def quantize(self, samples: np.ndarray) -> np.ndarray:

@@ -66,8 +66,8 @@ class TargetLimits:
         Signed width of a synaptic weight.
     state_bits:
         Signed width of a membrane potential and of a summed synaptic current.
-    threshold_max:
-        Largest threshold.
+    threshold_max, bias_max:
+        Largest threshold, and largest magnitude of a bias.
     max_input_bits:
         Widest graded input spike.
     """
@@ -76,6 +76,7 @@ class TargetLimits:
     weight_bits: int
     state_bits: int
     threshold_max: int
+    bias_max: int
     max_input_bits: int
 
     @property

@@ -33,6 +33,9 @@ from toolchain.program.int_program import INPUT, IntProgram, Population, Schedul
 from toolchain.program.int_range import IntRange, TargetLimits
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
 
+ROUNDING = 2.0**-40
+"""Relative slack for float64 rounding, so that a network that is exact in integers stays so; far
+below the half unit that rounding a weight forgives."""
 SPIKING_NEURONS: dict[str, type[IntegrateAndFire] | type[ConsistentIntegrateAndFire]] = {
     "if": IntegrateAndFire,
     "cif": ConsistentIntegrateAndFire,
@@ -199,7 +202,7 @@ def _population(
     if layer.activation is None:
         worst_bias = np.abs(operation.bias).max()
         scale = float(max(peak.max() / largest, worst_bias / limits.bias_max))
-        if scale == 0:
+        if not peak.any():
             raise ConversionError(
                 "all weights of the readout are zero", node=operation.name, allowed="some signal"
             )
@@ -255,12 +258,8 @@ def _thresholds(
     `weight` and `bias` are each channel's largest weight and its bias, in thresholds.
     """
     with np.errstate(divide="ignore"):
-        theta = np.floor(
-            np.minimum(
-                float(limits.threshold_max),
-                np.minimum(largest / np.abs(weight), limits.bias_max / np.abs(bias)),
-            )
-        )
+        widest = np.minimum(largest / np.abs(weight), limits.bias_max / np.abs(bias))
+    theta = np.floor(np.minimum(float(limits.threshold_max), widest * (1.0 + ROUNDING)))
     if (theta < 1).any():
         channel = int(np.argmin(theta))
         raise ConversionError(

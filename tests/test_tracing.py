@@ -204,7 +204,7 @@ class TwoInputs(nn.Module):
 class Pair(nn.Module):
     def __init__(self):
         super().__init__()
-        self.a = nn.Linear(8, 2)
+        self.a = nn.Conv2d(2, 2, 1)
 
     def forward(self, x):
         return self.a(x), x

@@ -1,7 +1,7 @@
 """From a torch module to a FloatProgram, with torch.fx.
 
-Every operation is either known (`operators.py`) or an error that names its qualified path, what
-is supported and what to do; nothing is skipped.
+Every operation is either known (`operators/table.py`) or an error that names its qualified path,
+what is supported and what to do; nothing is skipped.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Callable
 from torch import fx, nn
 
 from toolchain.activations import cqrelu, qcfs
-from toolchain.conversion import operators
 from toolchain.conversion.adapters import find_adapter
-from toolchain.conversion.operators import Values
+from toolchain.conversion.operators import table
+from toolchain.conversion.operators.activations import adapted_activation
+from toolchain.conversion.operators.values import Values
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import FloatNode, FloatProgram, Input
 from toolchain.program.int_program import INPUT
@@ -26,7 +27,7 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_functions=(qcfs, cqrelu))
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if find_adapter(m) is not None or type(m) in operators.MODULES:
+        if find_adapter(m) is not None or type(m) in table.MODULES:
             return True
         return bool(super().is_leaf_module(m, module_qualified_name))
 
@@ -91,21 +92,21 @@ def _apply(node: fx.Node, values: Values) -> FloatNode | None:
     if node.op == "call_module":
         module = values.model.get_submodule(str(node.target))
         if find_adapter(module) is not None:
-            return operators.adapted_activation(node, values)
-        handler = operators.MODULES.get(type(module))
+            return adapted_activation(node, values)
+        handler = table.MODULES.get(type(module))
         what = f"{type(module).__module__}.{type(module).__qualname__}"
     elif node.op == "call_function":
-        handler = operators.FUNCTIONS.get(node.target)
+        handler = table.FUNCTIONS.get(node.target)
         what = f"{getattr(node.target, '__module__', '')}.{getattr(node.target, '__name__', '')}"
     else:
-        handler = operators.METHODS.get(str(node.target))
+        handler = table.METHODS.get(str(node.target))
         what = f"Tensor.{node.target}"
     if handler is None:
         raise UnsupportedModuleError(
             f"{what} has no exact integer counterpart here",
             node=values.path(node),
-            allowed=operators.supported(),
-            remedy=operators.remedy(what),
+            allowed=table.supported(),
+            remedy=table.remedy(what),
         )
     return handler(node, values)
 

@@ -1,0 +1,169 @@
+"""Recordings: the file, digests, and finding the first divergence."""
+
+import json
+import zipfile
+from dataclasses import replace
+from hashlib import blake2b
+
+import numpy as np
+import pytest
+
+from tests.networks import random_inputs, random_program
+from toolchain.errors import OutputError, RecordingError
+from toolchain.program.int_program import Schedule
+from toolchain.recording import Mode, Recording, compare
+from toolchain.simulator.reference import simulate
+
+
+@pytest.fixture(scope="module")
+def program():
+    return random_program(2, "cif", schedule=Schedule(3, 2))
+
+
+@pytest.fixture(scope="module")
+def full(program):
+    return simulate(program, random_inputs(program, 5), labels=np.array([0, 1, 2, 3, 0]))
+
+
+def changed(recording, group, layer, index, by=1):
+    """A copy with one value changed."""
+    arrays = dict(getattr(recording, group))
+    array = arrays[layer].copy()
+    array[index] += by
+    arrays[layer] = array
+    return replace(recording, **{group: arrays})
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_round_trip(program, tmp_path, mode):
+    recording = simulate(program, random_inputs(program, 3), mode=mode)
+    path = tmp_path / "a.npz"
+    recording.save(path)
+    back = Recording.load(path)
+    assert back.meta == json.loads(json.dumps(recording.meta))
+    for group in ("spikes", "membrane", "counts", "digests"):
+        ours, theirs = getattr(recording, group), getattr(back, group)
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            assert ours[name].dtype == theirs[name].dtype
+            assert np.array_equal(ours[name], theirs[name])
+    assert compare(recording, back).equal
+    again = tmp_path / "b.npz"
+    back.save(again)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_types_of_the_file(full, tmp_path):
+    full.save(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        assert file["spikes/conv0"].dtype == np.int8
+        assert file["membrane/conv0"].dtype == np.int32
+        assert file["counts/conv0"].dtype == np.int32
+        assert file["logits"].dtype == np.int64
+        assert file["digest/readout"].shape == (5, 2, 16)
+        assert "spikes/readout" not in file
+
+
+def test_digest_is_blake2b_of_the_bytes(full):
+    spikes = full.spikes["conv0"][1].astype("<i1").tobytes()
+    membrane = full.membrane["conv0"][1].astype("<i4").tobytes()
+    expected = [blake2b(x, digest_size=16).digest() for x in (spikes, membrane)]
+    assert [d.tobytes() for d in full.digests["conv0"][1]] == expected
+
+
+def test_accuracy_and_ties(full):
+    logits = np.array([[1, 3, 3], [2, 2, 1]])
+    tied = replace(full, logits=logits, labels=np.array([1, 0]))
+    assert tied.predictions.tolist() == [1, 0]
+    assert tied.accuracy() == 1.0
+    assert replace(full, labels=np.full(5, -1)).accuracy() is None
+
+
+def test_first_divergence_names_layer_step_sample_and_neuron(full):
+    other = changed(full, "membrane", "conv0", (3, 2, 1, 4, 0), by=7)
+    other = changed(other, "spikes", "dense0", (0, 0, 2))
+    result = compare(full, other)
+    assert not result.equal
+    assert result.mismatches == {"conv0": 1, "dense0": 1}
+    first = result.first
+    assert (first.layer, first.quantity, first.step) == ("conv0", "membrane", 4)
+    assert (first.sample, first.neuron) == (2, (1, 4, 0))
+    assert first.found == first.expected + 7
+    assert "layer conv0, membrane, step 4, sample 2, neuron (1, 4, 0)" in str(first)
+
+
+def test_readout_divergence(full):
+    result = compare(full, changed(full, "membrane", "readout", (4, 0, 1)))
+    assert result.first.layer == "readout"
+    assert result.first.step == 5
+
+
+def test_digests_find_layer_and_step(program, full):
+    digest = simulate(program, random_inputs(program, 5), mode=Mode.DIGEST)
+    assert compare(full, digest).equal
+    assert compare(full, digest).granularity.startswith("digests")
+    other = changed(digest, "digests", "dense0", (2, 1, 0))
+    result = compare(full, other)
+    assert (result.first.layer, result.first.step) == ("dense0", 3)
+    assert result.first.quantity == "membrane"
+    assert result.first.neuron is None
+
+
+def test_counts(program, full):
+    counts = simulate(program, random_inputs(program, 5), mode=Mode.COUNTS)
+    assert compare(full, counts).equal
+    result = compare(counts, changed(counts, "counts", "conv0", (1, 0, 0, 0)))
+    assert (result.first.quantity, result.first.sample) == ("counts", 1)
+
+
+def test_nothing_in_common(program):
+    inputs = random_inputs(program, 2)
+    with pytest.raises(RecordingError, match="nothing that can be compared"):
+        compare(
+            simulate(program, inputs, mode=Mode.COUNTS),
+            simulate(program, inputs, mode=Mode.DIGEST),
+        )
+
+
+def test_equal_bits_of_another_program_are_not_equal(full):
+    other = replace(full, meta={**full.meta, "program_hash": "0"})
+    result = compare(full, other)
+    assert result.total == 0
+    assert not result.equal
+
+
+def test_other_shapes_cannot_be_compared(program, full):
+    with pytest.raises(RecordingError, match="num_samples"):
+        compare(full, simulate(program, random_inputs(program, 4)))
+    with pytest.raises(RecordingError, match="layers"):
+        compare(full, simulate(other := random_program(1, convs=()), random_inputs(other, 5)))
+
+
+def test_damaged_files(full, tmp_path):
+    path = tmp_path / "a.npz"
+    with pytest.raises(RecordingError, match="no such file"):
+        Recording.load(path)
+    full.save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(RecordingError, match="not a recording"):
+        Recording.load(path)
+    path.write_bytes(b"x")
+    with pytest.raises(RecordingError, match="not a recording"):
+        Recording.load(path)
+    np.savez(path, logits=np.zeros(1))
+    with pytest.raises(RecordingError, match="not a recording"):
+        Recording.load(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("meta.npy", b"junk")
+    with pytest.raises(RecordingError, match="not a recording"):
+        Recording.load(path)
+    replace(full, meta={**full.meta, "recording_version": 99}).save(path)
+    with pytest.raises(RecordingError, match="unknown recording version"):
+        Recording.load(path)
+
+
+def test_unwritable_place(full, tmp_path):
+    with pytest.raises(OutputError, match="not there"):
+        full.save(tmp_path / "no" / "a.npz")
+    assert list(tmp_path.iterdir()) == []

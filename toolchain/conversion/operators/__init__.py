@@ -1,0 +1,1 @@
+"""Handlers of traced operations, one file a family; `table.py` says which handles what."""

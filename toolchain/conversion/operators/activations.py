@@ -1,0 +1,78 @@
+"""Quantized activations: our own, adapted ones, and functional forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from toolchain.conversion.adapters import SIGNED_QCFS, ActivationSpec, find_adapter, registered
+from toolchain.conversion.operators.values import Values, bind_arguments, called_module
+from toolchain.errors import UnsupportedModuleError
+from toolchain.program.float_program import Activation, FloatNode
+
+
+def _activation(node: fx.Node, values: Values, value: Any, spec: ActivationSpec) -> FloatNode:
+    source = values.source(node, value)
+    result = Activation(
+        values.new_name(node),
+        values.names[source],
+        spec.threshold_array(),
+        spec.levels,
+        spec.shift,
+        spec.kind,
+    )
+    return values.made(node, source, result)
+
+
+def adapted_activation(node: fx.Node, values: Values) -> FloatNode:
+    """An activation module read through its adapter."""
+    module = called_module(node, values)
+    adapter = find_adapter(module)
+    if adapter is None:
+        raise TypeError(type(module))
+    spec = adapter(module)
+    source = values.source(node, node.args[0])
+    if spec.kind == SIGNED_QCFS and source not in values.rectified:
+        raise UnsupportedModuleError(
+            f"{type(module).__name__} also encodes negative values, which IF neurons cannot send",
+            node=values.path(node),
+            allowed="directly behind a ReLU",
+        )
+    return _activation(node, values, source, spec)
+
+
+def relu(node: fx.Node, values: Values) -> None:
+    """A ReLU is accepted only in front of a quantized activation, which starts at 0 anyway."""
+    source = values.source(node, node.args[0] if node.args else node.kwargs["input"])
+    followers = list(node.users)
+    for follower in followers:
+        module = (
+            values.model.get_submodule(str(follower.target))
+            if follower.op == "call_module"
+            else None
+        )
+        if module is None or find_adapter(module) is None:
+            raise UnsupportedModuleError(
+                "a plain ReLU has no threshold, so no spiking counterpart",
+                node=values.path(node),
+                allowed=f"quantized activations: {', '.join(registered())}",
+                remedy="train with toolchain.activations.QCFS, NQ or CQReLU in its place, "
+                "or give your own activation an adapter (--adapter FILE.py)",
+            )
+    values.same(node, source)
+    values.rectified.add(node)
+
+
+def qcfs_function(node: fx.Node, values: Values) -> FloatNode:
+    """Handle `toolchain.activations.qcfs`."""
+    a = bind_arguments(node, values, ("z", "threshold", "levels"), {})
+    return _activation(
+        node, values, a["z"], ActivationSpec(a["threshold"], a["levels"], 0.5, "qcfs")
+    )
+
+
+def cqrelu_function(node: fx.Node, values: Values) -> FloatNode:
+    """Handle `toolchain.activations.cqrelu`."""
+    a = bind_arguments(node, values, ("x", "levels"), {})
+    return _activation(node, values, a["x"], ActivationSpec(1.0, a["levels"], 0.0, "cqrelu"))

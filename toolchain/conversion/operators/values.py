@@ -1,0 +1,137 @@
+"""What each traced value is, and helpers that every family of handlers uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor, fx, nn
+
+from toolchain.errors import UnsupportedModuleError
+from toolchain.program.float_program import FloatNode, node_shape
+from toolchain.program.synapse import Pair
+
+Shape = tuple[int, ...]
+Handler = Callable[[fx.Node, "Values"], FloatNode | None]
+
+
+class _BatchSize:
+    """Stands for the size of the batch axis, which a program does not have."""
+
+
+BATCH_SIZE = _BatchSize()
+
+
+class Values:
+    """What each traced value is: a float node's output with its shape, or a constant."""
+
+    def __init__(self, model: nn.Module, input_shape: Shape) -> None:
+        self.model = model
+        self.input_shape = input_shape
+        self.names: dict[fx.Node, str] = {}
+        self.shapes: dict[fx.Node, Shape] = {}
+        self.rectified: set[fx.Node] = set()
+        self._constants: dict[fx.Node, Any] = {}
+        self._taken: set[str] = set()
+
+    def path(self, node: fx.Node) -> str:
+        """Qualified path of the module a node calls, or of the module that calls a function."""
+        if node.op in ("call_module", "get_attr"):
+            return str(node.target)
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        where = str(stack[-1][0]) if stack and isinstance(stack[-1], tuple) else ""
+        return f"{where}.{node.name}" if where else node.name
+
+    def new_name(self, node: fx.Node) -> str:
+        """A name not used yet: the path, with the number of the call where it is called again."""
+        path, count = self.path(node), 2
+        name = path
+        while name in self._taken:
+            name, count = f"{path}#{count}", count + 1
+        self._taken.add(name)
+        return name
+
+    def bind(self, node: fx.Node, name: str, shape: Shape) -> None:
+        """Record that `node` is the output of float node `name`."""
+        self.names[node] = name
+        self.shapes[node] = shape
+
+    def made(self, node: fx.Node, source: fx.Node, result: FloatNode) -> FloatNode:
+        """Record and return the float node made for `node`."""
+        self.bind(node, result.name, node_shape(result, self.shapes[source]))
+        return result
+
+    def same(self, node: fx.Node, source: fx.Node) -> None:
+        """Record that `node` passes `source` on unchanged."""
+        self.bind(node, self.names[source], self.shapes[source])
+
+    def constant(self, node: fx.Node) -> None:
+        """Record a get_attr node as the tensor it names."""
+        value: Any = self.model
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        self._constants[node] = value
+
+    def set_constant(self, node: fx.Node, value: Any) -> None:
+        """Record a computed constant."""
+        self._constants[node] = value
+
+    def source(self, node: fx.Node, value: Any) -> fx.Node:
+        """`value` as a traced tensor, or an error naming `node`."""
+        if isinstance(value, fx.Node) and value in self.names:
+            return value
+        raise UnsupportedModuleError(
+            "an operation on something other than the traced tensor",
+            node=self.path(node),
+            found=value,
+        )
+
+    def resolve(self, value: Any) -> Any:
+        """`value` with traced constants replaced by what they are."""
+        if isinstance(value, fx.Node):
+            if value not in self._constants:
+                raise UnsupportedModuleError(
+                    "a parameter is computed from data", node=self.path(value), found=value
+                )
+            return self._constants[value]
+        if isinstance(value, tuple | list):
+            return type(value)(self.resolve(v) for v in value)
+        return value
+
+
+def as_array(tensor: Tensor | None, length: int = 0) -> np.ndarray:
+    """Return a tensor as float64 array; None becomes `length` zeros."""
+    if tensor is None:
+        return np.zeros(length)
+    return tensor.detach().cpu().double().numpy()
+
+
+def as_pair(value: Any) -> Pair:
+    """Return a number or a pair as (vertical, horizontal)."""
+    if isinstance(value, tuple | list):
+        return (int(value[0]), int(value[-1]))
+    return (int(value), int(value))
+
+
+def called_module(node: fx.Node, values: Values) -> Any:
+    """Return the module that a call_module node calls."""
+    return values.model.get_submodule(str(node.target))
+
+
+def bind_arguments(
+    node: fx.Node, values: Values, names: tuple[str, ...], defaults: dict[str, Any]
+) -> dict[str, Any]:
+    """Positional and keyword arguments of a functional call by name, constants resolved."""
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    unknown = sorted(set(given) - set(names))
+    if unknown or len(node.args) > len(names):
+        raise UnsupportedModuleError(
+            "unknown arguments", node=values.path(node), found=unknown, allowed=names
+        )
+    missing = [n for n in names if n not in given and n not in defaults]
+    if missing:
+        raise UnsupportedModuleError("arguments are missing", node=values.path(node), found=missing)
+    arguments = {n: given.get(n, defaults.get(n)) for n in names}
+    first = names[0]
+    return {n: v if n == first else values.resolve(v) for n, v in arguments.items()}

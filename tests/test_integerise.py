@@ -70,8 +70,8 @@ def test_a_dead_channel_keeps_its_bias(limits):
         linear([[0.0, 0.0], [1.0, 1.0]], [0.5, 0.0]), QCFS(4, 2.0), linear([[1.0, 1.0]], [0.0])
     )
     hidden = converted(model, limits).program.populations[0]
-    assert hidden.neuron.threshold[0] == limits.threshold_max == 131071
-    assert hidden.bias[0] == round(131071 * 0.5 / 2)
+    assert hidden.neuron.threshold[0] == limits.threshold_max == 4194303
+    assert hidden.bias[0] == round(4194303 * 0.5 / 2)
     assert not hidden.synapses[0].weight[0].any()
 
 

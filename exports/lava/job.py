@@ -4,9 +4,10 @@ job.json      settings, see `Job`
 inputs.npy    graded input spikes in Lava's axis order
 net.net       the program
 trace-*.bin   what the populations leave behind
-group         process id of the interpreter that leads the run's process group
+group         process id of the interpreter that leads the run's process group, while it runs
 error-*.txt   traceback of a model that failed
 log.txt       what the interpreter and Lava printed
+ran           written when all steps have run; Lava's processes may end from then on
 done          written last
 """
 
@@ -21,6 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
+TIMED_OUT, STOPPED, PROCESS_FAILED = 124, 130, 3
+"""Exit statuses of the supervisor, beside the interpreter's own."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ class Job:
         return self.path / "done"
 
     @property
+    def ran(self) -> Path:
+        """Marks that all steps have run."""
+        return self.path / "ran"
+
+    @property
     def group(self) -> Path:
         """Holds the id of the process group."""
         return self.path / "group"
@@ -78,6 +86,12 @@ class Job:
     def trace(self, index: int) -> Path:
         """Trace of the population with this index."""
         return self.path / f"trace-{index}.bin"
+
+    def report_error(self, text: str) -> None:
+        """Leave a traceback or a reason, complete from the moment it has its name."""
+        partial = self.path / f"partial-{os.getpid()}"
+        partial.write_text(text)
+        partial.rename(self.path / f"error-{os.getpid()}.txt")
 
     def errors(self) -> list[Path]:
         """Tracebacks of models that failed, complete ones only."""
@@ -115,6 +129,25 @@ def _kill_group(group: int) -> bool:
 
 def _group_is_alive(group: int) -> bool:
     """Whether any process of the group is more than a zombie."""
+    return any(fields[0] not in "ZX" for _, fields in _group_members(group))
+
+
+def ended_member(group: int) -> str | None:
+    """Describe a process of the group, other than its leader, that has ended; None if all run.
+
+    Its parent has not asked for its status yet, so it is still listed, as a zombie.
+    """
+    for pid, fields in _group_members(group):
+        if pid != group and fields[0] == "Z":
+            status = int(fields[49])
+            how = f"signal {status & 0x7F}" if status & 0x7F else f"exit code {status >> 8}"
+            return f"Lava process {pid} ended before the run did: {how}"
+    return None
+
+
+def _group_members(group: int) -> list[tuple[int, list[str]]]:
+    """Process id and fields of /proc/PID/stat from the state on (proc(5)), for each member."""
+    members = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -122,6 +155,6 @@ def _group_is_alive(group: int) -> bool:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[2]) == group and fields[0] not in "ZX":
-            return True
-    return False
+        if int(fields[2]) == group:
+            members.append((int(entry.name), fields))
+    return members

@@ -20,9 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from exports.lava.job import Job, leave_nothing
+from exports.lava.job import PROCESS_FAILED, TIMED_OUT, Job, leave_nothing
 from exports.lava.limits import check_runnable
-from exports.lava.supervisor import MODEL_FAILED, TIMED_OUT
 from exports.netx import write_net
 from hw_models import lava_compat
 from toolchain.errors import BackendRunError, DataError
@@ -178,7 +177,11 @@ def _failure(job: Job, status: int, time_limit: float) -> BackendRunError:
             remedy="fewer samples, or a larger --time-limit",
         )
     errors = [e.read_text().rstrip() for e in job.errors()]
-    what = "a Lava model failed" if status == MODEL_FAILED or errors else "the Lava run ended early"
+    what = (
+        "a Lava process failed"
+        if status == PROCESS_FAILED or errors
+        else "the Lava run ended early"
+    )
     return BackendRunError(
         what,
         node="lava",

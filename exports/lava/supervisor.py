@@ -3,7 +3,7 @@
 Started in a session of its own with a pipe from the caller as standard input. It starts the
 interpreter that runs Lava as leader of another process group and ends that group when
 
-- a model leaves a traceback, or the interpreter ends,
+- a model leaves a traceback, a Lava process ends before the run does, or the interpreter ends,
 - the time limit passes,
 - the pipe closes: the caller has died, or wants the run to stop.
 
@@ -21,11 +21,18 @@ import sys
 import time
 from pathlib import Path
 
-from exports.lava.job import Job, leave_nothing
+from exports.lava.job import (
+    PROCESS_FAILED,
+    STOPPED,
+    TIMED_OUT,
+    Job,
+    ended_member,
+    leave_nothing,
+)
 
 POLL_SECONDS = 0.05
-TIMED_OUT, STOPPED, MODEL_FAILED = 124, 130, 3
-"""Exit statuses, beside the interpreter's own."""
+GRACE_SECONDS = 0.5
+"""Between a process's end and its being reported, so that its own traceback comes first."""
 
 
 def supervise(job: Job) -> int:
@@ -37,15 +44,15 @@ def supervise(job: Job) -> int:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            env={**os.environ, "TMPDIR": job.folder},
         )
     job.group.write_text(str(child.pid))
     deadline = time.monotonic() + job.time_limit
     try:
         while True:
             status = child.poll()
-            if job.errors():
-                time.sleep(POLL_SECONDS)
-                return MODEL_FAILED
+            if job.errors() or _lost_a_process(job, child.pid):
+                return PROCESS_FAILED
             if status is not None:
                 return status if status >= 0 else 128 - status
             if time.monotonic() > deadline:
@@ -56,6 +63,21 @@ def supervise(job: Job) -> int:
     finally:
         leave_nothing(job)
         child.wait()
+        # From here on the number may name somebody else's group.
+        job.group.unlink(missing_ok=True)
+
+
+def _lost_a_process(job: Job, group: int) -> bool:
+    """Whether a Lava process has ended that should be running; if so, leaves the reason."""
+    ended = None if job.ran.is_file() else ended_member(group)
+    if ended is None:
+        return False
+    time.sleep(GRACE_SECONDS)
+    if job.ran.is_file():
+        return False
+    if not job.errors():
+        job.report_error(ended)
+    return True
 
 
 def main() -> int:

@@ -1,20 +1,17 @@
 """The interpreter that runs Lava for one job; leads the process group of all Lava processes.
 
 Lava hides a model's traceback and then hangs, so each Lava process writes its own to the job's
-folder, where the supervisor sees it. A Lava process that dies without a word is noticed here.
+folder, where the supervisor sees it and ends the run.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import secrets
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
-from multiprocessing import connection, shared_memory
+from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -45,28 +42,10 @@ def _report_failures(job: Job) -> None:
         try:
             original(*args, **kwargs)
         except BaseException:
-            _write_error(job, traceback.format_exc())
+            job.report_error(traceback.format_exc())
             raise
 
     module.target_fn = target
-
-
-def _write_error(job: Job, text: str) -> None:
-    partial = job.path / f"partial-{os.getpid()}"
-    partial.write_text(text)
-    partial.rename(job.path / f"error-{os.getpid()}.txt")
-
-
-def _watch_processes(job: Job, finished: threading.Event) -> None:
-    """Report a Lava process that ends before the run does."""
-    children: dict[Any, Any] = {c.sentinel: c for c in multiprocessing.active_children()}
-    while children and not finished.is_set():
-        for sentinel in connection.wait(list(children), timeout=0.1):
-            child = children.pop(sentinel)
-            if not finished.is_set() and child.exitcode:
-                _write_error(
-                    job, f"Lava process {child.name} ended with exit code {child.exitcode}\n"
-                )
 
 
 def run(job: Job) -> None:
@@ -82,13 +61,8 @@ def run(job: Job) -> None:
     traces = {p.name: job.trace(i) for i, p in enumerate(program.populations)}
     first, num_steps = build(program, job.inputs, job.num_samples, traces)
     config = Loihi2SimCfg(select_tag="fixed_pt")
-    first.create_runtime(run_cfg=config)
-    finished = threading.Event()
-    watcher = threading.Thread(target=_watch_processes, args=(job, finished), daemon=True)
-    watcher.start()
     first.run(condition=RunSteps(num_steps=num_steps), run_cfg=config)
-    finished.set()
-    watcher.join()
+    job.ran.write_text("ran")
     first.stop()
     job.done.write_text("done")
 
@@ -102,7 +76,7 @@ def main() -> int:
     except BaseException:  # noqa: BLE001 - whatever it is goes into the report
         text = traceback.format_exc()
         if not job.errors():
-            _write_error(job, text)
+            job.report_error(text)
         return 1
     return 0
 

@@ -81,6 +81,18 @@ def test_a_spike_worth_more_than_a_weight_can_hold(limits):
         converted(model, limits, scale=1.0)
 
 
+def test_coarse_weights_are_told(limits):
+    """Weights of 1e-6 thresholds: even the largest threshold leaves them a few units."""
+    model = nn.Sequential(linear([[1e-6, 6e-7]], [0.0]), QCFS(4, 1.0), linear([[1.0]], [0.0]))
+    conversion = converted(model, limits, scale=1.0)
+    # 4194303e-6 = 4.19 -> 4 and 2.52 -> 3: the second is off by 0.48 / 4.19 = 11.5 %
+    assert conversion.program.populations[0].synapses[0].weight.tolist() == [[4, 3]]
+    assert conversion.notes == (
+        "0: rounding moves weights by up to 11.5 % of the largest; "
+        "its thresholds (4194303..4194303) stand at the target's limit",
+    )
+
+
 def test_a_silent_readout(limits):
     model = nn.Sequential(linear([[1.0, 1.0]], [0.0]), QCFS(4, 1.0), linear([[0.0]], [1.0]))
     with pytest.raises(ConversionError, match=r"^2: all weights of the readout are zero"):

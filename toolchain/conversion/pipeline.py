@@ -23,6 +23,8 @@ from toolchain.program.int_range import TargetLimits
 
 CHECK_SAMPLES = 8
 CHECK_SEED = 0
+COARSE = 2.5
+"""Weight errors of a layer above this many half units are told; one is what rounding costs."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def convert(
         weight_bits=options.weight_bits,
         limits=limits,
     )
+    notes += _coarse_layers(rounding, options.weight_bits)
     program = replace(program, watch_ranges=options.watch_ranges, provenance=dict(provenance or {}))
     bounds = analyse(program) if options.watch_ranges else prove(program)
     return Conversion(program, folded, tuple(rounding), bounds, notes)
@@ -131,6 +134,17 @@ def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[st
         f"{n} was trained with {q} levels and runs {steps} steps"
         for n, q in levels.items()
         if q != steps
+    )
+
+
+def _coarse_layers(rounding: list[LayerRounding], weight_bits: int) -> tuple[str, ...]:
+    """Notes on layers whose weights lost much more than the half unit that rounding costs."""
+    usual = 1.0 / (1 << weight_bits)
+    return tuple(
+        f"{r.name}: rounding moves weights by up to {100 * r.weight_error:.1f} % of the largest; "
+        f"its thresholds ({r.threshold_low}..{r.threshold_high}) stand at the target's limit"
+        for r in rounding
+        if r.weight_error > COARSE * usual
     )
 
 

@@ -1,0 +1,55 @@
+"""Frozen networks on Lava: the recorded bits, on any stack; needs neither torch nor training."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exports.lava import run_on_lava
+from exports.netx import read_net, write_net
+from hw_models.lava_compat import needed_repairs
+from toolchain.recording import Mode, Recording, compare
+
+PACK = Path(__file__).with_name("pack")
+NAMES = sorted(p.stem for p in PACK.glob("*.net"))
+
+
+def load(name):
+    inputs = np.load(PACK / f"{name}-inputs.npy").astype(np.int32)
+    return read_net(PACK / f"{name}.net"), inputs, Recording.load(PACK / f"{name}.npz")
+
+
+def test_the_pack_is_whole():
+    assert NAMES == ["digits-cif", "digits-if", "random-cif", "random-if"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lava_gives_the_frozen_bits(name):
+    program, inputs, frozen = load(name)
+    for mode in (Mode.DIGEST, Mode.FULL):
+        comparison = compare(frozen, run_on_lava(program, inputs, mode=mode, time_limit=120))
+        assert comparison.equal, comparison.first
+        assert comparison.granularity.startswith("digests")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_written_as_they_were(name, tmp_path):
+    program, _, frozen = load(name)
+    assert program.hash == frozen.meta["program_hash"]
+    write_net(program, tmp_path / "again.net")
+    assert read_net(tmp_path / "again.net").hash == program.hash
+
+
+def test_a_changed_bit_is_seen():
+    program, inputs, frozen = load("random-if")
+    inputs[0, 0, 0, 0] += 1 if inputs[0, 0, 0, 0] < program.input.range.high else -1
+    comparison = compare(frozen, run_on_lava(program, inputs, time_limit=120))
+    assert not comparison.equal
+    assert comparison.first.layer == "conv0"
+
+
+def test_the_stack_upstream_supports_needs_no_repair():
+    """On Python 3.10 with numpy 1.26 Lava runs as it was released."""
+    upstream = sys.version_info[:2] == (3, 10) and np.__version__.startswith("1.26")
+    assert (needed_repairs() == ()) == upstream

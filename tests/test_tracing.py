@@ -350,6 +350,35 @@ def test_public_qcfs_layer():
     assert (activation.levels, activation.shift, activation.threshold.tolist()) == (4, 0.5, [2.0])
 
 
+class SpikeQuantizer(nn.Module):
+    """Stands for SpikingJelly's quantizers: the attributes it knows them by, and their values."""
+
+    def __init__(self, scale, level, sym):
+        super().__init__()
+        self.s = nn.Parameter(torch.tensor(scale))
+        self.sym = sym
+        self.register_buffer("pos_max", torch.tensor(float(level // 2 - 1 if sym else level - 1)))
+        self.register_buffer("neg_min", torch.tensor(float(-level // 2 if sym else 0)))
+
+    def forward(self, x):
+        q = torch.floor(x / self.s + 0.5)
+        return torch.clamp(q, min=float(self.neg_min), max=float(self.pos_max)) * self.s
+
+
+def test_spikingjelly_quantizers():
+    program = assert_program_is(with_activation(SpikeQuantizer(0.25, 8, False)))
+    (activation,) = [n for n in program.nodes if n.name == "2"]
+    assert (activation.levels, activation.shift) == (7, 0.5)
+    assert activation.threshold.tolist() == [1.75]
+
+
+def test_signed_quantizers_are_taken_behind_a_relu_only():
+    signed = SpikeQuantizer(0.25, 8, True)
+    with pytest.raises(UnsupportedModuleError, match=r"^2: .* also encodes negative values"):
+        trace(with_activation(signed), SHAPE)
+    assert_program_is(with_activation(nn.Sequential(nn.ReLU(), signed)))
+
+
 def test_an_unknown_activation_is_refused_and_an_adapter_helps(tmp_path):
     model = with_activation(Clipper(1.5))
     with pytest.raises(UnsupportedModuleError) as error:

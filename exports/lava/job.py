@@ -132,17 +132,19 @@ def _group_is_alive(group: int) -> bool:
     return any(fields[0] not in "ZX" for _, fields in _group_members(group))
 
 
-def ended_member(group: int) -> str | None:
-    """Describe a process of the group, other than its leader, that has ended; None if all run.
+def ended_members(group: int) -> dict[int, str]:
+    """Processes of the group that have ended and are not waited for: how each ended, by id.
 
-    Its parent has not asked for its status yet, so it is still listed, as a zombie.
+    Its parent has not asked for its status yet, so it is still listed, as a zombie. The leader
+    is left out.
     """
+    ended = {}
     for pid, fields in _group_members(group):
         if pid != group and fields[0] == "Z":
             status = int(fields[49])
-            how = f"signal {status & 0x7F}" if status & 0x7F else f"exit code {status >> 8}"
-            return f"Lava process {pid} ended before the run did: {how}"
-    return None
+            killed = status & 0x7F
+            ended[pid] = f"signal {killed}" if killed else f"exit code {status >> 8}"
+    return ended
 
 
 def _group_members(group: int) -> list[tuple[int, list[str]]]:

@@ -26,13 +26,14 @@ from exports.lava.job import (
     STOPPED,
     TIMED_OUT,
     Job,
-    ended_member,
+    ended_members,
     leave_nothing,
 )
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 0.5
-"""Between a process's end and its being reported, so that its own traceback comes first."""
+"""Between a process's end and its being reported, so that its own traceback comes first and
+short-lived helpers are not taken for Lava processes."""
 
 
 def supervise(job: Job) -> int:
@@ -69,14 +70,18 @@ def supervise(job: Job) -> int:
 
 def _lost_a_process(job: Job, group: int) -> bool:
     """Whether a Lava process has ended that should be running; if so, leaves the reason."""
-    ended = None if job.ran.is_file() else ended_member(group)
-    if ended is None:
+    if job.ran.is_file() or not (ended := ended_members(group)):
         return False
     time.sleep(GRACE_SECONDS)
     if job.ran.is_file():
         return False
+    # A helper that somebody waits for is gone by now; a Lava process nobody waits for is not.
+    lasting = {pid: how for pid, how in ended_members(group).items() if pid in ended}
+    if not lasting and not job.errors():
+        return False
     if not job.errors():
-        job.report_error(ended)
+        pid, how = next(iter(lasting.items()))
+        job.report_error(f"Lava process {pid} ended before the run did: {how}")
     return True
 
 

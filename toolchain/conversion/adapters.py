@@ -70,6 +70,12 @@ class _Entry:
 _REGISTRY: list[_Entry] = []
 
 
+ANY_CLASS = "*"
+"""Class name of an adapter that goes by attributes alone."""
+SIGNED_QCFS = "signed-qcfs"
+"""Kind of an activation that is only exact for inputs >= 0."""
+
+
 def activation_adapter(
     class_name: str, attributes: tuple[str, ...] = ()
 ) -> Callable[[Adapter], Adapter]:
@@ -87,16 +93,19 @@ def find_adapter(module: nn.Module) -> Adapter | None:
     if isinstance(module, QuantizedActivation):
         return _own
     for entry in reversed(_REGISTRY):
-        if type(module).__name__ == entry.class_name and all(
-            hasattr(module, a) for a in entry.attributes
-        ):
+        named = entry.class_name in (ANY_CLASS, type(module).__name__)
+        if named and all(hasattr(module, a) for a in entry.attributes):
             return entry.adapter
     return None
 
 
 def registered() -> list[str]:
     """Class names with an adapter, for error messages."""
-    return sorted({"QCFS", "NQ", "CQReLU", *(e.class_name for e in _REGISTRY)})
+    adapted = {
+        f"modules with {', '.join(e.attributes)}" if e.class_name == ANY_CLASS else e.class_name
+        for e in _REGISTRY
+    }
+    return sorted({"QCFS", "NQ", "CQReLU", *adapted})
 
 
 def load_adapter_file(path: Path) -> None:
@@ -136,20 +145,14 @@ def qcfs_reference(module: Any) -> ActivationSpec:
     return ActivationSpec(module.thresh, int(module.L), 0.5, "qcfs")
 
 
-@activation_adapter(
-    "SignedQCFSSequenceEncoder", attributes=("positive_neuron", "negative_neuron", "time_steps")
-)
-def spikingjelly_signed_qcfs(module: Any) -> ActivationSpec:
-    """SpikingJelly 2.0: `round(x / scale).clamp(-T, T) * scale`, of which IF can do x >= 0.
+@activation_adapter(ANY_CLASS, attributes=("s", "sym", "pos_max", "neg_min"))
+def spikingjelly_quantizer(module: Any) -> ActivationSpec:
+    """SpikingJelly's quantizers, which it too knows by these attributes (2.0, `spikezip_qann`).
 
-    One spike stands for `scale`, T of them for the largest output, so lam = T * scale and L = T.
-    The negative branch has no counterpart in a neuron that starts from nothing, so the encoder
-    is taken only behind a ReLU; `trace` checks that.
+    `clip(floor(x / s + 1/2), neg_min, pos_max) * s` is QCFS with lam = s * pos_max and
+    L = pos_max. Its branch below 0 has no counterpart in a neuron that starts from nothing, so
+    one with neg_min < 0 is taken only behind a ReLU; tracing checks that.
     """
-    scale = module.positive_neuron.v_threshold
-    steps = int(module.time_steps)
-    return ActivationSpec(torch.as_tensor(scale) * steps, steps, 0.5, SIGNED_QCFS)
-
-
-SIGNED_QCFS = "signed-qcfs"
-"""Kind of an activation that is only exact for inputs >= 0."""
+    levels = int(module.pos_max)
+    kind = "qcfs" if int(module.neg_min) >= 0 else SIGNED_QCFS
+    return ActivationSpec(torch.as_tensor(module.s) * levels, levels, 0.5, kind)

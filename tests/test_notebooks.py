@@ -1,0 +1,31 @@
+"""The notebooks run top to bottom."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook(path):
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
+    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    text = "".join(o.get("text", "") for o in outputs)
+    assert " 0 mismatches" in text
+    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 2
+
+
+def test_there_is_a_first_notebook():
+    assert [p.stem for p in NOTEBOOKS][:1] == ["01_first_network"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_are_kept_without_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert all(not c.outputs for c in notebook.cells if c.cell_type == "code")

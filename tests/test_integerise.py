@@ -12,6 +12,7 @@ from toolchain.conversion.adapters import ActivationSpec, activation_adapter
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.errors import ConversionError, ProgramError
 from toolchain.neurons import IntegrateAndFire
+from toolchain.program.bounds import overload
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
 from toolchain.program.int_range import IntRange
@@ -91,6 +92,32 @@ def test_coarse_weights_are_told(limits):
         "0: rounding moves weights by up to 11.5 % of the largest; "
         "its thresholds (4194303..4194303) stand at the target's limit",
     )
+
+
+def test_channels_are_scaled_down_until_their_range_is_provable(limits):
+    """Only channels that could overflow pay, and what is left is proved and told."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(600, 3), QCFS(4, 4.0), nn.Linear(3, 2))
+    with torch.no_grad():
+        model[0].weight[0] = model[0].weight[0].sign() * 0.02
+        model[0].weight[1] = 0.0
+        model[0].weight[1, :4] = 0.02
+    options = {"scale": 1 / 255, "bits": 8, "features": 600}
+    conversion = converted(model, limits, **options)
+    free = converted(model, limits, watch_ranges=True, **options)
+    theta = conversion.program.populations[0].neuron.threshold
+    full = free.program.populations[0].neuron.threshold
+    assert theta[0] < full[0]
+    assert theta[1] == full[1]
+    assert conversion.rounding[0].lowered == int((theta < full).sum())
+    assert (overload(conversion.program)["0"] <= 1).all()
+    assert overload(free.program)["0"][0] > 1
+    # The room is used, up to the margin and the rounding of weights, not given away.
+    assert overload(conversion.program)["0"][0] > 0.9
+    # What is left of the weights is still the rounding of theta * W * lam_in / lam.
+    weight = model[0].weight.detach().double().numpy() / 255 / 4
+    expected = np.rint(theta[:, None] * weight)
+    assert np.array_equal(conversion.program.populations[0].synapses[0].weight, expected)
 
 
 def test_a_silent_readout(limits):

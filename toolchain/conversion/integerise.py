@@ -13,6 +13,7 @@ readout has one common scale for all channels instead.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,8 @@ class LayerRounding:
         Range of the integer thresholds (0 for a readout).
     zeroed:
         Weights that were not zero and became zero by rounding.
+    lowered:
+        Channels whose threshold (readout: scale) was lowered to make every range provable.
     """
 
     name: str
@@ -63,6 +66,7 @@ class LayerRounding:
     threshold_high: int
     zeroed: int
     weights: int
+    lowered: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +162,11 @@ def integerise(
     schedule: Schedule,
     weight_bits: int,
     limits: TargetLimits,
+    room: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[IntProgram, list[LayerRounding]]:
     """Lower a folded float program; the range analysis comes after.
+
+    `room` lowers thresholds: a factor in (0, 1] a channel, by layer (see `fit_ranges`).
 
     Raises
     ------
@@ -170,7 +177,8 @@ def integerise(
     report: list[LayerRounding] = []
     spike_values: dict[str, np.ndarray] = {INPUT: np.array([quantizer.scale])}
     for layer in layers_of(program):
-        population, rounding = _population(layer, spike_values, neuron, weight_bits, limits)
+        share = (room or {}).get(layer.operation.name, np.ones(1))
+        population, rounding = _population(layer, spike_values, neuron, weight_bits, limits, share)
         populations.append(population)
         report.append(rounding)
         if layer.activation is not None:
@@ -192,6 +200,7 @@ def _population(
     neuron: str,
     weight_bits: int,
     limits: TargetLimits,
+    room: np.ndarray,
 ) -> tuple[Population, LayerRounding]:
     operation = layer.operation
     weight = operation.weight * _input_scale(layer, spike_values[layer.source])
@@ -201,7 +210,7 @@ def _population(
     peak = np.abs(rows).max(axis=1)
     if layer.activation is None:
         worst_bias = np.abs(operation.bias).max()
-        scale = float(max(peak.max() / largest, worst_bias / limits.bias_max))
+        scale = float(max(peak.max() / largest, worst_bias / limits.bias_max) / room.min())
         if not peak.any():
             raise ConversionError(
                 "all weights of the readout are zero", node=operation.name, allowed="some signal"
@@ -213,6 +222,7 @@ def _population(
     else:
         lam = np.broadcast_to(layer.activation.threshold, (channels,))
         theta = _thresholds(operation.name, peak / lam, operation.bias / lam, largest, limits)
+        theta = np.maximum(np.floor(theta * room), 1).astype(np.int64)
         factor = theta / lam
         shift = np.floor(theta * layer.activation.shift).astype(np.int64)
         cell = SPIKING_NEURONS[neuron](theta, shift)
@@ -231,6 +241,7 @@ def _population(
         int(theta.max()),
         int(((rounded == 0) & (rows != 0)).sum()),
         int(rows.size),
+        int((room < 1).sum()) if layer.activation is not None else int((room < 1).any()),
     )
     return population, rounding
 

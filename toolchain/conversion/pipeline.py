@@ -1,9 +1,10 @@
-"""The conversion, stage by stage: trace, fold, check, integerise, prove."""
+"""The conversion, stage by stage: trace, fold, check, integerise to fit, prove."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from toolchain.conversion.evaluate import check_against_module
+from toolchain.conversion.fit_ranges import fit_ranges
 from toolchain.conversion.fold import fold_average_pool, fold_batch_norm
 from toolchain.conversion.integerise import SPIKING_NEURONS, LayerRounding, integerise
 from toolchain.conversion.trace import trace
@@ -81,7 +83,8 @@ def convert(
     folded = fold_average_pool(fold_batch_norm(traced))
     check_against_module(model, folded, _samples(quantizer))
     notes = _check_levels(folded, options)
-    program, rounding = integerise(
+    lower = partial(
+        integerise,
         folded,
         quantizer,
         name=name,
@@ -89,6 +92,9 @@ def convert(
         schedule=options.schedule,
         weight_bits=options.weight_bits,
         limits=limits,
+    )
+    program, rounding = (
+        lower() if options.watch_ranges else fit_ranges(lambda room: lower(room=room))
     )
     notes += _coarse_layers(rounding, options.weight_bits)
     program = replace(program, watch_ranges=options.watch_ranges, provenance=dict(provenance or {}))
@@ -142,10 +148,20 @@ def _coarse_layers(rounding: list[LayerRounding], weight_bits: int) -> tuple[str
     usual = 1.0 / (1 << weight_bits)
     return tuple(
         f"{r.name}: rounding moves weights by up to {100 * r.weight_error:.1f} % of the largest; "
-        f"its thresholds ({r.threshold_low}..{r.threshold_high}) stand at the target's limit"
+        f"{_reason(r)}"
         for r in rounding
         if r.weight_error > COARSE * usual
     )
+
+
+def _reason(rounding: LayerRounding) -> str:
+    if rounding.lowered:
+        return (
+            f"{rounding.lowered} channels were scaled down so that no input can overflow the "
+            "state (--watch-ranges keeps full precision and has the run watch it)"
+        )
+    low, high = rounding.threshold_low, rounding.threshold_high
+    return f"its thresholds ({low}..{high}) stand at the target's limit"
 
 
 def _samples(quantizer: InputQuantizer) -> torch.Tensor:

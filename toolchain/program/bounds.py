@@ -102,7 +102,36 @@ def prove(program: IntProgram) -> tuple[PopulationBounds, ...]:
     return bounds
 
 
+def overload(program: IntProgram) -> dict[str, np.ndarray]:
+    """How far each channel's worst case reaches into its range: float64 (C,) by population.
+
+    1 fills the range exactly; above 1 it cannot be proved to stay inside.
+    """
+    state = IntRange.signed(program.state_bits)
+    loads = {}
+    for population in program.populations:
+        intervals = _channel_bounds(program, population)
+        below = [low / state.low for low, _ in intervals]
+        above = [high / state.high for _, high in intervals]
+        loads[population.name] = np.max([*below, *above], axis=0)
+    return loads
+
+
 def _bounds(program: IntProgram, population: Population) -> PopulationBounds:
+    (low, high), (lowest, highest) = _channel_bounds(program, population)
+    worst = int(np.argmax(np.maximum(-lowest, highest)))
+    return PopulationBounds(
+        population.name,
+        IntRange(int(low.min()), int(high.max())),
+        IntRange(int(lowest.min()), int(highest.max())),
+        worst,
+    )
+
+
+def _channel_bounds(
+    program: IntProgram, population: Population
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Intervals (low, high) of the current and of the state, int64 (C,) each."""
     channels = population.shape[0]
     low = np.zeros(channels, np.int64)
     high = np.zeros(channels, np.int64)
@@ -120,14 +149,8 @@ def _bounds(program: IntProgram, population: Population) -> PopulationBounds:
             by_steps += np.stack([negative, positive])
         else:
             by_wake_steps += np.stack([negative, positive])
-    lowest, highest = _state_interval(program, population, (low, high), by_wake_steps, by_steps)
-    worst = int(np.argmax(np.maximum(-lowest, highest)))
-    return PopulationBounds(
-        population.name,
-        IntRange(int(low.min()), int(high.max())),
-        IntRange(int(lowest.min()), int(highest.max())),
-        worst,
-    )
+    state = _state_interval(program, population, (low, high), by_wake_steps, by_steps)
+    return (low, high), state
 
 
 def _state_interval(

@@ -1,0 +1,50 @@
+"""Makes every range provable by lowering thresholds where the worst case would overflow.
+
+Weights, bias, threshold and state of a channel all scale with its integer threshold, so a lower
+one makes room in the register, at the price of coarser weights. Only channels that need it pay;
+what it costs them is in the conversion's report and notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from toolchain.conversion.integerise import LayerRounding
+from toolchain.program.bounds import overload
+from toolchain.program.int_program import IntProgram
+
+MAX_ROUNDS = 8
+"""Each round lowers by what the bound says; rounding of weights can need a second look."""
+MARGIN = 0.995
+"""Lowered a little more than needed, so that rounding does not bring the excess back."""
+
+COARSEST = 1 / 8
+"""Weight error, relative to a layer's largest weight, that lowering may cost: four units for the
+largest weight, three bits."""
+
+Room = dict[str, np.ndarray]
+Lowering = Callable[[Room], tuple[IntProgram, list[LayerRounding]]]
+
+
+def fit_ranges(lower: Lowering) -> tuple[IntProgram, list[LayerRounding]]:
+    """Lower a network so that the range analysis can prove it, if thresholds allow.
+
+    `lower` integerises with a factor in (0, 1] a channel on the thresholds, by layer. Where
+    weights would become too coarse, the network is returned as it was; `prove` then names the
+    layer and its bound.
+    """
+    room: Room = {}
+    whole = program, rounding = lower(room)
+    for _ in range(MAX_ROUNDS):
+        excess = {name: load for name, load in overload(program).items() if (load > 1).any()}
+        if not excess:
+            break
+        for name, load in excess.items():
+            factor = np.where(load > 1, MARGIN / np.maximum(load, 1.0), 1.0)
+            room[name] = room.get(name, np.ones(len(load))) * factor
+        program, rounding = lower(room)
+        if any(r.lowered and r.weight_error > COARSEST for r in rounding):
+            return whole
+    return program, rounding

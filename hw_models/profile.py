@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any
 
 from toolchain.errors import TargetError
-from toolchain.program.int_range import TargetLimits
+from toolchain.int_range import TargetLimits
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tests.networks import random_inputs, random_program
 from tests.oracles import numpy_loop
 from toolchain.errors import UnprovedRangeError
+from toolchain.int_range import IntRange
 from toolchain.neurons import IntegrateAndFire, Readout
 from toolchain.program.bounds import analyse, prove
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
-from toolchain.program.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
 

@@ -11,11 +11,11 @@ from toolchain.activations import QCFS, CQReLU
 from toolchain.conversion.adapters import ActivationSpec, activation_adapter
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.errors import ConversionError, ProgramError
+from toolchain.int_range import IntRange
 from toolchain.neurons import IntegrateAndFire
 from toolchain.program.bounds import overload
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
-from toolchain.program.int_range import IntRange
 from toolchain.simulator.reference import simulate
 
 

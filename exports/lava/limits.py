@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from toolchain.errors import TargetError
+from toolchain.int_range import IntRange
 from toolchain.program.bounds import analyse
 from toolchain.program.int_program import IntProgram
-from toolchain.program.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse
 
 MAX_GROUPS = 127

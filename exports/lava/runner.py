@@ -24,9 +24,9 @@ from exports.lava.job import PROCESS_FAILED, TIMED_OUT, Job, leave_nothing
 from exports.lava.limits import check_runnable
 from exports.netx import write_net
 from hw_models import lava_compat
-from toolchain.errors import BackendRunError, DataError
+from toolchain.errors import BackendRunError
 from toolchain.neurons import Readout
-from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.int_program import IntProgram, Population
 from toolchain.recording import Mode, Recording, RecordingBuilder
 
 BACKEND = "lava"
@@ -62,19 +62,12 @@ def run_on_lava(
         If lava-nc is missing or of an unknown version.
     TargetError
         If stock Lava synapses would compute something else than the program.
-    ValueRangeError
-        If an input is out of range.
+    ProgramError, ValueRangeError
+        If the inputs do not fit the program, or one is out of range.
     """
     lava_compat.require_lava()
     check_runnable(program)
-    if inputs.shape[1:] != program.input.shape or len(inputs) == 0:
-        raise DataError(
-            "inputs do not fit the program",
-            node=INPUT,
-            found=inputs.shape,
-            allowed=("N", *program.input.shape),
-        )
-    program.input.range.check(INPUT, inputs)
+    program.check_inputs(inputs)
     builder = RecordingBuilder(program, mode)
     deadline = time.monotonic() + time_limit
     chunk = max(1, CHUNK_BYTES // _trace_bytes(program))

@@ -14,14 +14,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from exports.netx.layout import FLATTEN, INPUT, LAYERS
-from exports.netx.writer import check_sequential, write_string, write_synapse
+from exports.netx.writer import check_sequential, write_layers, write_string, write_synapse
 from toolchain.errors import TargetError
 from toolchain.files import atomic_path
+from toolchain.int_range import IntRange
 from toolchain.neurons import IntegrateAndFire, Readout
 from toolchain.program.bounds import analyse
 from toolchain.program.int_program import IntProgram, Population
-from toolchain.program.int_range import IntRange
 from toolchain.program.synapse import DenseSynapse
 
 FULL_DECAY = 4096
@@ -61,19 +60,7 @@ def write_stock_net(program: IntProgram, path: Path) -> None:
     for population in program.populations:
         _check(population, bounds[population.name].state)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        layers = file.create_group(LAYERS)
-        group = layers.create_group("0")
-        write_string(group, "type", INPUT)
-        group["shape"] = np.array(program.input.shape, np.int64)
-        shape = program.input.shape
-        for population in program.populations:
-            (synapse,) = population.synapses
-            if isinstance(synapse, DenseSynapse) and len(shape) > 1:
-                write_string(layers.create_group(str(len(layers))), "type", FLATTEN)
-            _write_layer(layers.create_group(str(len(layers))), population)
-            shape = population.shape
-        file["simulation/Ts"] = 1
-        file["simulation/tSample"] = 1
+        write_layers(program, file, _write_layer)
 
 
 def _check(population: Population, state: IntRange) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ def check_sequential(program: IntProgram) -> None:
 
 
 def _write(program: IntProgram, file: h5py.File) -> None:
+    write_layers(program, file, _write_population)
+    own = file.create_group(OWN)
+    own["format_version"] = FORMAT_VERSION
+    own["program_hash"] = program.hash
+    own["header"] = canonical_json(_header(program))
+    own["provenance"] = program.provenance_json()
+
+
+def write_layers(
+    program: IntProgram, file: h5py.File, write: Callable[[h5py.Group, Population], None]
+) -> None:
+    """The stock layout: numbered layers, a flatten in front of a dense layer on images."""
     layers = file.create_group(LAYERS)
     group = layers.create_group("0")
     write_string(group, "type", INPUT)
@@ -78,16 +91,10 @@ def _write(program: IntProgram, file: h5py.File) -> None:
         (synapse,) = population.synapses
         if isinstance(synapse, DenseSynapse) and len(shape) > 1:
             write_string(layers.create_group(str(len(layers))), "type", FLATTEN)
-        _write_population(layers.create_group(str(len(layers))), population)
+        write(layers.create_group(str(len(layers))), population)
         shape = population.shape
-    file.create_group("simulation")
     file["simulation/Ts"] = 1
     file["simulation/tSample"] = program.schedule.num_steps
-    own = file.create_group(OWN)
-    own["format_version"] = FORMAT_VERSION
-    own["program_hash"] = program.hash
-    own["header"] = canonical_json(_header(program))
-    own["provenance"] = program.provenance_json()
 
 
 def _header(program: IntProgram) -> dict[str, Any]:

@@ -210,6 +210,6 @@ def _report(conversion: Conversion, out: Path, output: Output) -> None:
 
 
 def _state(program: IntProgram) -> Any:
-    from toolchain.program.int_range import IntRange
+    from toolchain.int_range import IntRange
 
     return IntRange.signed(program.state_bits)

@@ -11,9 +11,9 @@ from toolchain.cli.output import Output
 def command(net: Net, json: Json = False) -> None:
     """Show the layers, thresholds, ranges and provenance of a network."""
     from exports.netx import read_net
+    from toolchain.int_range import IntRange
     from toolchain.neurons import Readout
     from toolchain.program.bounds import analyse
-    from toolchain.program.int_range import IntRange
     from toolchain.program.synops import dense_operations
 
     output = Output(as_json=json)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolchain.errors import ConversionError, UnsupportedModuleError
+from toolchain.int_range import IntRange, TargetLimits
 from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
 from toolchain.program.float_program import (
     Activation,
@@ -31,7 +32,6 @@ from toolchain.program.float_program import (
 )
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import INPUT, IntProgram, Population, Schedule
-from toolchain.program.int_range import IntRange, TargetLimits
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
 
 ROUNDING = 2.0**-40

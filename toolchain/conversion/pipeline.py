@@ -17,11 +17,11 @@ from toolchain.conversion.fold import fold_average_pool, fold_batch_norm
 from toolchain.conversion.integerise import SPIKING_NEURONS, LayerRounding, integerise
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError
+from toolchain.int_range import TargetLimits
 from toolchain.program.bounds import PopulationBounds, analyse, prove
 from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
-from toolchain.program.int_range import TargetLimits
 
 CHECK_SAMPLES = 8
 CHECK_SEED = 0

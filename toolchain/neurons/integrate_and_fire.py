@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from toolchain.int_range import IntRange
 from toolchain.neurons.thresholds import ThresholdParameters
-from toolchain.program.int_range import IntRange
 
 
 class IntegrateAndFireState(NamedTuple):

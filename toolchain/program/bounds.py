@@ -21,9 +21,9 @@ from functools import singledispatch
 import numpy as np
 
 from toolchain.errors import ProgramError, UnprovedRangeError
+from toolchain.int_range import IntRange
 from toolchain.neurons import IntegrateAndFire, Readout
 from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
 

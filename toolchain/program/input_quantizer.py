@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.errors import DataError, ProgramError, ValueRangeError
-from toolchain.program.int_range import IntRange
+from toolchain.int_range import IntRange
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import numpy as np
 
 from toolchain.canonical import canonical_json, content_hash, frozen_array
 from toolchain.errors import ProgramError, ValueRangeError
+from toolchain.int_range import IntRange
 from toolchain.neurons import Neuron, Readout
 from toolchain.program.input_quantizer import InputQuantizer
-from toolchain.program.int_range import IntRange
 from toolchain.program.synapse import Synapse
 
 INPUT = "input"
@@ -144,6 +144,25 @@ class IntProgram:
         for population in self.populations:
             depths[population.name] = 1 + max(depths[s.source] for s in population.synapses)
         return depths
+
+    def check_inputs(self, inputs: np.ndarray) -> None:
+        """Check graded input spikes, (N, ...), before a run.
+
+        Raises
+        ------
+        ProgramError
+            If the shape is not that of at least one sample.
+        ValueRangeError
+            If a value is out of the input's range, or not an integer.
+        """
+        if inputs.shape[1:] != self.input.shape or len(inputs) == 0:
+            raise ProgramError(
+                "inputs do not fit the program",
+                node=INPUT,
+                found=inputs.shape,
+                allowed=("N", *self.input.shape),
+            )
+        self.input.range.check(INPUT, inputs)
 
     def check(self) -> None:
         """Well-formedness: names, order, shapes, weight widths.

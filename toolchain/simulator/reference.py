@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from toolchain.errors import ProgramError, ValueRangeError
+from toolchain.int_range import IntRange
 from toolchain.neurons import Readout
 from toolchain.program.bounds import weight_sums
 from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
 from toolchain.recording import Mode, Recording, RecordingBuilder
 
@@ -44,17 +44,12 @@ def simulate(
 
     Raises
     ------
+    ProgramError
+        If the inputs do not fit the program.
     ValueRangeError
         If an input is out of range, or a sum or state leaves the program's state range.
     """
-    if inputs.shape[1:] != program.input.shape or len(inputs) == 0:
-        raise ProgramError(
-            "inputs do not fit the program",
-            node=INPUT,
-            found=inputs.shape,
-            allowed=("N", *program.input.shape),
-        )
-    program.input.range.check(INPUT, inputs)
+    program.check_inputs(inputs)
     _check_exact(program)
     builder = RecordingBuilder(program, mode)
     for start in range(0, len(inputs), batch):

@@ -95,7 +95,7 @@ def command(
         "Lava",
         "mismatches",
         "values compared",
-        "synops/image",
+        "synops per image",
     )
     output.table(columns, table, f"{len(test)} test images of scikit-learn's digits")
     for row in rows:

@@ -57,7 +57,7 @@ class Output:
             return
         table = Table(title=title, title_justify="left", title_style="bold")
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+            table.add_column(column, justify="left" if index == 0 else "right")
         for row in rows:
             table.add_row(*(escape(str(cell)) for cell in row))
         self._out.print(table)

@@ -149,7 +149,7 @@ def test_doctor():
     assert answer["ok"]
     assert found["lava-nc"] == "0.10.0"
     assert found["numpy"] == np.__version__
-    for what in ("Python", "torch", "lava-dl", "lava repairs", "cores", "file descriptors"):
+    for what in ("Python", "torch", "lava-dl (netx)", "lava repairs", "cores", "file descriptors"):
         assert found[what], what
     assert "everything is in place" in ok("doctor").stdout
 
@@ -239,6 +239,31 @@ def test_networks_of_ones_own(factories, work):
         for n in ("good", "w")
     ]
     assert hashes[0] != hashes[1]
+
+
+ADAPTED = """
+from torch import nn
+class Ramp(nn.Module):
+    def forward(self, x):
+        return (x.clamp(0, 1) * 3).floor() / 3
+def net():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5), Ramp(), nn.Linear(5, 2))
+"""
+ADAPTER = """
+from toolchain.conversion.adapters import ActivationSpec, activation_adapter
+@activation_adapter("Ramp")
+def ramp(module):
+    return ActivationSpec(1.0, 3, 0.0)
+"""
+
+
+def test_an_adapter_on_the_command_line(tmp_path):
+    (tmp_path / "n.py").write_text(ADAPTED)
+    (tmp_path / "a.py").write_text(ADAPTER)
+    arguments = ["convert", "n.py:net", "-o", "x.net", "--input-shape", "1,8,8"]
+    fails(2, "2: ", *arguments, cwd=tmp_path)
+    ok(*arguments, "--adapter", "a.py", cwd=tmp_path)
+    assert (tmp_path / "x.net").is_file()
 
 
 @pytest.mark.parametrize(

@@ -107,16 +107,16 @@ def test_imagefolder_and_zip_agree(folder, tmp_path):
     assert np.array_equal(a.samples, b.samples)
     assert a.samples.shape == (6, 1, 3, 4)
     assert a.class_names == ("cat", "dog")
-    assert a.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert a.samples[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12]
+    assert a.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert a.samples[:, 0, 0, 0].tolist() == [0, 10, 1, 11, 2, 12]
 
 
 def test_imagefolder_mixed_grey_and_colour(folder):
     (folder / "test/cat/9.png").write_bytes(png((1, 2, 3), mode="RGB"))
     data = open_split(f"imagefolder:{folder}@test")
     assert data.sample_shape == (3, 3, 4)
-    assert data.samples[2, :, 0, 0].tolist() == [1, 2, 3]
-    assert data.samples[1, :, 0, 0].tolist() == [1, 1, 1]
+    assert data.samples[4, :, 0, 0].tolist() == [1, 2, 3]
+    assert data.samples[2, :, 0, 0].tolist() == [1, 1, 1]
 
 
 def test_imagefolder_refusals(folder, tmp_path):

@@ -96,6 +96,22 @@ def test_the_kept_epoch_is_the_best_on_the_held_out_split(tmp_path):
     assert scores[checkpoint.epoch - 1] == max(scores)
 
 
+def test_a_limit_draws_from_all_classes(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 50)
+    np.savez(
+        tmp_path / "sorted.npz",
+        train_samples=rng.integers(0, 256, (200, 6)).astype(np.uint8),
+        train_labels=labels,
+    )
+    data = open_split(f"npz:{tmp_path}/sorted.npz@train")
+    part = trainer._subset(data, 60, 1)
+    assert len(part) == 60
+    assert np.bincount(part.labels).min() >= 8
+    assert np.array_equal(part.samples, trainer._subset(data, 60, 1).samples)
+    assert not np.array_equal(part.samples, trainer._subset(data, 60, 2).samples)
+
+
 def test_held_out_split_is_stratified_seeded_and_disjoint():
     data = open_split("digits@train")
     rest, held = hold_out(data, 0.1, 3)

@@ -137,7 +137,8 @@ def _lava() -> list[Finding]:
         if package == "lava-dl" and found is None:
             remedy = None
             found = "not installed (only the stock netx loader needs it)"
-        findings.append(Finding(package, found or "missing", remedy))
+        name = "lava-dl (netx)" if package == "lava-dl" else package
+        findings.append(Finding(name, found or "missing", remedy))
     try:
         repairs = lava_compat.prepare()
         import lava.magma.core.model.py.model

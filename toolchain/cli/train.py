@@ -31,7 +31,8 @@ def command(
     ] = 8.0,
     seed: Annotated[int, typer.Option(help="Decides the split, the start and the order.")] = 0,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Use only the first so many training samples.")
+        int | None,
+        typer.Option(min=1, help="Use so many training samples, drawn by the seed."),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -1,14 +1,16 @@
 """Folders (or a zip) of images: `train/<class>/<image>` and `test/<class>/<image>`.
 
-Classes are the folder names in sorted order, the same for both splits. All images must have one
-size. If any image has colour, all are read as RGB (grey ones repeat their value); transparency
-is refused, because dropping it would change pixels.
+Classes are the folder names in sorted order, the same for both splits; images alternate between
+them (first of each class, second of each, ...), so that a slice holds all classes. All images
+must have one size. If any image has colour, all are read as RGB (grey ones repeat their value);
+transparency is refused, because dropping it would change pixels.
 """
 
 from __future__ import annotations
 
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -54,7 +56,7 @@ def _load(path: Path, split: str, names: list[str], read: Callable[[str], bytes]
                 "an image lies outside train/<class>/ and test/<class>/", node=node, found=image
             )
     classes = sorted({image.parts[-2] for image in images})
-    chosen = [image for image in images if image.parts[-3] == split]
+    chosen = _alternating([image for image in images if image.parts[-3] == split])
     if not chosen:
         raise DataError(
             f"no images under {split}/<class>/",
@@ -76,6 +78,16 @@ def _load(path: Path, split: str, names: list[str], read: Callable[[str], bytes]
             )
     labels = np.array([classes.index(image.parts[-2]) for image in chosen], np.int64)
     return Dataset(node, np.stack(arrays), labels, tuple(classes), 255)
+
+
+def _alternating(images: list[PurePosixPath]) -> list[PurePosixPath]:
+    """Order by place within the class, then by class; `images` come sorted."""
+    seen: Counter[str] = Counter()
+    places = []
+    for image in images:
+        places.append((seen[image.parts[-2]], image.parts[-2], image))
+        seen[image.parts[-2]] += 1
+    return [image for _, _, image in sorted(places)]
 
 
 def _decode(node: str, name: str, data: bytes) -> np.ndarray:

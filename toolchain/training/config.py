@@ -24,6 +24,8 @@ class TrainConfig:
         Fraction of the training split held out for every choice (10 %, as the papers).
     calibration_steps:
         Steps of the spiking network that sigma is estimated from (`val_sim_len`).
+    train_limit:
+        Use only so many training samples, drawn by the seed.
     mean, std:
         Normalisation a channel, before input quantization.
     """

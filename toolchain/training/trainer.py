@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -59,7 +60,7 @@ def train(config: TrainConfig, folder: Path, progress: Progress | None = None) -
     make_folder(folder)
     data = open_split(config.data, "train")
     if config.train_limit is not None:
-        data = data.take(slice(0, config.train_limit))
+        data = _subset(data, config.train_limit, config.seed)
     rest, held = hold_out(data, config.held_out, config.seed)
     num_classes = len(data.class_names)
     model = make_model(config, data.sample_shape, num_classes)
@@ -84,6 +85,14 @@ def train(config: TrainConfig, folder: Path, progress: Progress | None = None) -
         if progress:
             progress(epoch, 100, metrics)
     return load_checkpoint(folder)
+
+
+def _subset(data: Dataset, count: int, seed: int) -> Dataset:
+    """Return `count` samples drawn by the seed, in their order; sources may be sorted by class."""
+    if count >= len(data):
+        return data
+    chosen = np.random.default_rng(seed).permutation(len(data))[:count]
+    return data.take(np.sort(chosen), f"{data.name}, {count} of {len(data)}")
 
 
 def _held_out_metrics(

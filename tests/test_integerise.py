@@ -140,7 +140,7 @@ def test_options_are_checked(limits):
 
 def test_levels_other_than_steps_are_noted(limits):
     model = nn.Sequential(linear([[1.0, 1.0]], [0.0]), QCFS(8, 1.0), linear([[1.0]], [0.0]))
-    assert converted(model, limits).notes == ("1 was trained with 8 levels and runs 4 steps",)
+    assert converted(model, limits).notes == ("trained with 8 levels, run with T = 4: 1",)
 
 
 @pytest.mark.parametrize("theta", [0, -5])

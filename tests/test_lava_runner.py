@@ -142,16 +142,19 @@ def test_a_model_that_fails_shows_its_traceback(program):
 
 
 def test_a_killed_lava_process_is_noticed(long_program):
+    """Either its own end is reported, or the failure it caused in another, whichever is first."""
+
     def kill_one():
         os.kill(wait_for_lava(6)[-1], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    with pytest.raises(
-        BackendRunError, match=r"Lava process \d+ ended before the run did: signal 9"
-    ):
+    with pytest.raises(BackendRunError, match="a Lava process failed") as error:
         run_on_lava(long_program, random_inputs(long_program, 400), time_limit=100)
     killer.join()
+    assert "ended before the run did: signal 9" in str(error.value) or "Traceback" in str(
+        error.value
+    )
 
 
 def test_a_killed_worker_is_noticed(long_program):

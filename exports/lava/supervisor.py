@@ -1,7 +1,7 @@
 """Stands between the caller and Lava, so that no run outlives its caller or its time.
 
-Started in a session of its own with a pipe from the caller as standard input. It starts the
-interpreter that runs Lava as leader of another process group and ends that group when
+Started apart from the caller's process group, with a pipe from the caller as standard input. It
+starts the interpreter that runs Lava as leader of another process group and ends that group when
 
 - a model leaves a traceback, a Lava process ends before the run does, or the interpreter ends,
 - the time limit passes,

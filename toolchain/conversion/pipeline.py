@@ -137,8 +137,9 @@ def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[st
             )
         return ()
     return tuple(
-        f"{n} was trained with {q} levels and runs {steps} steps"
-        for n, q in levels.items()
+        f"trained with {q} levels, run with T = {steps}: "
+        + ", ".join(n for n, other in levels.items() if other == q)
+        for q in sorted(set(levels.values()))
         if q != steps
     )
 

@@ -1,7 +1,7 @@
 """Bit-by-bit comparison of two recordings, down to the first divergent neuron.
 
-"First" follows cause and effect: layers in topological order, inside a layer by step, spikes
-and membrane potential, then sample and neuron.
+"First" follows cause and effect: the schedule, then layers in topological order, inside a layer
+by step, membrane potential and spikes, then sample and neuron.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import numpy as np
 from toolchain.errors import RecordingError
 from toolchain.recording.digest import MEMBRANE, SPIKES
 from toolchain.recording.recording import Mode, Recording
+
+SCHEDULE = "schedule"
+"""Stands for a layer's name where wake or sleep steps differ."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Divergence:
     found: int | str
 
     def __str__(self) -> str:
-        parts = [f"layer {self.layer}", self.quantity]
+        where = self.layer if self.layer == SCHEDULE else f"layer {self.layer}"
+        parts = [where, self.quantity]
         if self.step is not None:
             parts.append(f"step {self.step}")
         if self.sample is not None:
@@ -108,13 +112,16 @@ class _Tally:
 def compare(expected: Recording, found: Recording) -> Comparison:
     """Compare everything both recordings hold: every value in full mode, digests otherwise.
 
+    Schedules that differ count as a divergence; the steps both have are compared all the same.
+
     Raises
     ------
     RecordingError
-        If they do not describe the same layers, steps or samples, or hold nothing in common.
+        If they do not describe the same layers, shapes or samples, or hold nothing in common.
     """
     _check_comparable(expected, found)
     tally = _Tally()
+    _compare_schedules(expected, found, tally)
     if expected.mode is Mode.FULL and found.mode is Mode.FULL:
         granularity = "every value"
         _compare_full(expected, found, tally)
@@ -136,23 +143,37 @@ def compare(expected: Recording, found: Recording) -> Comparison:
 
 
 def _check_comparable(expected: Recording, found: Recording) -> None:
-    for what in ("layers", "wake_steps", "sleep_steps", "num_samples"):
+    for what in ("layers", "num_samples"):
         if expected.meta[what] != found.meta[what]:
             raise RecordingError(
                 f"the recordings differ in {what} and cannot be compared",
                 found=found.meta[what],
                 allowed=expected.meta[what],
             )
-    for group in ("spikes", "membrane", "counts", "digests"):
+    for group in ("spikes", "membrane", "counts"):
         first, second = getattr(expected, group), getattr(found, group)
         for name in set(first) & set(second):
-            if first[name].shape != second[name].shape:
+            # Spikes and membrane have steps first, which the schedule answers for.
+            axes = 0 if group == "counts" else 1
+            if first[name].shape[axes:] != second[name].shape[axes:]:
                 raise RecordingError(
                     f"the recordings differ in shape of {group}",
                     node=name,
                     found=second[name].shape,
                     allowed=first[name].shape,
                 )
+
+
+def _compare_schedules(expected: Recording, found: Recording, tally: _Tally) -> None:
+    for what in ("wake_steps", "sleep_steps"):
+        a, b = int(expected.meta[what]), int(found.meta[what])
+        tally.compared += 1
+        if a != b:
+            tally.note(SCHEDULE, 1, Divergence(SCHEDULE, what, None, None, None, a, b))
+
+
+def _common_steps(expected: Recording, found: Recording) -> int:
+    return min(int(r.meta["wake_steps"]) + int(r.meta["sleep_steps"]) for r in (expected, found))
 
 
 def _compare_array(
@@ -171,7 +192,7 @@ def _compare_array(
 
 
 def _compare_full(expected: Recording, found: Recording, tally: _Tally) -> None:
-    steps = expected.meta["wake_steps"] + expected.meta["sleep_steps"]
+    steps = _common_steps(expected, found)
     for layer in expected.layers:
         for step in range(steps):
             for quantity, a, b in (
@@ -184,7 +205,8 @@ def _compare_full(expected: Recording, found: Recording, tally: _Tally) -> None:
 
 def _compare_digests(expected: Recording, found: Recording, tally: _Tally) -> None:
     for layer in expected.layers:
-        a, b = expected.digests[layer], found.digests[layer]
+        steps = _common_steps(expected, found)
+        a, b = expected.digests[layer][:steps], found.digests[layer][:steps]
         different = (a != b).any(axis=2)
         tally.compared += different.size
         divergence = None

@@ -69,6 +69,8 @@ def remedy(what: str) -> str:
     """What to do about an unsupported operation."""
     if "MaxPool" in what or "max_pool" in what:
         return "replace max pools by average pools and train again, as the NQ paper does"
+    if what.rpartition(".")[2] in ("add", "iadd", "cat", "concat", "stack"):
+        return "this version converts chains of layers, without residual sums or concatenation"
     if "SiLU" in what or "GELU" in what or "Sigmoid" in what or "Tanh" in what:
         return "replace the activation by toolchain.activations.QCFS, NQ or CQReLU and train again"
     return "replace it by a supported one, or register an activation with --adapter FILE.py"

@@ -113,3 +113,19 @@ def test_groups_that_stock_conv_would_zero_are_refused():
     program = IntProgram("wide", InputQuantizer((128, 1, 1), 1.0), populations, Schedule(1))
     with pytest.raises(TargetError, match=r"(?s)conv.*groups 128"):
         run_on_lava(program, np.ones((1, 128, 1, 1), np.int32), time_limit=60)
+
+
+def test_sums_that_stock_lava_would_wrap_are_refused():
+    """Watched programs may have sums no register holds; stock synapses would wrap them."""
+    weight = np.full((1, 70_000), 127)
+    quantizer = InputQuantizer((70_000,), 1.0)
+    readout = Population("readout", (1,), (DenseSynapse("input", weight),), [0], Readout(1.0))
+    dense = IntProgram("wide", quantizer, (readout,), Schedule(1), watch_ranges=True)
+    with pytest.raises(TargetError, match="readout: stock Dense may wrap"):
+        run_on_lava(dense, np.ones((1, 70_000), np.int32), time_limit=60)
+    conv = ConvSynapse("input", np.full((1, 4, 16, 16), 127))
+    cell = Population("conv", (1, 1, 1), (conv,), [0], IntegrateAndFire([9], [4]))
+    out = Population("out", (1,), (DenseSynapse("conv", [[1]]),), [0], Readout(1.0))
+    square = IntProgram("square", InputQuantizer((4, 16, 16), 1.0), (cell, out), Schedule(1))
+    with pytest.raises(TargetError, match="conv: stock Conv may wrap"):
+        run_on_lava(square, np.ones((1, 4, 16, 16), np.int32), time_limit=60)

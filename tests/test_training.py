@@ -59,6 +59,30 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, stop_after):
     assert whole.tensors_sha256 == resumed.tensors_sha256
 
 
+def test_a_run_killed_between_state_and_checkpoint_is_mended(tmp_path):
+    """The state of the last epoch is there, the checkpoint still that of an earlier one."""
+    folder = tmp_path / "run"
+
+    class Stop(Exception):
+        pass
+
+    def stop(epoch, done, metrics):
+        if epoch == 1 and metrics is None:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(CONFIG, folder, stop)
+    early = {
+        name: (folder / name).read_bytes() for name in ("model.safetensors", "checkpoint.json")
+    }
+    whole = train(CONFIG, folder)
+    for name, data in early.items():
+        (folder / name).write_bytes(data)
+    mended = train(CONFIG, folder)
+    assert mended.history == whole.history
+    assert mended.tensors_sha256 == whole.tensors_sha256
+
+
 def test_update_rule_is_torchs_sgd():
     torch.manual_seed(0)
     model, reference = nn.Linear(3, 2), nn.Linear(3, 2)

@@ -6,7 +6,7 @@ from toolchain.errors import TargetError
 from toolchain.int_range import IntRange
 from toolchain.program.bounds import analyse
 from toolchain.program.int_program import IntProgram
-from toolchain.program.synapse import ConvSynapse
+from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
 MAX_GROUPS = 127
 """Stock Conv keeps groups as int8 and silently gives zeros from 128 on (lava-nc 0.10.0)."""
@@ -14,6 +14,8 @@ MAX_GEOMETRY = 127
 """Stock Conv keeps kernel size, stride, padding and dilation as int8 (lava-nc 0.10.0)."""
 DENSE_WEIGHT_BITS = 8
 """Stock Dense clips to 8 bits; of both signs it holds even numbers -256..254 (lava-nc 0.10.0)."""
+DENSE_SUM_BITS = 30
+"""Stock Dense sums in int32, without a check, and here twice the weights (see `network.py`)."""
 CONV_SUM_BITS = 24
 """Stock Conv's output wraps modulo 24 bits (lava-nc 0.10.0, `signed_clamp`)."""
 
@@ -31,28 +33,38 @@ def check_runnable(program: IntProgram) -> None:
                     found=f"a synapse from {synapse.source}",
                 )
             if isinstance(synapse, ConvSynapse):
-                _check_conv(population.name, synapse, sums[population.name])
+                _check_conv(population.name, synapse)
+                _check_sums(population.name, "Conv", sums[population.name], CONV_SUM_BITS)
             else:
-                widest = IntRange.signed(DENSE_WEIGHT_BITS)
-                low, high = int(synapse.weight.min()), int(synapse.weight.max())
-                if not widest.contains(low, high):
-                    raise TargetError(
-                        "stock Dense would clip these weights",
-                        node=population.name,
-                        found=f"{low} .. {high}",
-                        allowed=str(widest),
-                    )
+                _check_dense(population.name, synapse)
+                _check_sums(population.name, "Dense", sums[population.name], DENSE_SUM_BITS)
 
 
-def _check_conv(name: str, synapse: ConvSynapse, sums: IntRange) -> None:
-    if not IntRange.signed(CONV_SUM_BITS).contains(sums.low, sums.high):
+def _check_sums(name: str, process: str, sums: IntRange, bits: int) -> None:
+    """Sums are proved small unless the user chose to watch instead; stock Lava cannot watch."""
+    if not IntRange.signed(bits).contains(sums.low, sums.high):
         raise TargetError(
-            "stock Conv may wrap these sums without a word",
+            f"stock {process} may wrap these sums without a word",
             node=name,
             found=f"{sums} in the worst case",
-            allowed=str(IntRange.signed(CONV_SUM_BITS)),
+            allowed=str(IntRange.signed(bits)),
             remedy="use fewer weight bits; the reference simulator watches the sums",
         )
+
+
+def _check_dense(name: str, synapse: DenseSynapse) -> None:
+    widest = IntRange.signed(DENSE_WEIGHT_BITS)
+    low, high = int(synapse.weight.min()), int(synapse.weight.max())
+    if not widest.contains(low, high):
+        raise TargetError(
+            "stock Dense would clip these weights",
+            node=name,
+            found=f"{low} .. {high}",
+            allowed=str(widest),
+        )
+
+
+def _check_conv(name: str, synapse: ConvSynapse) -> None:
     largest = max(*synapse.weight.shape[2:], *synapse.stride, *synapse.padding, *synapse.dilation)
     if synapse.groups > MAX_GROUPS or largest > MAX_GEOMETRY:
         raise TargetError(

@@ -102,6 +102,11 @@ def command(
         output.say(f"wrote {row.file}  ({row.conversion.program.hash[:16]})")
         if row.comparison is not None and not row.comparison.equal:
             output.say(f"first divergence: {row.comparison.first}", "red")
+        unsettled = sum(row.reference.meta["unsettled"].values())
+        if unsettled and row.conversion.program.schedule.sleep_steps:
+            output.say(
+                f"{unsettled} neurons had not settled; more sleep steps are needed", "yellow"
+            )
     output.say(f"wrote {out}/digits-nq/model.safetensors, checkpoint.json; recordings in {out}")
     if not with_lava:
         output.say("Lava is not installed, so nothing was compared: spikeport doctor --fix", "red")

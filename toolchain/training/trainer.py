@@ -65,6 +65,9 @@ def train(config: TrainConfig, folder: Path, progress: Progress | None = None) -
     num_classes = len(data.class_names)
     model = make_model(config, data.sample_shape, num_classes)
     run = _resume(config, folder, model)
+    if run.epoch:
+        # The run may have been killed between its state and its checkpoint.
+        _save(config, folder, run, data)
     x, y = normalised(rest, config.mean, config.std), torch.from_numpy(rest.labels)
     held_x = normalised(held, config.mean, config.std)
     for epoch in range(run.epoch, config.epochs):

@@ -1,0 +1,49 @@
+"""What the README tells a newcomer to type works as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tests.test_cli import ok
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+
+
+def blocks(language):
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", README, re.S | re.M)
+    return [text for name, text in fences if name == language]
+
+
+def test_your_own_network(tmp_path):
+    """The commands of "Your own network", on random images in place of Fashion-MNIST."""
+    code, adapter = blocks("python")
+    (tmp_path / "nets.py").write_text(code)
+    (tmp_path / "adapter.py").write_text(adapter)
+    weights = "import nets; from safetensors.torch import save_file; import torch\n"
+    weights += "torch.manual_seed(0); save_file(nets.small().state_dict(), 'small.safetensors')\n"
+    subprocess.run([sys.executable, "-c", weights], cwd=tmp_path, check=True)
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "images.npz",
+        test_samples=rng.integers(0, 256, (3, 28, 28)).astype(np.uint8),
+        test_labels=np.arange(3),
+    )
+    (commands,) = [b for b in blocks("") if "nets.py:small" in b]
+    for line in commands.strip().splitlines():
+        arguments = line.replace("fashion-mnist@test[:100]", "npz:images.npz").split()
+        assert arguments[0] == "spikeport"
+        shown = ok(*arguments[1:], cwd=tmp_path).stdout
+    assert "0 mismatches" in shown
+    arguments = "convert nets.py:small --input-shape 1,28,28 -o a.net --adapter adapter.py"
+    ok(*arguments.split(), cwd=tmp_path)
+
+
+def test_every_command_is_in_the_table():
+    shown = ok("--help").stdout
+    commands = re.findall(r"^  ([a-z]+) +[A-Z]", shown, re.M)
+    assert len(commands) == 7
+    for command in commands:
+        assert f"| `{command}` |" in README

@@ -180,6 +180,39 @@ def test_version_and_help():
         assert ok(command, "--help").stdout
 
 
+def test_without_torch(work):
+    """What needs torch says so; what does not, works."""
+    code = (
+        "import sys\n"
+        "class NoTorch:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'torch':\n"
+        "            raise ModuleNotFoundError('no torch', name=name)\n"
+        "sys.meta_path.insert(0, NoTorch)\n"
+        "from toolchain.cli.app import main\n"
+        "sys.argv = ['spikeport', *{!r}.split()]\nmain()"
+    )
+
+    def run(arguments):
+        return subprocess.run(
+            [sys.executable, "-c", code.format(arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=work,
+        )
+
+    for arguments in ("train --data digits --out t", "run if.net --data digits@test[:2] -o t.npz"):
+        result = run(arguments)
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: torch: is not installed")
+        assert "pip install torch" in result.stderr
+        assert not (work / "t.npz").exists()
+    assert run("inspect if.net").returncode == 0
+    result = run("run if.net --data digits@test[:2] --backend lava -o lava-only.npz")
+    assert result.returncode == 0, result.stderr
+
+
 def test_json_errors(tmp_path):
     result = spikeport("inspect", tmp_path / "none.net", "--json")
     assert result.returncode == 2

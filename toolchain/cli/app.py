@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from toolchain import __version__
 from toolchain.cli import compare, convert, demo, doctor, inspect, run, train
-from toolchain.errors import SpikeportError
+from toolchain.errors import MissingDependencyError, SpikeportError
+
+INSTALLABLE = {
+    "torch": "torch==2.13.0",
+    "safetensors": "safetensors",
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+}
+"""Packages that some commands need and others do not, and what pip calls them."""
 
 app = typer.Typer(
     name="spikeport",
@@ -47,11 +55,26 @@ def main() -> None:
     try:
         app()
     except SpikeportError as error:
-        if "--json" in sys.argv:
-            sys.stdout.write(json.dumps(error.as_dict(), indent=1) + "\n")
-        else:
-            sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+        _fail(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in INSTALLABLE:
+            raise
+        _fail(
+            MissingDependencyError(
+                "is not installed",
+                node=package,
+                remedy=f"pip install {INSTALLABLE[package]}; `spikeport doctor` checks the rest",
+            )
+        )
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
+
+
+def _fail(error: SpikeportError) -> NoReturn:
+    if "--json" in sys.argv:
+        sys.stdout.write(json.dumps(error.as_dict(), indent=1) + "\n")
+    else:
+        sys.stderr.write(f"error: {error}\n")
+    sys.exit(error.exit_code)

@@ -16,6 +16,7 @@ from lava.proc.conv.process import Conv
 from lava.proc.dense.process import Dense
 from lava.utils.weightutils import SignMode
 
+from exports.lava.axes import lava_shape
 from exports.lava.limits import DENSE_WEIGHT_BITS, check_runnable
 from hw_models.local_time import LocalTime
 from hw_models.processes.consistent_integrate_and_fire import ConsistentIntegrateAndFire
@@ -28,16 +29,6 @@ from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
 
-def lava_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(C, H, W) as Lava's (W, H, C); vectors stay."""
-    return tuple(reversed(shape))
-
-
-def to_lava(samples: np.ndarray) -> np.ndarray:
-    """(N, C, H, W) as (N, W, H, C); (N, F) stays."""
-    return np.ascontiguousarray(samples.transpose(0, *range(samples.ndim - 1, 0, -1)))
-
-
 def build(
     program: IntProgram, samples_path: Path, num_samples: int, trace_paths: dict[str, Path]
 ) -> tuple[Any, int]:
@@ -46,7 +37,7 @@ def build(
     Parameters
     ----------
     samples_path:
-        `.npy` of graded input spikes in Lava's axis order, see `to_lava`.
+        `.npy` of graded input spikes in Lava's axis order, see `axes.to_lava`.
     trace_paths:
         Where each population leaves its trace.
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from exports.lava.axes import from_trace, to_lava
 from exports.lava.job import PROCESS_FAILED, TIMED_OUT, Job, leave_nothing
 from exports.lava.limits import check_runnable
 from exports.netx import write_net
@@ -116,8 +117,7 @@ def _run_chunk(
 ) -> None:
     with _job(len(inputs), max(remaining, 0.0)) as job:
         write_net(program, job.net)
-        lava_order = inputs.transpose(0, *range(inputs.ndim - 1, 0, -1))
-        np.save(job.inputs, np.ascontiguousarray(lava_order))
+        np.save(job.inputs, to_lava(inputs))
         status = _supervised(job, program, report)
         if status != 0 or not job.done.is_file():
             raise _failure(job, status, time_limit)
@@ -206,14 +206,7 @@ def _read_traces(
         split = 0 if is_readout else size
         if not is_readout:
             sent = np.ascontiguousarray(records[:, :, :split]).view(np.int8)
-            spikes[population.name] = _to_program_order(sent, population)
+            spikes[population.name] = from_trace(sent, population.shape)
         potential = np.ascontiguousarray(records[:, :, split:]).view("<i4")
-        membrane[population.name] = _to_program_order(potential, population).astype(np.int32)
+        membrane[population.name] = from_trace(potential, population.shape).astype(np.int32)
     return spikes, membrane
-
-
-def _to_program_order(values: np.ndarray, population: Population) -> np.ndarray:
-    """(n, T, W*H*C) as (T, n, C, H, W); (n, T, F) as (T, n, F)."""
-    shaped = values.reshape(*values.shape[:2], *reversed(population.shape))
-    axes = (1, 0, *range(shaped.ndim - 1, 1, -1))
-    return np.ascontiguousarray(shaped.transpose(axes))

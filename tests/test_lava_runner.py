@@ -141,20 +141,21 @@ def test_a_model_that_fails_shows_its_traceback(program):
         simulate(narrow, inputs)
 
 
-def test_a_killed_lava_process_is_noticed(long_program):
-    """Either its own end is reported, or the failure it caused in another, whichever is first."""
+@pytest.mark.parametrize("which", [2, 3, -1])
+def test_a_killed_lava_process_is_noticed(long_program, which):
+    """Its end, or the failure it causes elsewhere, is reported at once.
 
-    def kill_one():
-        os.kill(wait_for_lava(6)[-1], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_one)
+    The worker comes first and the server of its shared memory second; a run does not need the
+    latter once it goes.
+    """
+    started = time.monotonic()
+    killer = threading.Thread(target=lambda: os.kill(wait_for_lava(6)[which], signal.SIGKILL))
     killer.start()
     with pytest.raises(BackendRunError, match="a Lava process failed") as error:
         run_on_lava(long_program, random_inputs(long_program, 400), time_limit=100)
     killer.join()
-    assert "ended before the run did: signal 9" in str(error.value) or "Traceback" in str(
-        error.value
-    )
+    assert time.monotonic() - started < 60
+    assert "before the run was over" in str(error.value) or "Traceback" in str(error.value)
 
 
 def test_a_killed_worker_is_noticed(long_program):

@@ -5,6 +5,7 @@ inputs.npy    graded input spikes in Lava's axis order
 net.net       the program
 trace-*.bin   what the populations leave behind
 group         process id of the interpreter that leads the run's process group, while it runs
+processes     ids of the Lava processes, one a line, as they are started
 error-*.txt   traceback of a model that failed
 log.txt       what the interpreter and Lava printed
 ran           written when all steps have run; Lava's processes may end from then on
@@ -83,6 +84,11 @@ class Job:
         """Start of the names of this run's shared memory segments."""
         return f"spikeport_{self.token}_"
 
+    @property
+    def processes(self) -> Path:
+        """Holds the ids of the Lava processes."""
+        return self.path / "processes"
+
     def trace(self, index: int) -> Path:
         """Trace of the population with this index."""
         return self.path / f"trace-{index}.bin"
@@ -127,36 +133,41 @@ def _kill_group(group: int) -> bool:
     return _group_is_alive(group)
 
 
+def lost_process(job: Job) -> str | None:
+    """Describe a Lava process that has ended while the run needs it; None if all are there."""
+    if job.ran.is_file() or not job.processes.is_file():
+        return None
+    # A line that is still being written is left for the next look.
+    started = job.processes.read_text().rpartition("\n")[0].split()
+    for pid in started:
+        fields = _stat_fields(Path("/proc") / pid)
+        if fields is None or fields[0] in "ZX":
+            # It may have ended because the run is over.
+            return None if job.ran.is_file() else f"Lava process {pid} ended{_how(fields)}"
+    return None
+
+
+def _how(fields: list[str] | None) -> str:
+    """How a process ended, where its parent has not asked yet and the kernel still knows."""
+    if fields is None:
+        return ""
+    status = int(fields[49])
+    killed = status & 0x7F
+    return f" by signal {killed}" if killed else f" with exit code {status >> 8}"
+
+
+def _stat_fields(process: Path) -> list[str] | None:
+    """Fields of /proc/PID/stat from the state on (proc(5)); None if there is no such process."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
 def _group_is_alive(group: int) -> bool:
     """Whether any process of the group is more than a zombie."""
-    return any(fields[0] not in "ZX" for _, fields in _group_members(group))
-
-
-def ended_members(group: int) -> dict[int, str]:
-    """Processes of the group that have ended and are not waited for: how each ended, by id.
-
-    Its parent has not asked for its status yet, so it is still listed, as a zombie. The leader
-    is left out.
-    """
-    ended = {}
-    for pid, fields in _group_members(group):
-        if pid != group and fields[0] == "Z":
-            status = int(fields[49])
-            killed = status & 0x7F
-            ended[pid] = f"signal {killed}" if killed else f"exit code {status >> 8}"
-    return ended
-
-
-def _group_members(group: int) -> list[tuple[int, list[str]]]:
-    """Process id and fields of /proc/PID/stat from the state on (proc(5)), for each member."""
-    members = []
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group:
-            members.append((int(entry.name), fields))
-    return members
+        fields = _stat_fields(entry) if entry.name.isdigit() else None
+        if fields is not None and int(fields[2]) == group and fields[0] not in "ZX":
+            return True
+    return False

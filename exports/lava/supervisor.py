@@ -26,14 +26,13 @@ from exports.lava.job import (
     STOPPED,
     TIMED_OUT,
     Job,
-    ended_members,
     leave_nothing,
+    lost_process,
 )
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 0.5
-"""Between a process's end and its being reported, so that its own traceback comes first and
-short-lived helpers are not taken for Lava processes."""
+"""Between a process's end and its being reported, so that its own traceback comes first."""
 
 
 def supervise(job: Job) -> int:
@@ -52,7 +51,7 @@ def supervise(job: Job) -> int:
     try:
         while True:
             status = child.poll()
-            if job.errors() or _lost_a_process(job, child.pid):
+            if job.errors() or _lost_a_process(job):
                 return PROCESS_FAILED
             if status is not None:
                 return status if status >= 0 else 128 - status
@@ -68,20 +67,14 @@ def supervise(job: Job) -> int:
         job.group.unlink(missing_ok=True)
 
 
-def _lost_a_process(job: Job, group: int) -> bool:
+def _lost_a_process(job: Job) -> bool:
     """Whether a Lava process has ended that should be running; if so, leaves the reason."""
-    if job.ran.is_file() or not (ended := ended_members(group)):
+    lost = lost_process(job)
+    if lost is None:
         return False
     time.sleep(GRACE_SECONDS)
-    if job.ran.is_file():
-        return False
-    # A helper that somebody waits for is gone by now; a Lava process nobody waits for is not.
-    lasting = {pid: how for pid, how in ended_members(group).items() if pid in ended}
-    if not lasting and not job.errors():
-        return False
     if not job.errors():
-        pid, how = next(iter(lasting.items()))
-        job.report_error(f"Lava process {pid} ended before the run did: {how}")
+        job.report_error(f"{lost} before the run was over")
     return True
 
 

@@ -48,10 +48,27 @@ def _report_failures(job: Job) -> None:
     module.target_fn = target
 
 
+def _list_processes(job: Job) -> None:
+    """Write down every Lava process as it is started, for the supervisor to watch."""
+    from lava.magma.runtime.message_infrastructure.multiprocessing import MultiProcessing
+
+    infrastructure: Any = MultiProcessing
+    original: Callable[..., Any] = infrastructure.build_actor
+
+    def build_actor(self: Any, *args: Any, **kwargs: Any) -> Any:
+        actor = original(self, *args, **kwargs)
+        with job.processes.open("a") as file:
+            file.write(f"{actor.pid}\n")
+        return actor
+
+    infrastructure.build_actor = build_actor
+
+
 def run(job: Job) -> None:
     """Build the network, run all steps, stop."""
     lava_compat.prepare()
     _report_failures(job)
+    _list_processes(job)
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
 

@@ -1,6 +1,8 @@
 """`.net` files: round trip, refusal of everything damaged, and the written format."""
 
 import re
+import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +91,26 @@ def test_the_document_names_every_dataset(net):
         assert name.isdigit() or f"`{name}" in text or f"/{name}`" in text, name
     for kind in NEURONS:
         assert f"`{kind}`" in text
+
+
+def test_writing_while_other_processes_are_started(program, tmp_path):
+    """A child that is just being started must not keep a finished file locked."""
+    stop = threading.Event()
+
+    def start_processes():
+        while not stop.is_set():
+            subprocess.run(["true"], check=True)
+
+    starters = [threading.Thread(target=start_processes) for _ in range(3)]
+    for starter in starters:
+        starter.start()
+    try:
+        for index in range(60):
+            write_net(program, tmp_path / f"{index}.net")
+    finally:
+        stop.set()
+        for starter in starters:
+            starter.join()
 
 
 def test_failed_writing_leaves_nothing(program, tmp_path):

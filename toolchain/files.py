@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,17 +28,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
             node=str(path),
             remedy=f"mkdir -p {path.parent}",
         )
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise OutputError("cannot be written", node=str(path), found=error.strerror) from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
     except OSError as error:
         raise OutputError("cannot be written", node=str(path), found=error) from error

@@ -9,7 +9,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from exports.netx.layout import CONV, DENSE, FLATTEN, FORMAT_VERSION, INPUT, LAYERS, OWN
+from exports.netx.layout import (
+    CONV,
+    DENSE,
+    FILE_LOCKING,
+    FLATTEN,
+    FORMAT_VERSION,
+    INPUT,
+    LAYERS,
+    OWN,
+)
 from toolchain.errors import FormatError, SpikeportError
 from toolchain.neurons import NEURONS, Neuron, Readout
 from toolchain.program.input_quantizer import InputQuantizer
@@ -29,7 +38,7 @@ def read_net(path: Path) -> IntProgram:
     if not path.is_file():
         raise FormatError("no such file", node=str(path))
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=FILE_LOCKING) as file:
             return _read(_Group(file, str(path)))
     except OSError as error:
         raise FormatError(

@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from exports.netx.layout import FILE_LOCKING
 from exports.netx.writer import check_sequential, write_layers, write_string, write_synapse
 from toolchain.errors import TargetError
 from toolchain.files import atomic_path
@@ -59,7 +60,7 @@ def write_stock_net(program: IntProgram, path: Path) -> None:
     bounds = {b.name: b for b in analyse(program)}
     for population in program.populations:
         _check(population, bounds[population.name].state)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=FILE_LOCKING) as file:
         write_layers(program, file, _write_layer)
 
 

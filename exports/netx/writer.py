@@ -12,6 +12,7 @@ import numpy as np
 from exports.netx.layout import (
     CONV,
     DENSE,
+    FILE_LOCKING,
     FLATTEN,
     FORMAT_VERSION,
     INPUT,
@@ -42,7 +43,7 @@ def write_net(program: IntProgram, path: Path) -> None:
     """
     check_sequential(program)
     with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w") as file:
+        with h5py.File(temporary, "w", locking=FILE_LOCKING) as file:
             _write(program, file)
         back = read_net(temporary)
         if back.hash != program.hash or back.provenance_json() != program.provenance_json():

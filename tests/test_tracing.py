@@ -45,7 +45,7 @@ def assert_program_is(model, shape=SHAPE, *, fold=True):
     with torch.no_grad():
         expected = model(samples)
     for each in programs:
-        found = evaluate(each, samples, quantized=True)
+        found = evaluate(each, samples)
         assert torch.allclose(found, expected, atol=1e-9), each
     return programs[-1]
 
@@ -100,6 +100,31 @@ class Functional(nn.Module):
 def test_functional_network():
     program = assert_program_is(Functional())
     assert len(layers_of(program)) == 3
+
+
+def test_the_trace_check_takes_modules_and_functions_together():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(128, 8), NQ(4, 1.0))
+            self.middle, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.head(cqrelu(self.middle(self.body(x)), 4))
+
+    torch.manual_seed(0)
+    model = Mixed().eval()
+    check_against_module(model, trace(model, SHAPE), torch.rand(8, *SHAPE))
+
+
+def test_the_trace_check_notices_a_wrong_program():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(128, 8), QCFS(4, 1.0), nn.Linear(8, 2)).eval()
+    program = trace(model, SHAPE)
+    with torch.no_grad():
+        model[1].weight += 0.001
+    with pytest.raises(ConversionError, match="does not compute what the network computes"):
+        check_against_module(model, program, torch.rand(8, *SHAPE))
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,8 @@ def test_options_are_checked(limits):
         converted(model, limits, neuron="lif")
     with pytest.raises(ConversionError, match="weight bits out of range"):
         converted(model, limits, weight_bits=9)
+    with pytest.raises(ConversionError, match="graded spikes are narrower than the input"):
+        converted(model, limits, bits=25)
     with pytest.raises(ConversionError, match="sleep steps are for CIF"):
         converted(model, limits, schedule=Schedule(4, 1))
     with pytest.raises(ProgramError, match="wake_steps >= 1"):

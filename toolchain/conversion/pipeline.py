@@ -78,7 +78,7 @@ def convert(
     SpikeportError
         Naming the module or layer, what is allowed and what to do.
     """
-    _check_options(options, limits)
+    _check_options(options, quantizer, limits)
     traced = trace(model, quantizer.shape)
     folded = fold_average_pool(fold_batch_norm(traced))
     check_against_module(model, folded, _samples(quantizer))
@@ -102,7 +102,16 @@ def convert(
     return Conversion(program, folded, tuple(rounding), bounds, notes)
 
 
-def _check_options(options: ConversionOptions, limits: TargetLimits) -> None:
+def _check_options(
+    options: ConversionOptions, quantizer: InputQuantizer, limits: TargetLimits
+) -> None:
+    if quantizer.bits > limits.max_input_bits:
+        raise ConversionError(
+            "the target's graded spikes are narrower than the input",
+            node="input",
+            found=f"{quantizer.bits} bits",
+            allowed=f"{limits.max_input_bits} bits on {limits.name}",
+        )
     if options.neuron not in SPIKING_NEURONS:
         raise ConversionError(
             "no such neuron", found=options.neuron, allowed=", ".join(SPIKING_NEURONS)

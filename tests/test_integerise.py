@@ -110,6 +110,8 @@ def test_channels_are_scaled_down_until_their_range_is_provable(limits):
     assert theta[0] < full[0]
     assert theta[1] == full[1]
     assert conversion.rounding[0].lowered == int((theta < full).sum())
+    assert "channels were scaled down so that no input can overflow" in conversion.notes[0]
+    assert not free.notes
     assert (overload(conversion.program)["0"] <= 1).all()
     assert overload(free.program)["0"][0] > 1
     # The room is used, up to the margin and the rounding of weights, not given away.

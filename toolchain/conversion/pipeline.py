@@ -154,13 +154,13 @@ def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[st
 
 
 def _coarse_layers(rounding: list[LayerRounding], weight_bits: int) -> tuple[str, ...]:
-    """Notes on layers whose weights lost much more than the half unit that rounding costs."""
+    """Notes on layers scaled down, or whose weights lost much more than rounding's half unit."""
     usual = 1.0 / (1 << weight_bits)
     return tuple(
         f"{r.name}: rounding moves weights by up to {100 * r.weight_error:.1f} % of the largest; "
         f"{_reason(r)}"
         for r in rounding
-        if r.weight_error > COARSE * usual
+        if r.lowered or r.weight_error > COARSE * usual
     )
 
 

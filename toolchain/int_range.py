@@ -78,8 +78,3 @@ class TargetLimits:
     threshold_max: int
     bias_max: int
     max_input_bits: int
-
-    @property
-    def state(self) -> IntRange:
-        """Range of a membrane potential or summed current."""
-        return IntRange.signed(self.state_bits)

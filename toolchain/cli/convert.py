@@ -170,7 +170,7 @@ def _report(conversion: Conversion, out: Path, output: Output) -> None:
             f"{r.threshold_low}..{r.threshold_high}" if r.threshold_high else "-",
             f"{100 * r.weight_error:.2f} %",
             f"{r.zeroed}/{r.weights}",
-            f"{b.headroom_bits(_state(program)):.1f}",
+            f"{b.headroom_bits(program.state_range):.1f}",
         )
         for r, b in zip(conversion.rounding, conversion.bounds, strict=True)
     ]
@@ -207,9 +207,3 @@ def _report(conversion: Conversion, out: Path, output: Output) -> None:
             "notes": list(conversion.notes),
         }
     )
-
-
-def _state(program: IntProgram) -> Any:
-    from toolchain.int_range import IntRange
-
-    return IntRange.signed(program.state_bits)

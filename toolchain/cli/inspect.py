@@ -11,14 +11,13 @@ from toolchain.cli.output import Output
 def command(net: Net, json: Json = False) -> None:
     """Show the layers, thresholds, ranges and provenance of a network."""
     from exports.netx import read_net
-    from toolchain.int_range import IntRange
     from toolchain.neurons import Readout
     from toolchain.program.bounds import analyse
     from toolchain.program.synops import dense_operations
 
     output = Output(as_json=json)
     program = read_net(net)
-    state = IntRange.signed(program.state_bits)
+    state = program.state_range
     depths = program.depths()
     rows: list[tuple[Any, ...]] = []
     layers: list[dict[str, Any]] = []

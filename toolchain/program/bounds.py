@@ -86,7 +86,7 @@ def prove(program: IntProgram) -> tuple[PopulationBounds, ...]:
     UnprovedRangeError
         Naming the first population whose sums or state could leave it, and the bound.
     """
-    state = IntRange.signed(program.state_bits)
+    state = program.state_range
     bounds = analyse(program)
     for bound in bounds:
         for what, interval in (("current", bound.current), ("membrane potential", bound.state)):
@@ -107,7 +107,7 @@ def overload(program: IntProgram) -> dict[str, np.ndarray]:
 
     1 fills the range exactly; above 1 it cannot be proved to stay inside.
     """
-    state = IntRange.signed(program.state_bits)
+    state = program.state_range
     loads = {}
     for population in program.populations:
         intervals = _channel_bounds(program, population)

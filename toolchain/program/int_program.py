@@ -138,6 +138,11 @@ class IntProgram:
             raise ProgramError("a readout sends no spikes", node=name)
         return neuron.spike_range
 
+    @property
+    def state_range(self) -> IntRange:
+        """What a membrane potential or summed current may be."""
+        return IntRange.signed(self.state_bits)
+
     def depths(self) -> dict[str, int]:
         """Latency of each layer in steps behind the input (its depth), the input at 0."""
         depths = {INPUT: 0}
@@ -231,7 +236,7 @@ class IntProgram:
                 found=neuron.threshold.shape,
                 allowed=channels,
             )
-        state = IntRange.signed(self.state_bits)
+        state = self.state_range
         for what, values in (
             ("threshold", neuron.threshold),
             ("initial potential", neuron.initial_potential),

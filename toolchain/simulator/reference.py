@@ -113,7 +113,7 @@ def _run_batch(
     spikes = {p.name: np.zeros((steps, count, *p.shape), np.int8) for p in program.spiking}
     membrane = {p.name: np.zeros((steps, count, *p.shape), np.int32) for p in program.populations}
     states = {p.name: _initial_state(p, count) for p in program.populations}
-    limits = IntRange.signed(program.state_bits)
+    limits = program.state_range
     for step in range(steps):
         awake = step < program.schedule.wake_steps
         sent = {INPUT: inputs if awake else torch.zeros_like(inputs)}

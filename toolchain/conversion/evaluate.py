@@ -15,12 +15,15 @@ from toolchain.activations import Mode, QuantizedActivation, activation_mode
 from toolchain.errors import ConversionError, ProgramError
 from toolchain.program.float_program import (
     Activation,
+    Add,
     AvgPool2d,
     BatchNorm,
+    Concat,
     Conv2d,
     Flatten,
     FloatProgram,
     Linear,
+    MaxPool2d,
 )
 
 
@@ -32,8 +35,9 @@ def evaluate(program: FloatProgram, samples: Tensor, *, clipped: Collection[str]
     """
     values = {program.input.name: samples.double()}
     for node in program.nodes[1:]:
-        values[node.name] = _apply(node, values[node.source], node.name not in clipped)
-    return values[program.nodes[-1].name]
+        inputs = [values[s] for s in node.sources]
+        values[node.name] = _apply(node, node.name not in clipped, *inputs)
+    return values[program.output.name]
 
 
 def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:
@@ -44,41 +48,56 @@ def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:
 
 
 @singledispatch
-def _apply(node: object, x: Tensor, quantized: bool) -> Tensor:
-    """Output of one node for its input `x`; an unknown node raises."""
+def _apply(node: object, quantized: bool, *inputs: Tensor) -> Tensor:
+    """Output of one node for its inputs; an unknown node raises."""
     raise ProgramError("no evaluation for this node", found=type(node).__name__)
 
 
 @_apply.register
-def _(node: Conv2d, x: Tensor, quantized: bool) -> Tensor:
+def _(node: Conv2d, quantized: bool, x: Tensor) -> Tensor:
     w, b = _tensor(node.weight), _tensor(node.bias)
     return F.conv2d(x, w, b, node.stride, node.padding, node.dilation, node.groups)
 
 
 @_apply.register
-def _(node: Linear, x: Tensor, quantized: bool) -> Tensor:
+def _(node: Linear, quantized: bool, x: Tensor) -> Tensor:
     return F.linear(x, _tensor(node.weight), _tensor(node.bias))
 
 
 @_apply.register
-def _(node: BatchNorm, x: Tensor, quantized: bool) -> Tensor:
+def _(node: BatchNorm, quantized: bool, x: Tensor) -> Tensor:
     return x * _tensor(node.gain, x) + _tensor(node.offset, x)
 
 
 @_apply.register
-def _(node: AvgPool2d, x: Tensor, quantized: bool) -> Tensor:
+def _(node: AvgPool2d, quantized: bool, x: Tensor) -> Tensor:
     return F.avg_pool2d(
         x, node.kernel, node.stride, node.padding, count_include_pad=node.count_padding
     )
 
 
 @_apply.register
-def _(node: Flatten, x: Tensor, quantized: bool) -> Tensor:
+def _(node: MaxPool2d, quantized: bool, x: Tensor) -> Tensor:
+    return F.max_pool2d(x, node.kernel, node.stride, node.padding, node.dilation)
+
+
+@_apply.register
+def _(node: Add, quantized: bool, *inputs: Tensor) -> Tensor:
+    return torch.stack(inputs).sum(0)
+
+
+@_apply.register
+def _(node: Concat, quantized: bool, *inputs: Tensor) -> Tensor:
+    return torch.cat(inputs, 1)
+
+
+@_apply.register
+def _(node: Flatten, quantized: bool, x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
 @_apply.register
-def _(node: Activation, x: Tensor, quantized: bool) -> Tensor:
+def _(node: Activation, quantized: bool, x: Tensor) -> Tensor:
     lam = _tensor(node.threshold, x)
     if not quantized:
         return torch.minimum(x.clamp(min=0.0), lam)

@@ -154,7 +154,7 @@ def test_every_neuron_is_everywhere():
 def test_every_synapse_is_in_every_pass():
     from typing import get_args
 
-    from toolchain.program.bounds import weight_sums
+    from toolchain.program.spike_ranges import weight_sums
     from toolchain.program.synapse import Synapse
     from toolchain.program.synops import synapse_fan_out
     from toolchain.simulator.reference import synaptic_current
@@ -167,7 +167,7 @@ def test_every_synapse_is_in_every_pass():
 
 def test_unknown_kinds_raise():
     from toolchain.errors import ProgramError
-    from toolchain.program.bounds import weight_sums
+    from toolchain.program.spike_ranges import weight_sums
     from toolchain.program.synops import synapse_fan_out
     from toolchain.simulator.reference import synaptic_current
 

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from toolchain.errors import ProgramError, ValueRangeError
 from toolchain.int_range import IntRange
 from toolchain.neurons import Readout
-from toolchain.program.bounds import weight_sums
 from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.spike_ranges import weight_sums
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
 from toolchain.recording import Mode, Recording, RecordingBuilder
 

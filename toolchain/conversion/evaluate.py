@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection
 from functools import singledispatch
 
@@ -131,7 +132,8 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
         expected = double(samples.double())
     found = evaluate(program, samples, clipped=clipped)
     difference = (expected - found).abs().flatten(1).amax(1)
-    wrong = difference > TRACE_TOLERANCE * (1.0 + expected.abs().max())
+    # Not "greater than": a difference that is not a number is wrong as well.
+    wrong = ~(difference <= TRACE_TOLERANCE * (1.0 + expected.abs().max()))
     allowed = 0.0 if len(clipped) == len(_activations(program)) else TIES
     if expected.shape != found.shape or float(wrong.double().mean()) > allowed:
         raise ConversionError(
@@ -144,9 +146,13 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
 
 
 def _is_own_module(model: nn.Module, name: str) -> bool:
-    """Whether a node stands for one of the project's own modules; "#2" marks a second call."""
+    """Whether a node stands for one of the project's own modules.
+
+    "#2" marks a second call, "[0]" the share of a concatenation's first operand.
+    """
+    path = re.split(r"[#\[]", name, maxsplit=1)[0]
     try:
-        return isinstance(model.get_submodule(name.partition("#")[0]), QuantizedActivation)
+        return isinstance(model.get_submodule(path), QuantizedActivation)
     except AttributeError:
         return False
 

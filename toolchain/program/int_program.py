@@ -26,6 +26,9 @@ from toolchain.program.well_formed import check_populations
 
 __all__ = ["INPUT", "IntProgram", "Population", "Schedule"]
 
+MAX_STATE_BITS = 32
+"""Recordings keep membrane potentials as int32."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -164,6 +167,10 @@ class IntProgram:
         ProgramError, ValueRangeError
             Naming the population and what is wrong with it.
         """
+        if not 2 <= self.state_bits <= MAX_STATE_BITS:
+            raise ProgramError(
+                f"state_bits must be 2 .. {MAX_STATE_BITS}", node=self.name, found=self.state_bits
+            )
         # The pass that finds the spike ranges checks everything on its way.
         _ = self._spike_ranges
 

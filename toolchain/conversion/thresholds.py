@@ -8,7 +8,7 @@ weights (times the value of one input spike) becomes
 Theta is free. With one branch it is the largest integer for which the weights fit their bits.
 With several, the branch with the largest weights would set theta for all (an identity is worth
 about one threshold a spike, a convolution's weight a tenth of that), so branches may use the
-synapse's weight exponent: candidates raise the exponent of the branch that holds most channels
+synapse's weight exponent: candidates raise the exponent of the branch that holds the others
 back, step by step, and the one with the smallest rounding error wins. The error is measured, in
 thresholds: squared, summed over all weights (so by fan-in), times the largest spike squared.
 
@@ -160,7 +160,7 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
     relative = peaks.max(axis=1, keepdims=True) if rows.lam is None else peaks / rows.lam
     best: tuple[float, IntegerRows] | None = None
     refused: ConversionError | None = None
-    candidates = list(_exponents(relative, largest, limits.max_weight_exponent))
+    candidates = _exponents(relative, largest, limits.max_weight_exponent)
     worse = 0
     for exponents in candidates:
         if worse == PATIENCE:
@@ -182,21 +182,42 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
     return best[1]
 
 
-def _exponents(peaks: np.ndarray, largest: int, highest: int) -> Iterator[tuple[int, ...]]:
+def _exponents(peaks: np.ndarray, largest: int, highest: int) -> list[tuple[int, ...]]:
     """Weight exponents to try, one a branch; `peaks` are the largest weights, (branches, C).
 
-    Raising all of them together only doubles theta, so one always stays 0.
+    Two paths from all zeros, which raise one exponent a step: that of the branch that holds back
+    the largest share of its channels, and that of the branch that holds one back most. Raising
+    all together only doubles theta, so a path ends where none is 0.
     """
+    paths = [_path(peaks, largest, highest, choice) for choice in (_most_channels, _tightest)]
+    return list(dict.fromkeys(exponents for path in paths for exponents in path))
+
+
+def _path(
+    peaks: np.ndarray, largest: int, highest: int, urgency: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[int, ...]]:
     exponents = np.zeros(len(peaks), np.int64)
     while exponents.min() == 0:
         yield tuple(int(e) for e in exponents)
         with np.errstate(divide="ignore"):
             room = largest * 2.0 ** exponents[:, None] / peaks
-        held_back = np.bincount(room.argmin(axis=0), minlength=len(peaks))
-        held_back[exponents >= highest] = 0
-        if not held_back.any():
+        urgent = urgency(room)
+        urgent[exponents >= highest] = 0
+        if not urgent.any():
             return
-        exponents[held_back.argmax()] += 1
+        exponents[urgent.argmax()] += 1
+
+
+def _most_channels(room: np.ndarray) -> np.ndarray:
+    """Share of its own channels, those with weights, that each branch holds back: (branches,)."""
+    taken = np.isfinite(room)
+    holds = taken & (room == room.min(axis=0))
+    return holds.sum(axis=1) / np.maximum(taken.sum(axis=1), 1)
+
+
+def _tightest(room: np.ndarray) -> np.ndarray:
+    """One over the smallest theta that each branch allows in a channel: (branches,)."""
+    return 1.0 / room.min(axis=1)
 
 
 @dataclass(frozen=True, eq=False)

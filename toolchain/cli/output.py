@@ -53,12 +53,15 @@ class Output:
             self._err.print(escape(text))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:
-        """A table for people; the first column is left-aligned."""
+        """A table for people; the first column is left-aligned, and no cell is cut short."""
         if self.as_json:
             return
         table = Table(title=title, title_justify="left", title_style="bold")
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right")
+            if index == 0:
+                table.add_column(column, no_wrap=True)
+            else:
+                table.add_column(column, justify="right", overflow="fold")
         for row in rows:
             table.add_row(*(escape(str(cell)) for cell in row))
         self._out.print(table)

@@ -12,8 +12,8 @@ synapse's weight exponent: candidates raise the exponent of the branch that hold
 back, step by step, and the one with the smallest rounding error wins. The error is measured, in
 thresholds: squared, summed over all weights (so by fan-in), times the largest spike squared.
 
-A diagonal branch that one exponent leaves coarser than `COARSE_DIAGONAL` is split into two
-synapses, high bits with the exponent and low bits without.
+A branch with one weight a channel (an identity, a mean over a window) that one exponent leaves
+coarser than `COARSE` is split into two synapses, high bits with the exponent and low bits without.
 
 `choose_integers` is the place for another search: it gets everything in `FloatRows` and returns
 `IntegerRows`.
@@ -34,9 +34,9 @@ from toolchain.int_range import IntRange, TargetLimits
 ROUNDING = 2.0**-40
 """Relative slack for float64 rounding, so that a network that is exact in integers stays so; far
 below the half unit that rounding a weight forgives."""
-COARSE_DIAGONAL = 1 / 256
-"""Relative error of a diagonal weight above which it is held in two synapses: half a unit of the
-largest 8-bit weight."""
+COARSE = 1 / 256
+"""Relative error of a uniform branch's weight above which it is held in two synapses: half a unit
+of the largest 8-bit weight."""
 THREE_BITS = 1 / 8
 """A branch that is rounded by more than this part of its largest weight keeps less than three
 bits: half a unit where the largest weight is four."""
@@ -69,9 +69,10 @@ class Branch:
     identity: bool = False
 
     @cached_property
-    def diagonal(self) -> bool:
-        """Whether every output channel takes at most one input."""
-        return bool(((self.rows != 0).sum(axis=1) <= 1).all())
+    def uniform(self) -> bool:
+        """Whether all weights of an output channel are equal or zero."""
+        magnitude = np.abs(self.rows)
+        return bool(((magnitude == 0) | (magnitude == magnitude.max(axis=1, keepdims=True))).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,7 +307,7 @@ def _round_branch(
     high = np.rint(exact / 2.0**exponent)
     rest = exact - high * 2.0**exponent
     parts = [(exponent, high.astype(np.int64))]
-    if exponent and branch.diagonal and (np.abs(rest) > COARSE_DIAGONAL * np.abs(exact)).any():
+    if exponent and branch.uniform and (np.abs(rest) > COARSE * np.abs(exact)).any():
         exponent = _smallest_exponent(rest, largest, limits.max_weight_exponent)
         low = np.rint(rest / 2.0**exponent)
         rest = rest - low * 2.0**exponent

@@ -37,6 +37,7 @@ class Profile:
         return TargetLimits(
             name=self.name,
             weight_bits=self.limits["weight_bits"].value,
+            max_weight_exponent=self.limits["max_weight_exponent"].value,
             state_bits=self.limits["state_bits"].value,
             threshold_max=self.limits["threshold_max"].value,
             bias_max=self.limits["bias_max"].value,

@@ -2,10 +2,16 @@
 
 import numpy as np
 
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
+from toolchain.neurons import (
+    ConsistentIntegrateAndFire,
+    IntegrateAndFire,
+    LIPool,
+    Readout,
+    Relay,
+)
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
-from toolchain.program.synapse import ConvSynapse, DenseSynapse
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
 FOUR_STEPS = Schedule(4)
 NEURONS = {"if": IntegrateAndFire, "cif": ConsistentIntegrateAndFire}
@@ -84,6 +90,130 @@ def random_program(
         )
         source, here = name, (features,)
     return IntProgram("random", quantizer, tuple(populations), schedule)
+
+
+class Branches:
+    """Random populations that may branch, added one by one; `shapes` by name."""
+
+    def __init__(self, seed, kind, shape, low=-128, high=127):
+        self.rng = np.random.default_rng(seed)
+        self.kind, self.low, self.high = kind, low, high
+        self.shapes = {"input": shape}
+        self.populations = []
+
+    def conv(self, source, c_out, kernel=3, stride=1, padding=None, exponent=0):
+        padding = kernel // 2 if padding is None else padding
+        shape = (c_out, self.shapes[source][0], kernel, kernel)
+        weight = self.rng.integers(self.low, self.high + 1, shape)
+        return ConvSynapse(source, weight, (stride,) * 2, (padding,) * 2, weight_exponent=exponent)
+
+    def identity(self, source):
+        """A skip: each channel to itself, with a weight of its own and an exponent."""
+        channels = self.shapes[source][0]
+        weight = self.rng.integers(1, 128, (channels, 1, 1, 1))
+        exponent = int(self.rng.integers(0, 3))
+        return ConvSynapse(source, weight, groups=channels, weight_exponent=exponent)
+
+    def dense(self, source, features):
+        size = int(np.prod(self.shapes[source]))
+        return DenseSynapse(source, self.rng.integers(self.low, self.high + 1, (features, size)))
+
+    def add(self, name, synapses, neuron=None):
+        shape = synapses[0].output_shape(self.shapes[synapses[0].source])
+        bias = self.rng.integers(-50, 51, shape[0])
+        if neuron is None:
+            reach = sum(typical(s.weight, s.source) << s.weight_exponent for s in synapses)
+            neuron = spiking(self.rng, self.kind, shape[0], reach)
+        elif not isinstance(neuron, Readout):
+            bias = np.zeros(shape[0], int)
+        self.populations.append(Population(name, shape, tuple(synapses), bias, neuron))
+        self.shapes[name] = shape
+        return name
+
+    def pool(self, name, source, kernel, stride, padding=0, dilation=1):
+        windows = WindowSynapse(
+            source, (kernel,) * 2, (stride,) * 2, (padding,) * 2, (dilation,) * 2
+        )
+        return self.add(name, [windows], LIPool())
+
+    def sum_pool(self, name, source, kernel, stride):
+        channels = self.shapes[source][0]
+        ones = np.ones((channels, 1, kernel, kernel), int)
+        return self.add(name, [ConvSynapse(source, ones, (stride,) * 2, groups=channels)], Relay())
+
+    def program(self, quantizer, schedule):
+        return IntProgram("branched", quantizer, tuple(self.populations), schedule)
+
+
+def residual(net, source, name):
+    """One or two convolutions around which a skip leads."""
+    channels = net.shapes[source][0]
+    inner = net.add(f"{name}a", [net.conv(source, 3)])
+    if net.rng.random() < 0.5:
+        inner = net.add(f"{name}b", [net.conv(inner, 2, 1)])
+    return net.add(name, [net.conv(inner, channels), net.identity(source)])
+
+
+def strided_residual(net, source, name):
+    """Halves the plane; the skip is a strided 1x1 convolution."""
+    inner = net.add(f"{name}a", [net.conv(source, 3, 3, 2)])
+    return net.add(name, [net.conv(inner, 4), net.conv(source, 4, 1, 2, exponent=1)])
+
+
+def concatenated(net, source, name):
+    """Two branches of unequal depth and one more of no depth, concatenated."""
+    short = net.add(f"{name}s", [net.conv(source, 2, 1)])
+    long = net.add(f"{name}l", [net.conv(short, 3)])
+    return net.add(name, [net.conv(x, 3) for x in (source, short, long)])
+
+
+def max_pooled(net, source, name):
+    """A LIPool, overlapping and padded or not, sometimes dilated."""
+    kernel, stride, padding, dilation = [(2, 2, 0, 1), (3, 2, 1, 1), (2, 1, 1, 2), (3, 1, 0, 1)][
+        int(net.rng.integers(4))
+    ]
+    if min(net.shapes[source][1:]) < dilation * (kernel - 1) + 1:
+        kernel, stride, padding, dilation = 1, 1, 0, 1
+    return net.pool(name, source, kernel, stride, padding, dilation)
+
+
+def sum_pooled(net, source, name):
+    """A sum pool as a stage of its own, then a convolution."""
+    kernel = 2 if min(net.shapes[source][1:]) >= 2 else 1
+    pooled = net.sum_pool(f"{name}p", source, kernel, kernel)
+    return net.add(name, [net.conv(pooled, 3, 1)])
+
+
+BLOCKS = {
+    "residual": residual,
+    "strided": strided_residual,
+    "concat": concatenated,
+    "max": max_pooled,
+    "sum": sum_pooled,
+}
+
+
+def branched_program(
+    seed,
+    kind="if",
+    blocks=("residual", "max", "concat"),
+    shape=(2, 6, 5),
+    schedule=FOUR_STEPS,
+    signed_input=False,
+    skip_to_readout=True,
+    low=-128,
+    high=127,
+):
+    """A convolution, then `blocks`, then a readout that may see an early layer as well."""
+    net = Branches(seed, kind, shape, low, high)
+    here = first = net.add("stem", [net.conv("input", 3)])
+    for index, block in enumerate(blocks):
+        here = BLOCKS[block](net, here, f"{block}{index}")
+    readouts = [net.dense(here, 4)]
+    if skip_to_readout:
+        readouts.append(net.dense(first, 4))
+    net.add("readout", readouts, Readout(1.0))
+    return net.program(InputQuantizer(shape, 1.0, bits=4, signed=signed_input), schedule)
 
 
 def random_inputs(program, count, seed=0):

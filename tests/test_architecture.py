@@ -154,10 +154,10 @@ def test_every_neuron_is_everywhere():
 def test_every_synapse_is_in_every_pass():
     from typing import get_args
 
-    from toolchain.program.bounds import weight_sums
+    from toolchain.program.spike_ranges import weight_sums
     from toolchain.program.synapse import Synapse
     from toolchain.program.synops import synapse_fan_out
-    from toolchain.simulator.reference import synaptic_current
+    from toolchain.simulator.currents import synaptic_current
 
     for kind in get_args(Synapse):
         for dispatch in (weight_sums, synapse_fan_out, synaptic_current):
@@ -167,14 +167,14 @@ def test_every_synapse_is_in_every_pass():
 
 def test_unknown_kinds_raise():
     from toolchain.errors import ProgramError
-    from toolchain.program.bounds import weight_sums
+    from toolchain.program.spike_ranges import weight_sums
     from toolchain.program.synops import synapse_fan_out
-    from toolchain.simulator.reference import synaptic_current
+    from toolchain.simulator.currents import synaptic_current
 
     for call in (
         lambda: weight_sums(object()),
         lambda: synapse_fan_out(object(), (1,)),
-        lambda: synaptic_current(object(), None),
+        lambda: synaptic_current(object(), None, None),
     ):
         with pytest.raises(ProgramError, match="object"):
             call()

@@ -64,6 +64,8 @@ class TargetLimits:
     ----------
     weight_bits:
         Signed width of a synaptic weight.
+    max_weight_exponent:
+        Largest shift to the left of a synapse's summed current.
     state_bits:
         Signed width of a membrane potential and of a summed synaptic current.
     threshold_max, bias_max:
@@ -74,6 +76,7 @@ class TargetLimits:
 
     name: str
     weight_bits: int
+    max_weight_exponent: int
     state_bits: int
     threshold_max: int
     bias_max: int

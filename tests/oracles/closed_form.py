@@ -1,13 +1,14 @@
 """The settled CIF network as a plain integer network, without a time axis.
 
 `N = clip(floor((v0 + X) / theta), 0, Q)` with X = weights times the source's counts plus Q times
-the bias; the input's count is Q times its graded spike. Source: METHODS, "Settled CIF is
-lossless".
+the bias; the input's count is Q times its graded spike. A LIPool's count is the largest settled
+count of its window, a relay's the weighted sum of its sources' counts. Source: METHODS, "Settled
+CIF is lossless".
 """
 
 import numpy as np
 
-from tests.oracles.numpy_loop import current
+from tests.oracles.numpy_loop import current, largest_in_windows
 
 
 def counts_and_logits(program, sample):
@@ -16,8 +17,15 @@ def counts_and_logits(program, sample):
     counts = {"input": sample.astype(np.int64) * q}
     logits = None
     for p in program.populations:
+        if p.neuron.kind == "LIPOOL":
+            (synapse,) = p.synapses
+            counts[p.name] = largest_in_windows(counts[synapse.source], synapse)
+            continue
         shape = (-1, *([1] * (len(p.shape) - 1)))
         total = sum(current(s, counts[s.source]) for s in p.synapses)
+        if p.neuron.kind == "RELAY":
+            counts[p.name] = total.astype(np.int64)
+            continue
         total = total + q * p.bias.astype(object).reshape(shape)
         if p.neuron.kind == "READOUT":
             logits = total.astype(np.int64)

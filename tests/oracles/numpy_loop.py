@@ -1,7 +1,7 @@
 """A plain NumPy loop over samples, steps and layers, written from the semantic contract.
 
 It reads the program's arrays and nothing else: convolutions are loops over output positions,
-neurons are written out anew.
+pools over real elements only, neurons are written out anew.
 """
 
 import numpy as np
@@ -51,6 +51,26 @@ def current(synapse, spikes):
     return total * 2**synapse.weight_exponent
 
 
+def largest_in_windows(counts, synapse):
+    """Max pool of counts (C, H, W), by its definition: over the real elements of each window."""
+    (k_h, k_w), (s_h, s_w) = synapse.kernel, synapse.stride
+    (p_h, p_w), (d_h, d_w) = synapse.padding, synapse.dilation
+    channels, height, width = counts.shape
+    rows = (height + 2 * p_h - d_h * (k_h - 1) - 1) // s_h + 1
+    columns = (width + 2 * p_w - d_w * (k_w - 1) - 1) // s_w + 1
+    out = np.zeros((channels, rows, columns), np.int64)
+    for c, row, column in np.ndindex(out.shape):
+        places = [
+            (row * s_h - p_h + i * d_h, column * s_w - p_w + j * d_w)
+            for i in range(k_h)
+            for j in range(k_w)
+        ]
+        out[c, row, column] = max(
+            counts[c, y, x] for y, x in places if 0 <= y < height and 0 <= x < width
+        )
+    return out
+
+
 def fire(kind, u, theta, count, wake_steps_so_far):
     """Spike of one neuron, from the equations of METHODS, in Python integers."""
     if kind == "READOUT":
@@ -68,33 +88,49 @@ def fire(kind, u, theta, count, wake_steps_so_far):
 def run_sample(program, sample):
     """Spikes and membrane potentials by layer, (T, ...), for one graded sample."""
     wake, steps = program.schedule.wake_steps, program.schedule.num_steps
-    v, count, theta = {}, {}, {}
+    v, sums, theta = {}, {}, {}
     spikes = {p.name: [] for p in program.populations}
     membrane = {p.name: [] for p in program.populations}
     for p in program.populations:
         size, channels = int(np.prod(p.shape)), p.shape[0]
         of = [i // (size // channels) for i in range(size)]
-        is_readout = p.neuron.kind == "READOUT"
-        v[p.name] = [0 if is_readout else int(p.neuron.initial_potential[c]) for c in of]
-        theta[p.name] = [0 if is_readout else int(p.neuron.threshold[c]) for c in of]
-        count[p.name] = [0] * size
+        fires = p.neuron.kind in ("IF", "CIF")
+        v[p.name] = [int(p.neuron.initial_potential[c]) if fires else 0 for c in of]
+        theta[p.name] = [int(p.neuron.threshold[c]) if fires else 0 for c in of]
+        sums[p.name] = np.zeros(p.shape, np.int64)
     for t in range(1, steps + 1):
         awake = t <= wake
         sent = {"input": sample if awake else np.zeros_like(sample)}
         for p in program.populations:
-            total = sum(current(s, sent[s.source]) for s in p.synapses).reshape(-1)
-            per_channel = total.size // p.shape[0]
-            s = np.zeros(total.size, np.int64)
-            for i in range(total.size):
-                u = v[p.name][i] + int(total[i])
-                u += int(p.bias[i // per_channel]) if awake else 0
-                s[i] = fire(p.neuron.kind, u, theta[p.name][i], count[p.name][i], min(t, wake))
-                count[p.name][i] += int(s[i])
-                v[p.name][i] = u - theta[p.name][i] * int(s[i])
+            if p.neuron.kind == "LIPOOL":
+                (synapse,) = p.synapses
+                largest = largest_in_windows(sums[synapse.source], synapse)
+                s, v[p.name] = largest - sums[p.name], largest
+            else:
+                total = sum(current(s, sent[s.source]) for s in p.synapses).reshape(-1)
+                s = step_of_all(
+                    p, total, awake, v[p.name], theta[p.name], sums[p.name], min(t, wake)
+                )
             sent[p.name] = s.reshape(p.shape)
+            sums[p.name] = sums[p.name] + sent[p.name]
             spikes[p.name].append(sent[p.name])
             membrane[p.name].append(np.array(v[p.name], np.int64).reshape(p.shape))
     return spikes, membrane
+
+
+def step_of_all(p, total, awake, v, theta, sums, wake_steps_so_far):
+    """Spikes of all neurons of one layer for its summed current, (F,); changes `v`."""
+    if p.neuron.kind == "RELAY":
+        return np.array([int(x) for x in total], np.int64)
+    s = np.zeros(total.size, np.int64)
+    per_channel = total.size // p.shape[0]
+    counts = sums.reshape(-1)
+    for i in range(total.size):
+        u = v[i] + int(total[i])
+        u += int(p.bias[i // per_channel]) if awake else 0
+        s[i] = fire(p.neuron.kind, u, theta[i], int(counts[i]), wake_steps_so_far)
+        v[i] = u - theta[i] * int(s[i])
+    return s
 
 
 def run(program, inputs):

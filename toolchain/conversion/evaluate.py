@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection
 from functools import singledispatch
 
@@ -15,12 +16,15 @@ from toolchain.activations import Mode, QuantizedActivation, activation_mode
 from toolchain.errors import ConversionError, ProgramError
 from toolchain.program.float_program import (
     Activation,
+    Add,
     AvgPool2d,
     BatchNorm,
+    Concat,
     Conv2d,
     Flatten,
     FloatProgram,
     Linear,
+    MaxPool2d,
 )
 
 
@@ -32,8 +36,9 @@ def evaluate(program: FloatProgram, samples: Tensor, *, clipped: Collection[str]
     """
     values = {program.input.name: samples.double()}
     for node in program.nodes[1:]:
-        values[node.name] = _apply(node, values[node.source], node.name not in clipped)
-    return values[program.nodes[-1].name]
+        inputs = [values[s] for s in node.sources]
+        values[node.name] = _apply(node, node.name not in clipped, *inputs)
+    return values[program.output.name]
 
 
 def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:
@@ -44,41 +49,56 @@ def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:
 
 
 @singledispatch
-def _apply(node: object, x: Tensor, quantized: bool) -> Tensor:
-    """Output of one node for its input `x`; an unknown node raises."""
+def _apply(node: object, quantized: bool, *inputs: Tensor) -> Tensor:
+    """Output of one node for its inputs; an unknown node raises."""
     raise ProgramError("no evaluation for this node", found=type(node).__name__)
 
 
 @_apply.register
-def _(node: Conv2d, x: Tensor, quantized: bool) -> Tensor:
+def _(node: Conv2d, quantized: bool, x: Tensor) -> Tensor:
     w, b = _tensor(node.weight), _tensor(node.bias)
     return F.conv2d(x, w, b, node.stride, node.padding, node.dilation, node.groups)
 
 
 @_apply.register
-def _(node: Linear, x: Tensor, quantized: bool) -> Tensor:
+def _(node: Linear, quantized: bool, x: Tensor) -> Tensor:
     return F.linear(x, _tensor(node.weight), _tensor(node.bias))
 
 
 @_apply.register
-def _(node: BatchNorm, x: Tensor, quantized: bool) -> Tensor:
+def _(node: BatchNorm, quantized: bool, x: Tensor) -> Tensor:
     return x * _tensor(node.gain, x) + _tensor(node.offset, x)
 
 
 @_apply.register
-def _(node: AvgPool2d, x: Tensor, quantized: bool) -> Tensor:
+def _(node: AvgPool2d, quantized: bool, x: Tensor) -> Tensor:
     return F.avg_pool2d(
         x, node.kernel, node.stride, node.padding, count_include_pad=node.count_padding
     )
 
 
 @_apply.register
-def _(node: Flatten, x: Tensor, quantized: bool) -> Tensor:
+def _(node: MaxPool2d, quantized: bool, x: Tensor) -> Tensor:
+    return F.max_pool2d(x, node.kernel, node.stride, node.padding, node.dilation)
+
+
+@_apply.register
+def _(node: Add, quantized: bool, *inputs: Tensor) -> Tensor:
+    return torch.stack(inputs).sum(0)
+
+
+@_apply.register
+def _(node: Concat, quantized: bool, *inputs: Tensor) -> Tensor:
+    return torch.cat(inputs, 1)
+
+
+@_apply.register
+def _(node: Flatten, quantized: bool, x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
 @_apply.register
-def _(node: Activation, x: Tensor, quantized: bool) -> Tensor:
+def _(node: Activation, quantized: bool, x: Tensor) -> Tensor:
     lam = _tensor(node.threshold, x)
     if not quantized:
         return torch.minimum(x.clamp(min=0.0), lam)
@@ -112,7 +132,8 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
         expected = double(samples.double())
     found = evaluate(program, samples, clipped=clipped)
     difference = (expected - found).abs().flatten(1).amax(1)
-    wrong = difference > TRACE_TOLERANCE * (1.0 + expected.abs().max())
+    # Not "greater than": a difference that is not a number is wrong as well.
+    wrong = ~(difference <= TRACE_TOLERANCE * (1.0 + expected.abs().max()))
     allowed = 0.0 if len(clipped) == len(_activations(program)) else TIES
     if expected.shape != found.shape or float(wrong.double().mean()) > allowed:
         raise ConversionError(
@@ -125,9 +146,13 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
 
 
 def _is_own_module(model: nn.Module, name: str) -> bool:
-    """Whether a node stands for one of the project's own modules; "#2" marks a second call."""
+    """Whether a node stands for one of the project's own modules.
+
+    "#2" marks a second call, "[0]" the share of a concatenation's first operand.
+    """
+    path = re.split(r"[#\[]", name, maxsplit=1)[0]
     try:
-        return isinstance(model.get_submodule(name.partition("#")[0]), QuantizedActivation)
+        return isinstance(model.get_submodule(path), QuantizedActivation)
     except AttributeError:
         return False
 

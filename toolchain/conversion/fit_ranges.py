@@ -38,7 +38,10 @@ def fit_ranges(lower: Lowering) -> tuple[IntProgram, list[LayerRounding]]:
     room: Room = {}
     whole = program, rounding = lower(room)
     for _ in range(MAX_ROUNDS):
-        excess = {name: load for name, load in overload(program).items() if (load > 1).any()}
+        scaled = {r.name for r in rounding}
+        excess = {
+            n: load for n, load in overload(program).items() if n in scaled and load.max() > 1
+        }
         if not excess:
             break
         for name, load in excess.items():

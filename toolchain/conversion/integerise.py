@@ -3,44 +3,75 @@
 For an output channel with float threshold `lam`, input spike value `lam_in` and integer
 threshold `theta`:
 
-    W_int = round(theta * W * lam_in / lam),  b_int = round(theta * b / lam),
+    W_int = round(theta * W * lam_in / lam / 2^exponent),  b_int = round(theta * b / lam),
     v0 = floor(theta * shift)
 
-Theta is free, so it carries the channel's scale: it is the largest integer for which the weights
-fit their bits. The threshold itself then has no rounding error; all error is in W and b. A
-readout has one common scale for all channels instead.
+Theta is free, so it carries the channel's scale (`thresholds` chooses it). The threshold itself
+then has no rounding error; all error is in W and b. A readout has one common scale for all
+channels instead. A max pool passes the values of its source's spikes on; a sum pool's spikes are
+worth lam / k^2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
-from toolchain.errors import ConversionError, UnsupportedModuleError
-from toolchain.int_range import IntRange, TargetLimits
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
-from toolchain.program.float_program import (
-    Activation,
-    Conv2d,
-    Flatten,
-    FloatNode,
-    FloatProgram,
-    Input,
-    Linear,
+from toolchain.conversion.layers import Layer, PoolLayer, Term, layers_of
+from toolchain.conversion.thresholds import (
+    Branch,
+    ChooseIntegers,
+    FloatRows,
+    IntegerBranch,
+    IntegerRows,
+    choose_integers,
+    is_negligible,
 )
+from toolchain.errors import ConversionError
+from toolchain.int_range import TargetLimits
+from toolchain.neurons import (
+    ConsistentIntegrateAndFire,
+    IntegrateAndFire,
+    LIPool,
+    Neuron,
+    Readout,
+    Relay,
+)
+from toolchain.program.float_program import FloatProgram, Linear, MaxPool2d
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import INPUT, IntProgram, Population, Schedule
-from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
-ROUNDING = 2.0**-40
-"""Relative slack for float64 rounding, so that a network that is exact in integers stays so; far
-below the half unit that rounding a weight forgives."""
 SPIKING_NEURONS: dict[str, type[IntegrateAndFire] | type[ConsistentIntegrateAndFire]] = {
     "if": IntegrateAndFire,
     "cif": ConsistentIntegrateAndFire,
 }
+
+
+@dataclass(frozen=True)
+class BranchRounding:
+    """What integerisation did to one branch of a layer.
+
+    Attributes
+    ----------
+    source:
+        Population it comes from, or "input".
+    exponents:
+        Weight exponent of its synapse; two where it was split into high and low bits because
+        one synapse would have been too coarse.
+    weight_error:
+        Largest rounding error, relative to the branch's largest weight.
+    negligible:
+        Whether it can never add a notable part of a threshold; its error then counts for nothing.
+    """
+
+    source: str
+    exponents: tuple[int, ...]
+    weight_error: float
+    negligible: bool
 
 
 @dataclass(frozen=True)
@@ -50,13 +81,16 @@ class LayerRounding:
     Attributes
     ----------
     weight_error, bias_error:
-        Largest rounding error, relative to the largest weight of the layer, and in thresholds.
+        Largest rounding error, relative to the largest weight of its branch (the worst branch
+        counts), and in the unit of the sums.
     threshold_low, threshold_high:
         Range of the integer thresholds (0 for a readout).
     zeroed:
         Weights that were not zero and became zero by rounding.
     lowered:
         Channels whose threshold (readout: scale) was lowered to make every range provable.
+    branches:
+        One a linear term, in the order of the sum.
     """
 
     name: str
@@ -67,90 +101,15 @@ class LayerRounding:
     zeroed: int
     weights: int
     lowered: int
+    branches: tuple[BranchRounding, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class _Layer:
-    """A convolution or dense layer, where its spikes come from, and its activation if any."""
+class _Spikes:
+    """Real value of one spike, (1,) or (C,), and the largest magnitude of a graded one."""
 
-    operation: Conv2d | Linear
-    source: str
-    source_shape: tuple[int, ...]
-    activation: Activation | None
-
-
-def layers_of(program: FloatProgram) -> list[_Layer]:
-    """Group a folded program into layers of operation and activation.
-
-    Raises
-    ------
-    UnsupportedModuleError
-        If a layer has no activation before the next one, an activation follows no layer, or the
-        network ends in an activation.
-    """
-    shapes = program.shapes()
-    layers: list[_Layer] = []
-    spiking: dict[str, str] = {program.input.name: INPUT}
-    for node in program.nodes:
-        if isinstance(node, Input | Flatten):
-            if isinstance(node, Flatten) and node.source in spiking:
-                spiking[node.name] = spiking[node.source]
-            continue
-        if isinstance(node, Activation):
-            before = program.node(node.source)
-            if not isinstance(before, Conv2d | Linear):
-                raise UnsupportedModuleError(
-                    "an activation must follow a convolution or dense layer",
-                    node=node.name,
-                    found=f"{before.name} ({type(before).__name__})",
-                )
-            spiking[node.name] = before.name
-            continue
-        if not isinstance(node, Conv2d | Linear):
-            raise UnsupportedModuleError(
-                "no lowering for this node", node=node.name, found=type(node).__name__
-            )
-        if node.source not in spiking:
-            raise UnsupportedModuleError(
-                "two layers follow each other without an activation",
-                node=node.name,
-                found=f"behind {node.source}",
-                remedy="put a quantized activation between them, or merge them into one layer",
-            )
-        layers.append(_layer(program, node, spiking[node.source], shapes))
-    return layers
-
-
-def _layer(
-    program: FloatProgram,
-    node: Conv2d | Linear,
-    source: str,
-    shapes: dict[str, tuple[int, ...]],
-) -> _Layer:
-    consumers: tuple[FloatNode, ...] = program.consumers(node.name)
-    while len(consumers) == 1 and isinstance(consumers[0], Flatten):
-        consumers = program.consumers(consumers[0].name)
-    activation = consumers[0] if consumers and isinstance(consumers[0], Activation) else None
-    if consumers and (activation is None or len(consumers) > 1):
-        raise UnsupportedModuleError(
-            "a layer must be followed by exactly one quantized activation",
-            node=node.name,
-            found=", ".join(f"{c.name} ({type(c).__name__})" for c in consumers),
-            remedy="put a quantized activation between it and the next layer",
-        )
-    if activation is None and isinstance(node, Conv2d):
-        raise UnsupportedModuleError(
-            "the network must end in a dense layer",
-            node=node.name,
-            found="a convolution without activation at the end",
-        )
-    if activation is not None and activation.name == program.nodes[-1].name:
-        raise UnsupportedModuleError(
-            "the network ends in an activation",
-            node=activation.name,
-            remedy="end in a dense layer, whose sums are the logits",
-        )
-    return _Layer(node, source, shapes[node.source], activation)
+    value: np.ndarray
+    largest: int
 
 
 def integerise(
@@ -163,10 +122,12 @@ def integerise(
     weight_bits: int,
     limits: TargetLimits,
     room: Mapping[str, np.ndarray] | None = None,
+    choose: ChooseIntegers = choose_integers,
 ) -> tuple[IntProgram, list[LayerRounding]]:
     """Lower a folded float program; the range analysis comes after.
 
-    `room` lowers thresholds: a factor in (0, 1] a channel, by layer (see `fit_ranges`).
+    `room` lowers thresholds: a factor in (0, 1] a channel, by layer (see `fit_ranges`). `choose`
+    picks thresholds and integer weights of one population.
 
     Raises
     ------
@@ -175,14 +136,19 @@ def integerise(
     """
     populations: list[Population] = []
     report: list[LayerRounding] = []
-    spike_values: dict[str, np.ndarray] = {INPUT: np.array([quantizer.scale])}
+    largest_input = max(abs(quantizer.range.low), abs(quantizer.range.high))
+    spikes = {INPUT: _Spikes(np.array([quantizer.scale]), largest_input)}
     for layer in layers_of(program):
-        share = (room or {}).get(layer.operation.name, np.ones(1))
-        population, rounding = _population(layer, spike_values, neuron, weight_bits, limits, share)
+        if isinstance(layer, PoolLayer):
+            population, spikes[layer.name] = _pool(layer, spikes[layer.source])
+        else:
+            rows = _float_rows(layer, spikes, (room or {}).get(layer.name, np.ones(1)))
+            chosen = choose(rows, weight_bits, limits)
+            population = _population(layer, chosen, neuron)
+            report.append(_rounding(layer, rows, chosen))
+            if layer.activation is not None:
+                spikes[layer.name] = _Spikes(layer.activation.threshold, 1)
         populations.append(population)
-        report.append(rounding)
-        if layer.activation is not None:
-            spike_values[population.name] = layer.activation.threshold
     result = IntProgram(
         name=name,
         input=quantizer,
@@ -194,106 +160,104 @@ def integerise(
     return result, report
 
 
-def _population(
-    layer: _Layer,
-    spike_values: dict[str, np.ndarray],
-    neuron: str,
-    weight_bits: int,
-    limits: TargetLimits,
-    room: np.ndarray,
-) -> tuple[Population, LayerRounding]:
-    operation = layer.operation
-    weight = operation.weight * _input_scale(layer, spike_values[layer.source])
-    rows = weight.reshape(len(weight), -1)
-    channels = len(rows)
-    largest = IntRange.signed(weight_bits).high
-    peak = np.abs(rows).max(axis=1)
-    if layer.activation is None:
-        worst_bias = np.abs(operation.bias).max()
-        scale = float(max(peak.max() / largest, worst_bias / limits.bias_max) / room.min())
-        if not peak.any():
-            raise ConversionError(
-                "all weights of the readout are zero", node=operation.name, allowed="some signal"
-            )
-        factor = np.full(channels, 1.0 / scale)
-        theta = np.zeros(channels, np.int64)
-        cell: Readout | IntegrateAndFire | ConsistentIntegrateAndFire = Readout(scale)
-        shape: tuple[int, ...] = (channels,)
-    else:
-        lam = np.broadcast_to(layer.activation.threshold, (channels,))
-        theta = _thresholds(operation.name, peak / lam, operation.bias / lam, largest, limits)
-        theta = np.maximum(np.floor(theta * room), 1).astype(np.int64)
-        factor = theta / lam
-        shift = np.floor(theta * layer.activation.shift).astype(np.int64)
-        cell = SPIKING_NEURONS[neuron](theta, shift)
-        shape = (channels,)
-    rounded = np.rint(rows * factor[:, None])
-    bias = np.rint(operation.bias * factor)
-    synapse = _synapse(layer, rounded.reshape(weight.shape))
-    if isinstance(operation, Conv2d):
-        shape = synapse.output_shape(layer.source_shape)
-    population = Population(operation.name, shape, (synapse,), _int32(operation.name, bias), cell)
-    rounding = LayerRounding(
-        operation.name,
-        float(np.abs(rounded / factor[:, None] - rows).max() / (peak.max() or 1.0)),
-        float(np.abs(bias / factor - operation.bias).max()),
-        int(theta.min()),
-        int(theta.max()),
-        int(((rounded == 0) & (rows != 0)).sum()),
-        int(rows.size),
-        int((room < 1).sum()) if layer.activation is not None else int((room < 1).any()),
-    )
-    return population, rounding
+def _pool(layer: PoolLayer, source: _Spikes) -> tuple[Population, _Spikes]:
+    """A pooling population and the spikes it sends."""
+    pool, channels = layer.pool, layer.shape[0]
+    none = np.zeros(channels, np.int64)
+    if isinstance(pool, MaxPool2d):
+        windows = WindowSynapse(layer.source, pool.kernel, pool.stride, pool.padding, pool.dilation)
+        return Population(layer.name, layer.shape, (windows,), none, LIPool()), source
+    ones = np.ones((channels, 1, *pool.kernel), np.int64)
+    sums = ConvSynapse(layer.source, ones, pool.stride, pool.padding, groups=channels)
+    area = prod(pool.kernel)
+    sent = _Spikes(source.value / area, source.largest * area)
+    return Population(layer.name, layer.shape, (sums,), none, Relay()), sent
 
 
-def _input_scale(layer: _Layer, values: np.ndarray) -> np.ndarray | float:
-    """`lam_in` arranged to multiply the layer's weights along their input axis."""
+def _float_rows(layer: Layer, spikes: Mapping[str, _Spikes], room: np.ndarray) -> FloatRows:
+    branches = []
+    for term in layer.terms:
+        source = spikes[term.source]
+        weight = term.operation.weight * _input_scale(term, source.value)
+        rows = weight.reshape(len(weight), -1)
+        branches.append(Branch(term.operation.name, rows, source.largest, term.identity))
+    lam = None
+    if layer.activation is not None:
+        lam = np.broadcast_to(layer.activation.threshold, (layer.shape[0],))
+    return FloatRows(layer.name, tuple(branches), layer.bias, lam, room)
+
+
+def _input_scale(term: Term, values: np.ndarray) -> np.ndarray | float:
+    """`lam_in` arranged to multiply the term's weights along their input axis."""
+    operation = term.operation
     if values.size == 1:
         return float(values[0])
-    if isinstance(layer.operation, Linear):
-        return np.repeat(values, layer.operation.weight.shape[1] // len(values))[None, :]
-    if layer.operation.groups == 1:
+    if isinstance(operation, Linear):
+        return np.repeat(values, operation.weight.shape[1] // len(values))[None, :]
+    if operation.groups == 1:
         return values[None, :, None, None]
-    per_group = values.reshape(layer.operation.groups, -1)
-    group = np.arange(len(layer.operation.weight)) // (
-        len(layer.operation.weight) // layer.operation.groups
-    )
+    per_group = values.reshape(operation.groups, -1)
+    group = np.arange(len(operation.weight)) // (len(operation.weight) // operation.groups)
     return per_group[group][:, :, None, None]
 
 
-def _thresholds(
-    name: str, weight: np.ndarray, bias: np.ndarray, largest: int, limits: TargetLimits
-) -> np.ndarray:
-    """The largest integer theta a channel for which weights, bias and theta fit.
-
-    `weight` and `bias` are each channel's largest weight and its bias, in thresholds.
-    """
-    with np.errstate(divide="ignore"):
-        widest = np.minimum(largest / np.abs(weight), limits.bias_max / np.abs(bias))
-    theta = np.floor(np.minimum(float(limits.threshold_max), widest * (1.0 + ROUNDING)))
-    if (theta < 1).any():
-        channel = int(np.argmin(theta))
-        raise ConversionError(
-            "a single spike is worth more thresholds than a weight can hold",
-            node=name,
-            found=f"{weight[channel]:.4g} thresholds in channel {channel}",
-            allowed=f"at most {largest}",
-            remedy="train with a larger threshold or weight decay",
-        )
-    return theta.astype(np.int64)
+def _population(layer: Layer, chosen: IntegerRows, neuron: str) -> Population:
+    cell: Neuron
+    if layer.activation is None:
+        if chosen.scale is None:
+            raise TypeError("a readout needs a scale")
+        cell = Readout(chosen.scale)
+    else:
+        start = np.floor(chosen.theta * layer.activation.shift).astype(np.int64)
+        cell = SPIKING_NEURONS[neuron](chosen.theta, start)
+    synapses = [
+        synapse
+        for term, branch in zip(layer.terms, chosen.branches, strict=True)
+        for synapse in _synapses(term, branch)
+    ]
+    bias = _int32(layer.name, chosen.bias)
+    return Population(layer.name, layer.shape, tuple(synapses), bias, cell)
 
 
-def _synapse(layer: _Layer, weight: np.ndarray) -> Synapse:
-    operation = layer.operation
+def _synapses(term: Term, branch: IntegerBranch) -> list[Synapse]:
+    operation = term.operation
     if isinstance(operation, Linear):
-        return DenseSynapse(layer.source, weight.astype(np.int64))
-    return ConvSynapse(
-        layer.source,
-        weight.astype(np.int64),
-        operation.stride,
-        operation.padding,
-        operation.dilation,
-        operation.groups,
+        return [DenseSynapse(term.source, weight, exp) for exp, weight in branch.parts]
+    return [
+        ConvSynapse(
+            term.source,
+            weight.reshape(operation.weight.shape),
+            operation.stride,
+            operation.padding,
+            operation.dilation,
+            operation.groups,
+            exponent,
+        )
+        for exponent, weight in branch.parts
+    ]
+
+
+def _rounding(layer: Layer, rows: FloatRows, chosen: IntegerRows) -> LayerRounding:
+    branches, zeroed = [], 0
+    for term, branch, integers in zip(layer.terms, rows.branches, chosen.branches, strict=True):
+        total = integers.total
+        error = np.abs(total / chosen.factor[:, None] - branch.rows).max()
+        exponents = tuple(exponent for exponent, _ in integers.parts)
+        ignored = len(rows.branches) > 1 and is_negligible(branch, rows.lam)
+        relative = float(error / (np.abs(branch.rows).max() or 1.0))
+        branches.append(BranchRounding(term.source, exponents, relative, ignored))
+        zeroed += int(((total == 0) & (branch.rows != 0)).sum())
+    lowered = rows.room < 1
+    return LayerRounding(
+        layer.name,
+        max((b.weight_error for b in branches if not b.negligible), default=0.0),
+        float(np.abs(chosen.bias / chosen.factor - rows.bias).max()),
+        int(chosen.theta.min()),
+        int(chosen.theta.max()),
+        zeroed,
+        sum(b.rows.size for b in rows.branches),
+        int(lowered.any()) if rows.lam is None else int(lowered.sum()),
+        tuple(branches),
     )
 
 

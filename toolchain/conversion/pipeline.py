@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from toolchain.conversion.average_pools import POOLING, settle_average_pools
+from toolchain.conversion.concatenations import split_concatenations
 from toolchain.conversion.evaluate import check_against_module
 from toolchain.conversion.fit_ranges import fit_ranges
-from toolchain.conversion.fold import fold_average_pool, fold_batch_norm
+from toolchain.conversion.fold_batch_norm import fold_batch_norm
 from toolchain.conversion.integerise import SPIKING_NEURONS, LayerRounding, integerise
+from toolchain.conversion.max_pools import place_max_pools
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError
 from toolchain.int_range import TargetLimits
@@ -43,12 +46,16 @@ class ConversionOptions:
         Signed width of the weights, at most the target's.
     watch_ranges:
         Accept what the range analysis cannot prove and have the run watch it.
+    pooling:
+        What becomes of average pools: "fold" into the layers behind, or "stage", a population
+        that sums; "auto" folds where that is exact. See `average_pools`.
     """
 
     neuron: str
     schedule: Schedule
     weight_bits: int = 8
     watch_ranges: bool = False
+    pooling: str = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +87,9 @@ def convert(
     """
     _check_options(options, quantizer, limits)
     traced = trace(model, quantizer.shape)
-    folded = fold_average_pool(fold_batch_norm(traced))
+    folded, notes = fold(traced, options.pooling)
     check_against_module(model, folded, _samples(quantizer))
-    notes = _check_levels(folded, options)
+    notes += _check_levels(folded, options)
     lower = partial(
         integerise,
         folded,
@@ -102,6 +109,23 @@ def convert(
     return Conversion(program, folded, tuple(rounding), bounds, notes)
 
 
+def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tuple[str, ...]]:
+    """All exact passes over a traced program, and notes on what they had to leave.
+
+    The result holds weighted layers, sums, activations, max pools, and the average pools that
+    stay stages.
+
+    Raises
+    ------
+    UnsupportedModuleError, ConversionError
+        Naming the node that has no exact place.
+    """
+    normed = fold_batch_norm(program)
+    split = split_concatenations(normed)
+    placed = place_max_pools(split)
+    return settle_average_pools(placed, pooling)
+
+
 def _check_options(
     options: ConversionOptions, quantizer: InputQuantizer, limits: TargetLimits
 ) -> None:
@@ -116,6 +140,8 @@ def _check_options(
         raise ConversionError(
             "no such neuron", found=options.neuron, allowed=", ".join(SPIKING_NEURONS)
         )
+    if options.pooling not in POOLING:
+        raise ConversionError("no such pooling", found=options.pooling, allowed=", ".join(POOLING))
     if not 2 <= options.weight_bits <= limits.weight_bits:
         raise ConversionError(
             "weight bits out of range",
@@ -161,6 +187,12 @@ def _coarse_layers(rounding: list[LayerRounding], weight_bits: int) -> tuple[str
         f"{_reason(r)}"
         for r in rounding
         if r.lowered or r.weight_error > COARSE * usual
+    ) + tuple(
+        f"{r.name}: the branch from {b.source} adds less than 1/256 of a threshold a step and is "
+        f"rounded by up to {100 * b.weight_error:.0f} % of its largest weight"
+        for r in rounding
+        for b in r.branches
+        if b.negligible and b.weight_error > COARSE * usual
     )
 
 

@@ -6,15 +6,13 @@ what is supported and what to do; nothing is skipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import fx, nn
 
 from toolchain.activations import cqrelu, qcfs
 from toolchain.conversion.adapters import find_adapter
 from toolchain.conversion.operators import table
 from toolchain.conversion.operators.activations import adapted_activation
-from toolchain.conversion.operators.values import Values
+from toolchain.conversion.operators.values import Handler, Made, Values
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import FloatNode, FloatProgram, Input
 from toolchain.program.int_program import INPUT
@@ -60,13 +58,13 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> FloatProgram:
                     "the network takes several inputs", node=node.name, allowed="one tensor"
                 )
             values.bind(node, INPUT, input_shape)
-            nodes.append(Input(INPUT, "", input_shape))
+            nodes.append(Input(INPUT, (), input_shape))
         elif node.op == "output":
             _check_output(node, values, nodes)
         else:
             made = _apply(node, values)
             if made is not None:
-                nodes.append(made)
+                nodes.extend(made if isinstance(made, tuple) else (made,))
     return FloatProgram(tuple(nodes))
 
 
@@ -84,8 +82,8 @@ def _graph(model: nn.Module) -> fx.Graph:
         ) from error
 
 
-def _apply(node: fx.Node, values: Values) -> FloatNode | None:
-    handler: Callable[[fx.Node, Values], FloatNode | None] | None
+def _apply(node: fx.Node, values: Values) -> Made:
+    handler: Handler | None
     if node.op == "get_attr":
         values.constant(node)
         return None

@@ -7,18 +7,23 @@ torch tensors alike, and importing them loads neither simulator.
 
 from toolchain.neurons.consistent_integrate_and_fire import ConsistentIntegrateAndFire
 from toolchain.neurons.integrate_and_fire import IntegrateAndFire
+from toolchain.neurons.lipool import LIPool
 from toolchain.neurons.readout import Readout
+from toolchain.neurons.relay import Relay
 
-Neuron = IntegrateAndFire | ConsistentIntegrateAndFire | Readout
+Neuron = IntegrateAndFire | ConsistentIntegrateAndFire | LIPool | Relay | Readout
 
-NEURONS: dict[str, type[IntegrateAndFire] | type[ConsistentIntegrateAndFire] | type[Readout]] = {
-    neuron.kind: neuron for neuron in (IntegrateAndFire, ConsistentIntegrateAndFire, Readout)
+NEURONS: dict[str, type[Neuron]] = {
+    neuron.kind: neuron
+    for neuron in (IntegrateAndFire, ConsistentIntegrateAndFire, LIPool, Relay, Readout)
 }
 
 __all__ = [
     "NEURONS",
     "ConsistentIntegrateAndFire",
     "IntegrateAndFire",
+    "LIPool",
     "Neuron",
     "Readout",
+    "Relay",
 ]

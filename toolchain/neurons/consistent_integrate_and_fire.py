@@ -37,7 +37,6 @@ class ConsistentIntegrateAndFire(ThresholdParameters):
 
     kind: ClassVar[str] = "CIF"
     spike_range: ClassVar[IntRange] = IntRange(-1, 1)
-    num_message_bits: ClassVar[int] = 2
 
     @staticmethod
     def start(membrane_potential: Any, zeros: Any) -> ConsistentState:

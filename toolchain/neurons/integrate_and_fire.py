@@ -31,7 +31,6 @@ class IntegrateAndFire(ThresholdParameters):
 
     kind: ClassVar[str] = "IF"
     spike_range: ClassVar[IntRange] = IntRange(0, 1)
-    num_message_bits: ClassVar[int] = 0
 
     @staticmethod
     def start(membrane_potential: Any, zeros: Any) -> IntegrateAndFireState:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from toolchain.errors import ProgramError
 
 
@@ -24,6 +26,10 @@ class Readout:
     def __post_init__(self) -> None:
         if not 0.0 < self.scale < float("inf"):
             raise ProgramError("a readout scale must be positive and finite", found=self.scale)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its integer arrays by name: none."""
+        return {}
 
     @staticmethod
     def step(accumulator: Any, current: Any) -> Any:

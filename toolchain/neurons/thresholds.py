@@ -42,3 +42,7 @@ class ThresholdParameters:
                 found=f"{int(self.threshold[channel])} in channel {channel}",
                 allowed=">= 1",
             )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its integer arrays by name."""
+        return {"threshold": self.threshold, "initial_potential": self.initial_potential}

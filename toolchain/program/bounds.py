@@ -4,10 +4,11 @@ Per channel, with P and M the sums of positive and negative weights over the who
 border only makes sums smaller):
 
 - the current of one step lies in [lo * P + hi * M, hi * P + lo * M] for spikes in [lo, hi];
-- the net count c of a source after t steps lies in [0, t] for IF and, by its rules, in [0, n(t)]
-  for CIF, n the wake steps so far; the summed current then lies in [c M, c P]. The input sends
-  the same graded spike on every wake step: n times its current;
-- before firing, v(t) = v0 + summed current + n b - theta * (own count after t - 1 steps).
+- the net count c of a source after t steps, n of them awake, is bounded by `count_growth`:
+  [0, t] for IF, [0, n] for CIF, n times its graded spike for the input; the summed current is
+  bounded by it as the current is by the spikes;
+- before firing, v(t) = v0 + summed current + n b - theta * (own count after t - 1 steps);
+- a LIPool's state is a count of its source; a relay has none, and is kept at 0.
 
 A step-by-step interval of v is kept beside it and the tighter bound wins. Both are worst cases
 over every input, not over a data set.
@@ -15,6 +16,7 @@ over every input, not over a data set.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -22,9 +24,10 @@ import numpy as np
 
 from toolchain.errors import ProgramError, UnprovedRangeError
 from toolchain.int_range import IntRange
-from toolchain.neurons import IntegrateAndFire, Readout
-from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.synapse import ConvSynapse, DenseSynapse
+from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
+from toolchain.program.count_growth import CountGrowth, count_growths
+from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.spike_ranges import weight_sums, weighted
 
 
 @dataclass(frozen=True)
@@ -52,30 +55,10 @@ class PopulationBounds:
         return float(np.log2(state.high / worst))
 
 
-@singledispatch
-def weight_sums(synapse: object) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of positive and of negative weights a channel, exponent included: int64 (C,), (C,)."""
-    raise ProgramError("no range analysis for this synapse", found=type(synapse).__name__)
-
-
-@weight_sums.register
-def _(synapse: ConvSynapse) -> tuple[np.ndarray, np.ndarray]:
-    return _signed_sums(synapse.weight, synapse.weight_exponent)
-
-
-@weight_sums.register
-def _(synapse: DenseSynapse) -> tuple[np.ndarray, np.ndarray]:
-    return _signed_sums(synapse.weight, synapse.weight_exponent)
-
-
-def _signed_sums(weight: np.ndarray, exponent: int) -> tuple[np.ndarray, np.ndarray]:
-    rows = weight.reshape(len(weight), -1).astype(np.int64) << exponent
-    return np.maximum(rows, 0).sum(1), np.minimum(rows, 0).sum(1)
-
-
 def analyse(program: IntProgram) -> tuple[PopulationBounds, ...]:
     """Bounds of every population, in order."""
-    return tuple(_bounds(program, population) for population in program.populations)
+    growths = count_growths(program)
+    return tuple(_bounds(program, population, growths) for population in program.populations)
 
 
 def prove(program: IntProgram) -> tuple[PopulationBounds, ...]:
@@ -108,17 +91,20 @@ def overload(program: IntProgram) -> dict[str, np.ndarray]:
     1 fills the range exactly; above 1 it cannot be proved to stay inside.
     """
     state = program.state_range
+    growths = count_growths(program)
     loads = {}
     for population in program.populations:
-        intervals = _channel_bounds(program, population)
+        intervals = _channel_bounds(program, population, growths)
         below = [low / state.low for low, _ in intervals]
         above = [high / state.high for _, high in intervals]
         loads[population.name] = np.max([*below, *above], axis=0)
     return loads
 
 
-def _bounds(program: IntProgram, population: Population) -> PopulationBounds:
-    (low, high), (lowest, highest) = _channel_bounds(program, population)
+def _bounds(
+    program: IntProgram, population: Population, growths: Mapping[str, CountGrowth]
+) -> PopulationBounds:
+    (low, high), (lowest, highest) = _channel_bounds(program, population, growths)
     worst = int(np.argmax(np.maximum(-lowest, highest)))
     return PopulationBounds(
         population.name,
@@ -128,83 +114,141 @@ def _bounds(program: IntProgram, population: Population) -> PopulationBounds:
     )
 
 
+@dataclass(frozen=True)
+class _Currents:
+    """Bounds of one population's current as (low, high), int64 (2, C) each.
+
+    Attributes
+    ----------
+    now:
+        In one step.
+    by_wake_steps, by_steps:
+        Of the sum over steps, for each wake step and for each step.
+    """
+
+    now: np.ndarray
+    by_wake_steps: np.ndarray
+    by_steps: np.ndarray
+
+
 def _channel_bounds(
-    program: IntProgram, population: Population
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Intervals (low, high) of the current and of the state, int64 (C,) each."""
-    channels = population.shape[0]
-    low = np.zeros(channels, np.int64)
-    high = np.zeros(channels, np.int64)
-    by_wake_steps = np.zeros((2, channels), np.int64)
-    by_steps = np.zeros((2, channels), np.int64)
+    program: IntProgram, population: Population, growths: Mapping[str, CountGrowth]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals of the current and of the state as (low, high), int64 (2, C) each."""
+    zeros = np.zeros((2, population.shape[0]), np.int64)
+    currents = _Currents(zeros, zeros, zeros)
     for synapse in population.synapses:
-        positive, negative = weight_sums(synapse)
-        spikes = program.spike_range(synapse.source)
-        step_low = spikes.low * positive + spikes.high * negative
-        step_high = spikes.high * positive + spikes.low * negative
-        low, high = low + step_low, high + step_high
-        if synapse.source == INPUT:
-            by_wake_steps += np.stack([step_low, step_high])
-        elif isinstance(program.population(synapse.source).neuron, IntegrateAndFire):
-            by_steps += np.stack([negative, positive])
-        else:
-            by_wake_steps += np.stack([negative, positive])
-    state = _state_interval(program, population, (low, high), by_wake_steps, by_steps)
-    return (low, high), state
+        sums, growth = weight_sums(synapse), growths[synapse.source]
+        currents = _Currents(
+            currents.now + np.stack(weighted(*sums, program.spike_range(synapse.source))),
+            currents.by_wake_steps + np.stack(weighted(*sums, growth.wake)),
+            currents.by_steps + np.stack(weighted(*sums, growth.step)),
+        )
+    return currents.now, _state_interval(population.neuron, program, population, currents)
 
 
+@singledispatch
 def _state_interval(
+    neuron: object, program: IntProgram, population: Population, currents: _Currents
+) -> np.ndarray:
+    """Lowest and highest state a channel over all local steps, before and after firing."""
+    raise ProgramError("no range analysis for this neuron", found=type(neuron).__name__)
+
+
+@_state_interval.register
+def _(
+    neuron: Relay, program: IntProgram, population: Population, currents: _Currents
+) -> np.ndarray:
+    return np.zeros_like(currents.now)
+
+
+@_state_interval.register
+def _(
+    neuron: LIPool, program: IntProgram, population: Population, currents: _Currents
+) -> np.ndarray:
+    # Each element of a window brings one source's spikes, so the summed current is its count.
+    reached = np.zeros_like(currents.now)
+    for t in range(1, program.schedule.num_steps + 1):
+        n = min(t, program.schedule.wake_steps)
+        low, high = n * currents.by_wake_steps + t * currents.by_steps
+        reached = np.stack([np.minimum(reached[0], low), np.maximum(reached[1], high)])
+    return reached
+
+
+@_state_interval.register
+def _(
+    neuron: Readout, program: IntProgram, population: Population, currents: _Currents
+) -> np.ndarray:
+    zeros = np.zeros(population.shape[0], np.int64)
+    return _potential_interval(program, population, currents, zeros, zeros, None)
+
+
+@_state_interval.register
+def _(
+    neuron: IntegrateAndFire, program: IntProgram, population: Population, currents: _Currents
+) -> np.ndarray:
+    start, theta = neuron.initial_potential.astype(np.int64), neuron.threshold.astype(np.int64)
+    return _potential_interval(program, population, currents, start, theta, _after_if)
+
+
+@_state_interval.register
+def _(
+    neuron: ConsistentIntegrateAndFire,
     program: IntProgram,
     population: Population,
-    step: tuple[np.ndarray, np.ndarray],
-    by_wake_steps: np.ndarray,
-    by_steps: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest state a channel over all local steps, before and after firing.
+    currents: _Currents,
+) -> np.ndarray:
+    start, theta = neuron.initial_potential.astype(np.int64), neuron.threshold.astype(np.int64)
+    return _potential_interval(program, population, currents, start, theta, _after_cif)
 
-    `by_wake_steps` and `by_steps`, (2, C), bound the summed current as (low, high) for each wake
-    step and for each step.
-    """
-    neuron = population.neuron
+
+def _potential_interval(
+    program: IntProgram,
+    population: Population,
+    currents: _Currents,
+    start: np.ndarray,
+    theta: np.ndarray,
+    after_firing: Callable[..., tuple[np.ndarray, np.ndarray]] | None,
+) -> np.ndarray:
+    """The same for a potential that starts at `start` and loses `theta` with each own spike."""
     bias = population.bias.astype(np.int64)
-    if isinstance(neuron, Readout):
-        start, theta = np.zeros_like(bias), np.zeros_like(bias)
-    else:
-        start = neuron.initial_potential.astype(np.int64)
-        theta = neuron.threshold.astype(np.int64)
     low = high = lowest = highest = start
     for t in range(1, program.schedule.num_steps + 1):
         awake = t <= program.schedule.wake_steps
         n = min(t, program.schedule.wake_steps)
-        own = t - 1 if isinstance(neuron, IntegrateAndFire) else min(t - 1, n)
+        own = min(t - 1, n) if after_firing is _after_cif else t - 1
         add = bias if awake else np.zeros_like(bias)
-        total = start + n * (by_wake_steps + bias) + t * by_steps
+        total = start + n * (currents.by_wake_steps + bias) + t * currents.by_steps
         total_low, total_high = total[0] - theta * own, total[1]
-        low = np.maximum(low + step[0] + add, total_low)
-        high = np.minimum(high + step[1] + add, total_high)
+        low = np.maximum(low + currents.now[0] + add, total_low)
+        high = np.minimum(high + currents.now[1] + add, total_high)
         lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
-        if not isinstance(neuron, Readout):
-            low, high = _after_firing(isinstance(neuron, IntegrateAndFire), low, high, theta)
+        if after_firing is not None:
+            low, high = after_firing(low, high, theta)
             lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
-    return lowest, highest
+    return np.stack([lowest, highest])
 
 
-def _after_firing(
-    always_fires: bool, low: np.ndarray, high: np.ndarray, theta: np.ndarray
+def _after_if(
+    low: np.ndarray, high: np.ndarray, theta: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Interval of v after the step, for v in [low, high] before it.
+    """Interval of v after the step, for v in [low, high] before it: IF fires at v >= theta."""
+    fires = high >= theta
+    stays_high = np.where(low < theta, np.minimum(high, theta - 1), high - theta)
+    after_high = np.where(fires, np.maximum(stays_high, high - theta), high)
+    after_low = np.where(low >= theta, low - theta, np.where(fires, np.minimum(low, 0), low))
+    return after_low, after_high
 
-    IF always fires at v >= theta. CIF may be held back, so both outcomes count there; one that
-    takes a spike back goes from below 0 to below theta.
+
+def _after_cif(
+    low: np.ndarray, high: np.ndarray, theta: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same for CIF, which may be held back, so both outcomes count.
+
+    One that takes a spike back goes from below 0 to below theta.
     """
     fires = high >= theta
-    if always_fires:
-        stays_high = np.where(low < theta, np.minimum(high, theta - 1), high - theta)
-        after_high = np.where(fires, np.maximum(stays_high, high - theta), high)
-        after_low = np.where(low >= theta, low - theta, np.where(fires, np.minimum(low, 0), low))
-        return after_low, after_high
-    takes_back = low < 0
     after_low = np.where(fires & (low >= 0), 0, low)
     after_low = np.minimum(after_low, low)
-    after_high = np.where(takes_back, np.maximum(high, theta - 1), high)
+    after_high = np.where(low < 0, np.maximum(high, theta - 1), high)
     return after_low, after_high

@@ -1,13 +1,15 @@
 """The float program: the traced network as immutable nodes with float64 arrays.
 
 One node an operation, named by the qualified path of the module it came from, in topological
-order. Passes (BatchNorm folding, pool folding) return a new program. Shapes leave out the
+order. A node names the nodes it takes its inputs from in `sources`; branches meet in `Add` and
+`Concat`. Passes (BatchNorm folding, pool folding) return a new program. Shapes leave out the
 batch axis.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import singledispatch
 from math import prod
 
 import numpy as np
@@ -24,12 +26,20 @@ _ARRAYS = ("weight", "bias", "gain", "offset", "threshold")
 
 @dataclass(frozen=True, eq=False)
 class _Node:
-    """What every node has: a name, and the name of the node it takes its input from."""
+    """What every node has: a name, and the names of the nodes it takes its inputs from."""
 
     name: str
-    source: str
+    sources: tuple[str, ...]
+
+    @property
+    def source(self) -> str:
+        """The only source; raises ProgramError where there is not exactly one."""
+        if len(self.sources) != 1:
+            raise ProgramError("a node with one source is needed", node=self.name)
+        return self.sources[0]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", tuple(self.sources))
         for field in _ARRAYS:
             if not hasattr(self, field):
                 continue
@@ -47,7 +57,7 @@ class _Node:
 
 @dataclass(frozen=True, eq=False)
 class Input(_Node):
-    """The network's input, of shape (C, H, W) or (F,); its source is the empty string."""
+    """The network's input, of shape (C, H, W) or (F,); it has no sources."""
 
     shape: Shape
 
@@ -94,8 +104,28 @@ class AvgPool2d(_Node):
 
 
 @dataclass(frozen=True, eq=False)
+class MaxPool2d(_Node):
+    """Largest value of each window; padding never wins, as in torch (minus infinity)."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+
+
+@dataclass(frozen=True, eq=False)
 class Flatten(_Node):
     """All axes into one, in C, H, W order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Add(_Node):
+    """Sum of two or more sources of one shape; a source may stand several times."""
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(_Node):
+    """Two or more sources one after the other along the channels (or features) axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +164,18 @@ class Activation(_Node):
             )
 
 
-FloatNode = Input | Conv2d | Linear | BatchNorm | AvgPool2d | Flatten | Activation
+FloatNode = (
+    Input
+    | Conv2d
+    | Linear
+    | BatchNorm
+    | AvgPool2d
+    | MaxPool2d
+    | Flatten
+    | Add
+    | Concat
+    | Activation
+)
 
 
 def conv_output(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
@@ -142,53 +183,159 @@ def conv_output(size: int, kernel: int, stride: int, padding: int, dilation: int
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def node_shape(node: FloatNode, source: Shape) -> Shape:
-    """Output shape of `node` for a source of shape `source`.
+@singledispatch
+def node_shape(node: object, *sources: Shape) -> Shape:
+    """Output shape of `node` for sources of these shapes, in the order of `node.sources`.
 
     Raises
     ------
     ProgramError
-        If the node does not fit its source.
+        If the node does not fit its sources, or is of an unknown kind.
     """
-    if isinstance(node, Input):
-        return node.shape
-    if isinstance(node, Flatten):
-        return (prod(source),)
-    if isinstance(node, Linear):
-        if len(source) != 1 or source[0] != node.weight.shape[1]:
+    raise ProgramError("no shape for this node", found=type(node).__name__)
+
+
+@node_shape.register
+def _(node: Input, *sources: Shape) -> Shape:
+    return node.shape
+
+
+@node_shape.register
+def _(node: Flatten, *sources: Shape) -> Shape:
+    (source,) = _exactly_one(node, sources)
+    return (prod(source),)
+
+
+@node_shape.register
+def _(node: Linear, *sources: Shape) -> Shape:
+    (source,) = _exactly_one(node, sources)
+    if len(source) != 1 or source[0] != node.weight.shape[1]:
+        raise ProgramError(
+            "Linear does not fit what comes before it",
+            node=node.name,
+            found=source,
+            allowed=(node.weight.shape[1],),
+            remedy="put a Flatten before it, or correct its in_features or the input shape",
+        )
+    return (node.weight.shape[0],)
+
+
+@node_shape.register
+def _(node: Conv2d, *sources: Shape) -> Shape:
+    source = _image(node, sources)
+    if source[0] != node.weight.shape[1] * node.groups:
+        raise ProgramError(
+            "input channels differ",
+            node=node.name,
+            found=source[0],
+            allowed=node.weight.shape[1] * node.groups,
+        )
+    kernel = (node.weight.shape[2], node.weight.shape[3])
+    return _windows(node, source, node.weight.shape[0], kernel, node.dilation)
+
+
+@node_shape.register
+def _(node: AvgPool2d, *sources: Shape) -> Shape:
+    source = _image(node, sources)
+    return _windows(node, source, source[0], node.kernel, (1, 1))
+
+
+@node_shape.register
+def _(node: MaxPool2d, *sources: Shape) -> Shape:
+    source = _image(node, sources)
+    result = _windows(node, source, source[0], node.kernel, node.dilation)
+    for axis in range(2):
+        starts = np.arange(result[1 + axis]) * node.stride[axis] - node.padding[axis]
+        taps = starts[:, None] + np.arange(node.kernel[axis]) * node.dilation[axis]
+        if not ((taps >= 0) & (taps < source[1 + axis])).any(axis=1).all():
             raise ProgramError(
-                "Linear does not fit what comes before it",
-                node=node.name,
-                found=source,
-                allowed=(node.weight.shape[1],),
-                remedy="put a Flatten before it, or correct its in_features or the input shape",
+                "a window of the max pool lies wholly in the padding", node=node.name, found=source
             )
-        return (node.weight.shape[0],)
-    if isinstance(node, Conv2d | AvgPool2d) and len(source) != 3:
+    return result
+
+
+@node_shape.register
+def _(node: Add, *sources: Shape) -> Shape:
+    _at_least_two(node, sources)
+    if len(set(sources)) > 1:
+        raise ProgramError(
+            "only tensors of one shape can be added",
+            node=node.name,
+            found=_named_shapes(node, sources),
+            allowed="equal shapes, nothing broadcast",
+            remedy="give the branches the same channels and strides, as with a 1x1 convolution "
+            "on the shortcut",
+        )
+    return sources[0]
+
+
+@node_shape.register
+def _(node: Concat, *sources: Shape) -> Shape:
+    _at_least_two(node, sources)
+    if len({(len(s), s[1:]) for s in sources}) > 1:
+        raise ProgramError(
+            "tensors are concatenated along the channels; the other sizes must be equal",
+            node=node.name,
+            found=_named_shapes(node, sources),
+            remedy="give the branches the same strides and paddings, or flatten all of them",
+        )
+    return (sum(s[0] for s in sources), *sources[0][1:])
+
+
+@node_shape.register
+def _(node: BatchNorm, *sources: Shape) -> Shape:
+    return _per_channel(node, node.gain, sources)
+
+
+@node_shape.register
+def _(node: Activation, *sources: Shape) -> Shape:
+    return _per_channel(node, node.threshold, sources)
+
+
+def _exactly_one(node: _Node, sources: tuple[Shape, ...]) -> tuple[Shape]:
+    if len(sources) != 1:
+        raise ProgramError("a node takes one source", node=node.name, found=node.sources)
+    return (sources[0],)
+
+
+def _at_least_two(node: _Node, sources: tuple[Shape, ...]) -> None:
+    if len(sources) < 2:
+        raise ProgramError("a node takes two or more sources", node=node.name, found=node.sources)
+
+
+def _named_shapes(node: _Node, sources: tuple[Shape, ...]) -> str:
+    return ", ".join(f"{n} {s}" for n, s in zip(node.sources, sources, strict=True))
+
+
+def _image(node: _Node, sources: tuple[Shape, ...]) -> Shape:
+    (source,) = _exactly_one(node, sources)
+    if len(source) != 3:
         raise ProgramError(
             "a source of (channels, height, width) is needed", node=node.name, found=source
         )
-    if isinstance(node, Conv2d):
-        if source[0] != node.weight.shape[1] * node.groups:
-            raise ProgramError(
-                "input channels differ",
-                node=node.name,
-                found=source[0],
-                allowed=node.weight.shape[1] * node.groups,
-            )
-        kernel: Pair = (node.weight.shape[2], node.weight.shape[3])
-        height, width = (
-            conv_output(source[i + 1], kernel[i], node.stride[i], node.padding[i], node.dilation[i])
-            for i in range(2)
+    return source
+
+
+def _windows(
+    node: Conv2d | AvgPool2d | MaxPool2d, source: Shape, channels: int, kernel: Pair, dilation: Pair
+) -> Shape:
+    height, width = (
+        conv_output(source[i + 1], kernel[i], node.stride[i], node.padding[i], dilation[i])
+        for i in range(2)
+    )
+    if min(channels, height, width) < 1:
+        raise ProgramError(
+            "the kernel is larger than its padded input",
+            node=node.name,
+            found=(channels, height, width),
         )
-        return _positive_shape(node.name, (node.weight.shape[0], height, width))
-    if isinstance(node, AvgPool2d):
-        height, width = (
-            conv_output(source[i + 1], node.kernel[i], node.stride[i], node.padding[i], 1)
-            for i in range(2)
-        )
-        return _positive_shape(node.name, (source[0], height, width))
-    values = node.gain if isinstance(node, BatchNorm) else node.threshold
+    return (channels, height, width)
+
+
+def _per_channel(
+    node: BatchNorm | Activation, values: np.ndarray, sources: tuple[Shape, ...]
+) -> Shape:
+    (source,) = _exactly_one(node, sources)
     if values.shape[0] not in (1, source[0]):
         raise ProgramError(
             "per-channel values do not fit the channels",
@@ -197,12 +344,6 @@ def node_shape(node: FloatNode, source: Shape) -> Shape:
             allowed=source[0],
         )
     return source
-
-
-def _positive_shape(name: str, shape: Shape) -> Shape:
-    if any(s < 1 for s in shape):
-        raise ProgramError("the kernel is larger than its padded input", node=name, found=shape)
-    return shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,11 +376,19 @@ class FloatProgram:
         for node in self.nodes[1:]:
             if node.name in shapes:
                 raise ProgramError("a node name stands twice", node=node.name)
-            if node.source not in shapes:
-                raise ProgramError("a node uses a later or unknown one", node=node.name)
-            shapes[node.name] = node_shape(node, shapes[node.source])
+            unknown = [s for s in node.sources if s not in shapes]
+            if unknown:
+                raise ProgramError(
+                    "a node uses a later or unknown one", node=node.name, found=unknown
+                )
+            shapes[node.name] = node_shape(node, *(shapes[s] for s in node.sources))
         return shapes
 
     def consumers(self, name: str) -> tuple[FloatNode, ...]:
-        """Nodes that take `name` as their source."""
-        return tuple(n for n in self.nodes if n.source == name)
+        """Nodes that have `name` among their sources."""
+        return tuple(n for n in self.nodes if name in n.sources)
+
+    @property
+    def output(self) -> FloatNode:
+        """The last node, which computes the network's output."""
+        return self.nodes[-1]

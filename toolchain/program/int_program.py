@@ -10,19 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from toolchain.canonical import canonical_json, content_hash, frozen_array
-from toolchain.errors import ProgramError, ValueRangeError
+from toolchain.canonical import canonical_json, content_hash
+from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
-from toolchain.neurons import Neuron, Readout
+from toolchain.neurons import Readout
 from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.population import INPUT, Population
 from toolchain.program.synapse import Synapse
+from toolchain.program.well_formed import check_populations
 
-INPUT = "input"
-"""Name of the input layer."""
+__all__ = ["INPUT", "IntProgram", "Population", "Schedule"]
+
+MAX_STATE_BITS = 32
+"""Recordings keep membrane potentials as int32."""
 
 
 @dataclass(frozen=True)
@@ -46,36 +51,6 @@ class Schedule:
 
 
 @dataclass(frozen=True, eq=False)
-class Population:
-    """Neurons of one layer with all that feeds them.
-
-    Attributes
-    ----------
-    name:
-        Qualified path of the module it came from.
-    shape:
-        (C, H, W) or (F,); channels come first.
-    synapses:
-        One or more; their currents add.
-    bias:
-        int32, (C,), added on wake steps.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    synapses: tuple[Synapse, ...]
-    bias: np.ndarray
-    neuron: Neuron
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "bias", frozen_array(self.bias, np.int32))
-
-    def per_channel(self, values: np.ndarray) -> np.ndarray:
-        """`values`, (C,), reshaped to broadcast against (N, C, H, W) or (N, F)."""
-        return values.reshape((-1, *([1] * (len(self.shape) - 1))))
-
-
-@dataclass(frozen=True, eq=False)
 class IntProgram:
     """A whole integer network; `check()` runs on construction.
 
@@ -86,7 +61,7 @@ class IntProgram:
     input:
         Quantizer that makes the graded input spikes; the input layer is called "input".
     populations:
-        In topological order; exactly one of them is a readout.
+        In topological order; the last one, and no other, is a readout.
     weight_bits, state_bits:
         Signed widths the weights and the states are held to.
     watch_ranges:
@@ -118,7 +93,7 @@ class IntProgram:
     @property
     def readout(self) -> Population:
         """The readout population."""
-        return next(p for p in self.populations if isinstance(p.neuron, Readout))
+        return self.populations[-1]
 
     @property
     def spiking(self) -> tuple[Population, ...]:
@@ -131,12 +106,22 @@ class IntProgram:
 
     def spike_range(self, name: str) -> IntRange:
         """Values the spikes of the population or input layer `name` may take."""
-        if name == INPUT:
-            return self.input.range
-        neuron = self.population(name).neuron
-        if isinstance(neuron, Readout):
-            raise ProgramError("a readout sends no spikes", node=name)
-        return neuron.spike_range
+        if name not in self._spike_ranges:
+            raise ProgramError(
+                "sends no spikes", node=name, allowed=", ".join(sorted(self._spike_ranges))
+            )
+        return self._spike_ranges[name]
+
+    @cached_property
+    def _spike_ranges(self) -> Mapping[str, IntRange]:
+        return check_populations(
+            self.name,
+            self.input.shape,
+            self.input.range,
+            self.populations,
+            IntRange.signed(self.weight_bits),
+            self.state_range,
+        )
 
     @property
     def state_range(self) -> IntRange:
@@ -149,6 +134,11 @@ class IntProgram:
         for population in self.populations:
             depths[population.name] = 1 + max(depths[s.source] for s in population.synapses)
         return depths
+
+    def delay(self, population: Population, synapse: Synapse) -> int:
+        """Steps the spikes of a synapse wait for those of the longest branch; 0 if adjacent."""
+        depths = self.depths()
+        return depths[population.name] - depths[synapse.source] - 1
 
     def check_inputs(self, inputs: np.ndarray) -> None:
         """Check graded input spikes, (N, ...), before a run.
@@ -170,87 +160,19 @@ class IntProgram:
         self.input.range.check(INPUT, inputs)
 
     def check(self) -> None:
-        """Well-formedness: names, order, shapes, weight widths.
+        """Well-formedness, see `well_formed`: names, order, shapes, widths, kinds.
 
         Raises
         ------
         ProgramError, ValueRangeError
             Naming the population and what is wrong with it.
         """
-        if not self.populations:
-            raise ProgramError("a program needs at least one population", node=self.name)
-        weights = IntRange.signed(self.weight_bits)
-        known: dict[str, tuple[int, ...]] = {INPUT: self.input.shape}
-        senders = {INPUT}
-        for population in self.populations:
-            name = population.name
-            if name in known or not name or "/" in name:
-                raise ProgramError("a name must be new, not empty and without '/'", node=name)
-            if not population.synapses:
-                raise ProgramError("a population needs a synapse", node=name)
-            for synapse in population.synapses:
-                if synapse.source not in senders:
-                    raise ProgramError(
-                        "a synapse must come from an earlier spiking layer",
-                        node=name,
-                        found=synapse.source,
-                        allowed=", ".join(sorted(senders)),
-                    )
-                shape = synapse.output_shape(known[synapse.source])
-                if shape != population.shape:
-                    raise ProgramError(
-                        "a synapse does not fit its population",
-                        node=name,
-                        found=shape,
-                        allowed=population.shape,
-                    )
-                weights.check(f"{name} weight", synapse.weight)
-            self._check_channels(population)
-            known[name] = population.shape
-            if not isinstance(population.neuron, Readout):
-                senders.add(name)
-        readouts = [p.name for p in self.populations if isinstance(p.neuron, Readout)]
-        if len(readouts) != 1:
+        if not 2 <= self.state_bits <= MAX_STATE_BITS:
             raise ProgramError(
-                "a program needs exactly one readout", node=self.name, found=readouts
+                f"state_bits must be 2 .. {MAX_STATE_BITS}", node=self.name, found=self.state_bits
             )
-
-    def _check_channels(self, population: Population) -> None:
-        channels = (population.shape[0],)
-        if population.bias.shape != channels:
-            raise ProgramError(
-                "bias needs one value a channel",
-                node=population.name,
-                found=population.bias.shape,
-                allowed=channels,
-            )
-        neuron = population.neuron
-        if isinstance(neuron, Readout):
-            if len(population.shape) != 1:
-                raise ProgramError("a readout is a vector", node=population.name)
-            return
-        if neuron.threshold.shape != channels:
-            raise ProgramError(
-                "threshold needs one value a channel",
-                node=population.name,
-                found=neuron.threshold.shape,
-                allowed=channels,
-            )
-        state = self.state_range
-        for what, values in (
-            ("threshold", neuron.threshold),
-            ("initial potential", neuron.initial_potential),
-            ("bias", population.bias),
-        ):
-            try:
-                state.check(f"{population.name} {what}", values)
-            except ValueRangeError as error:
-                raise ProgramError(
-                    f"{what} leaves the state range",
-                    node=population.name,
-                    found=error.found,
-                    allowed=str(state),
-                ) from error
+        # The pass that finds the spike ranges checks everything on its way.
+        _ = self._spike_ranges
 
     def structure(self) -> dict[str, Any]:
         """Everything but the arrays and the provenance, as JSON."""
@@ -279,11 +201,11 @@ class IntProgram:
         arrays: dict[str, np.ndarray] = {}
         for p in self.populations:
             for index, synapse in enumerate(p.synapses):
-                arrays[f"{p.name}/weight{index}"] = synapse.weight
+                for what, array in synapse.arrays().items():
+                    arrays[f"{p.name}/{what}{index}"] = array
             arrays[f"{p.name}/bias"] = p.bias
-            if not isinstance(p.neuron, Readout):
-                arrays[f"{p.name}/threshold"] = p.neuron.threshold
-                arrays[f"{p.name}/initial_potential"] = p.neuron.initial_potential
+            for what, array in p.neuron.arrays().items():
+                arrays[f"{p.name}/{what}"] = array
         return arrays
 
     @property

@@ -2,6 +2,7 @@
 
 `I = 2^weight_exponent * W s`. Shapes: convolution weights (C_out, C_in/groups, K_h, K_w),
 correlation as in torch; dense weights (F_out, F_in), the source flattened in C, H, W order.
+A `WindowSynapse` has no weights: it hands the spikes of each window of a pool over one by one.
 A new kind of synapse is one dataclass here and one handler in each pass that dispatches on it.
 """
 
@@ -17,11 +18,38 @@ from toolchain.canonical import frozen_array
 from toolchain.errors import ProgramError
 
 Pair = tuple[int, int]
+MAX_WEIGHT_EXPONENT = 31
+"""Far above what any state holds; keeps shifted sums of weights inside int64."""
 
 
 def _positive(node: str, name: str, pair: Pair, minimum: int) -> None:
     if len(pair) != 2 or any(int(p) != p or p < minimum for p in pair):
         raise ProgramError(f"{name} must be two integers >= {minimum}", node=node, found=pair)
+
+
+def _check_exponent(node: str, exponent: int) -> None:
+    if not 0 <= exponent <= MAX_WEIGHT_EXPONENT:
+        raise ProgramError(
+            f"weight_exponent must be 0 .. {MAX_WEIGHT_EXPONENT}", node=node, found=exponent
+        )
+
+
+def _plane(
+    synapse: ConvSynapse | WindowSynapse, kernel: Pair, source_shape: tuple[int, ...]
+) -> Pair:
+    """(H_out, W_out) of a sliding kernel; raises ProgramError if it does not fit (C, H, W)."""
+    sizes = []
+    for axis in range(2):
+        reach = synapse.dilation[axis] * (kernel[axis] - 1) + 1
+        padded = source_shape[1 + axis] + 2 * synapse.padding[axis]
+        if padded < reach:
+            raise ProgramError(
+                "the kernel is larger than the padded source",
+                node=f"synapse from {synapse.source}",
+                found=source_shape,
+            )
+        sizes.append((padded - reach) // synapse.stride[axis] + 1)
+    return (sizes[0], sizes[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +86,7 @@ class ConvSynapse:
         _positive(node, "dilation", self.dilation, 1)
         if self.groups < 1 or self.weight.shape[0] % self.groups:
             raise ProgramError("groups must divide C_out", node=node, found=self.groups)
-        if self.weight_exponent < 0:
-            raise ProgramError(
-                "weight_exponent must be >= 0", node=node, found=self.weight_exponent
-            )
+        _check_exponent(node, self.weight_exponent)
 
     def output_shape(self, source_shape: tuple[int, ...]) -> tuple[int, ...]:
         """(C_out, H_out, W_out) for a source of shape (C_in, H, W).
@@ -79,16 +104,12 @@ class ConvSynapse:
         c_in = self.weight.shape[1] * self.groups
         if source_shape[0] != c_in:
             raise ProgramError("channels differ", node=node, found=source_shape[0], allowed=c_in)
-        sizes = []
-        for axis in range(2):
-            reach = self.dilation[axis] * (self.weight.shape[2 + axis] - 1) + 1
-            size = (source_shape[1 + axis] + 2 * self.padding[axis] - reach) // self.stride[axis]
-            if source_shape[1 + axis] + 2 * self.padding[axis] < reach:
-                raise ProgramError(
-                    "the kernel is larger than the padded source", node=node, found=source_shape
-                )
-            sizes.append(size + 1)
-        return (self.weight.shape[0], sizes[0], sizes[1])
+        kernel = (self.weight.shape[2], self.weight.shape[3])
+        return (self.weight.shape[0], *_plane(self, kernel, source_shape))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its integer arrays by name."""
+        return {"weight": self.weight}
 
     def describe(self) -> dict[str, Any]:
         """Everything but the weights, as JSON."""
@@ -124,10 +145,7 @@ class DenseSynapse:
         node = f"synapse from {self.source}"
         if self.weight.ndim != 2:
             raise ProgramError("dense weights need 2 axes", node=node, found=self.weight.shape)
-        if self.weight_exponent < 0:
-            raise ProgramError(
-                "weight_exponent must be >= 0", node=node, found=self.weight_exponent
-            )
+        _check_exponent(node, self.weight_exponent)
 
     def output_shape(self, source_shape: tuple[int, ...]) -> tuple[int, ...]:
         """(F_out,) for a source of any shape with F_in elements.
@@ -146,9 +164,87 @@ class DenseSynapse:
             )
         return (self.weight.shape[0],)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its integer arrays by name."""
+        return {"weight": self.weight}
+
     def describe(self) -> dict[str, Any]:
         """Everything but the weights, as JSON."""
         return {"kind": "dense", "source": self.source, "weight_exponent": self.weight_exponent}
 
 
-Synapse = ConvSynapse | DenseSynapse
+@dataclass(frozen=True)
+class WindowSynapse:
+    """The windows of a pool over population `source`, channel by channel; feeds a LIPool only.
+
+    Hands over each spike of a window separately: its current has shape
+    (N, C, H_out, W_out, K_h * K_w), the window in row order, 0 in the padding.
+
+    Attributes
+    ----------
+    kernel:
+        (vertical, horizontal) size of a window.
+    stride, padding, dilation:
+        (vertical, horizontal), as in torch's max pool.
+    """
+
+    source: str
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+
+    def __post_init__(self) -> None:
+        node = f"synapse from {self.source}"
+        _positive(node, "kernel", self.kernel, 1)
+        _positive(node, "stride", self.stride, 1)
+        _positive(node, "padding", self.padding, 0)
+        _positive(node, "dilation", self.dilation, 1)
+        if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
+            raise ProgramError(
+                "a pool's padding must be at most half its kernel",
+                node=node,
+                found=self.padding,
+                allowed=f"at most half of {self.kernel}",
+            )
+
+    def output_shape(self, source_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(C, H_out, W_out) for a source of shape (C, H, W).
+
+        Raises
+        ------
+        ProgramError
+            If the source does not have three axes, or a window holds nothing but padding, whose
+            maximum would be minus infinity in torch and 0 here.
+        """
+        node = f"synapse from {self.source}"
+        if len(source_shape) != 3:
+            raise ProgramError("a pool needs a source of (C, H, W)", node=node, found=source_shape)
+        plane = _plane(self, self.kernel, source_shape)
+        for axis in range(2):
+            taps = np.arange(self.kernel[axis]) * self.dilation[axis] - self.padding[axis]
+            places = np.arange(plane[axis])[:, None] * self.stride[axis] + taps
+            inside = (places >= 0) & (places < source_shape[1 + axis])
+            if not inside.any(axis=1).all():
+                raise ProgramError(
+                    "a window of the pool holds nothing but padding", node=node, found=source_shape
+                )
+        return (source_shape[0], *plane)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its integer arrays by name: none."""
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {
+            "kind": "window",
+            "source": self.source,
+            "kernel": list(self.kernel),
+            "stride": list(self.stride),
+            "padding": list(self.padding),
+            "dilation": list(self.dilation),
+        }
+
+
+Synapse = ConvSynapse | DenseSynapse | WindowSynapse

@@ -1,7 +1,7 @@
 """Fan-out of every neuron, exact at the borders, for counting synaptic operations.
 
 A synop is one weight added because one spike arrived; a graded spike counts once, whatever its
-magnitude. Zero weights count: the synapse is there.
+magnitude. Zero weights count: the synapse is there. A pool's window takes one a spike it covers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from toolchain.errors import ProgramError
 from toolchain.program.int_program import INPUT, IntProgram
-from toolchain.program.synapse import ConvSynapse, DenseSynapse
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, Pair, WindowSynapse
 
 
 @singledispatch
@@ -28,11 +28,25 @@ def _(synapse: DenseSynapse, source_shape: tuple[int, ...]) -> np.ndarray:
 
 @synapse_fan_out.register
 def _(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> np.ndarray:
+    kernel = (synapse.weight.shape[2], synapse.weight.shape[3])
+    per_channel = synapse.weight.shape[0] // synapse.groups
+    return _covering(synapse, kernel, source_shape) * per_channel
+
+
+@synapse_fan_out.register
+def _(synapse: WindowSynapse, source_shape: tuple[int, ...]) -> np.ndarray:
+    return _covering(synapse, synapse.kernel, source_shape)
+
+
+def _covering(
+    synapse: ConvSynapse | WindowSynapse, kernel: Pair, source_shape: tuple[int, ...]
+) -> np.ndarray:
+    """How many positions of a sliding kernel cover each source neuron: int64, `source_shape`."""
     target = synapse.output_shape(source_shape)
     per_axis = []
     for axis in range(2):
         hits = np.zeros(source_shape[1 + axis], np.int64)
-        for tap in range(synapse.weight.shape[2 + axis]):
+        for tap in range(kernel[axis]):
             positions = (
                 np.arange(target[1 + axis]) * synapse.stride[axis]
                 - synapse.padding[axis]
@@ -40,8 +54,7 @@ def _(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> np.ndarray:
             )
             np.add.at(hits, positions[(positions >= 0) & (positions < len(hits))], 1)
         per_axis.append(hits)
-    per_channel = synapse.weight.shape[0] // synapse.groups
-    plane = np.multiply.outer(per_axis[0], per_axis[1]) * per_channel
+    plane = np.multiply.outer(per_axis[0], per_axis[1])
     return np.broadcast_to(plane, source_shape).astype(np.int64)
 
 

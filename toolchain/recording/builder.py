@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
 
 from toolchain.errors import RecordingError
-from toolchain.neurons import ConsistentIntegrateAndFire, Readout
+from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synops import fan_out
 from toolchain.recording.digest import StepDigests
@@ -49,7 +50,8 @@ class RecordingBuilder:
         spikes:
             By spiking population, int8 (T, n, ...).
         membrane:
-            By population, the readout included, int32 (T, n, ...), after firing.
+            By population, the readout included, int32 (T, n, ...), after firing;
+            of a LIPool the largest count of its window, of a relay 0.
         """
         wake = self._program.schedule.wake_steps
         self._synops[INPUT] += wake * int(((inputs != 0) * self._fan_out[INPUT]).sum())
@@ -69,9 +71,11 @@ class RecordingBuilder:
             sent = spikes[name]
             counts = sent.sum(axis=0, dtype=np.int32)
             self._counts[name].append(counts)
-            events = np.abs(sent).sum(axis=(0, 1), dtype=np.int64)
+            events = np.count_nonzero(sent, axis=(0, 1))
             self._synops[name] += int((events * self._fan_out[name]).sum())
-            self._unsettled[name] += _count_unsettled(population, values[-1], counts, wake)
+            self._unsettled[name] += count_unsettled(
+                population.neuron, population, values[-1], counts, wake
+            )
             self._keep(name, sent, values)
 
     def _keep(self, name: str, spikes: np.ndarray | None, membrane: np.ndarray) -> None:
@@ -117,18 +121,52 @@ class RecordingBuilder:
         )
 
 
-def _count_unsettled(
-    population: Population, membrane: np.ndarray, counts: np.ndarray, wake_steps: int
+@singledispatch
+def count_unsettled(
+    neuron: object, population: Population, membrane: np.ndarray, counts: np.ndarray, wake: int
 ) -> int:
     """Neurons that would still fire in a further sleep step without any input.
 
     None in any population: the network has settled, and more sleep changes nothing.
     """
-    neuron = population.neuron
-    if isinstance(neuron, Readout):
-        return 0
-    fires = membrane >= population.per_channel(neuron.threshold)
-    if not isinstance(neuron, ConsistentIntegrateAndFire):
-        return int(fires.sum())
+    raise RecordingError(
+        "no rule for when this neuron has settled",
+        node=population.name,
+        found=type(neuron).__name__,
+    )
+
+
+@count_unsettled.register
+def _(
+    neuron: IntegrateAndFire,
+    population: Population,
+    membrane: np.ndarray,
+    counts: np.ndarray,
+    wake: int,
+) -> int:
+    return int((membrane >= population.per_channel(neuron.threshold)).sum())
+
+
+@count_unsettled.register
+def _(
+    neuron: ConsistentIntegrateAndFire,
+    population: Population,
+    membrane: np.ndarray,
+    counts: np.ndarray,
+    wake: int,
+) -> int:
+    fires = (membrane >= population.per_channel(neuron.threshold)) & (counts < wake)
     takes_back = (membrane < 0) & (counts > 0)
-    return int(((fires & (counts < wake_steps)) | takes_back).sum())
+    return int((fires | takes_back).sum())
+
+
+@count_unsettled.register(LIPool)
+@count_unsettled.register(Relay)
+def _(
+    neuron: LIPool | Relay,
+    population: Population,
+    membrane: np.ndarray,
+    counts: np.ndarray,
+    wake: int,
+) -> int:
+    return 0  # They answer spikes and never send one of their own accord.

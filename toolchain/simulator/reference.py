@@ -1,33 +1,31 @@
 """The reference simulator: the semantic contract, step by step, in exact integers.
 
 At local step t every population takes its sources' spikes of local step t; so the program runs
-in topological order inside one loop over steps. Sums are computed in float64, which is exact
-below 2^53; the bound is checked before the run. State is int64 and watched for leaving the
-program's state range at every step.
+in topological order inside one loop over steps. Sums are exact (see `currents`); state is int64
+and watched for leaving the program's state range at every step. What is recorded as a membrane
+potential: of a LIPool the largest count of its window, of a relay 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from toolchain.errors import ProgramError, ValueRangeError
 from toolchain.int_range import IntRange
-from toolchain.neurons import Readout
-from toolchain.program.bounds import weight_sums
+from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
 from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
+from toolchain.program.synapse import WindowSynapse
 from toolchain.recording import Mode, Recording, RecordingBuilder
+from toolchain.simulator.currents import ExactCurrent
 
 BACKEND = "reference"
-EXACT_FLOAT64 = 2**53
-"""Integers up to here are exact in float64 (IEEE 754: 53 significant bits)."""
 Progress = Callable[[int, int], None]
 
 
@@ -50,11 +48,11 @@ def simulate(
         If an input is out of range, or a sum or state leaves the program's state range.
     """
     program.check_inputs(inputs)
-    _check_exact(program)
+    currents = _currents(program)
     builder = RecordingBuilder(program, mode)
     for start in range(0, len(inputs), batch):
         chunk = inputs[start : start + batch]
-        spikes, membrane = _run_batch(program, torch.from_numpy(chunk.astype(np.int64)))
+        spikes, membrane = _run_batch(program, currents, torch.from_numpy(chunk.astype(np.int64)))
         builder.add(chunk, spikes, membrane)
         if progress:
             progress(min(start + batch, len(inputs)), len(inputs))
@@ -62,76 +60,46 @@ def simulate(
     return builder.finish(BACKEND, labels, {"versions": versions})
 
 
-def _check_exact(program: IntProgram) -> None:
-    for population in program.populations:
-        for synapse in population.synapses:
-            positive, negative = weight_sums(synapse)
-            spikes = program.spike_range(synapse.source)
-            bound = int((positive - negative).max()) * max(abs(spikes.low), abs(spikes.high))
-            if bound >= EXACT_FLOAT64:
-                raise ValueRangeError(
-                    "a sum may pass what float64 holds exactly",
-                    node=population.name,
-                    found=bound,
-                    allowed=EXACT_FLOAT64,
-                )
+Currents = dict[str, list[ExactCurrent]]
 
 
-@singledispatch
-def synaptic_current(synapse: Synapse, spikes: Tensor) -> Tensor:
-    """Current int64 (N, ...) for spikes int64 (N, ...)."""
-    raise ProgramError("no simulation for this synapse", found=type(synapse).__name__)
-
-
-@synaptic_current.register
-def _(synapse: ConvSynapse, spikes: Tensor) -> Tensor:
-    weight = torch.from_numpy(synapse.weight.astype(np.float64))
-    total = F.conv2d(
-        spikes.double(),
-        weight,
-        None,
-        synapse.stride,
-        synapse.padding,
-        synapse.dilation,
-        synapse.groups,
-    )
-    return total.long() << synapse.weight_exponent
-
-
-@synaptic_current.register
-def _(synapse: DenseSynapse, spikes: Tensor) -> Tensor:
-    weight = torch.from_numpy(synapse.weight.astype(np.float64))
-    return F.linear(spikes.flatten(1).double(), weight).long() << synapse.weight_exponent
+def _currents(program: IntProgram) -> Currents:
+    """By population, one for each of its synapses."""
+    return {
+        p.name: [ExactCurrent(p.name, s, program.spike_range(s.source)) for s in p.synapses]
+        for p in program.populations
+    }
 
 
 @torch.no_grad()
 def _run_batch(
-    program: IntProgram, inputs: Tensor
+    program: IntProgram, currents: Currents, inputs: Tensor
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Spikes int8 and membrane potentials int32 of every population, (T, n, ...)."""
     steps, count = program.schedule.num_steps, len(inputs)
     spikes = {p.name: np.zeros((steps, count, *p.shape), np.int8) for p in program.spiking}
     membrane = {p.name: np.zeros((steps, count, *p.shape), np.int32) for p in program.populations}
-    states = {p.name: _initial_state(p, count) for p in program.populations}
+    states = {p.name: _start(p.neuron, p, count) for p in program.populations}
     limits = program.state_range
     for step in range(steps):
         awake = step < program.schedule.wake_steps
         sent = {INPUT: inputs if awake else torch.zeros_like(inputs)}
         for population in program.populations:
+            name = population.name
             current = sum(
-                (synaptic_current(s, sent[s.source]) for s in population.synapses),
+                (
+                    exact(sent[synapse.source])
+                    for synapse, exact in zip(population.synapses, currents[name], strict=True)
+                ),
                 start=torch.zeros(1, dtype=torch.int64),
             )
-            _watch(population.name, "summed current", current, limits)
-            if awake:
-                current = current + _per_channel(population, population.bias)
-            state, fired = _step(population, states[population.name], current, awake, limits)
-            states[population.name] = state
-            potential = state if fired is None else state.membrane_potential
-            membrane[population.name][step] = potential.numpy()
+            _watch(name, "summed current", current, limits)
+            moment = Moment(population, current, awake, limits)
+            states[name], potential, fired = _advance(population.neuron, states[name], moment)
+            membrane[name][step] = potential.numpy()
             if fired is not None:
-                spikes[population.name][step] = fired.numpy()
-                sent[population.name] = fired
+                spikes[name][step] = fired.numpy()
+                sent[name] = fired
     return spikes, membrane
 
 
@@ -139,24 +107,96 @@ def _per_channel(population: Population, values: np.ndarray) -> Tensor:
     return torch.from_numpy(population.per_channel(values).astype(np.int64))
 
 
-def _initial_state(population: Population, count: int) -> Any:
+@dataclass(frozen=True)
+class Moment:
+    """What a population meets in one step.
+
+    Attributes
+    ----------
+    current:
+        Sum of its synapses, without bias, int64 (N, ...).
+    limits:
+        What its state may be.
+    """
+
+    population: Population
+    current: Tensor
+    awake: bool
+    limits: IntRange
+
+    def with_bias(self) -> Tensor:
+        """The current, on wake steps with the bias added."""
+        if not self.awake:
+            return self.current
+        return self.current + _per_channel(self.population, self.population.bias)
+
+
+@singledispatch
+def _start(neuron: object, population: Population, count: int) -> Any:
+    """State of `count` samples before local step 1."""
+    raise ProgramError("no simulation for this neuron", found=type(neuron).__name__)
+
+
+@_start.register(IntegrateAndFire)
+@_start.register(ConsistentIntegrateAndFire)
+def _(
+    neuron: IntegrateAndFire | ConsistentIntegrateAndFire, population: Population, count: int
+) -> Any:
     zeros = torch.zeros((count, *population.shape), dtype=torch.int64)
-    neuron = population.neuron
-    if isinstance(neuron, Readout):
-        return zeros
     return neuron.start(zeros + _per_channel(population, neuron.initial_potential), zeros)
 
 
-def _step(
-    population: Population, state: Any, current: Tensor, awake: bool, limits: IntRange
-) -> tuple[Any, Tensor | None]:
-    neuron = population.neuron
-    if isinstance(neuron, Readout):
-        accumulator = neuron.step(state, current)
-        _watch(population.name, "accumulator", accumulator, limits)
-        return accumulator, None
-    _watch(population.name, "membrane potential", state.membrane_potential + current, limits)
-    return neuron.step(state, current, _per_channel(population, neuron.threshold), awake)
+@_start.register
+def _(neuron: LIPool, population: Population, count: int) -> Any:
+    (synapse,) = population.synapses
+    assert isinstance(synapse, WindowSynapse)
+    window = synapse.kernel[0] * synapse.kernel[1]
+    return neuron.start(torch.zeros((count, *population.shape, window), dtype=torch.int64))
+
+
+@_start.register(Readout)
+@_start.register(Relay)
+def _(neuron: Readout | Relay, population: Population, count: int) -> Any:
+    return torch.zeros((count, *population.shape), dtype=torch.int64)
+
+
+@singledispatch
+def _advance(neuron: object, state: Any, moment: Moment) -> tuple[Any, Tensor, Tensor | None]:
+    """One step: the state, the membrane potential and the spikes sent (None by a readout)."""
+    raise ProgramError("no simulation for this neuron", found=type(neuron).__name__)
+
+
+@_advance.register(IntegrateAndFire)
+@_advance.register(ConsistentIntegrateAndFire)
+def _(
+    neuron: IntegrateAndFire | ConsistentIntegrateAndFire, state: Any, moment: Moment
+) -> tuple[Any, Tensor, Tensor | None]:
+    name, current = moment.population.name, moment.with_bias()
+    _watch(name, "membrane potential", state.membrane_potential + current, moment.limits)
+    threshold = _per_channel(moment.population, neuron.threshold)
+    state, fired = neuron.step(state, current, threshold, moment.awake)
+    return state, state.membrane_potential, fired
+
+
+@_advance.register
+def _(neuron: LIPool, state: Any, moment: Moment) -> tuple[Any, Tensor, Tensor | None]:
+    state, fired = neuron.step(state, moment.current)
+    _watch(moment.population.name, "spike count", state.counts, moment.limits)
+    return state, state.maximum, fired
+
+
+@_advance.register
+def _(neuron: Relay, state: Any, moment: Moment) -> tuple[Any, Tensor, Tensor | None]:
+    fired = neuron.step(moment.current)
+    _watch(moment.population.name, "graded spike", fired, neuron.spike_limits)
+    return state, state, fired
+
+
+@_advance.register
+def _(neuron: Readout, state: Any, moment: Moment) -> tuple[Any, Tensor, Tensor | None]:
+    accumulator = neuron.step(state, moment.with_bias())
+    _watch(moment.population.name, "accumulator", accumulator, moment.limits)
+    return accumulator, accumulator, None
 
 
 def _watch(name: str, what: str, values: Tensor, limits: IntRange) -> None:

@@ -16,13 +16,13 @@ def _activation(node: fx.Node, values: Values, value: Any, spec: ActivationSpec)
     source = values.source(node, value)
     result = Activation(
         values.new_name(node),
-        values.names[source],
+        (values.names[source],),
         spec.threshold_array(),
         spec.levels,
         spec.shift,
         spec.kind,
     )
-    return values.made(node, source, result)
+    return values.made(node, result, source)
 
 
 def adapted_activation(node: fx.Node, values: Values) -> FloatNode:

@@ -25,7 +25,7 @@ def _flatten(node: fx.Node, values: Values, value: Any, start: int, end: int) ->
     if axes == 2:
         values.same(node, source)
         return None
-    return values.made(node, source, Flatten(values.new_name(node), values.names[source]))
+    return values.made(node, Flatten(values.new_name(node), (values.names[source],)), source)
 
 
 def flatten_module(node: fx.Node, values: Values) -> FloatNode | None:

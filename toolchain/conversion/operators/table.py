@@ -1,6 +1,6 @@
 """Which handler takes which module type, function or tensor method.
 
-A handler gets the fx node and the values known so far and returns the float node it makes, or
+A handler gets the fx node and the values known so far and returns the float nodes it makes, or
 None where the operation changes nothing in evaluation or yields a constant.
 """
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from toolchain.activations import cqrelu, qcfs
 from toolchain.conversion.adapters import registered
-from toolchain.conversion.operators import activations, pooling, shaping, weighted
+from toolchain.conversion.operators import activations, joining, pooling, shaping, weighted
 from toolchain.conversion.operators.values import Handler
 
 MODULES: dict[type[nn.Module], Handler] = {
@@ -24,7 +24,9 @@ MODULES: dict[type[nn.Module], Handler] = {
     nn.BatchNorm1d: weighted.batch_norm_module,
     nn.BatchNorm2d: weighted.batch_norm_module,
     nn.AvgPool2d: pooling.avg_pool_module,
-    nn.AdaptiveAvgPool2d: pooling.adaptive_module,
+    nn.AdaptiveAvgPool2d: pooling.adaptive_avg_module,
+    nn.MaxPool2d: pooling.max_pool_module,
+    nn.AdaptiveMaxPool2d: pooling.adaptive_max_module,
     nn.Flatten: shaping.flatten_module,
     nn.Dropout: shaping.pass_on,
     nn.Dropout1d: shaping.pass_on,
@@ -39,7 +41,17 @@ FUNCTIONS: dict[Any, Handler] = {
     F.batch_norm: weighted.batch_norm_function,
     F.avg_pool2d: pooling.avg_pool_function,
     torch._C._nn.avg_pool2d: pooling.avg_pool_function,
-    F.adaptive_avg_pool2d: pooling.adaptive_function,
+    F.adaptive_avg_pool2d: pooling.adaptive_avg_function,
+    F.max_pool2d: pooling.max_pool_function,
+    torch.max_pool2d: pooling.max_pool_function,
+    F.adaptive_max_pool2d: pooling.adaptive_max_function,
+    torch.mean: pooling.mean_function,
+    operator.add: joining.add,
+    operator.iadd: joining.add,
+    torch.add: joining.add,
+    torch.cat: joining.concatenate,
+    torch.concat: joining.concatenate,
+    torch.concatenate: joining.concatenate,
     torch.flatten: shaping.flatten_function,
     F.dropout: shaping.dropout_function,
     F.relu: activations.relu,
@@ -56,21 +68,40 @@ METHODS: dict[str, Handler] = {
     "size": shaping.size,
     "relu": activations.relu,
     "contiguous": shaping.pass_on,
+    "add": joining.add,
+    "add_": joining.add,
+    "mean": pooling.mean_function,
 }
 
 
 def supported() -> str:
     """What the tracer knows, for error messages."""
     layers = sorted(m.__name__ for m in MODULES if m is not nn.ReLU)
-    return f"{', '.join(layers)}, their functional forms, and {', '.join(registered())}"
+    joins = "a + b, torch.cat"
+    return f"{', '.join(layers)}, their functional forms, {joins}, and {', '.join(registered())}"
+
+
+_REMEDIES = {
+    ("sub", "isub", "sub_", "rsub", "subtract"): "add the branch and let the weights of its last "
+    "layer carry the minus",
+    ("mul", "imul", "mul_", "multiply", "truediv", "itruediv", "div", "div_", "neg"): "put a "
+    "constant factor into the weights of a layer beside it; products of two branches (gates, "
+    "attention) have no counterpart",
+    ("stack",): "use torch.cat along the channels, dim=1",
+    ("max_pool2d_with_indices", "adaptive_max_pool2d_with_indices"): "leave return_indices=False",
+    ("max", "amax"): "use nn.AdaptiveMaxPool2d(1) for the maximum over an image",
+    ("sum",): "use nn.AdaptiveAvgPool2d(1) for the mean over an image",
+}
 
 
 def remedy(what: str) -> str:
     """What to do about an unsupported operation."""
+    last = what.rpartition(".")[2]
+    for names, advice in _REMEDIES.items():
+        if last in names:
+            return advice
     if "MaxPool" in what or "max_pool" in what:
-        return "replace max pools by average pools and train again, as the NQ paper does"
-    if what.rpartition(".")[2] in ("add", "iadd", "cat", "concat", "stack"):
-        return "this version converts chains of layers, without residual sums or concatenation"
+        return "use nn.MaxPool2d or nn.AdaptiveMaxPool2d"
     if "SiLU" in what or "GELU" in what or "Sigmoid" in what or "Tanh" in what:
         return "replace the activation by toolchain.activations.QCFS, NQ or CQReLU and train again"
     return "replace it by a supported one, or register an activation with --adapter FILE.py"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from toolchain.program.float_program import FloatNode, node_shape
 from toolchain.program.synapse import Pair
 
 Shape = tuple[int, ...]
-Handler = Callable[[fx.Node, "Values"], FloatNode | None]
+Made = FloatNode | tuple[FloatNode, ...] | None
+"""What a handler makes: one node, several in order, or none."""
+Handler = Callable[[fx.Node, "Values"], Made]
 
 
 class _BatchSize:
@@ -43,9 +45,9 @@ class Values:
         where = str(stack[-1][0]) if stack and isinstance(stack[-1], tuple) else ""
         return f"{where}.{node.name}" if where else node.name
 
-    def new_name(self, node: fx.Node) -> str:
+    def new_name(self, node: fx.Node, suffix: str = "") -> str:
         """A name not used yet: the path, with the number of the call where it is called again."""
-        path, count = self.path(node), 2
+        path, count = self.path(node) + suffix, 2
         name = path
         while name in self._taken:
             name, count = f"{path}#{count}", count + 1
@@ -57,9 +59,9 @@ class Values:
         self.names[node] = name
         self.shapes[node] = shape
 
-    def made(self, node: fx.Node, source: fx.Node, result: FloatNode) -> FloatNode:
-        """Record and return the float node made for `node`."""
-        self.bind(node, result.name, node_shape(result, self.shapes[source]))
+    def made(self, node: fx.Node, result: FloatNode, *sources: fx.Node) -> FloatNode:
+        """Record and return the float node made for `node` from these sources."""
+        self.bind(node, result.name, node_shape(result, *(self.shapes[s] for s in sources)))
         return result
 
     def same(self, node: fx.Node, source: fx.Node) -> None:
@@ -120,10 +122,19 @@ def called_module(node: fx.Node, values: Values) -> Any:
 
 
 def bind_arguments(
-    node: fx.Node, values: Values, names: tuple[str, ...], defaults: dict[str, Any]
+    node: fx.Node,
+    values: Values,
+    names: tuple[str, ...],
+    defaults: dict[str, Any],
+    kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Positional and keyword arguments of a functional call by name, constants resolved."""
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    """Positional and keyword arguments of a functional call by name, constants resolved.
+
+    `kwargs` stands in for the call's own where an argument has two names. The first argument is
+    the traced tensor, or the list of them, and stays as it is.
+    """
+    given = dict(zip(names, node.args, strict=False))
+    given |= dict(node.kwargs if kwargs is None else kwargs)
     unknown = sorted(set(given) - set(names))
     if unknown or len(node.args) > len(names):
         raise UnsupportedModuleError(

@@ -36,7 +36,7 @@ def _conv_node(
         padding = (reach[0] // 2, reach[1] // 2)
     result = Conv2d(
         values.new_name(node),
-        values.names[source],
+        (values.names[source],),
         as_array(weight),
         as_array(bias, int(weight.shape[0])),
         stride,
@@ -44,7 +44,7 @@ def _conv_node(
         dilation,
         int(how["groups"]),
     )
-    return values.made(node, source, result)
+    return values.made(node, result, source)
 
 
 def conv_module(node: fx.Node, values: Values) -> FloatNode:
@@ -86,11 +86,11 @@ def _linear(
     source = values.source(node, value)
     result = Linear(
         values.new_name(node),
-        values.names[source],
+        (values.names[source],),
         as_array(weight),
         as_array(bias, int(weight.shape[0])),
     )
-    return values.made(node, source, result)
+    return values.made(node, result, source)
 
 
 def linear_module(node: fx.Node, values: Values) -> FloatNode:
@@ -127,8 +127,8 @@ def _batch_norm(
     with np.errstate(all="ignore"):
         gain = scale / np.sqrt(as_array(var) + eps)
         offset = as_array(bias, channels) - as_array(mean) * gain
-    result = BatchNorm(values.new_name(node), values.names[source], gain, offset)
-    return values.made(node, source, result)
+    result = BatchNorm(values.new_name(node), (values.names[source],), gain, offset)
+    return values.made(node, result, source)
 
 
 def batch_norm_module(node: fx.Node, values: Values) -> FloatNode:

@@ -1,0 +1,139 @@
+"""Folding an average pool into the layer that takes it: exact in real arithmetic, or an error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from toolchain.errors import UnsupportedModuleError
+from toolchain.program.float_program import AvgPool2d, Conv2d, Linear, Shape
+
+
+def _window_weights(pool: AvgPool2d, source: Shape, pooled: Shape, axis: int) -> np.ndarray:
+    """(pooled, source) matrix along one axis with a 1 where a window covers a source element."""
+    size, count = source[1 + axis], pooled[1 + axis]
+    matrix = np.zeros((count, size))
+    for index in range(count):
+        start = index * pool.stride[axis] - pool.padding[axis]
+        matrix[index, max(start, 0) : min(start + pool.kernel[axis], size)] = 1.0
+    return matrix
+
+
+def pool_into_dense(pool: AvgPool2d, dense: Linear, source: Shape, pooled: Shape) -> Linear:
+    """`dense` behind a flattened pool from `source` to `pooled`, taking the flattened source."""
+    rows = _window_weights(pool, source, pooled, 0)
+    columns = _window_weights(pool, source, pooled, 1)
+    if pool.count_padding:
+        area: np.ndarray | float = float(pool.kernel[0] * pool.kernel[1])
+    else:
+        area = rows.sum(1)[:, None] * columns.sum(1)[None, :]
+    weight = dense.weight.reshape(-1, *pooled) / area
+    spread = np.einsum("fcpq,ph,qw->fchw", weight, rows, columns)
+    return replace(dense, weight=spread.reshape(len(spread), -1))
+
+
+def pool_into_conv(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape) -> Conv2d:
+    """`conv` behind a pool from `source` to `pooled`, taking the source: an upsampled kernel.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If the two would differ at the border.
+    """
+    for axis in range(2):
+        _check_border(pool, conv, source, pooled, axis)
+    c_out, c_in, k_h, k_w = conv.weight.shape
+    reach = [
+        pool.stride[a] * conv.dilation[a] * (conv.weight.shape[2 + a] - 1) + pool.kernel[a]
+        for a in range(2)
+    ]
+    kernel = np.zeros((c_out, c_in, reach[0], reach[1]))
+    for i in range(k_h):
+        for j in range(k_w):
+            top = i * pool.stride[0] * conv.dilation[0]
+            left = j * pool.stride[1] * conv.dilation[1]
+            window = kernel[:, :, top : top + pool.kernel[0], left : left + pool.kernel[1]]
+            window += conv.weight[:, :, i, j, None, None]
+    return replace(
+        conv,
+        weight=kernel / (pool.kernel[0] * pool.kernel[1]),
+        stride=(conv.stride[0] * pool.stride[0], conv.stride[1] * pool.stride[1]),
+        padding=(
+            conv.padding[0] * pool.stride[0] + pool.padding[0],
+            conv.padding[1] * pool.stride[1] + pool.padding[1],
+        ),
+        dilation=(1, 1),
+    )
+
+
+def _check_border(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape, axis: int) -> None:
+    """The convolution's zero padding must not, once folded, reach real source elements."""
+    size, count = source[1 + axis], pooled[1 + axis]
+    if pool.padding[axis] and not pool.count_padding:
+        reason = "it leaves the padding out of the mean"
+    elif conv.padding[axis] and pool.kernel[axis] > pool.stride[axis] + pool.padding[axis]:
+        reason = "its windows overlap and the convolution pads"
+    elif conv.padding[axis] and count * pool.stride[axis] - pool.padding[axis] < size:
+        reason = f"it drops the last of {size} rows or columns and the convolution pads"
+    else:
+        # The folded kernel may ask for a position the convolution did not compute.
+        width = conv.dilation[axis] * (conv.weight.shape[2 + axis] - 1) + 1
+        expected = (count + 2 * conv.padding[axis] - width) // conv.stride[axis] + 1
+        reach = pool.stride[axis] * (width - 1) + pool.kernel[axis]
+        padding = conv.padding[axis] * pool.stride[axis] + pool.padding[axis]
+        stride = conv.stride[axis] * pool.stride[axis]
+        if (size + 2 * padding - reach) // stride + 1 == expected:
+            return
+        reason = "the folded kernel would give another output size"
+    raise UnsupportedModuleError(
+        "this average pool cannot be folded exactly into the convolution that follows",
+        node=pool.name,
+        found=reason,
+        allowed="windows that tile their input, or a convolution without padding",
+        remedy="choose an input size that the pool divides",
+    )
+
+
+def pool_into_pool(pool: AvgPool2d, follower: AvgPool2d) -> AvgPool2d:
+    """`follower` behind `pool` as one pool of the source.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If they pad or overlap.
+    """
+    plain = pool.padding == (0, 0) and follower.padding == (0, 0) and pool.kernel == pool.stride
+    if not plain:
+        raise UnsupportedModuleError(
+            "two average pools in a row can only be joined without padding and overlap",
+            node=pool.name,
+            found=f"{pool.name} and {follower.name}",
+        )
+    return replace(
+        follower,
+        kernel=(pool.kernel[0] * follower.kernel[0], pool.kernel[1] * follower.kernel[1]),
+        stride=(pool.stride[0] * follower.stride[0], pool.stride[1] * follower.stride[1]),
+    )
+
+
+def pool_as_conv(pool: AvgPool2d, channels: int) -> Conv2d:
+    """The pool itself as a depthwise convolution, for a place among the summands of a layer.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If its divisor changes at the border.
+    """
+    if pool.padding != (0, 0) and not pool.count_padding:
+        raise UnsupportedModuleError(
+            "this average pool is no convolution",
+            node=pool.name,
+            found="it leaves the padding out of the mean",
+            allowed="count_include_pad=True, or no padding",
+        )
+    weight = np.full((channels, 1, *pool.kernel), 1.0 / (pool.kernel[0] * pool.kernel[1]))
+    bias = np.zeros(channels)
+    return Conv2d(
+        pool.name, pool.sources, weight, bias, pool.stride, pool.padding, (1, 1), channels
+    )

@@ -1,0 +1,330 @@
+"""Chooses a population's thresholds and integer weights from the float rows of its synapses.
+
+For an output channel with float threshold `lam` and integer threshold `theta`, a row of real
+weights (times the value of one input spike) becomes
+
+    W_int = round(theta * row / lam / 2^exponent)
+
+Theta is free. With one branch it is the largest integer for which the weights fit their bits.
+With several, the branch with the largest weights would set theta for all (an identity is worth
+about one threshold a spike, a convolution's weight a tenth of that), so branches may use the
+synapse's weight exponent: candidates raise the exponent of the branch that holds most channels
+back, step by step, and the one with the smallest rounding error wins. The error is measured, in
+thresholds: squared, summed over all weights (so by fan-in), times the largest spike squared.
+
+A diagonal branch that one exponent leaves coarser than `COARSE_DIAGONAL` is split into two
+synapses, high bits with the exponent and low bits without.
+
+`choose_integers` is the place for another search: it gets everything in `FloatRows` and returns
+`IntegerRows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolchain.errors import ConversionError
+from toolchain.int_range import IntRange, TargetLimits
+
+ROUNDING = 2.0**-40
+"""Relative slack for float64 rounding, so that a network that is exact in integers stays so; far
+below the half unit that rounding a weight forgives."""
+COARSE_DIAGONAL = 1 / 256
+"""Relative error of a diagonal weight above which it is held in two synapses: half a unit of the
+largest 8-bit weight."""
+THREE_BITS = 4
+"""A branch whose largest integer weight is below this keeps less than three bits."""
+NEGLIGIBLE = 1 / 256
+"""A branch that adds less than this many thresholds a step, whatever spikes, may become coarse."""
+PATIENCE = 12
+"""Candidates without improvement after which the search ends; it keeps sums of dozens of
+branches affordable, and two branches have fewer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """Float weights of one synapse.
+
+    Attributes
+    ----------
+    name:
+        For messages.
+    rows:
+        float64 (C, n): real weights times the value of one input spike.
+    largest_spike:
+        Largest magnitude of a spike it takes: 1, or more for graded ones.
+    identity:
+        Whether it passes its source on unchanged.
+    """
+
+    name: str
+    rows: np.ndarray
+    largest_spike: int = 1
+    identity: bool = False
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether every output channel takes at most one input."""
+        return bool(((self.rows != 0).sum(axis=1) <= 1).all())
+
+
+@dataclass(frozen=True, eq=False)
+class FloatRows:
+    """All that decides a population's integers.
+
+    Attributes
+    ----------
+    name:
+        The population's, for messages.
+    branches:
+        One a synapse, each (C, n).
+    bias:
+        float64 (C,).
+    lam:
+        Float thresholds, (C,), > 0; None for a readout, whose channels share one scale.
+    room:
+        Factors in (0, 1] on the thresholds, (C,) or (1,), from the range analysis.
+    """
+
+    name: str
+    branches: tuple[Branch, ...]
+    bias: np.ndarray
+    lam: np.ndarray | None
+    room: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerBranch:
+    """Integer weights of one branch: one synapse, or two whose currents add up to it.
+
+    Attributes
+    ----------
+    parts:
+        (weight exponent, int64 (C, n)) of each synapse.
+    """
+
+    parts: tuple[tuple[int, np.ndarray], ...]
+
+    @property
+    def total(self) -> np.ndarray:
+        """What the parts add up to, exponents included: int64 (C, n)."""
+        return np.asarray(sum(weight << exponent for exponent, weight in self.parts))
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerRows:
+    """What was chosen.
+
+    Attributes
+    ----------
+    factor:
+        float64 (C,): integer weight = factor * real weight; theta / lam, or 1 / scale.
+    theta:
+        int64 (C,), thresholds; zeros for a readout.
+    scale:
+        Real value of one unit of a readout; None with an activation.
+    branches:
+        In the order of the float ones.
+    bias:
+        float64 (C,), whole numbers.
+    """
+
+    factor: np.ndarray
+    theta: np.ndarray
+    scale: float | None
+    branches: tuple[IntegerBranch, ...]
+    bias: np.ndarray
+
+
+ChooseIntegers = Callable[[FloatRows, int, TargetLimits], IntegerRows]
+
+
+def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> IntegerRows:
+    """Thresholds (or the readout's scale) and integer weights for one population.
+
+    Raises
+    ------
+    ConversionError
+        If a spike is worth more thresholds than weights can hold, all weights of a readout are
+        zero, or the branches' scales are too far apart.
+    """
+    largest = IntRange.signed(weight_bits).high
+    peaks = np.stack([np.abs(b.rows).max(axis=1) for b in rows.branches])
+    if rows.lam is None and not peaks.any():
+        raise ConversionError(
+            "all weights of the readout are zero", node=rows.name, allowed="some signal"
+        )
+    relative = peaks.max(axis=1, keepdims=True) if rows.lam is None else peaks / rows.lam
+    best: tuple[float, IntegerRows] | None = None
+    refused: ConversionError | None = None
+    candidates = list(_exponents(relative, largest, limits.max_weight_exponent))
+    worse = 0
+    for exponents in candidates:
+        if worse == PATIENCE:
+            break
+        try:
+            scaled = _scaled(rows, peaks, np.array(exponents), largest, limits)
+        except ConversionError as error:
+            refused = refused or error
+            continue
+        chosen = _rounded(rows, scaled, weight_bits, limits)
+        error_now = _squared_error(rows, chosen) if len(candidates) > 1 else 0.0
+        worse += 1
+        if best is None or error_now < best[0]:
+            best, worse = (error_now, chosen), 0
+    if best is None:
+        raise refused or TypeError("unreachable: no candidate and no error")
+    if len(rows.branches) > 1 and (rows.room == 1).all():
+        _check_scales(rows, best[1])
+    return best[1]
+
+
+def _exponents(peaks: np.ndarray, largest: int, highest: int) -> Iterator[tuple[int, ...]]:
+    """Weight exponents to try, one a branch; `peaks` are the largest weights, (branches, C).
+
+    Raising all of them together only doubles theta, so one always stays 0.
+    """
+    exponents = np.zeros(len(peaks), np.int64)
+    while exponents.min() == 0:
+        yield tuple(int(e) for e in exponents)
+        with np.errstate(divide="ignore"):
+            room = largest * 2.0 ** exponents[:, None] / peaks
+        held_back = np.bincount(room.argmin(axis=0), minlength=len(peaks))
+        held_back[exponents >= highest] = 0
+        if not held_back.any():
+            return
+        exponents[held_back.argmax()] += 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Scaled:
+    """Factor, thresholds and scale as in `IntegerRows`."""
+
+    factor: np.ndarray
+    theta: np.ndarray
+    scale: float | None
+
+
+def _scaled(
+    rows: FloatRows, peaks: np.ndarray, exponents: np.ndarray, largest: int, limits: TargetLimits
+) -> _Scaled:
+    """The largest factor that these exponents allow, within the room."""
+    reach = largest * 2.0 ** exponents[:, None]
+    channels = peaks.shape[1]
+    if rows.lam is None:
+        worst_bias = np.abs(rows.bias).max()
+        widest = (peaks / reach).max()
+        scale = float(max(widest, worst_bias / limits.bias_max) / rows.room.min())
+        return _Scaled(np.full(channels, 1.0 / scale), np.zeros(channels, np.int64), scale)
+    theta = _thresholds(rows.name, peaks / rows.lam, rows.bias / rows.lam, reach, limits)
+    theta = np.maximum(np.floor(theta * rows.room), 1).astype(np.int64)
+    return _Scaled(theta / rows.lam, theta, None)
+
+
+def _thresholds(
+    name: str, weight: np.ndarray, bias: np.ndarray, reach: np.ndarray, limits: TargetLimits
+) -> np.ndarray:
+    """The largest integer theta a channel for which weights, bias and theta fit.
+
+    `weight`, (branches, C), and `bias`, (C,), are each channel's largest weights and its bias, in
+    thresholds; `reach`, (branches, 1), what the weights may become.
+    """
+    with np.errstate(divide="ignore"):
+        widest = np.minimum((reach / weight).min(axis=0), limits.bias_max / np.abs(bias))
+    theta = np.floor(np.minimum(float(limits.threshold_max), widest * (1.0 + ROUNDING)))
+    if (theta < 1).any():
+        channel = int(np.argmin(theta))
+        worth = weight[:, channel]
+        branch = int(np.argmax(worth / reach[:, 0]))
+        raise ConversionError(
+            "a single spike is worth more thresholds than a weight can hold",
+            node=name,
+            found=f"{worth[branch]:.4g} thresholds in channel {channel}",
+            allowed=f"at most {int(reach[branch, 0])}",
+            remedy="train with a larger threshold or weight decay",
+        )
+    return theta
+
+
+def _rounded(
+    rows: FloatRows, scaled: _Scaled, weight_bits: int, limits: TargetLimits
+) -> IntegerRows:
+    """Round everything for a given factor, each branch with the smallest exponent that fits."""
+    factor = scaled.factor
+    branches = tuple(
+        _round_branch(b, b.rows * factor[:, None], weight_bits, limits) for b in rows.branches
+    )
+    bias = np.rint(rows.bias * factor)
+    return IntegerRows(factor, scaled.theta, scaled.scale, branches, bias)
+
+
+def _round_branch(
+    branch: Branch, exact: np.ndarray, weight_bits: int, limits: TargetLimits
+) -> IntegerBranch:
+    largest = IntRange.signed(weight_bits).high
+    peak = np.abs(exact).max()
+    exponent = 0
+    while exponent < limits.max_weight_exponent and np.rint(peak / 2.0**exponent) > largest:
+        exponent += 1
+    high = np.rint(exact / 2.0**exponent).astype(np.int64)
+    if exponent and branch.diagonal:
+        off = np.abs(np.ldexp(high, exponent) - exact) > COARSE_DIAGONAL * np.abs(exact)
+        if off.any():
+            # The rest is at most half of 2^exponent; it fits one bit below the weight's width.
+            low_exponent = max(0, exponent - (weight_bits - 1))
+            rest = exact - np.ldexp(high, exponent)
+            low = np.rint(rest / 2.0**low_exponent).astype(np.int64)
+            return IntegerBranch(((exponent, high), (low_exponent, low)))
+    return IntegerBranch(((exponent, high),))
+
+
+def _squared_error(rows: FloatRows, chosen: IntegerRows) -> float:
+    """Squared rounding error summed over all weights, in thresholds a step."""
+    total = 0.0
+    unit = chosen.factor if rows.lam is None else chosen.factor * rows.lam
+    for branch, integers in zip(rows.branches, chosen.branches, strict=True):
+        error = (integers.total - branch.rows * chosen.factor[:, None]) / unit[:, None]
+        total += branch.largest_spike**2 * float((error**2).sum())
+    return total
+
+
+def is_negligible(branch: Branch, lam: np.ndarray | None) -> bool:
+    """Whether no spikes of one step can make the branch add a notable part of a threshold."""
+    if lam is None:
+        return False
+    worst = np.abs(branch.rows).sum(axis=1) * branch.largest_spike / lam
+    return bool((worst < NEGLIGIBLE).all())
+
+
+def _check_scales(rows: FloatRows, chosen: IntegerRows) -> None:
+    """Refuse branches of which one would all but vanish beside another."""
+    for branch, integers in zip(rows.branches, chosen.branches, strict=True):
+        total = integers.total
+        if branch.identity:
+            lost = bool(((total == 0) & (branch.rows != 0)).any())
+            what = "rounds to zero in some channel"
+        else:
+            largest = max(int(np.abs(weight).max()) for _, weight in integers.parts)
+            lost = bool(branch.rows.any()) and largest < THREE_BITS
+            what = f"keeps weights of at most {largest}, less than three bits"
+        if lost and not is_negligible(branch, rows.lam):
+            raise ConversionError(
+                "the branches that meet here are too far apart in scale for integer weights",
+                node=rows.name,
+                found=f"{_scales(rows.branches, rows.lam)}; {branch.name} {what}",
+                allowed="largest weights within a factor of about 2^12",
+                remedy="bring them together in training: BatchNorm in front of the addition, or "
+                "a larger threshold in front of the stronger branch",
+            )
+
+
+def _scales(branches: Sequence[Branch], lam: np.ndarray | None) -> str:
+    unit = "" if lam is None else " thresholds"
+    by = np.ones(1) if lam is None else lam
+    return ", ".join(
+        f"a spike of {b.name} is worth up to {(np.abs(b.rows).max(axis=1) / by).max():.3g}{unit}"
+        for b in branches
+    )

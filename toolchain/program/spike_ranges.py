@@ -1,0 +1,115 @@
+"""What spikes and currents may be, by interval arithmetic over the synapses.
+
+Per channel, with P and M the sums of positive and negative weights over the whole kernel (the
+border only makes sums smaller), spikes in [lo, hi] give a current in
+[lo * P + hi * M, hi * P + lo * M].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import singledispatch
+
+import numpy as np
+
+from toolchain.errors import ProgramError
+from toolchain.int_range import IntRange
+from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Relay
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
+
+MAX_WEIGHT_SUM = 1 << 36
+"""Keeps products with 24-bit graded spikes, and sums of a few of them, inside int64."""
+
+
+@singledispatch
+def weight_sums(synapse: object) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of positive and of negative weights a channel, exponent included.
+
+    int64, (C,) each, or (1,) where all channels are alike.
+
+    Raises
+    ------
+    ProgramError
+        If a sum is too large for exact arithmetic in int64, or the synapse is unknown.
+    """
+    raise ProgramError("no range analysis for this synapse", found=type(synapse).__name__)
+
+
+@weight_sums.register
+def _(synapse: ConvSynapse) -> tuple[np.ndarray, np.ndarray]:
+    return _signed_sums(synapse)
+
+
+@weight_sums.register
+def _(synapse: DenseSynapse) -> tuple[np.ndarray, np.ndarray]:
+    return _signed_sums(synapse)
+
+
+@weight_sums.register
+def _(synapse: WindowSynapse) -> tuple[np.ndarray, np.ndarray]:
+    # Each element of its current is one spike.
+    return np.ones(1, np.int64), np.zeros(1, np.int64)
+
+
+def _signed_sums(synapse: ConvSynapse | DenseSynapse) -> tuple[np.ndarray, np.ndarray]:
+    rows = synapse.weight.reshape(len(synapse.weight), -1)
+    positive = np.maximum(rows, 0).sum(1, dtype=np.int64)
+    negative = np.minimum(rows, 0).sum(1, dtype=np.int64)
+    largest = int((positive - negative).max()) << synapse.weight_exponent
+    if largest > MAX_WEIGHT_SUM:
+        raise ProgramError(
+            "the weights are too large together for exact arithmetic",
+            node=f"synapse from {synapse.source}",
+            found=largest,
+            allowed=MAX_WEIGHT_SUM,
+        )
+    return positive << synapse.weight_exponent, negative << synapse.weight_exponent
+
+
+def weighted(
+    positive: np.ndarray, negative: np.ndarray, spikes: IntRange
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest weighted sum a channel, for every spike in `spikes`: int64 (C,) each."""
+    return (
+        spikes.low * positive + spikes.high * negative,
+        spikes.high * positive + spikes.low * negative,
+    )
+
+
+@singledispatch
+def spike_range(
+    neuron: object, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
+) -> IntRange:
+    """Values the spikes of a population may take, from its sources' `ranges`."""
+    raise ProgramError("no spike range for this neuron", found=type(neuron).__name__)
+
+
+@spike_range.register
+def _(
+    neuron: IntegrateAndFire, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
+) -> IntRange:
+    return neuron.spike_range
+
+
+@spike_range.register
+def _(
+    neuron: ConsistentIntegrateAndFire,
+    synapses: tuple[Synapse, ...],
+    ranges: Mapping[str, IntRange],
+) -> IntRange:
+    return neuron.spike_range
+
+
+@spike_range.register
+def _(neuron: LIPool, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]) -> IntRange:
+    # The largest of several counts changes by no more than any of them does.
+    return ranges[synapses[0].source]
+
+
+@spike_range.register
+def _(neuron: Relay, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]) -> IntRange:
+    lows, highs = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    for synapse in synapses:
+        below, above = weighted(*weight_sums(synapse), ranges[synapse.source])
+        lows, highs = lows + below, highs + above
+    return IntRange(int(lows.min()), int(highs.max()))

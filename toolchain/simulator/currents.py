@@ -1,0 +1,115 @@
+"""Synaptic currents in exact integers, by floating-point sums that are proved to be exact.
+
+Every partial sum of a synapse is an integer of at most the sum of its absolute weights times the
+largest spike, in whatever order it is added up. Below 2^24 that is exact in float32, below 2^53
+in float64; beyond, it is refused. Algorithms that do not only multiply and add are kept out:
+NNPACK's convolutions (Winograd, off by 0.05 on small integers) are switched off, and the first
+result of every float32 synapse is compared with float64.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from toolchain.errors import BackendRunError, ProgramError, ValueRangeError
+from toolchain.int_range import IntRange
+from toolchain.program.spike_ranges import weight_sums
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
+
+EXACT_FLOAT32 = 2**24
+"""Integers up to here are exact in float32 (IEEE 754: 24 significant bits)."""
+EXACT_FLOAT64 = 2**53
+"""Integers up to here are exact in float64 (IEEE 754: 53 significant bits)."""
+COMPARED_SAMPLES = 2
+"""Samples of the first batch that are summed in float64 as well."""
+
+
+class ExactCurrent:
+    """The current of one synapse of the population called `name`, for spikes in `spikes`.
+
+    Raises
+    ------
+    ValueRangeError
+        If a sum could pass what float64 holds exactly.
+    """
+
+    def __init__(self, name: str, synapse: Synapse, spikes: IntRange) -> None:
+        self._name = name
+        self._synapse = synapse
+        self._dtype = _exact_dtype(name, synapse, spikes)
+        self._unverified = self._dtype is torch.float32
+
+    def __call__(self, spikes: Tensor) -> Tensor:
+        """Current int64 (N, ...) for spikes int64 (N, ...); raises BackendRunError if inexact."""
+        current = synaptic_current(self._synapse, spikes, self._dtype)
+        if self._unverified:
+            exact = synaptic_current(self._synapse, spikes[:COMPARED_SAMPLES], torch.float64)
+            if not torch.equal(current[:COMPARED_SAMPLES], exact):
+                raise BackendRunError(
+                    "float32 sums of this torch build are not exact",
+                    node=self._name,
+                    found=f"torch {torch.__version__}",
+                    remedy="please report it; another build of torch may do",
+                )
+            self._unverified = False
+        return current
+
+
+def _exact_dtype(name: str, synapse: Synapse, spikes: IntRange) -> torch.dtype:
+    positive, negative = weight_sums(synapse)
+    bound = int((positive - negative).max()) * max(abs(spikes.low), abs(spikes.high))
+    if bound >= EXACT_FLOAT64:
+        raise ValueRangeError(
+            "a sum may pass what float64 holds exactly",
+            node=name,
+            found=bound,
+            allowed=EXACT_FLOAT64,
+        )
+    return torch.float32 if bound < EXACT_FLOAT32 else torch.float64
+
+
+@singledispatch
+def synaptic_current(synapse: Synapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
+    """Current int64 (N, ...) for spikes int64 (N, ...), summed up in `dtype`."""
+    raise ProgramError("no simulation for this synapse", found=type(synapse).__name__)
+
+
+@synaptic_current.register
+def _(synapse: ConvSynapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
+    with torch.backends.nnpack.flags(enabled=False):
+        total = F.conv2d(
+            spikes.to(dtype),
+            torch.from_numpy(synapse.weight.copy()).to(dtype),
+            None,
+            synapse.stride,
+            synapse.padding,
+            synapse.dilation,
+            synapse.groups,
+        )
+    return total.long() << synapse.weight_exponent
+
+
+@synaptic_current.register
+def _(synapse: DenseSynapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
+    weight = torch.from_numpy(synapse.weight.copy()).to(dtype)
+    return F.linear(spikes.flatten(1).to(dtype), weight).long() << synapse.weight_exponent
+
+
+@synaptic_current.register
+def _(synapse: WindowSynapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
+    """Nothing is summed: one element of the last axis for each position of the window."""
+    _, height, width = synapse.output_shape(tuple(spikes.shape[1:]))
+    (above, left), (down, right) = synapse.padding, synapse.stride
+    padded = F.pad(spikes, (left, left, above, above))
+    return torch.stack(
+        [
+            padded[:, :, top : top + down * height : down, start : start + right * width : right]
+            for top in range(0, synapse.kernel[0] * synapse.dilation[0], synapse.dilation[0])
+            for start in range(0, synapse.kernel[1] * synapse.dilation[1], synapse.dilation[1])
+        ],
+        dim=-1,
+    )

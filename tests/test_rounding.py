@@ -14,16 +14,21 @@ from toolchain.conversion.input_moments import InputMoments, unfolded
 from toolchain.conversion.rounding import DAMPING, round_gptq, round_nearest
 from toolchain.conversion.threshold_search import Term
 from toolchain.errors import ConversionError, ProgramError
+from toolchain.int_range import IntRange
 from toolchain.program.float_program import Conv2d, Linear
 
 
+def term(bits, weight, exponent=0, moment=None):
+    return Term(weight, IntRange.signed(bits), exponent, moment)
+
+
 def dense(weight):
-    return Linear("x", "input", weight, np.zeros(len(weight)))
+    return Linear("x", ("input",), weight, np.zeros(len(weight)))
 
 
 def conv(weight, stride=1, padding=0, dilation=1, groups=1):
     pairs = [(n, n) for n in (stride, padding, dilation)]
-    return Conv2d("x", "input", weight, np.zeros(len(weight)), *pairs, groups)
+    return Conv2d("x", ("input",), weight, np.zeros(len(weight)), *pairs, groups)
 
 
 def activity(rng, rows, inputs):
@@ -59,11 +64,11 @@ def test_equals_the_rule_solved_directly(seed, bits, split, limits):
     theta = (2 ** (bits - 1) - 1) / np.abs(weight).max(1)
     parts = np.split(weight, [5], axis=1) if split else [weight]
     inputs = np.split(x, [5], axis=1) if split else [x]
-    terms = [Term(p) for p in parts]
+    terms = [term(bits, p) for p in parts]
     moments = InputMoments([dense(p) for p in parts])
     moments.add([torch.from_numpy(i[:25]) for i in inputs])
     moments.add([torch.from_numpy(i[25:]) for i in inputs])
-    found = round_gptq("x", terms, bias, theta[None], moments, weight_bits=bits, limits=limits)
+    found = round_gptq("x", terms, bias, theta[None], moments, limits=limits)
     rows = np.concatenate([x, np.ones((60, 1))], axis=1)
     gram = rows.T @ rows / 60
     low = np.append(np.full(9, -(2.0 ** (bits - 1))), -limits.bias_max)
@@ -90,7 +95,7 @@ def test_by_hand(limits):
     short of 0.8. The bias is the same input too and takes the rest: 0.4 -> 0; the second's target
     is then about 0.4 + 0.2 (the bias takes the other half), rounds to 1; the bias gets the rest.
     """
-    terms = [Term(np.array([[0.4, 0.4]]))]
+    terms = [term(8, np.array([[0.4, 0.4]]))]
     moments = InputMoments([dense(np.ones((1, 2)))])
     moments.add([torch.ones(10, 2)])
     found = round_gptq(
@@ -99,7 +104,6 @@ def test_by_hand(limits):
         np.zeros(1),
         np.ones((1, 1)),
         moments,
-        weight_bits=8,
         limits=limits,
         damping=1e-6,
     )
@@ -124,18 +128,20 @@ def test_convolutions_with_groups_and_a_shortcut(groups, shortcut, bits, limits)
         inputs.append(x.flip(0))
         exponents.append(6)
     bias = rng.normal(0, 0.2, 8)
-    terms = [Term(o.weight.reshape(8, -1), e) for o, e in zip(operations, exponents, strict=True)]
+    terms = [
+        term(bits, o.weight.reshape(8, -1), e) for o, e in zip(operations, exponents, strict=True)
+    ]
     peak = np.max([np.abs(t.weight).max(1) / 2**t.weight_exponent for t in terms], axis=0)
     theta = (2 ** (bits - 1) - 1) / peak
     moments = InputMoments(operations)
     moments.add(inputs)
-    found = round_gptq("x", terms, bias, theta[None], moments, weight_bits=bits, limits=limits)
-    nearest = round_nearest(terms, bias, theta, weight_bits=bits, limits=limits)
+    found = round_gptq("x", terms, bias, theta[None], moments, limits=limits)
+    nearest = round_nearest(terms, bias, theta, limits=limits)
 
     def current(weights, bias):
         total = torch.from_numpy(bias).double()[None, :, None, None]
         for o, flat, i in zip(operations, weights, inputs, strict=True):
-            w = torch.from_numpy(np.asarray(flat, np.float64)).reshape(o.weight.shape)
+            w = torch.from_numpy(np.array(flat, np.float64)).reshape(o.weight.shape)
             total = total + F.conv2d(i, w, None, o.stride, o.padding, o.dilation, o.groups)
         return total
 
@@ -164,9 +170,7 @@ def test_between_brute_force_and_the_nearest(limits):
         theta = 3 / np.abs(weight).max(1)
         moments = InputMoments([dense(weight)])
         moments.add([torch.from_numpy(x)])
-        found = round_gptq(
-            "x", [Term(weight)], bias, theta[None], moments, weight_bits=3, limits=limits
-        )
+        found = round_gptq("x", [term(3, weight)], bias, theta[None], moments, limits=limits)
         target = np.append(weight, bias) * theta
         best = min(
             float(((rows @ (np.array(q) - target)) ** 2).mean())
@@ -185,8 +189,8 @@ def test_weights_already_on_the_grid_stay(limits):
     moments = InputMoments([dense(integers)])
     moments.add([torch.from_numpy(activity(rng, 30, 6))])
     theta = np.array([31.0, 17.0, 64.0])
-    terms = [Term(integers / theta[:, None])]
-    found = round_gptq("x", terms, bias / theta, theta[None], moments, weight_bits=4, limits=limits)
+    terms = [term(4, integers / theta[:, None])]
+    found = round_gptq("x", terms, bias / theta, theta[None], moments, limits=limits)
     assert np.array_equal(found.weights[0], integers)
     assert np.array_equal(found.bias, bias)
     assert found.error == pytest.approx(0.0, abs=1e-20)
@@ -199,9 +203,9 @@ def test_of_several_thresholds_the_best_is_kept(common, limits):
     moments = InputMoments([dense(weight)])
     moments.add([torch.from_numpy(x)])
     candidates = np.linspace(5, 12, 8)[:, None] * np.ones(6)
-    how = {"weight_bits": 4, "limits": limits}
-    found = round_gptq("x", [Term(weight)], bias, candidates, moments, **how, common=common)
-    alone = [round_gptq("x", [Term(weight)], bias, c[None], moments, **how) for c in candidates]
+    how = {"limits": limits}
+    found = round_gptq("x", [term(4, weight)], bias, candidates, moments, **how, common=common)
+    alone = [round_gptq("x", [term(4, weight)], bias, c[None], moments, **how) for c in candidates]
     errors = np.stack([a.error for a in alone])
     if common:
         assert len(set(found.threshold)) == 1
@@ -225,20 +229,18 @@ def test_an_input_that_never_fires_is_rounded_to_the_nearest(limits):
     moments = InputMoments([dense(weight)])
     moments.add([torch.from_numpy(x)])
     theta = 3 / np.abs(weight).max(1)
-    found = round_gptq(
-        "x", [Term(weight)], np.zeros(5), theta[None], moments, weight_bits=3, limits=limits
-    )
+    found = round_gptq("x", [term(3, weight)], np.zeros(5), theta[None], moments, limits=limits)
     assert np.array_equal(found.weights[0][:, 2], np.rint(theta * weight[:, 2]))
 
 
 def test_values_beyond_the_range_are_clamped_and_counted(limits):
-    terms, theta = [Term(np.array([[2.6, -9.0, 1.0]]))], np.ones(1)
-    plain = round_nearest(terms, np.zeros(1), theta, weight_bits=3, limits=limits)
+    terms, theta = [term(3, np.array([[2.6, -9.0, 1.0]]))], np.ones(1)
+    plain = round_nearest(terms, np.zeros(1), theta, limits=limits)
     assert plain.weights[0].tolist() == [[3, -4, 1]]
     assert plain.clamped == 1
     moments = InputMoments([dense(np.ones((1, 3)))])
     moments.add([torch.from_numpy(activity(np.random.default_rng(0), 20, 3))])
-    found = round_gptq("x", terms, np.zeros(1), theta[None], moments, weight_bits=3, limits=limits)
+    found = round_gptq("x", terms, np.zeros(1), theta[None], moments, limits=limits)
     assert found.weights[0].min() >= -4
     assert found.weights[0].max() <= 3
     assert found.clamped >= 1
@@ -249,12 +251,12 @@ def test_too_few_rows_are_told_and_no_rows_refused(limits):
     rng = np.random.default_rng(0)
     weight = rng.normal(0, 0.3, (2, 12))
     moments = InputMoments([dense(weight)])
-    how = {"weight_bits": 4, "limits": limits}
+    how = {"limits": limits}
     with pytest.raises(ConversionError, match=r"^fc: the calibration data do not fit"):
-        round_gptq("fc", [Term(weight)], np.zeros(2), np.ones((1, 2)), moments, **how)
+        round_gptq("fc", [term(4, weight)], np.zeros(2), np.ones((1, 2)), moments, **how)
     moments.add([torch.from_numpy(activity(rng, 5, 12))])
     assert round_gptq(
-        "fc", [Term(weight)], np.zeros(2), np.full((1, 2), 7.0), moments, **how
+        "fc", [term(4, weight)], np.zeros(2), np.full((1, 2), 7.0), moments, **how
     ).undetermined
 
 

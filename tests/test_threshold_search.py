@@ -16,6 +16,11 @@ from toolchain.conversion.threshold_search import (
     smallest_scale,
 )
 from toolchain.errors import ConversionError
+from toolchain.int_range import IntRange
+
+
+def term(bits, weight, exponent=0, moment=None):
+    return Term(weight, IntRange.signed(bits), exponent, moment)
 
 
 def cost(theta, terms, bias, channel, bounds=None):
@@ -45,12 +50,17 @@ def test_never_above_the_largest_theta_and_often_the_optimum(
 ):
     rng = np.random.default_rng(seed)
     terms = [
-        Term(rng.normal(0, 2**e / 8, (3, 4)), e, rng.uniform(0, 1, (3, 4)) if measured else None)
+        term(
+            bits,
+            rng.normal(0, 2**e / 8, (3, 4)),
+            e,
+            rng.uniform(0, 1, (3, 4)) if measured else None,
+        )
         for e in exponents
     ]
     bias = rng.normal(0, 1, 3)
-    found = search_thresholds("x", terms, bias, weight_bits=bits, limits=limits, candidates=300)
-    largest = largest_thresholds("x", terms, bias, weight_bits=bits, limits=limits)
+    found = search_thresholds("x", terms, bias, limits=limits, candidates=300)
+    largest = largest_thresholds("x", terms, bias, limits=limits)
     bounds = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     assert np.array_equal(found.largest, largest)
     assert not found.clipped.any()
@@ -72,7 +82,7 @@ def test_by_hand(limits):
     # theta 8: 7.2 -> 7, 4; errors 0.2/8 and 0, the bias 0.25 is exact. 9: 8.1 -> 8 does not fit;
     # 10 neither. Below: 6: 5.4, 3.0; 4: 3.6, 2.0. So 8 wins.
     found = search_thresholds(
-        "x", [Term(np.array([[0.9, 0.5]]))], np.array([0.25]), weight_bits=4, limits=limits
+        "x", [term(4, np.array([[0.9, 0.5]]))], np.array([0.25]), limits=limits
     )
     assert found.largest.tolist() == [7]
     assert found.threshold.tolist() == [8]
@@ -83,9 +93,7 @@ def test_by_hand(limits):
 
 def test_the_negative_side_holds_one_more(limits):
     """Two bits: -2 .. 1."""
-    found = search_thresholds(
-        "x", [Term(np.array([[-1.0, 0.5]]))], np.zeros(1), weight_bits=2, limits=limits
-    )
+    found = search_thresholds("x", [term(2, np.array([[-1.0, 0.5]]))], np.zeros(1), limits=limits)
     assert found.threshold.tolist() == [2]
     assert found.error[0] == 0.0
 
@@ -96,9 +104,7 @@ def test_moments_decide(limits):
     thetas = np.arange(3, 9)[:, None]
     errors = np.abs(np.rint(thetas * weight) / thetas - weight)
     for kept, moment in enumerate((np.array([1.0, 1e-9]), np.array([1e-9, 1.0]))):
-        found = search_thresholds(
-            "x", [Term(weight, 0, moment)], np.zeros(1), weight_bits=4, limits=limits
-        )
+        found = search_thresholds("x", [term(4, weight, 0, moment)], np.zeros(1), limits=limits)
         assert errors[found.threshold[0] - 3, kept] == errors[:, kept].min()
 
 
@@ -106,11 +112,11 @@ def test_limits_and_ceilings_hold(limits):
     tight = replace(limits, threshold_max=50, bias_max=40)
     weight = np.random.default_rng(0).normal(0, 0.1, (20, 30))
     bias = np.linspace(-3, 3, 20)
-    found = search_thresholds("x", [Term(weight)], bias, weight_bits=8, limits=tight)
+    found = search_thresholds("x", [term(8, weight)], bias, limits=tight)
     assert (found.threshold <= 50).all()
     assert (np.abs(np.rint(bias * found.threshold)) <= 40).all()
     low = search_thresholds(
-        "x", [Term(weight)], bias, weight_bits=8, limits=tight, ceiling=found.threshold * 0.7
+        "x", [term(8, weight)], bias, limits=tight, ceiling=found.threshold * 0.7
     )
     assert (low.threshold <= np.maximum(found.threshold * 0.7, 1)).all()
 
@@ -119,17 +125,14 @@ def test_a_spike_worth_more_than_a_weight_can_hold(limits):
     with pytest.raises(ConversionError, match=r"^deep: a single spike .*\n.*9 thresholds in ch"):
         search_thresholds(
             "deep",
-            [Term(np.array([[0.1], [9.0]]))],
+            [term(4, np.array([[0.1], [9.0]]))],
             np.zeros(2),
-            weight_bits=4,
             limits=limits,
         )
 
 
 def test_a_channel_without_weights(limits):
-    found = search_thresholds(
-        "x", [Term(np.zeros((1, 3)))], np.array([0.5]), weight_bits=4, limits=limits
-    )
+    found = search_thresholds("x", [term(4, np.zeros((1, 3)))], np.array([0.5]), limits=limits)
     assert found.error[0] == 0.0
     assert 1 <= found.threshold[0] <= limits.threshold_max
 
@@ -138,9 +141,9 @@ def test_clipping_only_when_allowed(limits):
     """One outlier among many small weights: clipping it is cheaper, but it must be told."""
     rng = np.random.default_rng(1)
     weight = np.concatenate([rng.normal(0, 0.05, (2, 400)), [[0.6], [0.05]]], axis=1)
-    terms, bias = [Term(weight)], np.zeros(2)
-    kept = search_thresholds("x", terms, bias, weight_bits=3, limits=limits)
-    free = search_thresholds("x", terms, bias, weight_bits=3, limits=limits, allow_clipping=True)
+    terms, bias = [term(3, weight)], np.zeros(2)
+    kept = search_thresholds("x", terms, bias, limits=limits)
+    free = search_thresholds("x", terms, bias, limits=limits, allow_clipping=True)
     assert not kept.clipped.any()
     assert free.error[0] < kept.error[0]
     assert (free.error <= kept.error).all()
@@ -154,29 +157,29 @@ def test_clipping_only_when_allowed(limits):
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_scale_of_a_readout(bits, limits):
     rng = np.random.default_rng(bits)
-    terms = [Term(rng.normal(0, 1, (4, 9)), 2, rng.uniform(0, 1, 9))]
+    terms = [term(bits, rng.normal(0, 1, (4, 9)), 2, rng.uniform(0, 1, 9))]
     bias = rng.normal(0, 1, 4)
 
     def error(scale):
         return sum(cost(1 / scale, terms, bias, c) for c in range(4))
 
-    plain = smallest_scale("r", terms, bias, weight_bits=bits, limits=limits)
+    plain = smallest_scale("r", terms, bias, limits=limits)
     largest = 2 ** (bits - 1) - 1
     assert plain == pytest.approx(np.abs(terms[0].weight).max() / 4 / largest)
-    found = search_scale("r", terms, bias, weight_bits=bits, limits=limits)
+    found = search_scale("r", terms, bias, limits=limits)
     assert error(found) <= error(plain) * (1 + 1e-9)
     integers = np.rint(terms[0].weight / 4 / found)
     assert -largest - 1 <= integers.min()
     assert integers.max() <= largest
-    assert search_scale("r", terms, bias, weight_bits=bits, limits=limits, room=0.5) >= 2 * min(
-        found, plain
-    ) * (1 - 1e-9)
+    assert search_scale("r", terms, bias, limits=limits, room=0.5) >= 2 * min(found, plain) * (
+        1 - 1e-9
+    )
     with pytest.raises(ConversionError, match="r: all weights of the readout are zero"):
-        search_scale("r", [Term(np.zeros((1, 2)))], np.ones(1), weight_bits=bits, limits=limits)
+        search_scale("r", [term(bits, np.zeros((1, 2)))], np.ones(1), limits=limits)
 
 
 def test_large_layers_take_seconds(limits):
     weight = np.random.default_rng(0).normal(0, 0.02, (512, 4608))
     started = time.monotonic()
-    search_thresholds("x", [Term(weight)], np.zeros(512), weight_bits=4, limits=limits)
+    search_thresholds("x", [term(4, weight)], np.zeros(512), limits=limits)
     assert time.monotonic() - started < 20

@@ -33,7 +33,7 @@ from torch import Tensor
 from toolchain.conversion.input_moments import InputMoments
 from toolchain.conversion.threshold_search import Term
 from toolchain.errors import ConversionError
-from toolchain.int_range import IntRange, TargetLimits
+from toolchain.int_range import TargetLimits
 
 DAMPING = 0.01
 """Share of a column's own moment added to the Hessian's diagonal; GPTQ's `percdamp`."""
@@ -92,7 +92,6 @@ def round_nearest(
     bias: np.ndarray,
     threshold: np.ndarray,
     *,
-    weight_bits: int,
     limits: TargetLimits,
 ) -> Rounded:
     """Round each weight and bias to the nearest integer in range, half to even.
@@ -101,7 +100,7 @@ def round_nearest(
     1 / scale for a readout with terms in logits.
     """
     target = _targets(terms, bias, threshold)
-    low, high = _ranges(terms, weight_bits, limits)
+    low, high = _ranges(terms, limits)
     values, clamped = _nearest(target, low, high)
     return Rounded(*_split(values, terms), int(clamped.sum()))
 
@@ -113,7 +112,6 @@ def round_gptq(
     candidates: np.ndarray,
     moments: InputMoments,
     *,
-    weight_bits: int,
     limits: TargetLimits,
     common: bool = False,
     damping: float = DAMPING,
@@ -122,7 +120,7 @@ def round_gptq(
 
     Parameters
     ----------
-    terms, bias, weight_bits, limits:
+    terms, bias, limits:
         As in `round_nearest`.
     candidates:
         (n, C): n factors a channel to choose from by the error that is left; the first is also
@@ -145,7 +143,7 @@ def round_gptq(
             found=f"{moments.rows} rows of {moments.gram.shape[1] - 1} inputs",
             allowed=f"rows of {width - 1} inputs",
         )
-    low, high = _ranges(terms, weight_bits, limits)
+    low, high = _ranges(terms, limits)
     values, clamped = _nearest(_targets(terms, bias, candidates[0]), low, high)
     tried = np.concatenate([candidates[:1], candidates])
     every = np.empty((len(tried), *values.shape))
@@ -199,15 +197,12 @@ def _units(terms: Sequence[Term]) -> np.ndarray:
     return np.concatenate([*units, np.ones(1)])
 
 
-def _ranges(
-    terms: Sequence[Term], weight_bits: int, limits: TargetLimits
-) -> tuple[np.ndarray, np.ndarray]:
+def _ranges(terms: Sequence[Term], limits: TargetLimits) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest integer of each column, (K + 1,) each."""
-    held = IntRange.signed(weight_bits)
-    width = sum(t.weight.shape[1] for t in terms)
-    low = np.append(np.full(width, float(held.low)), -float(limits.bias_max))
-    high = np.append(np.full(width, float(held.high)), float(limits.bias_max))
-    return low, high
+    low = [np.full(t.weight.shape[1], float(t.held.low)) for t in terms]
+    high = [np.full(t.weight.shape[1], float(t.held.high)) for t in terms]
+    most = np.array([float(limits.bias_max)])
+    return np.concatenate([*low, -most]), np.concatenate([*high, most])
 
 
 def _nearest(

@@ -48,11 +48,14 @@ class Term:
         float64, (C, K), in thresholds a unit of spike.
     weight_exponent:
         The integer current is `2^weight_exponent * W s`.
+    held:
+        Integers a weight may become.
     moment:
         `E[s^2]`, float64, (K,) or (C, K); None stands for 1 everywhere.
     """
 
     weight: np.ndarray
+    held: IntRange
     weight_exponent: int = 0
     moment: np.ndarray | None = None
 
@@ -83,13 +86,15 @@ class ThresholdChoice:
 class _Rows:
     """All terms of a population side by side, weights in units of their exponent.
 
-    `clips`: whether a theta may leave rounded weights outside their range.
+    `low` and `high`, (K,), bound the integers; `clips`: whether a theta may leave rounded weights
+    outside their range.
     """
 
     weight: np.ndarray
     importance: np.ndarray
     bias: np.ndarray
-    limits: IntRange
+    low: np.ndarray
+    high: np.ndarray
     clips: bool
 
 
@@ -98,7 +103,6 @@ def search_thresholds(
     terms: Sequence[Term],
     bias: np.ndarray,
     *,
-    weight_bits: int,
     limits: TargetLimits,
     ceiling: np.ndarray | None = None,
     allow_clipping: bool = False,
@@ -127,7 +131,7 @@ def search_thresholds(
     ConversionError
         If no integer threshold fits: a spike is worth more thresholds than a weight can hold.
     """
-    rows = _side_by_side(terms, bias, IntRange.signed(weight_bits), clips=allow_clipping)
+    rows = _side_by_side(terms, bias, clips=allow_clipping)
     largest, widest = _fitting(name, rows, limits)
     top = widest
     if allow_clipping:
@@ -154,7 +158,6 @@ def largest_thresholds(
     terms: Sequence[Term],
     bias: np.ndarray,
     *,
-    weight_bits: int,
     limits: TargetLimits,
 ) -> np.ndarray:
     """The largest integer theta a channel for which weights, bias and theta fit: int64, (C,).
@@ -164,7 +167,7 @@ def largest_thresholds(
     ConversionError
         If there is none: a spike is worth more thresholds than a weight can hold.
     """
-    rows = _side_by_side(terms, bias, IntRange.signed(weight_bits), clips=False)
+    rows = _side_by_side(terms, bias, clips=False)
     return _largest(name, rows, limits).astype(np.int64)
 
 
@@ -173,7 +176,6 @@ def search_scale(
     terms: Sequence[Term],
     bias: np.ndarray,
     *,
-    weight_bits: int,
     limits: TargetLimits,
     room: float = 1.0,
     candidates: int = CANDIDATES,
@@ -189,12 +191,10 @@ def search_scale(
     ConversionError
         If all weights are zero.
     """
-    rows = _side_by_side(terms, bias, IntRange.signed(weight_bits), clips=False)
+    rows = _side_by_side(terms, bias, clips=False)
     largest = _largest_factor(name, rows, limits)
-    high, low = float(rows.weight.max(initial=0.0)), float(rows.weight.min(initial=0.0))
     widest = min(
-        (rows.limits.high + 0.5) / high if high > 0 else np.inf,
-        (rows.limits.low - 0.5) / low if low < 0 else np.inf,
+        float(_reach(rows, forgiven=0.5).min()),
         limits.bias_max / max(float(np.abs(bias).max(initial=0.0)), np.finfo(float).tiny),
     ) * (1.0 - ROUNDING)
     if _outside(rows, np.full(len(bias), widest)).any():
@@ -207,7 +207,7 @@ def search_scale(
 
 
 def smallest_scale(
-    name: str, terms: Sequence[Term], bias: np.ndarray, *, weight_bits: int, limits: TargetLimits
+    name: str, terms: Sequence[Term], bias: np.ndarray, *, limits: TargetLimits
 ) -> float:
     """The smallest scale of a readout for which its unrounded weights and bias fit.
 
@@ -216,23 +216,22 @@ def smallest_scale(
     ConversionError
         If all weights are zero.
     """
-    rows = _side_by_side(terms, bias, IntRange.signed(weight_bits), clips=False)
+    rows = _side_by_side(terms, bias, clips=False)
     return 1.0 / _largest_factor(name, rows, limits)
 
 
 def _largest_factor(name: str, rows: _Rows, limits: TargetLimits) -> float:
-    peak = float(np.abs(rows.weight).max(initial=0.0))
-    if peak == 0.0:
+    if not rows.weight.any():
         raise ConversionError(
             "all weights of the readout are zero", node=name, allowed="some signal"
         )
+    with np.errstate(divide="ignore"):
+        finest = 1.0 / (rows.high / np.abs(rows.weight)).min()
     worst_bias = float(np.abs(rows.bias).max(initial=0.0))
-    return 1.0 / max(peak / rows.limits.high, worst_bias / limits.bias_max)
+    return 1.0 / max(float(finest), worst_bias / limits.bias_max)
 
 
-def _side_by_side(
-    terms: Sequence[Term], bias: np.ndarray, limits: IntRange, *, clips: bool
-) -> _Rows:
+def _side_by_side(terms: Sequence[Term], bias: np.ndarray, *, clips: bool) -> _Rows:
     weights, importance = [], []
     for term in terms:
         unit = 2.0**term.weight_exponent
@@ -243,7 +242,8 @@ def _side_by_side(
         np.concatenate(weights, axis=1),
         np.concatenate(importance, axis=1),
         np.asarray(bias, np.float64),
-        limits,
+        np.concatenate([np.full(t.weight.shape[1], float(t.held.low)) for t in terms]),
+        np.concatenate([np.full(t.weight.shape[1], float(t.held.high)) for t in terms]),
         clips,
     )
 
@@ -256,20 +256,33 @@ def _bias_limit(bias: np.ndarray, limits: TargetLimits) -> np.ndarray:
 
 
 def _largest(name: str, rows: _Rows, limits: TargetLimits) -> np.ndarray:
-    peak = np.abs(rows.weight).max(axis=1, initial=0.0)
     with np.errstate(divide="ignore"):
-        widest = np.floor(rows.limits.high / peak * (1.0 + ROUNDING))
+        each = rows.high / np.abs(rows.weight)
+    widest = np.floor(each.min(axis=1, initial=np.inf) * (1.0 + ROUNDING))
     theta = np.minimum(widest, _bias_limit(rows.bias, limits))
     if (theta < 1).any():
         channel = int(np.argmin(theta))
+        worst = int(np.argmin(each[channel]))
         raise ConversionError(
             "a single spike is worth more thresholds than a weight can hold",
             node=name,
-            found=f"{peak[channel]:.4g} thresholds in channel {channel}",
-            allowed=f"at most {rows.limits.high}",
+            found=f"{abs(rows.weight[channel, worst]):.4g} thresholds in channel {channel}",
+            allowed=f"at most {int(rows.high[worst])}",
             remedy="train with a larger threshold or weight decay",
         )
     return theta
+
+
+def _reach(rows: _Rows, *, forgiven: float) -> np.ndarray:
+    """The factor at which a channel's first weight is `forgiven` beyond its range: (C,)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.where(
+            rows.weight > 0,
+            (rows.high + forgiven) / rows.weight,
+            np.where(rows.weight < 0, (rows.low - forgiven) / rows.weight, np.inf),
+        )
+    result: np.ndarray = each.min(axis=1, initial=np.inf)
+    return result
 
 
 def _fitting(name: str, rows: _Rows, limits: TargetLimits) -> tuple[np.ndarray, np.ndarray]:
@@ -278,13 +291,8 @@ def _fitting(name: str, rows: _Rows, limits: TargetLimits) -> tuple[np.ndarray, 
     Rounding forgives half a unit, and the negative side of two's complement holds one unit more.
     """
     largest = _largest(name, rows, limits)
-    high = np.maximum(rows.weight.max(axis=1, initial=0.0), 0.0)
-    low = np.maximum(-rows.weight.min(axis=1, initial=0.0), 0.0)
-    with np.errstate(divide="ignore"):
-        widest = np.floor(
-            np.minimum((rows.limits.high + 0.5) / high, (0.5 - rows.limits.low) / low)
-        )
-    widest = np.maximum(np.minimum(widest, _bias_limit(rows.bias, limits)), largest)
+    widest = np.minimum(np.floor(_reach(rows, forgiven=0.5)), _bias_limit(rows.bias, limits))
+    widest = np.maximum(widest, largest)
     # A tie may round outwards, and float64 may be off by one.
     for _ in range(2):
         outside = (_outside(rows, widest) > 0) & (widest > largest)
@@ -327,7 +335,7 @@ def _squared_error(rows: _Rows, theta: np.ndarray) -> np.ndarray:
     scaled = rows.weight * theta[:, None]
     rounded = np.rint(scaled)
     if rows.clips:
-        np.clip(rounded, rows.limits.low, rows.limits.high, out=rounded)
+        np.clip(rounded, rows.low, rows.high, out=rounded)
     rounded -= scaled
     rounded *= rounded
     weights = np.einsum("ck,ck->c", rounded, rows.importance)
@@ -338,5 +346,5 @@ def _squared_error(rows: _Rows, theta: np.ndarray) -> np.ndarray:
 def _outside(rows: _Rows, theta: np.ndarray) -> np.ndarray:
     """How many rounded weights a channel do not fit their bits: int64 (C,)."""
     rounded = np.rint(rows.weight * theta[:, None])
-    outside = (rounded < rows.limits.low) | (rounded > rows.limits.high)
+    outside = (rounded < rows.low) | (rounded > rows.high)
     return outside.sum(axis=1).astype(np.int64)

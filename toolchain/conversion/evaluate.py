@@ -34,11 +34,19 @@ def evaluate(program: FloatProgram, samples: Tensor, *, clipped: Collection[str]
 
     The activations named in `clipped` only clip to [0, threshold], the others quantize.
     """
+    return node_values(program, samples, clipped=clipped)[program.output.name]
+
+
+@torch.no_grad()
+def node_values(
+    program: FloatProgram, samples: Tensor, *, clipped: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Output (N, ...) of every node by name; arguments as in `evaluate`."""
     values = {program.input.name: samples.double()}
     for node in program.nodes[1:]:
         inputs = [values[s] for s in node.sources]
         values[node.name] = _apply(node, node.name not in clipped, *inputs)
-    return values[program.output.name]
+    return values
 
 
 def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:

@@ -65,16 +65,29 @@ class InputMoments:
     def __init__(self, operations: Sequence[Conv2d | Linear]) -> None:
         self.operations = tuple(operations)
         self.groups = [o.groups if isinstance(o, Conv2d) else 1 for o in self.operations]
-        self.parts = lcm(*self.groups)
-        width = sum(int(np.prod(o.weight.shape[1:])) for o in self.operations) + 1
+        self.parts, width = self._shape(self.operations)
         self.gram = torch.zeros(self.parts, width, width, dtype=torch.float64)
         self.rows = 0
+
+    @staticmethod
+    def _shape(operations: Sequence[Conv2d | Linear]) -> tuple[int, int]:
+        parts = lcm(*(o.groups if isinstance(o, Conv2d) else 1 for o in operations))
+        return parts, sum(int(np.prod(o.weight.shape[1:])) for o in operations) + 1
+
+    @classmethod
+    def bytes_for(cls, operations: Sequence[Conv2d | Linear]) -> int:
+        """Bytes that G takes for these operations."""
+        parts, width = cls._shape(operations)
+        return parts * width * width * 8
 
     def add(self, inputs: Sequence[Tensor]) -> None:
         """Add a batch: for every synapse the spikes it gets in one step, (N, ...).
 
         Rates (spike counts divided by the steps) stand for the spikes of an average step.
+        Without operations there is nothing to add.
         """
+        if not self.operations:
+            return
         outputs = sum(int(np.prod(x.shape[1:])) for x in inputs)
         reach = max(int(np.prod(o.weight.shape[2:])) for o in self.operations)
         size = max(1, CHUNK // (outputs * reach))

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 import exports.netx
 from exports.netx import FORMAT_VERSION, read_net, write_net
 from tests.networks import random_program
-from toolchain.errors import FormatError, OutputError, TargetError
-from toolchain.neurons import NEURONS, IntegrateAndFire
-from toolchain.program.int_program import Population, Schedule
-from toolchain.program.synapse import DenseSynapse
+from toolchain.errors import FormatError, OutputError
+from toolchain.neurons import NEURONS
+from toolchain.program.int_program import Schedule
 
 SPEC = Path(exports.netx.__file__).with_name("FORMAT.md")
 
@@ -137,22 +136,6 @@ def test_a_file_that_was_there_survives_a_failed_write(net, monkeypatch):
     assert net.read_bytes() == before
 
 
-def test_branches_are_refused(program, tmp_path):
-    first, *rest = program.populations
-    twice = Population(
-        "branch",
-        (3,),
-        (DenseSynapse("conv0", np.ones((3, 90))), DenseSynapse("conv0", np.ones((3, 90)))),
-        [0, 0, 0],
-        IntegrateAndFire([1, 1, 1], [0, 0, 0]),
-    )
-    readout = Population("out", (1,), (DenseSynapse("branch", [[1, 1, 1]]),), [0], rest[-1].neuron)
-    branched = replace(program, populations=(first, twice, readout))
-    with pytest.raises(TargetError, match=r"branch: this version .* chains of layers only"):
-        write_net(branched, tmp_path / "a.net")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_missing_file(tmp_path):
     with pytest.raises(FormatError, match="no such file"):
         read_net(tmp_path / "a.net")
@@ -201,6 +184,7 @@ def every_dataset():
                 "neuron/threshold",
                 "neuron/initial_potential",
                 "spikeport/name",
+                "spikeport/source",
                 "spikeport/weight_exponent",
             ]
         ),
@@ -241,7 +225,7 @@ def put(net, name, value, **how):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("spikeport/format_version", 2, "unknown format version"),
+        ("spikeport/format_version", 3, "unknown format version"),
         ("spikeport/header", np.bytes_("{"), "is not JSON"),
         ("spikeport/header", np.bytes_("[]"), "is not a JSON object"),
         ("spikeport/header", np.bytes_("{}"), "does not describe a program"),
@@ -249,7 +233,8 @@ def put(net, name, value, **how):
         ("layer/1/weight", np.zeros((3, 2, 3, 3)), "must hold integers with 4 axes"),
         ("layer/1/weight", np.zeros((3, 2, 3), int), "must hold integers with 4 axes"),
         ("layer/1/weight", np.full((3, 2, 3, 3), 200), "does not describe a program"),
-        ("layer/1/type", np.array([b"pool"], "S10"), "unknown layer type"),
+        ("layer/1/type", np.array([b"average"], "S10"), "unknown layer type"),
+        ("layer/1/type", np.array([b"pool"], "S10"), "kernel: is missing"),
         ("layer/1/neuron/type", np.array([b"CUBA"], "S10"), "unknown neuron type"),
         ("layer/1/neuron/threshold", np.array([1, 0, 1]), "threshold must be positive"),
         ("layer/1/neuron/threshold", np.array([1, 1]), "one value a channel"),

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 
-from exports.netx import write_stock_net
+from exports.netx import write_net, write_stock_net
 from hw_models.profile import load_profile
-from tests.networks import random_inputs, random_program
+from tests.networks import branched_program, random_inputs, random_program
 from tests.oracles import numpy_loop
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.errors import TargetError, ValueRangeError
@@ -126,6 +127,43 @@ def test_random_strided_convolution(tmp_path):
     path = tmp_path / "stock.net"
     write_stock_net(program, path)
     assert_stock_agrees(program, inputs, *run_stock(path, inputs, 4, tmp_path))
+
+
+LOAD = """
+import sys
+from hw_models.lava_compat import import_stock_netx
+import_stock_netx().Network(net_config=sys.argv[1], input_message_bits=4)
+print("LOADED")
+"""
+
+
+def load_fails(path):
+    """Load in the stock loader, which must raise; returns what it printed."""
+    result = subprocess.run(
+        [sys.executable, "-c", LOAD, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "LOADED" not in result.stdout
+    return result.stderr
+
+
+def test_branched_files_fail_loudly_in_the_stock_loader(tmp_path):
+    """It takes every layer for the source of the next, so it must not run them."""
+    path = tmp_path / "branched.net"
+    write_net(branched_program(1, "if", ("residual", "max")), path)
+    assert "Error" in load_fails(path)
+
+
+def test_a_pool_fails_loudly_in_the_stock_loader(tmp_path):
+    path = tmp_path / "pool.net"
+    write_stock_net(random_program(1, schedule=Schedule(1)), path)
+    with h5py.File(path, "a") as file:
+        file["layer/1/type"][0] = b"pool"
+    assert "NotImplementedError" in load_fails(path)
 
 
 def test_what_stock_netx_cannot_hold_is_refused(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever a reader of the old version would misread a new file."""
+CHAINS_VERSION = 1
+"""Had chains only: every layer takes its input from the one before it, and none is a pool."""
 
 LAYERS = "layer"
 OWN = "spikeport"
@@ -17,5 +19,8 @@ FILE_LOCKING = False
 guard; a process started meanwhile would hold it a moment longer than the writer and make the
 file look damaged."""
 
-INPUT, CONV, DENSE, FLATTEN = "input", "conv", "dense", "flatten"
-"""Layer types as stock netx spells them."""
+INPUT, CONV, DENSE, FLATTEN, POOL = "input", "conv", "dense", "flatten", "pool"
+"""Layer types as stock netx spells them; it skips one it does not know without a word, and raises
+NotImplementedError on a pool."""
+SYNAPSES = "synapse"
+"""Group of a layer's further synapses, inside its own group."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from exports.netx.group import Group
 from exports.netx.layout import (
+    CHAINS_VERSION,
     CONV,
     DENSE,
     FILE_LOCKING,
@@ -18,12 +20,20 @@ from exports.netx.layout import (
     INPUT,
     LAYERS,
     OWN,
+    POOL,
+    SYNAPSES,
 )
 from toolchain.errors import FormatError, SpikeportError
-from toolchain.neurons import NEURONS, Neuron, Readout
+from toolchain.neurons import (
+    NEURONS,
+    LIPool,
+    Neuron,
+    Readout,
+    Relay,
+)
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
-from toolchain.program.synapse import ConvSynapse, DenseSynapse, Pair, Synapse
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 
 def read_net(path: Path) -> IntProgram:
@@ -39,7 +49,7 @@ def read_net(path: Path) -> IntProgram:
         raise FormatError("no such file", node=str(path))
     try:
         with h5py.File(path, "r", locking=FILE_LOCKING) as file:
-            return _read(_Group(file, str(path)))
+            return _read(Group(file, str(path)))
     except OSError as error:
         raise FormatError(
             "not a readable HDF5 file (truncated, or another format)",
@@ -49,81 +59,7 @@ def read_net(path: Path) -> IntProgram:
         ) from error
 
 
-class _Group:
-    """An HDF5 group whose look-ups check kind, type and shape, and name what is wrong."""
-
-    def __init__(self, group: h5py.Group, file: str) -> None:
-        self._group = group
-        self._file = file
-
-    def where(self, name: str = "") -> str:
-        return f"{self._file}:{self._group.name.rstrip('/')}/{name}".rstrip("/")
-
-    def _get(self, name: str, kind: type) -> Any:
-        link = self._group.get(name, getlink=True)
-        if link is None:
-            raise FormatError(
-                "is missing",
-                node=self.where(name),
-                found=", ".join(self._group) or "nothing",
-                remedy="export it again; for files of lava-dl itself use the stock loader",
-            )
-        if not isinstance(link, h5py.HardLink):
-            raise FormatError("is a link to elsewhere", node=self.where(name))
-        item = self._group[name]
-        if not isinstance(item, kind):
-            raise FormatError("is of the wrong kind", node=self.where(name), found=item)
-        return item
-
-    def group(self, name: str) -> _Group:
-        return _Group(self._get(name, h5py.Group), self._file)
-
-    def names(self) -> list[str]:
-        return list(self._group)
-
-    def text(self, name: str) -> str:
-        value = self._get(name, h5py.Dataset)
-        data = value[0] if value.shape == (1,) else value[()]
-        if not isinstance(data, bytes):
-            raise FormatError("is not a string", node=self.where(name), found=value.dtype)
-        return data.decode()
-
-    def json(self, name: str) -> dict[str, Any]:
-        try:
-            value = json.loads(self.text(name))
-        except ValueError as error:
-            raise FormatError("is not JSON", node=self.where(name), found=error) from error
-        if not isinstance(value, dict):
-            raise FormatError("is not a JSON object", node=self.where(name))
-        return value
-
-    def integers(self, name: str, axes: int) -> np.ndarray:
-        dataset = self._get(name, h5py.Dataset)
-        if dataset.dtype.kind not in "iu" or len(dataset.shape) != axes:
-            raise FormatError(
-                f"must hold integers with {axes} axes",
-                node=self.where(name),
-                found=f"{dataset.dtype} {dataset.shape}",
-            )
-        return np.asarray(dataset[()]).astype(np.int64)
-
-    def integer(self, name: str) -> int:
-        return int(self.integers(name, 0))
-
-    def real(self, name: str) -> float:
-        dataset = self._get(name, h5py.Dataset)
-        if dataset.dtype.kind != "f" or dataset.shape != ():
-            raise FormatError("must be one float", node=self.where(name), found=dataset.dtype)
-        return float(dataset[()])
-
-    def pair(self, name: str) -> Pair:
-        values = self.integers(name, 1)
-        if len(values) != 2:
-            raise FormatError("must hold two integers", node=self.where(name), found=len(values))
-        return (int(values[0]), int(values[1]))
-
-
-def _read(root: _Group) -> IntProgram:
+def _read(root: Group) -> IntProgram:
     if OWN not in root.names():
         raise FormatError(
             "is not a file of this project",
@@ -134,12 +70,12 @@ def _read(root: _Group) -> IntProgram:
         )
     own = root.group(OWN)
     version = own.integer("format_version")
-    if version != FORMAT_VERSION:
+    if version not in (CHAINS_VERSION, FORMAT_VERSION):
         raise FormatError(
             "unknown format version",
             node=own.where("format_version"),
             found=version,
-            allowed=FORMAT_VERSION,
+            allowed=f"{CHAINS_VERSION} or {FORMAT_VERSION}",
             remedy="use the version of this project that wrote it, or convert again",
         )
     header = own.json("header")
@@ -147,7 +83,7 @@ def _read(root: _Group) -> IntProgram:
         program = IntProgram(
             name=str(header["name"]),
             input=InputQuantizer.from_description(header["input"]),
-            populations=_read_layers(root.group(LAYERS), header),
+            populations=_read_layers(root.group(LAYERS), header, version),
             schedule=Schedule(int(header["wake_steps"]), int(header["sleep_steps"])),
             weight_bits=int(header["weight_bits"]),
             state_bits=int(header["state_bits"]),
@@ -173,7 +109,7 @@ def _read(root: _Group) -> IntProgram:
     return program
 
 
-def _read_layers(layers: _Group, header: dict[str, Any]) -> tuple[Population, ...]:
+def _read_layers(layers: Group, header: dict[str, Any], version: int) -> tuple[Population, ...]:
     expected = [str(i) for i in range(len(layers.names()))]
     if sorted(layers.names(), key=lambda n: (len(n), n)) != expected:
         raise FormatError("layers must be numbered from 0", node=layers.where())
@@ -182,62 +118,166 @@ def _read_layers(layers: _Group, header: dict[str, Any]) -> tuple[Population, ..
         raise FormatError("the first layer must be the input", node=first.where("type"))
     if first.integers("shape", 1).tolist() != list(header["input"]["shape"]):
         raise FormatError("the input shape differs from the header's", node=first.where("shape"))
+    axes = {INPUT: len(header["input"]["shape"])}
     populations: list[Population] = []
-    source, flattened = "input", False
+    before, flattened = INPUT, False
     for name in expected[1:]:
         group = layers.group(name)
         kind = group.text("type")
         if kind == FLATTEN:
+            if flattened:
+                raise FormatError("a flatten is missing or misplaced", node=group.where())
             flattened = True
             continue
-        population = _read_population(group, kind, source)
-        source_axes = len(populations[-1].shape if populations else header["input"]["shape"])
-        if flattened != (kind == DENSE and source_axes > 1):
+        population = _read_population(group, kind, _Sources(tuple(axes), before, version))
+        if population.name in axes:
+            raise FormatError(
+                "two layers have the same name",
+                node=group.where(f"{OWN}/name"),
+                found=population.name,
+            )
+        if flattened != (kind == DENSE and axes[population.synapses[0].source] > 1):
             raise FormatError("a flatten is missing or misplaced", node=group.where())
         flattened = False
         populations.append(population)
-        source = population.name
+        before, axes[population.name] = population.name, len(population.shape)
+    if flattened:
+        raise FormatError("a flatten is missing or misplaced", node=layers.where())
     return tuple(populations)
 
 
-def _read_population(group: _Group, kind: str, source: str) -> Population:
-    own, neuron = group.group(OWN), group.group("neuron")
-    exponent = own.integer("weight_exponent")
-    synapse: Synapse
-    if kind == CONV:
-        synapse = ConvSynapse(
-            source,
-            group.integers("weight", 4),
-            group.pair("stride"),
-            group.pair("padding"),
-            group.pair("dilation"),
-            group.integer("groups"),
-            exponent,
-        )
-    elif kind == DENSE:
-        synapse = DenseSynapse(source, group.integers("weight", 2), exponent)
-    else:
+@dataclass(frozen=True)
+class _Sources:
+    """Where a layer may take its input from.
+
+    Attributes
+    ----------
+    names:
+        The input and all layers before this one.
+    before:
+        The layer before this one, the source of every layer of version 1.
+    """
+
+    names: tuple[str, ...]
+    before: str
+    version: int
+
+    def of(self, group: Group) -> str:
+        """The source that `group`, a layer's own group or one of its further synapses, names."""
+        if self.version == CHAINS_VERSION:
+            return self.before
+        source = group.text("source")
+        if source not in self.names:
+            raise FormatError(
+                "a source must be the input or an earlier layer",
+                node=group.where("source"),
+                found=source,
+                allowed=", ".join(self.names),
+            )
+        return source
+
+
+def _read_population(group: Group, kind: str, sources: _Sources) -> Population:
+    own, neuron_group = group.group(OWN), group.group("neuron")
+    known = (*WEIGHTED,) if sources.version == CHAINS_VERSION else (*WEIGHTED, POOL)
+    if kind not in known:
         raise FormatError(
             "unknown layer type",
             node=group.where("type"),
             found=kind,
-            allowed=", ".join((INPUT, CONV, DENSE, FLATTEN)),
+            allowed=", ".join((INPUT, *known, FLATTEN)),
         )
-    shape = tuple(int(s) for s in group.integers("shape", 1))
-    return Population(
-        own.text("name"), shape, (synapse,), group.integers("bias", 1), _read_neuron(neuron, own)
+    try:
+        name = own.text("name")
+        shape = tuple(int(s) for s in group.integers("shape", 1))
+        neuron = _read_neuron(neuron_group, own, sources.version)
+        if kind == POOL:
+            synapses: tuple[Synapse, ...] = (_read_window(sources.of(own), group),)
+            bias = np.zeros(shape[0], np.int64)
+        else:
+            synapses = (WEIGHTED[kind](sources.of(own), group, own.integer("weight_exponent")),)
+            bias = group.integers("bias", 1)
+        if SYNAPSES in own.names():
+            synapses += _read_further(own.group(SYNAPSES), sources)
+        return Population(name, shape, synapses, bias, neuron)
+    except FormatError:
+        raise
+    except (IndexError, ValueError, SpikeportError) as error:
+        raise FormatError(
+            "does not describe a layer",
+            node=group.where(),
+            found=f"{type(error).__name__}: {error}",
+        ) from error
+
+
+def _read_further(group: Group, sources: _Sources) -> tuple[Synapse, ...]:
+    expected = [str(i) for i in range(1, len(group.names()) + 1)]
+    if sources.version == CHAINS_VERSION or not expected:
+        raise FormatError("further synapses are out of place here", node=group.where())
+    if sorted(group.names(), key=lambda n: (len(n), n)) != expected:
+        raise FormatError("further synapses must be numbered from 1", node=group.where())
+    synapses = []
+    for name in expected:
+        one = group.group(name)
+        kind = one.text("kind")
+        if kind not in WEIGHTED:
+            raise FormatError(
+                "unknown kind of synapse",
+                node=one.where("kind"),
+                found=kind,
+                allowed=", ".join(WEIGHTED),
+            )
+        synapses.append(WEIGHTED[kind](sources.of(one), one, one.integer("weight_exponent")))
+    return tuple(synapses)
+
+
+def _read_conv(source: str, group: Group, exponent: int) -> Synapse:
+    return ConvSynapse(
+        source,
+        group.integers("weight", 4),
+        group.pair("stride"),
+        group.pair("padding"),
+        group.pair("dilation"),
+        group.integer("groups"),
+        exponent,
     )
 
 
-def _read_neuron(neuron: _Group, own: _Group) -> Neuron:
-    kind = NEURONS.get(neuron.text("type"))
-    if kind is None:
+def _read_dense(source: str, group: Group, exponent: int) -> Synapse:
+    return DenseSynapse(source, group.integers("weight", 2), exponent)
+
+
+def _read_window(source: str, group: Group) -> Synapse:
+    return WindowSynapse(
+        source,
+        group.pair("kernel"),
+        group.pair("stride"),
+        group.pair("padding"),
+        group.pair("dilation"),
+    )
+
+
+WEIGHTED = {CONV: _read_conv, DENSE: _read_dense}
+"""Readers of synapses with weights, by layer type."""
+
+
+def _read_neuron(neuron: Group, own: Group, version: int) -> Neuron:
+    known = {
+        kind: cell
+        for kind, cell in NEURONS.items()
+        if version > CHAINS_VERSION or cell not in (LIPool, Relay)
+    }
+    kind = neuron.text("type")
+    if kind not in known:
         raise FormatError(
             "unknown neuron type",
             node=neuron.where("type"),
-            found=neuron.text("type"),
-            allowed=", ".join(NEURONS),
+            found=kind,
+            allowed=", ".join(known),
         )
-    if kind is Readout:
+    cell = known[kind]
+    if issubclass(cell, Readout):
         return Readout(own.real("scale"))
-    return kind(neuron.integers("threshold", 1), neuron.integers("initial_potential", 1))  # type: ignore[call-arg,arg-type]
+    if issubclass(cell, LIPool | Relay):
+        return cell()
+    return cell(neuron.integers("threshold", 1), neuron.integers("initial_potential", 1))

@@ -15,14 +15,14 @@ import h5py
 import numpy as np
 
 from exports.netx.layout import FILE_LOCKING
-from exports.netx.writer import check_sequential, write_layers, write_string, write_synapse
+from exports.netx.writer import write_layers, write_string, write_synapse
 from toolchain.errors import TargetError
 from toolchain.files import atomic_path
 from toolchain.int_range import IntRange
 from toolchain.neurons import IntegrateAndFire, Readout
 from toolchain.program.bounds import analyse
-from toolchain.program.int_program import IntProgram, Population
-from toolchain.program.synapse import DenseSynapse
+from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.synapse import DenseSynapse, WindowSynapse
 
 FULL_DECAY = 4096
 """Decay constant at which a 12-bit decay forgets everything in one step (lava-nc LIF models)."""
@@ -49,7 +49,7 @@ def write_stock_net(program: IntProgram, path: Path) -> None:
     TargetError
         Naming the layer that stock netx cannot hold, and why.
     """
-    check_sequential(program)
+    _check_chain(program)
     if program.schedule.num_steps != 1:
         raise TargetError(
             "only a one-step program is an ordinary CUBA network",
@@ -64,12 +64,30 @@ def write_stock_net(program: IntProgram, path: Path) -> None:
         write_layers(program, file, _write_layer)
 
 
+def _check_chain(program: IntProgram) -> None:
+    """Raise TargetError unless every population takes its input from the one before it only."""
+    source = INPUT
+    for population in program.populations:
+        sources = [s.source for s in population.synapses]
+        if sources != [source]:
+            raise TargetError(
+                "the stock loader runs chains of layers only",
+                node=population.name,
+                found=f"fed by {', '.join(sources)}",
+                allowed=source,
+                remedy="leave out --stock; the project's own files hold branches",
+            )
+        source = population.name
+
+
 def _check(population: Population, state: IntRange) -> None:
     name = population.name
     (synapse,) = population.synapses
     neuron = population.neuron
     if not isinstance(neuron, IntegrateAndFire | Readout):
         raise TargetError("stock netx has no such neuron", node=name, found=neuron.kind)
+    if isinstance(synapse, WindowSynapse):
+        raise TargetError("stock netx has no pools", node=name)
     if synapse.weight_exponent:
         raise TargetError("stock Conv ignores weight exponents", node=name)
     if getattr(synapse, "groups", 1) > MAX_GROUPS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,17 @@ from exports.netx.layout import (
     INPUT,
     LAYERS,
     OWN,
+    POOL,
     STOCK_STRING,
+    SYNAPSES,
 )
 from exports.netx.reader import read_net
 from toolchain.canonical import canonical_json
-from toolchain.errors import FormatError, TargetError
+from toolchain.errors import FormatError
 from toolchain.files import atomic_path
 from toolchain.neurons import Readout
 from toolchain.program.int_program import IntProgram, Population
-from toolchain.program.synapse import ConvSynapse, DenseSynapse
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 
 def write_net(program: IntProgram, path: Path) -> None:
@@ -34,14 +37,11 @@ def write_net(program: IntProgram, path: Path) -> None:
 
     Raises
     ------
-    TargetError
-        If the program is not a chain of layers, which is all this version can say.
     OutputError
         If the path cannot be written.
     FormatError
         If the file read back is not the program (a bug, never silently accepted).
     """
-    check_sequential(program)
     with atomic_path(path) as temporary:
         with h5py.File(temporary, "w", locking=FILE_LOCKING) as file:
             _write(program, file)
@@ -53,21 +53,6 @@ def write_net(program: IntProgram, path: Path) -> None:
                 found=back.hash,
                 allowed=program.hash,
             )
-
-
-def check_sequential(program: IntProgram) -> None:
-    """Raise TargetError unless every population takes its input from the one before it only."""
-    source = "input"
-    for population in program.populations:
-        sources = [s.source for s in population.synapses]
-        if sources != [source]:
-            raise TargetError(
-                "this version of the .net format holds chains of layers only",
-                node=population.name,
-                found=f"fed by {', '.join(sources)}",
-                allowed=source,
-            )
-        source = population.name
 
 
 def _write(program: IntProgram, file: h5py.File) -> None:
@@ -87,13 +72,11 @@ def write_layers(
     group = layers.create_group("0")
     write_string(group, "type", INPUT)
     group["shape"] = np.array(program.input.shape, np.int64)
-    shape = program.input.shape
     for population in program.populations:
-        (synapse,) = population.synapses
-        if isinstance(synapse, DenseSynapse) and len(shape) > 1:
+        first = population.synapses[0]
+        if isinstance(first, DenseSynapse) and len(program.source_shape(first.source)) > 1:
             write_string(layers.create_group(str(len(layers))), "type", FLATTEN)
         write(layers.create_group(str(len(layers))), population)
-        shape = population.shape
     file["simulation/Ts"] = 1
     file["simulation/tSample"] = program.schedule.num_steps
 
@@ -105,33 +88,69 @@ def _header(program: IntProgram) -> dict[str, Any]:
 
 
 def _write_population(group: h5py.Group, population: Population) -> None:
-    (synapse,) = population.synapses
-    write_synapse(group, population, synapse)
-    group["bias"] = population.bias
+    first, *further = population.synapses
+    write_synapse(group, population, first)
     own = group.create_group(OWN)
     own["name"] = population.name
-    own["weight_exponent"] = synapse.weight_exponent
+    own["source"] = first.source
+    if not isinstance(first, WindowSynapse):
+        group["bias"] = population.bias
+        own["weight_exponent"] = first.weight_exponent
+    for index, synapse in enumerate(further, 1):
+        one = own.create_group(f"{SYNAPSES}/{index}")
+        one["kind"] = _layer_type(synapse)
+        one["source"] = synapse.source
+        if not isinstance(synapse, WindowSynapse):
+            one["weight_exponent"] = synapse.weight_exponent
+        _write_connection(synapse, one)
     neuron = group.create_group("neuron")
     write_string(neuron, "type", population.neuron.kind)
+    for name, array in population.neuron.arrays().items():
+        neuron[name] = array
     if isinstance(population.neuron, Readout):
         own["scale"] = np.float64(population.neuron.scale)
-    else:
-        neuron["threshold"] = population.neuron.threshold
-        neuron["initial_potential"] = population.neuron.initial_potential
 
 
-def write_synapse(
-    group: h5py.Group, population: Population, synapse: ConvSynapse | DenseSynapse
-) -> None:
+def write_synapse(group: h5py.Group, population: Population, synapse: Synapse) -> None:
     """The datasets stock netx knows: type, shape, weight, and a convolution's geometry."""
-    write_string(group, "type", CONV if isinstance(synapse, ConvSynapse) else DENSE)
+    write_string(group, "type", _layer_type(synapse))
     group["shape"] = np.array(population.shape, np.int64)
+    _write_connection(synapse, group)
+
+
+def _layer_type(synapse: Synapse) -> str:
+    types = {ConvSynapse: CONV, DenseSynapse: DENSE, WindowSynapse: POOL}
+    return types[type(synapse)]
+
+
+@singledispatch
+def _write_connection(synapse: object, group: h5py.Group) -> None:
+    """Weights and geometry of one synapse."""
+    raise FormatError("the format has no such synapse", found=type(synapse).__name__)
+
+
+@_write_connection.register
+def _(synapse: ConvSynapse, group: h5py.Group) -> None:
     group["weight"] = synapse.weight.astype(smallest_int(synapse.weight))
-    if isinstance(synapse, ConvSynapse):
-        group["stride"] = np.array(synapse.stride, np.int64)
-        group["padding"] = np.array(synapse.padding, np.int64)
-        group["dilation"] = np.array(synapse.dilation, np.int64)
-        group["groups"] = synapse.groups
+    _write_geometry(synapse, group)
+    group["groups"] = synapse.groups
+
+
+@_write_connection.register
+def _(synapse: DenseSynapse, group: h5py.Group) -> None:
+    group["weight"] = synapse.weight.astype(smallest_int(synapse.weight))
+
+
+@_write_connection.register
+def _(synapse: WindowSynapse, group: h5py.Group) -> None:
+    group["kernel"] = np.array(synapse.kernel, np.int64)
+    _write_geometry(synapse, group)
+
+
+def _write_geometry(synapse: ConvSynapse | WindowSynapse, group: h5py.Group) -> None:
+    group["stride"] = np.array(synapse.stride, np.int64)
+    group["padding"] = np.array(synapse.padding, np.int64)
+    group["dilation"] = np.array(synapse.dilation, np.int64)
 
 
 def smallest_int(values: np.ndarray) -> type[np.signedinteger[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -162,18 +163,22 @@ def _write(program: IntProgram, out: Path, stock: bool) -> None:
 
 def _report(conversion: Conversion, out: Path, output: Output) -> None:
     program = conversion.program
-    rows = [
-        (
-            r.name,
-            "x".join(str(s) for s in program.population(r.name).shape),
-            program.population(r.name).neuron.kind,
-            f"{r.threshold_low}..{r.threshold_high}" if r.threshold_high else "-",
-            f"{100 * r.weight_error:.2f} %",
-            f"{r.zeroed}/{r.weights}",
-            f"{b.headroom_bits(program.state_range):.1f}",
+    rounding = {r.name: r for r in conversion.rounding}
+    rows = []
+    for b in conversion.bounds:
+        population, r = program.population(b.name), rounding.get(b.name)
+        thresholds = f"{r.threshold_low}..{r.threshold_high}" if r and r.threshold_high else "-"
+        rows.append(
+            (
+                b.name,
+                "x".join(str(s) for s in population.shape),
+                population.neuron.kind,
+                thresholds,
+                f"{100 * r.weight_error:.2f} %" if r else "-",
+                f"{r.zeroed}/{r.weights}" if r else "-",
+                f"{b.headroom_bits(program.state_range):.1f}",
+            )
         )
-        for r, b in zip(conversion.rounding, conversion.bounds, strict=True)
-    ]
     columns = (
         "layer",
         "shape",
@@ -199,7 +204,7 @@ def _report(conversion: Conversion, out: Path, output: Output) -> None:
             "program_hash": program.hash,
             "wake_steps": schedule.wake_steps,
             "sleep_steps": schedule.sleep_steps,
-            "layers": [r.__dict__ for r in conversion.rounding],
+            "layers": [asdict(r) for r in conversion.rounding],
             "bounds": [
                 {"name": b.name, "low": b.state.low, "high": b.state.high}
                 for b in conversion.bounds

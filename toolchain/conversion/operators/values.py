@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,12 +39,16 @@ class Values:
         self._taken: set[str] = set()
 
     def path(self, node: fx.Node) -> str:
-        """Qualified path of the module a node calls, or of the module that calls a function."""
+        """Qualified path of the module a node calls, or of a function in the module that calls it.
+
+        torch.fx numbers functions through the whole network; inside a module the number is left
+        out, so that a block's addition is `layer1.0.add`.
+        """
         if node.op in ("call_module", "get_attr"):
             return str(node.target)
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         where = str(stack[-1][0]) if stack and isinstance(stack[-1], tuple) else ""
-        return f"{where}.{node.name}" if where else node.name
+        return f"{where}.{re.sub('_[0-9]+$', '', node.name)}" if where else node.name
 
     def new_name(self, node: fx.Node, suffix: str = "") -> str:
         """A name not used yet: the path, with the number of the call where it is called again."""

@@ -1,0 +1,95 @@
+"""HDF5 groups whose look-ups check what they find; every refusal names the path in the file."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import h5py
+import numpy as np
+
+from toolchain.errors import FormatError
+from toolchain.program.synapse import Pair
+
+
+class Group:
+    """An HDF5 group whose look-ups check kind, type and shape, and name what is wrong."""
+
+    def __init__(self, group: h5py.Group, file: str) -> None:
+        self._group = group
+        self._file = file
+
+    def where(self, name: str = "") -> str:
+        """Path of the file and of `name` inside it, for messages."""
+        return f"{self._file}:{self._group.name.rstrip('/')}/{name}".rstrip("/")
+
+    def _get(self, name: str, kind: type) -> Any:
+        link = self._group.get(name, getlink=True)
+        if link is None:
+            raise FormatError(
+                "is missing",
+                node=self.where(name),
+                found=", ".join(self._group) or "nothing",
+                remedy="export it again; for files of lava-dl itself use the stock loader",
+            )
+        if not isinstance(link, h5py.HardLink):
+            raise FormatError("is a link to elsewhere", node=self.where(name))
+        item = self._group[name]
+        if not isinstance(item, kind):
+            raise FormatError("is of the wrong kind", node=self.where(name), found=item)
+        return item
+
+    def group(self, name: str) -> Group:
+        """The group `name`."""
+        return Group(self._get(name, h5py.Group), self._file)
+
+    def names(self) -> list[str]:
+        """What is in it."""
+        return list(self._group)
+
+    def text(self, name: str) -> str:
+        """A string, scalar or as stock netx writes it."""
+        value = self._get(name, h5py.Dataset)
+        data = value[0] if value.shape == (1,) else value[()]
+        if not isinstance(data, bytes):
+            raise FormatError("is not a string", node=self.where(name), found=value.dtype)
+        return data.decode()
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON object."""
+        try:
+            value = json.loads(self.text(name))
+        except ValueError as error:
+            raise FormatError("is not JSON", node=self.where(name), found=error) from error
+        if not isinstance(value, dict):
+            raise FormatError("is not a JSON object", node=self.where(name))
+        return value
+
+    def integers(self, name: str, axes: int) -> np.ndarray:
+        """Integers as int64, with this number of axes."""
+        dataset = self._get(name, h5py.Dataset)
+        if dataset.dtype.kind not in "iu" or len(dataset.shape) != axes:
+            raise FormatError(
+                f"must hold integers with {axes} axes",
+                node=self.where(name),
+                found=f"{dataset.dtype} {dataset.shape}",
+            )
+        return np.asarray(dataset[()]).astype(np.int64)
+
+    def integer(self, name: str) -> int:
+        """One integer."""
+        return int(self.integers(name, 0))
+
+    def real(self, name: str) -> float:
+        """One float."""
+        dataset = self._get(name, h5py.Dataset)
+        if dataset.dtype.kind != "f" or dataset.shape != ():
+            raise FormatError("must be one float", node=self.where(name), found=dataset.dtype)
+        return float(dataset[()])
+
+    def pair(self, name: str) -> Pair:
+        """Two integers."""
+        values = self.integers(name, 1)
+        if len(values) != 2:
+            raise FormatError("must hold two integers", node=self.where(name), found=len(values))
+        return (int(values[0]), int(values[1]))

@@ -102,7 +102,8 @@ class IntegerChoice:
         bias = rows.bias / rows.lam
         ceiling = np.full(len(bias), float(limits.threshold_max))
         if (rows.room < 1).any():
-            free = self(replace(rows, room=np.ones(1)), weight_bits, limits).theta
+            plain = replace(self, rounding="nearest")
+            free = plain(replace(rows, room=np.ones(1)), weight_bits, limits).theta
             ceiling = np.maximum(np.floor(free * rows.room), 1.0)
         found = search_thresholds(
             rows.name,
@@ -169,7 +170,7 @@ class IntegerChoice:
             nearest if branch.identity else next(compensated)
             for nearest, branch in zip(plain.weights, rows.branches, strict=True)
         )
-        notes = ()
+        notes: tuple[str, ...] = ()
         if found.undetermined:
             notes = (
                 "the calibration data leave some weights undetermined; damping decided for small "
@@ -215,21 +216,11 @@ def _rows(
         _branch(weight, integers)
         for weight, integers in zip(rounded.weights, start.branches, strict=True)
     )
-    common = {"branches": branches, "bias": rounded.bias.astype(np.float64)}
-    if rows.lam is None:
-        factor = np.asarray(threshold, np.float64)
-        return replace(
-            start,
-            factor=factor,
-            scale=float(1.0 / factor[0]),
-            clipped=rounded.clamped,
-            notes=notes,
-            **common,
-        )
-    theta = threshold.astype(np.int64)
-    return replace(
-        start, factor=theta / rows.lam, theta=theta, clipped=rounded.clamped, notes=notes, **common
-    )
+    theta = start.theta if rows.lam is None else threshold.astype(np.int64)
+    factor = np.asarray(threshold, np.float64) if rows.lam is None else theta / rows.lam
+    scale = float(1.0 / factor[0]) if rows.lam is None else None
+    bias = rounded.bias.astype(np.float64)
+    return IntegerRows(factor, theta, scale, branches, bias, rounded.clamped, notes)
 
 
 def _branch(weight: np.ndarray, integers: IntegerBranch) -> IntegerBranch:

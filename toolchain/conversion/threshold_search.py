@@ -193,10 +193,9 @@ def search_scale(
     """
     rows = _side_by_side(terms, bias, clips=False)
     largest = _largest_factor(name, rows, limits)
-    widest = min(
-        float(_reach(rows, forgiven=0.5).min()),
-        limits.bias_max / max(float(np.abs(bias).max(initial=0.0)), np.finfo(float).tiny),
-    ) * (1.0 - ROUNDING)
+    with np.errstate(divide="ignore"):
+        by_bias = float((limits.bias_max / np.abs(bias)).min(initial=np.inf))
+    widest = min(float(_reach(rows, forgiven=0.5).min()), by_bias) * (1.0 - ROUNDING)
     if _outside(rows, np.full(len(bias), widest)).any():
         widest = largest
     factors = room * np.array(

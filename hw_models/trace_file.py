@@ -11,6 +11,9 @@ import os
 
 import numpy as np
 
+SPIKE_BITS = 8
+"""Signed width of a recorded spike."""
+
 
 class TraceFile:
     """Appends records to `path`; an empty path means that nothing is recorded."""

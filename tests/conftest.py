@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hw_models.profile import load_profile
 from toolchain.cli.network import Network, network_of
 from toolchain.data import Dataset, open_split
-from toolchain.data.fashion_mnist import DEBIAN_FOLDER
+from toolchain.data.mnist import DEBIAN_FOLDER
 from toolchain.training.checkpoint import Checkpoint
 from toolchain.training.config import TrainConfig
 from toolchain.training.trainer import train

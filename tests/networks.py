@@ -122,7 +122,7 @@ class Branches:
         shape = synapses[0].output_shape(self.shapes[synapses[0].source])
         bias = self.rng.integers(-50, 51, shape[0])
         if neuron is None:
-            reach = sum(typical(s.weight, s.source) << s.weight_exponent for s in synapses)
+            reach = max(typical(s.weight, s.source) << s.weight_exponent for s in synapses)
             neuron = spiking(self.rng, self.kind, shape[0], reach)
         elif not isinstance(neuron, Readout):
             bias = np.zeros(shape[0], int)

@@ -202,7 +202,7 @@ def test_settled_cif_is_the_closed_form(seed, q, blocks):
 
 def test_pools_take_spikes_back_in_random_networks():
     """The generator reaches what the rules are for."""
-    program = branched_program(3, "cif", ("residual", "max"), schedule=Schedule(4, 8))
+    program = branched_program(1, "cif", ("residual", "max"), schedule=Schedule(4, 8))
     recording = simulate(program, random_inputs(program, 20))
     assert recording.spikes["max1"].min() == -1
     assert recording.spikes["max1"].max() == 1

@@ -103,18 +103,6 @@ def test_two_synapses_into_one_population_add():
     assert_recording_is(simulate(program, inputs), spikes, membrane)
 
 
-def test_groups_that_stock_conv_would_zero_are_refused():
-    weight = np.ones((128, 1, 1, 1))
-    conv = ConvSynapse("input", weight, groups=128)
-    populations = (
-        Population("conv", (128, 1, 1), (conv,), [0] * 128, IntegrateAndFire([1] * 128, [0] * 128)),
-        Population("readout", (1,), (DenseSynapse("conv", np.ones((1, 128))),), [0], Readout(1.0)),
-    )
-    program = IntProgram("wide", InputQuantizer((128, 1, 1), 1.0), populations, Schedule(1))
-    with pytest.raises(TargetError, match=r"(?s)conv.*groups 128"):
-        run_on_lava(program, np.ones((1, 128, 1, 1), np.int32), time_limit=60)
-
-
 def test_sums_that_stock_lava_would_wrap_are_refused():
     """Watched programs may have sums no register holds; stock synapses would wrap them."""
     weight = np.full((1, 70_000), 127)

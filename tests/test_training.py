@@ -15,7 +15,8 @@ from toolchain.training import trainer
 from toolchain.training.checkpoint import load_checkpoint, load_weights, read_tensors
 from toolchain.training.config import TrainConfig
 from toolchain.training.evaluate import logits, normalised
-from toolchain.training.noise import residual_error_std
+from toolchain.training.noise import compare_with_spiking
+from toolchain.training.run_state import RunState
 from toolchain.training.trainer import train
 
 CONFIG = TrainConfig(
@@ -90,7 +91,7 @@ def test_update_rule_is_torchs_sgd():
     optimizer = torch.optim.SGD(
         reference.parameters(), lr=0.1, momentum=0.9, weight_decay=CONFIG.weight_decay
     )
-    run = trainer._Run(model, {}, {}, 0, 0, [])
+    run = RunState(model, {}, {}, 0, 0, [])
     x = torch.randn(5, 3)
     for _ in range(3):
         model.zero_grad()
@@ -156,7 +157,10 @@ def test_sigma_by_hand():
     # gaps 0.5 - 0, 1.0 - 2, 1.5 - 2, 0 - 0; mean -0.25, variance
     # (0.75^2 + 0.75^2 + 0.25^2 + 0.25^2) / 4 = 0.3125
     x = torch.tensor([[0.5], [1.0], [1.5], [-1.0]])
-    assert residual_error_std(model, x, 1) == {"1": pytest.approx(0.3125**0.5)}
+    compared = compare_with_spiking(model, x, 1)
+    assert compared.residual_std == {"1": pytest.approx(0.3125**0.5)}
+    assert compared.quantized.flatten().tolist() == [0.5, 1.0, 1.5, 0.0]
+    assert compared.spiking.flatten().tolist() == [0.0, 2.0, 2.0, 0.0]
 
 
 def test_training_learns(digits_conv):

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
+
+import numpy as np
+
 from toolchain.errors import TargetError
 from toolchain.int_range import IntRange
 from toolchain.program.bounds import analyse
 from toolchain.program.int_program import IntProgram
-from toolchain.program.synapse import ConvSynapse, DenseSynapse
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
 MAX_GROUPS = 127
-"""Stock Conv keeps groups as int8 and silently gives zeros from 128 on (lava-nc 0.10.0)."""
+"""Stock Conv keeps groups as int8 and silently gives zeros from 128 on (lava-nc 0.10.0); more are
+merged, see `groups.py`."""
 MAX_GEOMETRY = 127
-"""Stock Conv keeps kernel size, stride, padding and dilation as int8 (lava-nc 0.10.0)."""
+"""Stock Conv keeps kernel size, stride, padding and dilation as int8, and computes with them
+there (lava-nc 0.10.0)."""
+CONV_WEIGHT_MAX = (1 << 31) - 1
+"""Stock Conv keeps weights as int32 and multiplies in float64 (lava-nc 0.10.0, `conv_scipy`)."""
 DENSE_WEIGHT_BITS = 8
 """Stock Dense clips to 8 bits; of both signs it holds even numbers -256..254 (lava-nc 0.10.0)."""
 DENSE_SUM_BITS = 30
@@ -22,22 +30,60 @@ CONV_SUM_BITS = 24
 
 def check_runnable(program: IntProgram) -> None:
     """Raise TargetError, naming the population, where stock Lava would compute something else."""
-    depths = program.depths()
     sums = {bound.name: bound.current for bound in analyse(program)}
     for population in program.populations:
         for synapse in population.synapses:
-            if depths[synapse.source] + 1 != depths[population.name]:
-                raise TargetError(
-                    "branches of unequal depth need delays, which this version does not place",
-                    node=population.name,
-                    found=f"a synapse from {synapse.source}",
-                )
-            if isinstance(synapse, ConvSynapse):
-                _check_conv(population.name, synapse)
-                _check_sums(population.name, "Conv", sums[population.name], CONV_SUM_BITS)
-            else:
-                _check_dense(population.name, synapse)
-                _check_sums(population.name, "Dense", sums[population.name], DENSE_SUM_BITS)
+            _check_synapse(synapse, population.name, sums[population.name])
+
+
+@singledispatch
+def _check_synapse(synapse: object, name: str, sums: IntRange) -> None:
+    raise TargetError("no Lava process for this synapse", node=name, found=type(synapse).__name__)
+
+
+@_check_synapse.register
+def _(synapse: ConvSynapse, name: str, sums: IntRange) -> None:
+    reach = [
+        dilation * (size - 1) + 1
+        for dilation, size in zip(synapse.dilation, synapse.weight.shape[2:], strict=True)
+    ]
+    largest = max(*reach, *synapse.stride, *synapse.padding, *synapse.dilation)
+    if largest > MAX_GEOMETRY:
+        raise TargetError(
+            "stock Conv keeps this in 8 bits and would compute something else",
+            node=name,
+            found=f"largest geometry value {largest}",
+            allowed=f"<= {MAX_GEOMETRY}",
+            remedy="run it on the reference simulator",
+        )
+    weights = synapse.weight.astype(np.int64) << synapse.weight_exponent
+    if np.abs(weights).max() > CONV_WEIGHT_MAX:
+        raise TargetError(
+            "stock Conv keeps shifted weights in 32 bits",
+            node=name,
+            found=int(np.abs(weights).max()),
+            allowed=f"<= {CONV_WEIGHT_MAX}",
+        )
+    _check_sums(name, "Conv", sums, CONV_SUM_BITS)
+
+
+@_check_synapse.register
+def _(synapse: DenseSynapse, name: str, sums: IntRange) -> None:
+    widest = IntRange.signed(DENSE_WEIGHT_BITS)
+    low, high = int(synapse.weight.min()), int(synapse.weight.max())
+    if not widest.contains(low, high):
+        raise TargetError(
+            "stock Dense would clip these weights",
+            node=name,
+            found=f"{low} .. {high}",
+            allowed=str(widest),
+        )
+    _check_sums(name, "Dense", sums, DENSE_SUM_BITS)
+
+
+@_check_synapse.register
+def _(synapse: WindowSynapse, name: str, sums: IntRange) -> None:
+    """Nothing to check: the pool is a process of our own."""
 
 
 def _check_sums(name: str, process: str, sums: IntRange, bits: int) -> None:
@@ -49,28 +95,4 @@ def _check_sums(name: str, process: str, sums: IntRange, bits: int) -> None:
             found=f"{sums} in the worst case",
             allowed=str(IntRange.signed(bits)),
             remedy="use fewer weight bits; the reference simulator watches the sums",
-        )
-
-
-def _check_dense(name: str, synapse: DenseSynapse) -> None:
-    widest = IntRange.signed(DENSE_WEIGHT_BITS)
-    low, high = int(synapse.weight.min()), int(synapse.weight.max())
-    if not widest.contains(low, high):
-        raise TargetError(
-            "stock Dense would clip these weights",
-            node=name,
-            found=f"{low} .. {high}",
-            allowed=str(widest),
-        )
-
-
-def _check_conv(name: str, synapse: ConvSynapse) -> None:
-    largest = max(*synapse.weight.shape[2:], *synapse.stride, *synapse.padding, *synapse.dilation)
-    if synapse.groups > MAX_GROUPS or largest > MAX_GEOMETRY:
-        raise TargetError(
-            "stock Conv keeps this in 8 bits and would compute something else",
-            node=name,
-            found=f"groups {synapse.groups}, largest geometry value {largest}",
-            allowed=f"<= {MAX_GROUPS}",
-            remedy="run it on the reference simulator, or use fewer groups",
         )

@@ -1,8 +1,10 @@
 """Builds the Lava processes of a program: stock Dense and Conv synapses, our neurons.
 
 Stock convolutions take (W, H, C) arrays and flip their kernels; dense layers take sources
-flattened in C, H, W order. Each synapse sends the sum of the step before, so a layer at depth d
-runs d steps behind the input. Import only after `hw_models.lava_compat.prepare()`.
+flattened in C, H, W order. Each of both sends the sum of the step before, so a layer at depth d
+runs d steps behind the input. Where branches of unequal depth meet, the spikes of the shorter
+one are held back; a max pool has no synapse of its own, so its spikes are held back all the way.
+Import only after `hw_models.lava_compat.prepare()`.
 """
 
 from __future__ import annotations
@@ -17,16 +19,21 @@ from lava.proc.dense.process import Dense
 from lava.utils.weightutils import SignMode
 
 from exports.lava.axes import lava_shape
-from exports.lava.limits import DENSE_WEIGHT_BITS, check_runnable
+from exports.lava.groups import merge_groups
+from exports.lava.limits import DENSE_WEIGHT_BITS, MAX_GROUPS, check_runnable
 from hw_models.local_time import LocalTime
 from hw_models.processes.consistent_integrate_and_fire import ConsistentIntegrateAndFire
+from hw_models.processes.delay import Delay
 from hw_models.processes.graded_input import GradedInput
 from hw_models.processes.integrate_and_fire import IntegrateAndFire
+from hw_models.processes.lipool import LIPool
 from hw_models.processes.readout import Readout
+from hw_models.processes.relay import Relay
 from toolchain import neurons
 from toolchain.errors import TargetError
+from toolchain.int_range import IntRange
 from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.synapse import ConvSynapse, DenseSynapse
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
 
 def build(
@@ -59,92 +66,158 @@ def build(
     first = GradedInput(
         shape=lava_shape(program.input.shape), samples_path=str(samples_path), clock=clock(INPUT)
     )
-    outputs = {INPUT: first.s_out}
+    lines = _Lines(program, first.s_out)
     for population in program.populations:
         process = _neuron(
             population.neuron,
             population,
+            program,
             clock=clock(population.name),
             state_bits=program.state_bits,
             trace_path=str(trace_paths[population.name]),
         )
         for synapse in population.synapses:
-            shape = program.source_shape(synapse.source)
-            bits = message_bits(program, synapse.source)
-            connection = _connect(synapse, outputs[synapse.source], shape, bits)
-            connection.a_out.connect(process.a_in)
+            _connect(synapse, lines, program.delay(population, synapse), process)
         if not isinstance(population.neuron, neurons.Readout):
-            outputs[population.name] = process.s_out
+            lines.add(population.name, process.s_out)
     last = max(depths.values())
     return first, num_samples * schedule.num_steps + last
 
 
-def message_bits(program: IntProgram, source: str) -> int:
-    """`num_message_bits` of a layer's spikes: 0 for unary, more for graded or signed ones."""
-    if source == INPUT:
-        return program.input.bits
-    neuron = program.population(source).neuron
-    return 0 if isinstance(neuron, neurons.Readout) else neuron.num_message_bits
+def message_bits(spikes: IntRange) -> int:
+    """`num_message_bits` for spikes in this range, the sign included; 0 for unary ones.
+
+    With 0 stock synapses take every spike that is not 0 for 1, so -1 needs more.
+    """
+    if spikes.low >= 0 and spikes.high <= 1:
+        return 0
+    if spikes.low >= 0:
+        return spikes.high.bit_length()
+    return 1 + max((-spikes.low - 1).bit_length(), spikes.high.bit_length())
+
+
+class _Lines:
+    """Ports that send the spikes of each layer, at once or some steps later."""
+
+    def __init__(self, program: IntProgram, input_port: Any) -> None:
+        self._program = program
+        self._ports = {(INPUT, 0): input_port}
+
+    def add(self, name: str, port: Any) -> None:
+        """`port` sends the spikes of the population called `name`."""
+        self._ports[name, 0] = port
+
+    def port(self, name: str, delay: int) -> Any:
+        """A port that sends the spikes of `name` `delay` steps late; branches share it."""
+        if (name, delay) not in self._ports:
+            process = Delay(shape=lava_shape(self.shape(name)), steps=delay)
+            self._ports[name, 0].connect(process.s_in)
+            self._ports[name, delay] = process.s_out
+        return self._ports[name, delay]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """(C, H, W) or (F,) of the layer called `name`."""
+        return self._program.source_shape(name)
+
+    def bits(self, name: str) -> int:
+        """Message bits of the layer called `name`."""
+        return message_bits(self._program.spike_range(name))
 
 
 @singledispatch
-def _connect(synapse: object, out: Any, shape: tuple[int, ...], bits: int) -> Any:
+def _connect(synapse: object, lines: _Lines, delay: int, process: Any) -> None:
+    """Lead the spikes of a synapse's source into `process`."""
     raise TargetError("no Lava process for this synapse", found=type(synapse).__name__)
 
 
 @_connect.register
-def _(synapse: ConvSynapse, out: Any, shape: tuple[int, ...], bits: int) -> Any:
+def _(synapse: ConvSynapse, lines: _Lines, delay: int, process: Any) -> None:
+    weight, groups = merge_groups(synapse.weight, synapse.groups, MAX_GROUPS)
     # Stock Conv ignores weight_exp, so the exponent goes into the weights.
-    flipped = synapse.weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1) << synapse.weight_exponent
-    process = Conv(
+    flipped = weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1) << synapse.weight_exponent
+    conv = Conv(
         weight=np.ascontiguousarray(flipped),
-        input_shape=lava_shape(shape),
+        input_shape=lava_shape(lines.shape(synapse.source)),
         stride=synapse.stride[::-1],
         padding=synapse.padding[::-1],
         dilation=synapse.dilation[::-1],
-        groups=synapse.groups,
-        num_message_bits=bits,
+        groups=groups,
+        num_message_bits=lines.bits(synapse.source),
     )
-    out.connect(process.s_in)
-    return process
+    lines.port(synapse.source, delay).connect(conv.s_in)
+    conv.a_out.connect(process.a_in)
 
 
 @_connect.register
-def _(synapse: DenseSynapse, out: Any, shape: tuple[int, ...], bits: int) -> Any:
+def _(synapse: DenseSynapse, lines: _Lines, delay: int, process: Any) -> None:
     # Mixed-sign weights lose their lowest bit, so they go in doubled and the sum is halved.
-    process = Dense(
+    dense = Dense(
         weights=synapse.weight.astype(np.int32) * 2,
         weight_exp=synapse.weight_exponent - 1,
         num_weight_bits=DENSE_WEIGHT_BITS,
         sign_mode=SignMode.MIXED,
-        num_message_bits=bits,
+        num_message_bits=lines.bits(synapse.source),
     )
-    if len(shape) == 1:
-        out.connect(process.s_in)
-    else:
-        out.transpose([2, 1, 0]).flatten().connect(process.s_in)
-    return process
+    out = lines.port(synapse.source, delay)
+    if len(lines.shape(synapse.source)) > 1:
+        out = out.transpose([2, 1, 0]).flatten()
+    out.connect(dense.s_in)
+    dense.a_out.connect(process.a_in)
+
+
+@_connect.register
+def _(synapse: WindowSynapse, lines: _Lines, delay: int, process: Any) -> None:
+    # No stock synapse on the way, whose step of latency the delay takes over.
+    lines.port(synapse.source, delay + 1).connect(process.s_in)
 
 
 @singledispatch
-def _neuron(neuron: object, population: Population, **how: Any) -> Any:
+def _neuron(neuron: object, population: Population, program: IntProgram, **how: Any) -> Any:
     raise TargetError(
         "no Lava process for this neuron", node=population.name, found=type(neuron).__name__
     )
 
 
 @_neuron.register
-def _(neuron: neurons.IntegrateAndFire, population: Population, **how: Any) -> Any:
+def _(
+    neuron: neurons.IntegrateAndFire, population: Population, program: IntProgram, **how: Any
+) -> Any:
     return IntegrateAndFire(**_spiking(neuron, population), **how)
 
 
 @_neuron.register
-def _(neuron: neurons.ConsistentIntegrateAndFire, population: Population, **how: Any) -> Any:
+def _(
+    neuron: neurons.ConsistentIntegrateAndFire,
+    population: Population,
+    program: IntProgram,
+    **how: Any,
+) -> Any:
     return ConsistentIntegrateAndFire(**_spiking(neuron, population), **how)
 
 
 @_neuron.register
-def _(neuron: neurons.Readout, population: Population, **how: Any) -> Any:
+def _(neuron: neurons.LIPool, population: Population, program: IntProgram, **how: Any) -> Any:
+    (synapse,) = population.synapses
+    if not isinstance(synapse, WindowSynapse):
+        raise TargetError("a LIPool needs windows", node=population.name)
+    return LIPool(
+        source_shape=lava_shape(program.source_shape(synapse.source)),
+        shape=lava_shape(population.shape),
+        kernel=synapse.kernel[::-1],
+        stride=synapse.stride[::-1],
+        padding=synapse.padding[::-1],
+        dilation=synapse.dilation[::-1],
+        **how,
+    )
+
+
+@_neuron.register
+def _(neuron: neurons.Relay, population: Population, program: IntProgram, **how: Any) -> Any:
+    return Relay(shape=lava_shape(population.shape), **how)
+
+
+@_neuron.register
+def _(neuron: neurons.Readout, population: Population, program: IntProgram, **how: Any) -> Any:
     return Readout(shape=population.shape, bias=np.array(population.bias), **how)
 
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from toolchain.activations.quantized import QuantizedActivation
-from toolchain.activations.straight_through import clipped_floor_ste
+from toolchain.activations.straight_through import cqrelu_ste
 
 
 def cqrelu(x: Tensor, levels: int) -> Tensor:
     """The CQReLU activation as a function."""
-    return clipped_floor_ste(x.clamp(0.0, 1.0), levels)
+    return cqrelu_ste(x, levels)
 
 
 class CQReLU(QuantizedActivation):

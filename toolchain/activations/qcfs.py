@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.activations.quantized import QuantizedActivation
-from toolchain.activations.straight_through import floor_ste
+from toolchain.activations.straight_through import qcfs_ste
 
 INITIAL_THRESHOLD = 8.0
 """Start value of `lam` in the official code of QCFS and NQ."""
@@ -21,8 +21,7 @@ INITIAL_THRESHOLD = 8.0
 
 def qcfs(z: Tensor, threshold: Tensor, levels: int) -> Tensor:
     """The QCFS activation as a function; `threshold` is a scalar tensor."""
-    ratio = (z / threshold).clamp(0.0, 1.0)
-    return threshold * floor_ste(ratio * levels + 0.5) / levels
+    return qcfs_ste(z, threshold, levels)
 
 
 class QCFS(QuantizedActivation):

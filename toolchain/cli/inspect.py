@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolchain.cli.options import Json, Net
 from toolchain.cli.output import Output
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from toolchain.neurons import Neuron
+    from toolchain.program.synapse import Synapse
+
 
 def command(net: Net, json: Json = False) -> None:
-    """Show the layers, thresholds, ranges and provenance of a network."""
+    """Show the layers, their sources, thresholds, ranges and provenance of a network."""
     from exports.netx import read_net
-    from toolchain.neurons import Readout
     from toolchain.program.bounds import analyse
+    from toolchain.program.int_program import INPUT
     from toolchain.program.synops import dense_operations
 
     output = Output(as_json=json)
     program = read_net(net)
     state = program.state_range
     depths = program.depths()
+    before = [INPUT, *(p.name for p in program.populations)]
+    branched = any(
+        [s.source for s in p.synapses] != [source]
+        for p, source in zip(program.populations, before, strict=False)
+    )
     rows: list[tuple[Any, ...]] = []
     layers: list[dict[str, Any]] = []
     for population, bound in zip(program.populations, analyse(program), strict=True):
-        weights = [s.weight for s in population.synapses]
-        low, high = min(int(w.min()) for w in weights), max(int(w.max()) for w in weights)
-        threshold = (
-            f"scale {population.neuron.scale:.4g}"
-            if isinstance(population.neuron, Readout)
-            else f"{population.neuron.threshold.min()}..{population.neuron.threshold.max()}"
-        )
+        weights = _range([a for s in population.synapses for a in s.arrays().values()])
+        threshold = _threshold(population.neuron)
         kinds = "+".join(s.describe()["kind"] for s in population.synapses)
+        sources = [s.source for s in population.synapses]
         shape = "x".join(str(s) for s in population.shape)
         proved = state.contains(bound.state.low, bound.state.high)
         rows.append(
             (
                 population.name,
-                kinds,
+                _fed_by(population.synapses) if branched else kinds,
                 shape,
                 population.neuron.kind,
                 threshold,
-                f"{low}..{high}",
+                "-" if weights is None else f"{weights[0]} .. {weights[1]}",
                 f"{bound.state}",
                 f"{bound.headroom_bits(state):.1f}" if proved else "not proved",
                 depths[population.name],
@@ -48,11 +55,12 @@ def command(net: Net, json: Json = False) -> None:
         layers.append(
             {
                 "name": population.name,
+                "sources": sources,
                 "synapses": kinds,
                 "shape": list(population.shape),
                 "neuron": population.neuron.kind,
                 "threshold": threshold,
-                "weights": [low, high],
+                "weights": weights,
                 "state_bound": [bound.state.low, bound.state.high],
                 "proved": proved,
                 "latency": depths[population.name],
@@ -70,7 +78,7 @@ def command(net: Net, json: Json = False) -> None:
     )
     columns = (
         "layer",
-        "synapse",
+        "fed by" if branched else "synapse",
         "shape",
         "neuron",
         "threshold",
@@ -93,3 +101,25 @@ def command(net: Net, json: Json = False) -> None:
             "provenance": dict(program.provenance),
         }
     )
+
+
+def _fed_by(synapses: tuple[Synapse, ...]) -> str:
+    """Kind and source of each synapse, one a line."""
+    return "\n".join(f"{s.describe()['kind']} {s.source}" for s in synapses)
+
+
+def _range(arrays: list[np.ndarray]) -> list[int] | None:
+    """Lowest and highest value of all arrays; None without any."""
+    if not arrays:
+        return None
+    return [min(int(a.min()) for a in arrays), max(int(a.max()) for a in arrays)]
+
+
+def _threshold(neuron: Neuron) -> str:
+    """Range of the thresholds, a readout's scale, or "-"."""
+    from toolchain.neurons import Readout
+
+    if isinstance(neuron, Readout):
+        return f"scale {neuron.scale:.4g}"
+    threshold = neuron.arrays().get("threshold")
+    return "-" if threshold is None else f"{threshold.min()}..{threshold.max()}"

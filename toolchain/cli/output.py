@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -52,12 +53,15 @@ class Output:
             self._err.print(escape(text))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:
-        """A table for people; the first column is left-aligned."""
+        """A table for people; the first column is left-aligned, and no cell is cut short."""
         if self.as_json:
             return
         table = Table(title=title, title_justify="left", title_style="bold")
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right")
+            if index == 0:
+                table.add_column(column, no_wrap=True)
+            else:
+                table.add_column(column, justify="right", overflow="fold")
         for row in rows:
             table.add_row(*(escape(str(cell)) for cell in row))
         self._out.print(table)
@@ -106,12 +110,20 @@ class _Lines:
         self._what = what
         self._last = time.monotonic()
         self._shown = -1
+        self._first: tuple[float, int] | None = None
+        """When the first report came, and how far it was: a resumed task does not start at 0."""
 
     def update(self, done: int, total: int, note: str = "") -> None:
+        if self._first is None:
+            self._first = (time.monotonic(), done)
         due = time.monotonic() - self._last >= LINE_SECONDS or done == total
         if due and done != self._shown:
             self._last, self._shown = time.monotonic(), done
             tail = f"  {note}" if note else ""
+            if self._first is not None and self._first[1] < done < total:
+                since, at = self._first
+                left = (time.monotonic() - since) * (total - done) / (done - at)
+                tail += f"  {timedelta(seconds=round(left))} left"
             self._output.progress_line(f"{self._what}: {done}/{total}{tail}")
 
 

@@ -8,7 +8,7 @@ weights (times the value of one input spike) becomes
 Theta is free. With one branch it is the largest integer for which the weights fit their bits.
 With several, the branch with the largest weights would set theta for all (an identity is worth
 about one threshold a spike, a convolution's weight a tenth of that), so branches may use the
-synapse's weight exponent: candidates raise the exponent of the branch that holds most channels
+synapse's weight exponent: candidates raise the exponent of the branch that holds the others
 back, step by step, and the one with the smallest rounding error wins. The error is measured, in
 thresholds: squared, summed over all weights (so by fan-in), times the largest spike squared.
 
@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -35,13 +37,14 @@ below the half unit that rounding a weight forgives."""
 COARSE_DIAGONAL = 1 / 256
 """Relative error of a diagonal weight above which it is held in two synapses: half a unit of the
 largest 8-bit weight."""
-THREE_BITS = 4
-"""A branch whose largest integer weight is below this keeps less than three bits."""
+THREE_BITS = 1 / 8
+"""A branch that is rounded by more than this part of its largest weight keeps less than three
+bits: half a unit where the largest weight is four."""
 NEGLIGIBLE = 1 / 256
 """A branch that adds less than this many thresholds a step, whatever spikes, may become coarse."""
 PATIENCE = 12
-"""Candidates without improvement after which the search ends; it keeps sums of dozens of
-branches affordable, and two branches have fewer."""
+"""Candidates without improvement after which the search over more than two branches ends, so
+that sums of dozens stay affordable."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,7 @@ class Branch:
     largest_spike: int = 1
     identity: bool = False
 
-    @property
+    @cached_property
     def diagonal(self) -> bool:
         """Whether every output channel takes at most one input."""
         return bool(((self.rows != 0).sum(axis=1) <= 1).all())
@@ -166,18 +169,17 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
     relative = peaks.max(axis=1, keepdims=True) if rows.lam is None else peaks / rows.lam
     best: tuple[float, IntegerRows] | None = None
     refused: ConversionError | None = None
-    candidates = list(_exponents(relative, largest, limits.max_weight_exponent))
+    candidates = _exponents(relative, largest, limits.max_weight_exponent)
     worse = 0
     for exponents in candidates:
-        if worse == PATIENCE:
+        if worse == PATIENCE and len(rows.branches) > 2:
             break
         try:
             scaled = _scaled(rows, peaks, np.array(exponents), largest, limits)
         except ConversionError as error:
             refused = refused or error
             continue
-        chosen = _rounded(rows, scaled, weight_bits, limits)
-        error_now = _squared_error(rows, chosen) if len(candidates) > 1 else 0.0
+        chosen, error_now = _rounded(rows, scaled, weight_bits, limits)
         worse += 1
         if best is None or error_now < best[0]:
             best, worse = (error_now, chosen), 0
@@ -188,21 +190,48 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
     return best[1]
 
 
-def _exponents(peaks: np.ndarray, largest: int, highest: int) -> Iterator[tuple[int, ...]]:
+def _exponents(peaks: np.ndarray, largest: int, highest: int) -> list[tuple[int, ...]]:
     """Weight exponents to try, one a branch; `peaks` are the largest weights, (branches, C).
 
-    Raising all of them together only doubles theta, so one always stays 0.
+    Raising all together only doubles theta, so one is always 0. For two branches that leaves few
+    enough to try all. For more, two paths from all zeros raise one exponent a step: that of the
+    branch that holds back the largest share of its channels, and that of the branch that holds
+    one back most.
     """
+    if len(peaks) == 1:
+        return [(0,)]
+    if len(peaks) == 2:
+        pairs = product(range(highest + 1), repeat=2)
+        return sorted((p for p in pairs if min(p) == 0), key=sum)
+    paths = [_path(peaks, largest, highest, choice) for choice in (_most_channels, _tightest)]
+    return list(dict.fromkeys(exponents for path in paths for exponents in path))
+
+
+def _path(
+    peaks: np.ndarray, largest: int, highest: int, urgency: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[int, ...]]:
     exponents = np.zeros(len(peaks), np.int64)
     while exponents.min() == 0:
         yield tuple(int(e) for e in exponents)
         with np.errstate(divide="ignore"):
             room = largest * 2.0 ** exponents[:, None] / peaks
-        held_back = np.bincount(room.argmin(axis=0), minlength=len(peaks))
-        held_back[exponents >= highest] = 0
-        if not held_back.any():
+        urgent = urgency(room)
+        urgent[exponents >= highest] = 0
+        if not urgent.any():
             return
-        exponents[held_back.argmax()] += 1
+        exponents[urgent.argmax()] += 1
+
+
+def _most_channels(room: np.ndarray) -> np.ndarray:
+    """Share of its own channels, those with weights, that each branch holds back: (branches,)."""
+    taken = np.isfinite(room)
+    holds = taken & (room == room.min(axis=0))
+    return holds.sum(axis=1) / np.maximum(taken.sum(axis=1), 1)
+
+
+def _tightest(room: np.ndarray) -> np.ndarray:
+    """One over the smallest theta that each branch allows in a channel: (branches,)."""
+    return 1.0 / room.min(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,44 +286,46 @@ def _thresholds(
 
 def _rounded(
     rows: FloatRows, scaled: _Scaled, weight_bits: int, limits: TargetLimits
-) -> IntegerRows:
-    """Round everything for a given factor, each branch with the smallest exponent that fits."""
+) -> tuple[IntegerRows, float]:
+    """Round everything for a given factor, each branch with the smallest exponent that fits.
+
+    Returns the squared rounding error as well, in thresholds a step, summed over all weights.
+    """
     factor = scaled.factor
-    branches = tuple(
-        _round_branch(b, b.rows * factor[:, None], weight_bits, limits) for b in rows.branches
-    )
+    unit = factor if rows.lam is None else factor * rows.lam
+    branches, total = [], 0.0
+    for branch in rows.branches:
+        integers, squared = _round_branch(branch, factor, weight_bits, limits)
+        branches.append(integers)
+        total += branch.largest_spike**2 * float((squared / unit**2).sum())
     bias = np.rint(rows.bias * factor)
-    return IntegerRows(factor, scaled.theta, scaled.scale, branches, bias)
+    return IntegerRows(factor, scaled.theta, scaled.scale, tuple(branches), bias), total
 
 
 def _round_branch(
-    branch: Branch, exact: np.ndarray, weight_bits: int, limits: TargetLimits
-) -> IntegerBranch:
+    branch: Branch, factor: np.ndarray, weight_bits: int, limits: TargetLimits
+) -> tuple[IntegerBranch, np.ndarray]:
+    """Integers of one branch, and their squared error a channel, float64 (C,), in units of 1."""
     largest = IntRange.signed(weight_bits).high
-    peak = np.abs(exact).max()
-    exponent = 0
-    while exponent < limits.max_weight_exponent and np.rint(peak / 2.0**exponent) > largest:
+    exact = branch.rows * factor[:, None]
+    exponent = _smallest_exponent(exact, largest, limits.max_weight_exponent)
+    high = np.rint(exact / 2.0**exponent)
+    rest = exact - high * 2.0**exponent
+    parts = [(exponent, high.astype(np.int64))]
+    if exponent and branch.diagonal and (np.abs(rest) > COARSE_DIAGONAL * np.abs(exact)).any():
+        exponent = _smallest_exponent(rest, largest, limits.max_weight_exponent)
+        low = np.rint(rest / 2.0**exponent)
+        rest = rest - low * 2.0**exponent
+        parts.append((exponent, low.astype(np.int64)))
+    return IntegerBranch(tuple(parts)), np.einsum("cn,cn->c", rest, rest)
+
+
+def _smallest_exponent(exact: np.ndarray, largest: int, highest: int) -> int:
+    """The smallest shift with which rounded weights are at most `largest`, or the highest."""
+    peak, exponent = np.abs(exact).max(), 0
+    while exponent < highest and np.rint(peak / 2.0**exponent) > largest:
         exponent += 1
-    high = np.rint(exact / 2.0**exponent).astype(np.int64)
-    if exponent and branch.diagonal:
-        off = np.abs(np.ldexp(high, exponent) - exact) > COARSE_DIAGONAL * np.abs(exact)
-        if off.any():
-            # The rest is at most half of 2^exponent; it fits one bit below the weight's width.
-            low_exponent = max(0, exponent - (weight_bits - 1))
-            rest = exact - np.ldexp(high, exponent)
-            low = np.rint(rest / 2.0**low_exponent).astype(np.int64)
-            return IntegerBranch(((exponent, high), (low_exponent, low)))
-    return IntegerBranch(((exponent, high),))
-
-
-def _squared_error(rows: FloatRows, chosen: IntegerRows) -> float:
-    """Squared rounding error summed over all weights, in thresholds a step."""
-    total = 0.0
-    unit = chosen.factor if rows.lam is None else chosen.factor * rows.lam
-    for branch, integers in zip(rows.branches, chosen.branches, strict=True):
-        error = (integers.total - branch.rows * chosen.factor[:, None]) / unit[:, None]
-        total += branch.largest_spike**2 * float((error**2).sum())
-    return total
+    return exponent
 
 
 def is_negligible(branch: Branch, lam: np.ndarray | None) -> bool:
@@ -313,9 +344,10 @@ def _check_scales(rows: FloatRows, chosen: IntegerRows) -> None:
             lost = bool(((total == 0) & (branch.rows != 0)).any())
             what = "rounds to zero in some channel"
         else:
-            largest = max(int(np.abs(weight).max()) for _, weight in integers.parts)
-            lost = bool(branch.rows.any()) and largest < THREE_BITS
-            what = f"keeps weights of at most {largest}, less than three bits"
+            off = np.abs(total / chosen.factor[:, None] - branch.rows).max()
+            relative = float(off / (np.abs(branch.rows).max() or 1.0))
+            lost = relative > THREE_BITS
+            what = f"is rounded by {100 * relative:.0f} % of that, to less than three bits"
         if lost and not is_negligible(branch, rows.lam):
             raise ConversionError(
                 "the branches that meet here are too far apart in scale for integer weights",

@@ -1,4 +1,4 @@
-"""Data sources by name: `digits`, `fashion-mnist[:DIR]`, `imagefolder:PATH`, `npz:PATH`."""
+"""Data sources by name; `source.py` lists them."""
 
 from toolchain.data.dataset import Dataset, hold_out
 from toolchain.data.source import SOURCES, DataSource, open_split, parse_source

@@ -3,7 +3,8 @@
 Classes are the folder names in sorted order, the same for both splits; images alternate between
 them (first of each class, second of each, ...), so that a slice holds all classes. All images
 must have one size. If any image has colour, all are read as RGB (grey ones repeat their value);
-transparency is refused, because dropping it would change pixels.
+transparency is refused, because dropping it would change pixels. What was decoded is kept, see
+`cache.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from toolchain.data.cache import cached
 from toolchain.data.dataset import Dataset
 from toolchain.errors import DataError
 
@@ -33,11 +35,27 @@ def load(path: Path | None, split: str) -> Dataset:
     """
     if path is None:
         raise DataError("a path is needed", node="imagefolder", remedy="imagefolder:PATH")
+    identity = {"imagefolder": str(path.resolve()), "split": split}
     if path.is_dir():
-        names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
-        return _load(path, split, names, lambda name: (path / name).read_bytes())
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        stamps = [[p.relative_to(path).as_posix(), *_stamp(p)] for p in files]
+        names = [str(stamp[0]) for stamp in stamps]
+        return cached(
+            {**identity, "files": stamps},
+            lambda: _load(path, split, names, lambda name: (path / name).read_bytes()),
+        )
     if not path.is_file():
         raise DataError("no such folder or zip", node=f"imagefolder:{path}")
+    return cached({**identity, "files": _stamp(path)}, lambda: _load_zip(path, split))
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size in bytes and time of the last change in nanoseconds."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _load_zip(path: Path, split: str) -> Dataset:
     try:
         with zipfile.ZipFile(path) as archive:
             return _load(path, split, archive.namelist(), archive.read)

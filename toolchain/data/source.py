@@ -10,18 +10,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.data import digits, fashion_mnist, imagefolder, npz
+from toolchain.data import cifar, digits, imagefolder, mnist, npz
 from toolchain.data.dataset import Dataset
 from toolchain.errors import DataError
 
 Loader = Callable[[Path | None, str], Dataset]
 
 SOURCES: dict[str, Loader] = {
+    "cifar10": cifar.load_cifar10,
+    "cifar100": cifar.load_cifar100,
     "digits": digits.load,
-    "fashion-mnist": fashion_mnist.load,
+    "fashion-mnist": mnist.load_fashion_mnist,
     "imagefolder": imagefolder.load,
+    "mnist": mnist.load_mnist,
     "npz": npz.load,
 }
+FORMS = (
+    "digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, imagefolder:PATH, npz:PATH"
+)
 SPLITS = ("train", "test")
 _PATTERN = re.compile(
     r"^(?P<name>[a-z0-9-]+)(?::(?P<path>.+?))?"
@@ -58,7 +64,7 @@ def parse_source(text: str) -> DataSource:
         raise DataError(
             "not a data source",
             node=text,
-            allowed=", ".join(("digits", "fashion-mnist[:DIR]", "imagefolder:PATH", "npz:PATH")),
+            allowed=FORMS,
             remedy="a split and a slice may follow: digits@test[:100]",
         )
     if match["split"] is not None and match["split"] not in SPLITS:

@@ -6,18 +6,39 @@ file and one line in `MODELS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 from torch import nn
 
 from toolchain.errors import DataError
 from toolchain.models.lenet import lenet
 from toolchain.models.mlp import mlp
+from toolchain.models.parts import POOLINGS, ActivationFactory
+from toolchain.models.resnet import PLANS, resnet
+from toolchain.models.vgg import CONFIGURATIONS, vgg
 
-ActivationFactory = Callable[[], nn.Module]
-ModelFactory = Callable[[tuple[int, ...], int, ActivationFactory, float], nn.Module]
 
-MODELS: dict[str, ModelFactory] = {"lenet": lenet, "mlp": mlp}
+class ModelFactory(Protocol):
+    """Builds an untrained network for samples of `input_shape`."""
+
+    def __call__(
+        self,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        activation: ActivationFactory,
+        width: float = 1.0,
+        pooling: str = "average",
+    ) -> nn.Module:
+        """The network, initialised from torch's global generator."""
+
+
+MODELS: dict[str, ModelFactory] = {
+    "lenet": lenet,
+    "mlp": mlp,
+    **{name: partial(vgg, name) for name in CONFIGURATIONS},
+    **{name: partial(resnet, name) for name in PLANS},
+}
 
 
 def build_model(
@@ -26,17 +47,18 @@ def build_model(
     num_classes: int,
     activation: ActivationFactory,
     width: float = 1.0,
+    pooling: str = "average",
 ) -> nn.Module:
     """The network called `name` for samples of `input_shape`.
 
     Raises
     ------
     DataError
-        If there is no such network, or it does not take this input shape.
+        If there is no such network or pooling, or it does not take this input shape.
     """
     if name not in MODELS:
         raise DataError("no such model", node=name, allowed=", ".join(sorted(MODELS)))
-    return MODELS[name](input_shape, num_classes, activation, width)
+    return MODELS[name](input_shape, num_classes, activation, width, pooling)
 
 
-__all__ = ["MODELS", "build_model"]
+__all__ = ["MODELS", "POOLINGS", "ActivationFactory", "ModelFactory", "build_model"]

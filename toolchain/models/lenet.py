@@ -1,13 +1,12 @@
-"""A LeNet-like network: two convolutions with BatchNorm and average pools, two dense layers."""
+"""A LeNet-like network: two convolutions with BatchNorm and pools, two dense layers."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 from torch import nn
 
-from toolchain.errors import DataError
+from toolchain.models.parts import ActivationFactory, check_image, pool, scaled
 
 MINIMUM_SIZE = 4
 
@@ -15,33 +14,27 @@ MINIMUM_SIZE = 4
 def lenet(
     input_shape: tuple[int, ...],
     num_classes: int,
-    activation: Callable[[], nn.Module],
+    activation: ActivationFactory,
     width: float = 1.0,
+    pooling: str = "average",
 ) -> nn.Module:
     """Conv 3x3 - pool - conv 3x3 - pool - dense - dense; samples (C, H, W), H and W >= 4.
 
     Channels are 16, 32 and 64 times `width`. Sizes that 4 does not divide are handled by torch's
     floor rule for pools.
     """
-    if len(input_shape) != 3 or min(input_shape[1:]) < MINIMUM_SIZE:
-        raise DataError(
-            "lenet takes images of (C, H, W)",
-            node="lenet",
-            found=input_shape,
-            allowed=f"H and W >= {MINIMUM_SIZE}",
-            remedy="use --model mlp for vectors",
-        )
+    check_image("lenet", input_shape, MINIMUM_SIZE)
     channels, height, width_px = input_shape
-    c1, c2, hidden = (max(1, round(width * c)) for c in (16, 32, 64))
+    c1, c2, hidden = (scaled(c, width) for c in (16, 32, 64))
     features = nn.Sequential(
         nn.Conv2d(channels, c1, 3, padding=1, bias=False),
         nn.BatchNorm2d(c1),
         activation(),
-        nn.AvgPool2d(2),
+        pool(pooling, 2),
         nn.Conv2d(c1, c2, 3, padding=1, bias=False),
         nn.BatchNorm2d(c2),
         activation(),
-        nn.AvgPool2d(2),
+        pool(pooling, 2),
     )
     classifier = nn.Sequential(
         nn.Linear(c2 * (height // 2 // 2) * (width_px // 2 // 2), hidden),

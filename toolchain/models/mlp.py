@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 
 from torch import nn
+
+from toolchain.models.parts import ActivationFactory, scaled
 
 
 def mlp(
     input_shape: tuple[int, ...],
     num_classes: int,
-    activation: Callable[[], nn.Module],
+    activation: ActivationFactory,
     width: float = 1.0,
+    pooling: str = "average",
 ) -> nn.Module:
-    """Two hidden layers of 64 and 32 neurons times `width`; any sample shape."""
-    first, second = (max(1, round(width * f)) for f in (64, 32))
+    """Two hidden layers of 64 and 32 neurons times `width`; any sample shape. It has no pools."""
+    first, second = (scaled(f, width) for f in (64, 32))
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(prod(input_shape), first),

@@ -15,6 +15,9 @@ import numpy as np
 from toolchain.errors import DataError, ProgramError, ValueRangeError
 from toolchain.int_range import IntRange
 
+GRID_TOLERANCE = 1e-9
+"""In units; float64 rounding of a mean given as a fraction stays orders below."""
+
 
 @dataclass(frozen=True)
 class InputQuantizer:
@@ -74,7 +77,8 @@ class InputQuantizer:
         """The finest quantizer that holds every real x in [low, high] after normalisation.
 
         `levels` = k says that x is a multiple of (high - low) / k starting at low = 0 (pixels:
-        255). Without a mean such data are held exactly, in as few bits as k needs, up to `bits`.
+        255). Where the mean is such a multiple too (0, or 128/255 for pixels) and one for all
+        channels, as std is, such data are held exactly, in as few bits as they need up to `bits`.
         """
         normalised = [((b - m) / s) for b in (low, high) for m, s in _pairs(mean, std)]
         lowest, highest = min(normalised), max(normalised)
@@ -85,9 +89,13 @@ class InputQuantizer:
             raise DataError(
                 "the input interval must be finite and not empty", found=f"{low} .. {high}"
             )
-        one_scale = len(set(normalised)) == 2 and lowest == 0
-        if levels is not None and levels <= largest and low == 0 and one_scale:
-            return cls(shape, highest / levels, levels.bit_length(), False, mean, std)
+        grid = _on_grid(levels, (low, high), mean, std) if levels is not None else None
+        if grid is not None:
+            below, above = grid
+            needed = max(above.bit_length(), (below - 1).bit_length() if below else 0) + signed
+            if needed <= bits:
+                unit = (high - low) / (below + above) / std[0]
+                return cls(shape, unit, needed, signed, mean, std)
         return cls(shape, extreme / largest, bits, signed, mean, std)
 
     def quantize(self, samples: np.ndarray) -> np.ndarray:
@@ -153,3 +161,19 @@ def _pairs(mean: tuple[float, ...], std: tuple[float, ...]) -> list[tuple[float,
     wide_mean = mean * width if len(mean) == 1 else mean
     wide_std = std * width if len(std) == 1 else std
     return list(zip(wide_mean, wide_std, strict=True))
+
+
+def _on_grid(
+    levels: int,
+    interval: tuple[float, float],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> tuple[int, int] | None:
+    """Units below and above a common mean that is one of `levels` + 1 grid points, or None."""
+    low, high = interval
+    if low != 0 or len(set(mean)) > 1 or len(set(std)) > 1:
+        return None
+    below = mean[0] * levels / high
+    if not 0 <= round(below) <= levels or abs(below - round(below)) > GRID_TOLERANCE:
+        return None
+    return round(below), levels - round(below)

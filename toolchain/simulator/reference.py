@@ -8,7 +8,7 @@ potential: of a LIPool the largest count of its window, of a relay 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -47,20 +47,37 @@ def simulate(
     ValueRangeError
         If an input is out of range, or a sum or state leaves the program's state range.
     """
-    program.check_inputs(inputs)
-    currents = _currents(program)
     builder = RecordingBuilder(program, mode)
-    for start in range(0, len(inputs), batch):
-        chunk = inputs[start : start + batch]
-        spikes, membrane = _run_batch(program, currents, torch.from_numpy(chunk.astype(np.int64)))
-        builder.add(chunk, spikes, membrane)
+    for start, spikes, membrane in run_batches(program, inputs, batch):
+        builder.add(inputs[start : start + batch], spikes, membrane)
         if progress:
             progress(min(start + batch, len(inputs)), len(inputs))
     versions = {"torch": torch.__version__, "numpy": np.__version__}
     return builder.finish(BACKEND, labels, {"versions": versions})
 
 
+Layers = dict[str, np.ndarray]
 Currents = dict[str, list[ExactCurrent]]
+
+
+def run_batches(
+    program: IntProgram, inputs: np.ndarray, batch: int
+) -> Iterator[tuple[int, Layers, Layers]]:
+    """Run consecutive batches of samples and keep none of them.
+
+    Yields the index of the batch's first sample, the spikes of every spiking population, int8
+    (T, n, ...), and the membrane potentials of all populations, int32 (T, n, ...).
+
+    Raises
+    ------
+    ProgramError, ValueRangeError
+        As `simulate`.
+    """
+    program.check_inputs(inputs)
+    currents = _currents(program)
+    for start in range(0, len(inputs), batch):
+        chunk = torch.from_numpy(inputs[start : start + batch].astype(np.int64))
+        yield start, *_run_batch(program, currents, chunk)
 
 
 def _currents(program: IntProgram) -> Currents:
@@ -72,9 +89,7 @@ def _currents(program: IntProgram) -> Currents:
 
 
 @torch.no_grad()
-def _run_batch(
-    program: IntProgram, currents: Currents, inputs: Tensor
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _run_batch(program: IntProgram, currents: Currents, inputs: Tensor) -> tuple[Layers, Layers]:
     """Spikes int8 and membrane potentials int32 of every population, (T, n, ...)."""
     steps, count = program.schedule.num_steps, len(inputs)
     spikes = {p.name: np.zeros((steps, count, *p.shape), np.int8) for p in program.spiking}

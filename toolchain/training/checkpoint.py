@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from toolchain.activations import ACTIVATIONS, CQReLU, QuantizedActivation
+from toolchain.activations import ACTIVATIONS, CQReLU
 from toolchain.errors import CheckpointError
 from toolchain.files import atomic_write
 from toolchain.models import build_model
@@ -45,22 +45,40 @@ class Checkpoint:
     tensors_sha256: str
 
 
+PLAIN_RELU = "relu"
+"""Trains a plain ReLU network; its thresholds are chosen when it is converted."""
+
+
 def make_model(config: TrainConfig, sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """The untrained network a configuration describes, initialised from its seed."""
-    if config.activation not in ACTIVATIONS:
+    """The untrained network a configuration describes, initialised from its seed.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such activation.
+    DataError
+        If there is no such network, or it does not take these samples.
+    """
+    if config.activation not in (*ACTIVATIONS, PLAIN_RELU):
         raise CheckpointError(
-            "no such activation", node=config.activation, allowed=", ".join(ACTIVATIONS)
+            "no such activation",
+            node=config.activation,
+            allowed=", ".join((*ACTIVATIONS, PLAIN_RELU)),
         )
 
-    def activation() -> QuantizedActivation:
+    def activation() -> nn.Module:
+        if config.activation == PLAIN_RELU:
+            return nn.ReLU()
         kind = ACTIVATIONS[config.activation]
         if kind is CQReLU:
             return CQReLU(config.levels)
         return kind(config.levels, config.initial_threshold)  # type: ignore[call-arg]
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return build_model(config.model, sample_shape, num_classes, activation, config.width)
+        return build_model(
+            config.model, sample_shape, num_classes, activation, config.width, config.pooling
+        )
 
 
 def save_checkpoint(folder: Path, info: dict[str, Any], tensors: dict[str, Tensor]) -> None:

@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from toolchain.errors import CheckpointError, DataError
+from toolchain.training.schedule import SCHEDULES
+
+CALIBRATIONS = ("float", "integer")
 
 
 @dataclass(frozen=True)
@@ -14,39 +17,64 @@ class TrainConfig:
 
     Attributes
     ----------
-    data, model, activation, width:
+    data, model, activation, width, pooling:
         Names as on the command line; `width` scales the channels of the model.
     levels:
         Quantization levels L (Q for CQReLU).
     initial_threshold:
         Start value of the trained threshold; the papers use 8.
+    learning_rate, schedule:
+        Peak of the learning rate, and how it changes over the run (`schedule.SCHEDULES`).
+    label_smoothing:
+        Share of the target spread evenly over all classes.
+    augment:
+        Names of `augment.AUGMENTATIONS`.
     held_out:
         Fraction of the training split held out for every choice (10 %, as the papers).
     calibration_steps:
         Steps of the spiking network that sigma is estimated from (`val_sim_len`).
+    calibration:
+        "float" or "integer": which form of the spiking network sigma is estimated from.
+    noise_start, noise_every:
+        NQ: sigma is estimated after epoch `noise_start` and every so many epochs from then on;
+        it is 0 before.
+    fixed_noise:
+        NQ: instead of estimating, sigma of every layer is this times its threshold.
     train_limit:
         Use only so many training samples, drawn by the seed.
     mean, std:
         Normalisation a channel, before input quantization.
+    device, precision:
+        Names of `device.DEVICES` and `device.PRECISIONS`.
     """
 
     data: str
     model: str = "lenet"
     activation: str = "nq"
     width: float = 1.0
+    pooling: str = "average"
     levels: int = 4
     initial_threshold: float = 8.0
     epochs: int = 20
     batch_size: int = 128
     learning_rate: float = 0.05
+    schedule: str = "cosine"
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    augment: tuple[str, ...] = ()
     seed: int = 0
     held_out: float = 0.1
     calibration_steps: int = 4
+    calibration: str = "float"
+    noise_start: int = 1
+    noise_every: int = 1
+    fixed_noise: float | None = None
     train_limit: int | None = None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    device: str = "auto"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         positive = {
@@ -57,6 +85,8 @@ class TrainConfig:
             "initial_threshold": self.initial_threshold,
             "width": self.width,
             "calibration_steps": self.calibration_steps,
+            "noise_start": self.noise_start,
+            "noise_every": self.noise_every,
         }
         for name, value in positive.items():
             if not value > 0:
@@ -65,6 +95,22 @@ class TrainConfig:
             raise DataError(
                 "held_out must lie between 0 and 1", node="training", found=self.held_out
             )
+        if not 0 <= self.label_smoothing < 1:
+            raise DataError(
+                "label_smoothing must lie in [0, 1)", node="training", found=self.label_smoothing
+            )
+        if self.fixed_noise is not None and not self.fixed_noise >= 0:
+            raise DataError(
+                "fixed_noise must not be negative", node="training", found=self.fixed_noise
+            )
+        for name, chosen, allowed in (
+            ("schedule", self.schedule, SCHEDULES),
+            ("calibration", self.calibration, CALIBRATIONS),
+        ):
+            if chosen not in allowed:
+                raise DataError(
+                    f"no such {name}", node="training", found=chosen, allowed=", ".join(allowed)
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as JSON."""
@@ -72,14 +118,51 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """Inverse of `as_dict`; an unknown field is a CheckpointError."""
+        """Inverse of `as_dict`; an unknown field or a wrong type is a CheckpointError."""
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise CheckpointError(
                 "unknown training settings", found=", ".join(unknown), allowed=", ".join(known)
             )
-        fixed: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**fixed)
+        return cls(**{name: _typed(name, value) for name, value in values.items()})
+
+
+_TUPLES: dict[str, type] = {"augment": str, "mean": float, "std": float}
+_NUMBERS = {f.name: f.type for f in fields(TrainConfig) if f.type in ("int", "float", "str")}
+_OPTIONAL = {"fixed_noise": "float", "train_limit": "int"}
+
+
+def _typed(name: str, value: Any) -> Any:
+    """`value` as the field's type; a whole number may stand for a float, nothing else is changed.
+
+    Raises
+    ------
+    CheckpointError
+        If the value is of another type.
+    """
+    if name in _OPTIONAL and value is None:
+        return None
+    if name in _TUPLES:
+        kind = _TUPLES[name].__name__
+        if isinstance(value, list | tuple):
+            return tuple(_scalar(name, kind, v) for v in value)
+    else:
+        kind = str(_OPTIONAL.get(name) or _NUMBERS[name])
+        return _scalar(name, kind, value)
+    raise CheckpointError(
+        "a setting has the wrong type", node=name, found=repr(value), allowed=f"a list of {kind}"
+    )
+
+
+def _scalar(name: str, kind: str, value: Any) -> Any:
+    fits = {
+        "int": isinstance(value, int) and not isinstance(value, bool),
+        "float": isinstance(value, int | float) and not isinstance(value, bool),
+        "str": isinstance(value, str),
+    }
+    if not fits[kind]:
+        raise CheckpointError(
+            "a setting has the wrong type", node=name, found=repr(value), allowed=kind
+        )
+    return float(value) if kind == "float" else value

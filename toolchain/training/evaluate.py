@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,14 +12,19 @@ from torch import Tensor, nn
 from toolchain.activations import Mode, activation_mode
 from toolchain.data import Dataset
 
-BATCH = 256
+BATCH = 128
+"""Samples a pass; a spiking pass holds that many times the steps."""
 
 
 def normalised(dataset: Dataset, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Real samples, float32 (N, ...), minus mean and divided by std along the channel axis."""
-    x = torch.from_numpy(dataset.real())
+    return normalise(torch.from_numpy(dataset.real()), mean, std)
+
+
+def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Real values (N, C, ...) minus mean and divided by std along the channel axis."""
     shape = (1, -1, *([1] * (x.ndim - 2)))
-    return (x - torch.tensor(mean).reshape(shape)) / torch.tensor(std).reshape(shape)
+    return (x - x.new_tensor(mean).reshape(shape)) / x.new_tensor(std).reshape(shape)
 
 
 def batches(x: Tensor, size: int = BATCH) -> Iterator[Tensor]:
@@ -30,23 +36,34 @@ def batches(x: Tensor, size: int = BATCH) -> Iterator[Tensor]:
 @torch.no_grad()
 def logits(model: nn.Module, x: Tensor, mode: Mode, num_steps: int = 1) -> Tensor:
     """Outputs (N, K) in evaluation mode; in spiking mode summed over `num_steps` steps."""
+    outputs = []
+    with in_evaluation(model), activation_mode(model, mode, num_steps):
+        for batch in batches(x):
+            if mode is Mode.SPIKING:
+                repeated = batch.repeat(num_steps, *([1] * (batch.ndim - 1)))
+                out = model(repeated)
+                outputs.append(out.reshape(num_steps, len(batch), -1).sum(0))
+            else:
+                outputs.append(model(batch))
+    return torch.cat(outputs)
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the `with` block."""
     was_training = model.training
     model.eval()
-    outputs = []
     try:
-        with activation_mode(model, mode, num_steps):
-            for batch in batches(x):
-                if mode is Mode.SPIKING:
-                    repeated = batch.repeat(num_steps, *([1] * (batch.ndim - 1)))
-                    out = model(repeated)
-                    outputs.append(out.reshape(num_steps, len(batch), -1).sum(0))
-                else:
-                    outputs.append(model(batch))
+        yield
     finally:
         model.train(was_training)
-    return torch.cat(outputs)
 
 
 def accuracy(outputs: Tensor | np.ndarray, labels: np.ndarray) -> float:
     """Fraction of samples whose largest output (lowest index on ties) is the label."""
-    return float((np.argmax(np.asarray(outputs), axis=1) == labels).mean())
+    return float(
+        (
+            np.argmax(np.asarray(outputs.cpu() if isinstance(outputs, Tensor) else outputs), axis=1)
+            == labels
+        ).mean()
+    )

@@ -1,56 +1,45 @@
-"""The training loop: seeded by epoch, so that a resumed run repeats an uninterrupted one.
-
-The state of a run lies in one file, `last.safetensors`, replaced atomically after each epoch:
-a killed run loses at most the epoch it was in. All random numbers of epoch e come from
-(seed, e), so no generator state needs to be kept.
-"""
+"""The training loop: seeded by epoch, so that a resumed run repeats an uninterrupted one."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from toolchain.activations import Mode
 from toolchain.data import Dataset, hold_out, open_split
-from toolchain.errors import CheckpointError
-from toolchain.files import atomic_write, make_folder
-from toolchain.training.checkpoint import Checkpoint, load_checkpoint, make_model, save_checkpoint
+from toolchain.files import make_folder
+from toolchain.training.augment import (
+    augment_normalised,
+    augment_pixels,
+    check_augmentations,
+)
+from toolchain.training.checkpoint import Checkpoint, load_checkpoint, make_model
 from toolchain.training.config import TrainConfig
-from toolchain.training.evaluate import accuracy, logits, normalised
-from toolchain.training.noise import update_sigma
+from toolchain.training.config_file import write_settings
+from toolchain.training.device import Device, choose_device
+from toolchain.training.evaluate import normalise, normalised
+from toolchain.training.held_out import measure_held_out
+from toolchain.training.run_state import RunState, resume, save_run
+from toolchain.training.schedule import SCHEDULES
 
-STATE_FILE = "last.safetensors"
+LOG_FILE, CONFIG_FILE = "log.jsonl", "config.toml"
 Progress = Callable[[int, int, dict[str, float] | None], None]
 """Called with (epoch, fraction of it done in percent, metrics at its end or None)."""
-
-
-@dataclass
-class _Run:
-    model: nn.Module
-    momentum: dict[str, Tensor]
-    best: dict[str, Tensor]
-    best_epoch: int
-    epoch: int
-    history: list[dict[str, float]]
 
 
 def train(config: TrainConfig, folder: Path, progress: Progress | None = None) -> Checkpoint:
     """Train as `config` says and leave a checkpoint in `folder`; continue a run found there.
 
     The epoch kept is the best on the held-out split: by the accuracy of the spiking network at
-    `calibration_steps` for IF-type activations, of the quantized network for CQReLU. The test
-    split is not touched.
+    `calibration_steps` for IF-type activations, of the network itself otherwise. The test split
+    is not touched.
 
     Raises
     ------
@@ -58,35 +47,29 @@ def train(config: TrainConfig, folder: Path, progress: Progress | None = None) -
         Bad source, a folder that holds a run of other settings, or one that cannot be written.
     """
     make_folder(folder)
+    device = choose_device(config.device, config.precision)
     data = open_split(config.data, "train")
+    check_augmentations(config.augment, data.sample_shape, data.pixel_max is not None)
     if config.train_limit is not None:
         data = _subset(data, config.train_limit, config.seed)
     rest, held = hold_out(data, config.held_out, config.seed)
-    num_classes = len(data.class_names)
-    model = make_model(config, data.sample_shape, num_classes)
-    run = _resume(config, folder, model)
+    model = device.place(make_model(config, data.sample_shape, len(data.class_names)))
+    run = resume(config, folder, model)
     if run.epoch:
         # The run may have been killed between its state and its checkpoint.
-        _save(config, folder, run, data)
-    x, y = normalised(rest, config.mean, config.std), torch.from_numpy(rest.labels)
-    held_x = normalised(held, config.mean, config.std)
+        save_run(config, folder, run, data)
+    write_settings(config, folder / CONFIG_FILE)
+    batches = _Batches(config, rest, device)
+    held_x = normalised(held, config.mean, config.std).to(device.device)
     for epoch in range(run.epoch, config.epochs):
-        loss = _one_epoch(config, run, x, y, epoch, progress)
-        sigmas = update_sigma(model, held_x, config.calibration_steps)
-        metrics = {
-            "epoch": epoch + 1,
-            "loss": loss,
-            **_held_out_metrics(config, model, held, held_x),
-        }
-        metrics.update({f"sigma/{name}": value for name, value in sigmas.items()})
-        run.history.append(metrics)
-        run.epoch = epoch + 1
-        if metrics["selection"] >= max(h["selection"] for h in run.history):
-            run.best = {k: v.clone() for k, v in model.state_dict().items()}
-            run.best_epoch = epoch + 1
-        _save(config, folder, run, data)
+        started = time.monotonic()
+        trained = _one_epoch(config, run, batches, epoch, progress)
+        measured = measure_held_out(config, model, held_x, held.labels, epoch + 1)
+        run.end_epoch({"epoch": epoch + 1, **trained, **measured})
+        save_run(config, folder, run, data)
+        _log(folder, run.history[-1], device, time.monotonic() - started)
         if progress:
-            progress(epoch, 100, metrics)
+            progress(epoch, 100, run.history[-1])
     return load_checkpoint(folder)
 
 
@@ -98,42 +81,74 @@ def _subset(data: Dataset, count: int, seed: int) -> Dataset:
     return data.take(np.sort(chosen), f"{data.name}, {count} of {len(data)}")
 
 
-def _held_out_metrics(
-    config: TrainConfig, model: nn.Module, held: Dataset, x: Tensor
-) -> dict[str, float]:
-    quantized = accuracy(logits(model, x, Mode.QUANTIZED), held.labels)
-    if config.activation == "cqrelu":
-        return {"held_out_quantized": quantized, "selection": quantized}
-    steps = config.calibration_steps
-    spiking = accuracy(logits(model, x, Mode.SPIKING, steps), held.labels)
-    return {"held_out_quantized": quantized, "held_out_spiking": spiking, "selection": spiking}
+def _log(folder: Path, metrics: dict[str, float], device: Device, seconds: float) -> None:
+    """Append an epoch with its time, which the history leaves out because it never repeats."""
+    line = {**metrics, "seconds": round(seconds, 2), "device": device.name, "time": time.time()}
+    with (folder / LOG_FILE).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+class _Batches:
+    """Augmented, normalised batches; all random numbers of a batch come from (seed, epoch)."""
+
+    def __init__(self, config: TrainConfig, data: Dataset, device: Device) -> None:
+        self.config = config
+        self.device = device
+        self.pixel_max = data.pixel_max
+        self.samples = torch.from_numpy(data.samples)
+        self.labels = torch.from_numpy(data.labels)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.samples) / self.config.batch_size)
+
+    def of_epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Samples float32 (n, ...) and labels (n,), in the epoch's order."""
+        config = self.config
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.samples), generator=generator)
+        rng = np.random.default_rng((config.seed, epoch))
+        for start in range(0, len(order), config.batch_size):
+            rows = order[start : start + config.batch_size]
+            samples = augment_pixels(self.samples[rows], config.augment, rng)
+            real = samples.float() / (self.pixel_max or 1)
+            x = augment_normalised(normalise(real, config.mean, config.std), config.augment, rng)
+            yield self._place(x), self.labels[rows].to(self.device.device)
+
+    def _place(self, x: Tensor) -> Tensor:
+        placed = x.to(self.device.device)
+        return placed.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else placed
 
 
 def _one_epoch(
-    config: TrainConfig, run: _Run, x: Tensor, y: Tensor, epoch: int, progress: Progress | None
-) -> float:
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    config: TrainConfig,
+    run: RunState,
+    batches: _Batches,
+    epoch: int,
+    progress: Progress | None,
+) -> dict[str, float]:
+    """Mean loss, accuracy on the training batches as they came, and the last learning rate."""
     torch.manual_seed(config.seed * 1_000_003 + epoch + 500_000)
-    order = torch.randperm(len(x), generator=generator)
-    num_batches = math.ceil(len(x) / config.batch_size)
     run.model.train()
-    total = 0.0
-    for index in range(num_batches):
-        rows = order[index * config.batch_size : (index + 1) * config.batch_size]
-        done = (epoch + index / num_batches) / config.epochs
-        rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done))
-        loss = cross_entropy(run.model(x[rows]), y[rows])
+    loss_sum, correct, seen, rate = 0.0, 0, 0, 0.0
+    for index, (x, y) in enumerate(batches.of_epoch(epoch)):
+        done = (epoch + index / len(batches)) / config.epochs
+        rate = SCHEDULES[config.schedule](config.learning_rate, done)
+        with batches.device.autocast():
+            outputs = run.model(x)
+        loss = cross_entropy(outputs.float(), y, label_smoothing=config.label_smoothing)
         run.model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         _sgd(config, run, rate)
-        total += float(loss.detach()) * len(rows)
+        loss_sum += float(loss.detach()) * len(y)
+        correct += int((outputs.detach().argmax(1) == y).sum())
+        seen += len(y)
         if progress and index % 8 == 0:
-            progress(epoch, 100 * index // num_batches, None)
-    return total / len(x)
+            progress(epoch, 100 * index // len(batches), None)
+    return {"loss": loss_sum / seen, "train_accuracy": correct / seen, "learning_rate": rate}
 
 
 @torch.no_grad()
-def _sgd(config: TrainConfig, run: _Run, rate: float) -> None:
+def _sgd(config: TrainConfig, run: RunState, rate: float) -> None:
     """torch.optim.SGD's update, its buffers kept by parameter name so that they can be saved."""
     for name, parameter in run.model.named_parameters():
         if parameter.grad is None:
@@ -144,64 +159,3 @@ def _sgd(config: TrainConfig, run: _Run, rate: float) -> None:
         else:
             run.momentum[name] = gradient.clone()
         parameter.sub_(rate * run.momentum[name])
-
-
-def _save(config: TrainConfig, folder: Path, run: _Run, data: Dataset) -> None:
-    tensors = {f"model/{k}": v for k, v in run.model.state_dict().items()}
-    tensors |= {f"momentum/{k}": v for k, v in run.momentum.items()}
-    tensors |= {f"best/{k}": v for k, v in run.best.items()}
-    state = {
-        "config": config.as_dict(),
-        "epoch": run.epoch,
-        "best_epoch": run.best_epoch,
-        "history": run.history,
-    }
-    packed = save({k: v.contiguous() for k, v in tensors.items()}, {"state": json.dumps(state)})
-    atomic_write(folder / STATE_FILE, packed)
-    real = data.real()
-    interval = (0.0, 1.0) if data.pixel_max is not None else (float(real.min()), float(real.max()))
-    info = {
-        "config": config.as_dict(),
-        "sample_shape": list(data.sample_shape),
-        "pixel_max": data.pixel_max,
-        "value_range": list(interval),
-        "class_names": list(data.class_names),
-        "epoch": run.best_epoch,
-        "history": run.history,
-    }
-    save_checkpoint(folder, info, run.best)
-
-
-def _resume(config: TrainConfig, folder: Path, model: nn.Module) -> _Run:
-    path = folder / STATE_FILE
-    if not path.is_file():
-        return _Run(model, {}, {}, 0, 0, [])
-    try:
-        with safe_open(path, framework="pt") as file:
-            state: dict[str, Any] = json.loads((file.metadata() or {})["state"])
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError("damaged training state", node=str(path), found=error) from error
-    wanted = config.as_dict()
-    different = [k for k in wanted if state["config"].get(k) != wanted[k]]
-    if different:
-        raise CheckpointError(
-            "the folder holds a run with other settings",
-            node=str(folder),
-            found="; ".join(f"{k}={state['config'].get(k)}" for k in different),
-            allowed="; ".join(f"{k}={wanted[k]}" for k in different),
-            remedy="choose another --out, or repeat the run's own settings to continue it",
-        )
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-    model.load_state_dict(part("model/"))
-    return _Run(
-        model,
-        part("momentum/"),
-        part("best/"),
-        state["best_epoch"],
-        state["epoch"],
-        state["history"],
-    )

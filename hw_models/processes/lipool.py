@@ -1,0 +1,121 @@
+"""LIPool: max pool over spikes, which sends the change of each window's largest net count.
+
+Contract, at each local step of a sample (before the first: `count = 0`, `largest = 0`):
+
+    count += s_in
+    s_out = (maximum of count over the window) - largest;  largest += s_out
+
+The maximum is taken over real elements; those of the padding are never the largest.
+"""
+
+import typing as ty
+
+import numpy as np
+from lava.magma.core.decorator import implements, requires, tag
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyInPort, PyOutPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import InPort, OutPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+
+from hw_models.local_time import LocalTime
+from hw_models.state_guard import StateGuard
+from hw_models.trace_file import TraceFile
+
+
+class LIPool(AbstractProcess):
+    """Max-pool population. Its spikes come straight from the source, one layer's steps late.
+
+    Parameters
+    ----------
+    source_shape, shape:
+        (W, H, C) of the source and of this layer.
+    kernel, stride, padding, dilation:
+        (along W, along H).
+    clock, state_bits, trace_path:
+        As for the neurons.
+    """
+
+    def __init__(
+        self,
+        *,
+        source_shape: tuple[int, ...],
+        shape: tuple[int, ...],
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        clock: LocalTime,
+        state_bits: int = 24,
+        trace_path: str = "",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            source_shape=source_shape,
+            shape=shape,
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            clock=clock,
+            state_bits=state_bits,
+            trace_path=trace_path,
+            name=name,
+        )
+        self.s_in = InPort(shape=source_shape)
+        self.s_out = OutPort(shape=shape)
+
+
+@implements(proc=LIPool, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyLIPoolFixed(PyLoihiProcessModel):
+    """CPU model of `LIPool`, in int32."""
+
+    s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+
+    def __init__(self, proc_params: ty.Any) -> None:
+        super().__init__(proc_params)
+        self.clock: LocalTime = proc_params["clock"]
+        self.trace = TraceFile(proc_params["trace_path"])
+        self.guard = StateGuard(proc_params["state_bits"])
+        self.kernel: tuple[int, int] = proc_params["kernel"]
+        self.stride: tuple[int, int] = proc_params["stride"]
+        self.dilation: tuple[int, int] = proc_params["dilation"]
+        along_w, along_h = proc_params["padding"]
+        width, height, channels = proc_params["source_shape"]
+        self.padded = np.full(
+            (width + 2 * along_w, height + 2 * along_h, channels), np.iinfo(np.int32).min, np.int32
+        )
+        # A view: what is counted here is seen there, and the padding stays below everything.
+        self.count = self.padded[along_w : along_w + width, along_h : along_h + height]
+        self.largest = np.zeros(proc_params["shape"], np.int32)
+
+    def window_maxima(self) -> np.ndarray:
+        """Largest count of each window, int32 (W, H, C)."""
+        maxima = np.full_like(self.largest, np.iinfo(np.int32).min)
+        columns, rows = len(maxima), len(maxima[0])
+        for column, row in np.ndindex(*self.kernel):
+            w, h = column * self.dilation[0], row * self.dilation[1]
+            shifted = self.padded[w :: self.stride[0], h :: self.stride[1]]
+            np.maximum(maxima, shifted[:columns, :rows], out=maxima)
+        return maxima
+
+    def run_spk(self) -> None:
+        """One global step."""
+        received = self.s_in.recv()
+        spikes = np.zeros(self.largest.shape, np.int32)
+        now = self.clock.at(self.time_step)
+        if now is not None:
+            if now[1] == 1:
+                self.count[...] = 0
+                self.largest[...] = 0
+            self.count += received
+            self.guard.check(self.count, self.time_step)
+            spikes = self.window_maxima() - self.largest
+            self.largest += spikes
+            self.trace.append(spikes, self.largest)
+        self.s_out.send(spikes)

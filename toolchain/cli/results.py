@@ -1,0 +1,40 @@
+"""`spikeport results`: the page of tables and figures from saved evaluations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolchain.cli.options import Json
+from toolchain.cli.output import Output
+
+
+def command(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where evaluations lie, at any depth.")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE.md", help="Page to write.")
+    ] = Path("RESULTS.md"),
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the figures (beside the page: figures)."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write tables and the papers' figures from every evaluation.json below a folder."""
+    from toolchain.evaluation.page import find_evaluations, write_page
+
+    output = Output(as_json=json)
+    evaluations = find_evaluations(folder)
+    drawn = write_page(evaluations, out, figures or out.parent / "figures")
+    output.say(f"wrote {out} from {len(evaluations)} evaluations, and {len(drawn)} figures")
+    output.result(
+        {
+            "out": str(out),
+            "evaluations": list(evaluations),
+            "figures": [str(path) for path in drawn],
+        }
+    )

@@ -1,0 +1,71 @@
+"""Decoded images kept as uint8, so that a folder or zip of images is decoded once.
+
+Entries lie in `$SPIKEPORT_CACHE`, else `$XDG_CACHE_HOME/spikeport`, else `~/.cache/spikeport`.
+The name of an entry is a hash of where the images came from, their sizes and times, and the
+version of the decoder's rules; a changed file has another name. Deleting the folder is safe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolchain.data.dataset import Dataset
+from toolchain.errors import DataError, OutputError
+from toolchain.files import atomic_path, make_folder
+
+CACHE_VERSION = 1
+"""Raised whenever decoding or the order of images changes."""
+
+
+def cache_folder() -> Path:
+    """Where decoded data are kept."""
+    own = os.environ.get("SPIKEPORT_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "spikeport"
+
+
+def cached(identity: dict[str, Any], decode: Callable[[], Dataset]) -> Dataset:
+    """`decode()`, or what it gave before for the same `identity` (JSON).
+
+    A damaged entry is decoded again, and a cache that cannot be written is done without: it only
+    saves time.
+    """
+    text = json.dumps({"version": CACHE_VERSION, **identity}, sort_keys=True)
+    entry = cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
+    found = _read(entry)
+    if found is not None:
+        return found
+    dataset = decode()
+    try:
+        make_folder(entry.parent)
+        with atomic_path(entry) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file,
+                samples=dataset.samples,
+                labels=dataset.labels,
+                header=json.dumps({"name": dataset.name, "class_names": dataset.class_names}),
+            )
+    except OutputError:
+        return dataset
+    return dataset
+
+
+def _read(entry: Path) -> Dataset | None:
+    try:
+        with np.load(entry, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            return Dataset(
+                header["name"], file["samples"], file["labels"], tuple(header["class_names"]), 255
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, DataError):
+        return None

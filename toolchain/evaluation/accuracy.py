@@ -1,0 +1,48 @@
+"""Accuracy as counts, so that it can be written down, added up and given an interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Z95 = 1.959963984540054
+"""Two-sided 95 % quantile of the normal distribution."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """`correct` of `total` samples; a prediction is the largest output, lowest index on ties."""
+
+    correct: int
+    total: int
+
+    @classmethod
+    def of(cls, outputs: np.ndarray, labels: np.ndarray) -> Accuracy:
+        """From outputs (N, K) and labels (N,)."""
+        return cls(int((outputs.argmax(axis=1) == labels).sum()), len(labels))
+
+    @property
+    def fraction(self) -> float:
+        """Share of correct predictions."""
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % score interval of the fraction (Wilson, 1927)."""
+        n, p, z = self.total, self.fraction, Z95
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return float(middle - half), float(middle + half)
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON."""
+        low, high = self.interval
+        return {
+            "correct": self.correct,
+            "total": self.total,
+            "accuracy": self.fraction,
+            "low": low,
+            "high": high,
+        }

@@ -1,0 +1,234 @@
+"""`RESULTS.md` from saved evaluations: tables, figures and the commands behind every number."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from toolchain.errors import DataError
+from toolchain.evaluation import figures
+from toolchain.evaluation.document import FILE_NAME, Evaluation, Row
+from toolchain.files import atomic_write
+
+PUBLISHED = {
+    ("vgg16", "cifar10"): (95.21, {1: 88.46, 2: 91.93, 4: 94.80, 8: 95.48, 16: 95.70}),
+    ("resnet18", "cifar10"): (95.52, {1: 89.64, 2: 93.72, 4: 95.37, 8: 96.21, 16: 96.38}),
+    ("resnet20", "cifar10"): (85.18, {1: 65.99, 2: 77.30, 4: 84.54, 8: 87.43, 16: 88.26}),
+    ("vgg16", "cifar100"): (74.86, {1: 62.27, 2: 69.39, 4: 74.57, 8: 76.73, 16: 77.68}),
+    ("resnet18", "cifar100"): (76.66, {1: 62.35, 2: 70.86, 4: 76.81, 8: 78.85, 16: 79.44}),
+    ("resnet20", "cifar100"): (62.34, {1: 21.78, 2: 33.87, 4: 50.28, 8: 60.93, 16: 64.73}),
+}
+"""NQ's accuracies in its authors' README, %: the "ANN" (measured with its noise on) and T."""
+
+
+def find_evaluations(folder: Path) -> dict[str, Evaluation]:
+    """Every evaluation below `folder`, by the name of the folder it lies in, sorted.
+
+    Raises
+    ------
+    DataError
+        If there is none, or one is damaged.
+    """
+    files = sorted(folder.rglob(FILE_NAME)) if folder.is_dir() else []
+    if not files:
+        raise DataError(
+            "no evaluations found",
+            node=str(folder),
+            allowed=f"folders with an {FILE_NAME}",
+            remedy="spikeport evaluate RUN --data SOURCE makes one",
+        )
+    return {file.parent.relative_to(folder).as_posix(): Evaluation.read(file) for file in files}
+
+
+def write_page(evaluations: dict[str, Evaluation], page: Path, figure_folder: Path) -> list[Path]:
+    """Write the page and its figures; returns the figures.
+
+    Figures that need something no evaluation holds are left out.
+    """
+    drawn = figures.draw(figure_folder, _figures(evaluations))
+    lines = ["# Results", "", _INTRODUCTION, ""]
+    for (data, model), group in _groups(evaluations).items():
+        lines += [f"## {model} on {data}", ""]
+        lines += _accuracy_table(data, model, group)
+        lines += _counts_table(group)
+    lines += ["## Figures", ""]
+    for name, path in drawn.items():
+        link = Path(os.path.relpath(path, page.parent)).as_posix()
+        lines += [f"![{name.replace('-', ' ')}]({link})", ""]
+    lines += ["## How each number was made", ""]
+    for name, evaluation in evaluations.items():
+        lines += _provenance(name, evaluation)
+    atomic_write(page, ("\n".join(lines).rstrip() + "\n").encode())
+    return list(drawn.values())
+
+
+_INTRODUCTION = (
+    "Written by `spikeport results`; not edited by hand. Accuracies are on test data, top-1, in %, "
+    "with half the width of the 95 % interval; the epoch was chosen on a held-out tenth of the "
+    "training data. The ANN runs without noise. Integer networks are converted for the longest T "
+    "shown; their readout after fewer steps is what the same program gives when it stops there."
+)
+
+
+def _data_name(evaluation: Evaluation) -> str:
+    """The source without its split; image folders by the name of the folder or file."""
+    base = evaluation.data.partition("@")[0]
+    name, _, path = base.partition(":")
+    return f"{name}:{Path(path).name}" if path else name
+
+
+def _groups(evaluations: dict[str, Evaluation]) -> dict[tuple[str, str], dict[str, Evaluation]]:
+    groups: dict[tuple[str, str], dict[str, Evaluation]] = {}
+    for name, evaluation in evaluations.items():
+        config = evaluation.config
+        width = "" if config["width"] == 1 else f" (width {config['width']:g})"
+        key = (_data_name(evaluation), f"{config['model']}{width}")
+        groups.setdefault(key, {})[name] = evaluation
+    return groups
+
+
+def _percent(row: Row | None) -> str:
+    if row is None:
+        return ""
+    a = row.accuracy
+    return f"{100 * a['accuracy']:.2f} ± {50 * (a['high'] - a['low']):.2f}"
+
+
+def _accuracy_table(data: str, model: str, group: dict[str, Evaluation]) -> list[str]:
+    """IF networks by steps, one line for each arithmetic; then what ran on Lava."""
+    steps = sorted(
+        {r.steps for e in group.values() for r in e.rows if r.neuron == "IF" and r.steps}
+    )
+    lines = [
+        _line(["trained with", "arithmetic", "ANN", *(f"T = {t}" for t in steps), "samples"]),
+        _line(["---"] * 2 + ["---:"] * (len(steps) + 2)),
+    ]
+    for evaluation in group.values():
+        lines += _accuracy_lines(evaluation, steps)
+    published = PUBLISHED.get((model, "cifar10" if "cifar10" in data else data.partition(":")[0]))
+    if published:
+        published_ann, by_steps = published
+        cells = [f"{by_steps[t]:.2f}" if t in by_steps else "" for t in steps]
+        lines.append(_line(["NQ, published", "float", f"{published_ann:.2f}", *cells, 10000]))
+    lines.append("")
+    for name, evaluation in group.items():
+        if evaluation.lava:
+            lava = evaluation.lava
+            lines += [
+                f"On Lava, {name}: {lava['samples']} images, {lava['steps']} steps, "
+                f"{lava['weight_bits']}-bit weights; {lava['values']:,} spikes, membrane "
+                "potentials and logits compared with the reference simulator: "
+                f"{lava['mismatches']} mismatches.",
+                "",
+            ]
+    return lines
+
+
+def _accuracy_lines(evaluation: Evaluation, steps: Sequence[int]) -> list[str]:
+    spiking = [r for r in evaluation.rows if r.neuron == "IF"]
+    lines = []
+    for arithmetic in dict.fromkeys(r.arithmetic for r in spiking):
+        cells = [
+            _percent(evaluation.find(neuron="IF", arithmetic=arithmetic, steps=t)) for t in steps
+        ]
+        ann = _percent(evaluation.find(network="ANN", arithmetic=arithmetic))
+        total = next(r for r in spiking if r.arithmetic == arithmetic).accuracy["total"]
+        lines.append(_line([figures.training_of(evaluation), arithmetic, ann, *cells, total]))
+    return lines
+
+
+def _counts_table(group: dict[str, Evaluation]) -> list[str]:
+    """CIF and wake-sleep against the quantized network with the same integers."""
+    lines: list[str] = []
+    for name, evaluation in group.items():
+        counts = evaluation.counts
+        if counts is None:
+            continue
+        in_float = _percent(evaluation.find(network="ANN", arithmetic="float"))
+        in_integers = _percent(evaluation.find(network="ANN", arithmetic=counts["arithmetic"]))
+        lines += [
+            f"{name}, Q = {counts['wake_steps']}: the quantized network reaches {in_float} in "
+            f"float and {in_integers} in {counts['arithmetic']}. All {counts['samples']} images "
+            f"had settled {counts['settle_steps']} steps after the last wake step.",
+            "",
+            _line(["neurons", "accuracy", "counts that differ", "images with a difference"]),
+            _line(["---"] + ["---:"] * 3),
+        ]
+        for variant, values in counts["variants"].items():
+            layers = values["layers"].values()
+            wrong, neurons = sum(x["wrong"] for x in layers), sum(x["neurons"] for x in layers)
+            row = evaluation.find(neuron=variant, arithmetic=counts["arithmetic"])
+            share = f"{wrong:,} of {neurons:,} ({100 * wrong / neurons:.3f} %)"
+            images = f"{values['unequal_images']} of {counts['samples']}"
+            lines.append(_line([variant, _percent(row), share, images]))
+        lines.append("")
+    return lines
+
+
+def _line(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(str(c) for c in cells) + " |"
+
+
+def _provenance(name: str, evaluation: Evaluation) -> list[str]:
+    made, run = evaluation.made_by, evaluation.run
+    versions = ", ".join(f"{k} {made[k]}" for k in ("spikeport", "python", "torch", "numpy"))
+    return [
+        f"**{name}**: epoch {run['epoch']} of {run['config']['epochs']}, seed "
+        f"{run['config']['seed']}, tensors {run['checkpoint_sha256'][:16]}.",
+        "",
+        "```",
+        f"spikeport train --config {name}/config.toml --out {name}",
+        made["command"],
+        "```",
+        "",
+        f"{made['seconds']:.0f} s on {made['processor']}, {made['cores']} cores; {versions}.",
+        *(f"Note: {note}" for note in evaluation.notes),
+        "",
+    ]
+
+
+def _figures(evaluations: dict[str, Evaluation]) -> dict[str, Callable[[], Figure]]:
+    """What can be drawn from the evaluations at hand."""
+    whole = {n: e for n, e in evaluations.items() if e.config.get("fixed_noise") is None}
+    chosen: dict[str, Callable[[], Figure]] = {}
+    for (_, model), group in _groups(whole).items():
+        gaps = [e for e in group.values() if e.gaps]
+        key = model.partition(" ")[0]
+        for evaluation in gaps:
+            if evaluation.config["activation"] == "nq":
+                chosen[f"residual-error-{key}"] = partial(figures.residual_error, evaluation)
+        if gaps:
+            chosen[f"snn-against-ann-{key}"] = partial(figures.snn_against_ann, gaps)
+            chosen[f"mean-gap-{key}"] = partial(figures.mean_gap, gaps)
+            layers: dict[str, Any] = {
+                f"{figures.title_of(e)}, T = {(e.gaps or {})['steps']}": (e.gaps or {})["layers"]
+                for e in gaps
+            }
+            chosen[f"relative-error-{key}"] = partial(
+                figures.relative_error, layers, "float spiking network"
+            )
+        for evaluation in group.values():
+            if evaluation.counts:
+                variants = {n: v["layers"] for n, v in evaluation.counts["variants"].items()}
+                chosen[f"spike-errors-{key}"] = partial(figures.spikes_too_many_or_few, evaluation)
+                chosen[f"relative-error-counts-{key}"] = partial(
+                    figures.relative_error, variants, figures.title_of(evaluation)
+                )
+        trained = [e for e in group.values() if e.run["history"]]
+        if trained:
+            chosen[f"training-{key}"] = partial(figures.training_curves, trained)
+    ablation = [e for e in evaluations.values() if e.config["activation"] == "nq"]
+    for (_, model), group in _groups(
+        {n: e for n, e in evaluations.items() if e in ablation}
+    ).items():
+        if any(e.config.get("fixed_noise") is not None for e in group.values()):
+            key = model.partition(" ")[0]
+            chosen[f"noise-intensity-{key}"] = partial(
+                figures.accuracy_by_noise, list(group.values())
+            )
+    return chosen

@@ -1,0 +1,96 @@
+"""The quantized network that an integer program stands for: the same integers, without time.
+
+A spiking population sends `N = clip(floor((v0 + X) / theta), 0, Q)` with X the weighted counts of
+its sources plus Q times its bias; the input counts Q times its graded spike. It is what settled
+CIF neurons reach exactly (METHODS, "Settled CIF is lossless"), and what IF neurons approximate.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolchain.errors import ProgramError
+from toolchain.int_range import IntRange
+from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
+from toolchain.program.count_growth import count_growths
+from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.simulator.currents import ExactCurrent
+
+
+@torch.no_grad()
+def quantized_counts(
+    program: IntProgram, inputs: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Counts int64 (N, ...) by spiking population and readouts int64 (N, K).
+
+    Parameters
+    ----------
+    inputs:
+        Graded input spikes, int (N, ...).
+
+    Raises
+    ------
+    ProgramError, ValueRangeError
+        If the inputs do not fit the program.
+    """
+    program.check_inputs(inputs)
+    wake, growths = program.schedule.wake_steps, count_growths(program)
+    counts = {INPUT: torch.from_numpy(inputs.astype(np.int64)) * wake}
+    readout: Tensor | None = None
+    for population in program.populations:
+        total = torch.zeros(1, dtype=torch.int64)
+        for synapse in population.synapses:
+            reach = growths[synapse.source].after(program.schedule.num_steps, wake)
+            reach = IntRange(min(reach.low, 0), max(reach.high, 0))
+            total = total + ExactCurrent(population.name, synapse, reach)(counts[synapse.source])
+        value = _count(population.neuron, population, total, wake)
+        if isinstance(population.neuron, Readout):
+            readout = value
+        else:
+            counts[population.name] = value
+    if readout is None:
+        raise ProgramError("a program needs a readout", node=program.name)
+    return {p.name: counts[p.name].numpy() for p in program.spiking}, readout.numpy()
+
+
+@singledispatch
+def _count(neuron: object, population: Population, total: Tensor, wake: int) -> Tensor:
+    """Count (or readout) for the summed current `total` of all steps, without bias."""
+    raise ProgramError("no closed form for this neuron", found=type(neuron).__name__)
+
+
+@_count.register(IntegrateAndFire)
+@_count.register(ConsistentIntegrateAndFire)
+def _(
+    neuron: IntegrateAndFire | ConsistentIntegrateAndFire,
+    population: Population,
+    total: Tensor,
+    wake: int,
+) -> Tensor:
+    start = _per_channel(population, neuron.initial_potential)
+    v = start + total + wake * _per_channel(population, population.bias)
+    threshold = _per_channel(population, neuron.threshold)
+    return torch.div(v, threshold, rounding_mode="floor").clamp(0, wake)
+
+
+@_count.register
+def _(neuron: LIPool, population: Population, total: Tensor, wake: int) -> Tensor:
+    return total.amax(-1)
+
+
+@_count.register
+def _(neuron: Relay, population: Population, total: Tensor, wake: int) -> Tensor:
+    return total
+
+
+@_count.register
+def _(neuron: Readout, population: Population, total: Tensor, wake: int) -> Tensor:
+    return total + wake * _per_channel(population, population.bias)
+
+
+def _per_channel(population: Population, values: np.ndarray) -> Tensor:
+    return torch.from_numpy(population.per_channel(values).astype(np.int64))

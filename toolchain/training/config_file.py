@@ -1,0 +1,75 @@
+"""Training settings as a TOML or YAML file, both ways."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import yaml
+
+from toolchain.errors import DataError
+from toolchain.files import atomic_write
+from toolchain.training.config import TrainConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SUFFIXES = (".toml", ".yaml", ".yml")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings a file gives, by field name of `TrainConfig`; those left out are not there.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, of another kind, or is not a table of settings.
+    """
+    _check_suffix(path)
+    if not path.is_file():
+        raise DataError("no such file", node=str(path))
+    try:
+        text = path.read_text("utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(
+            "not a readable settings file", node=str(path), found=" ".join(str(error).split())
+        ) from error
+    if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
+        raise DataError(
+            "a settings file is a table of names and values",
+            node=str(path),
+            found=type(values).__name__,
+        )
+    return values
+
+
+def write_settings(config: TrainConfig, path: Path) -> None:
+    """Write every setting; `read_settings` gives an equal configuration back.
+
+    TOML has no null, so fields that are None are left out there, which means the same.
+
+    Raises
+    ------
+    DataError
+        If the suffix is neither TOML's nor YAML's.
+    OutputError
+        If the path cannot be written.
+    """
+    _check_suffix(path)
+    values = {k: v for k, v in config.as_dict().items() if v is not None}
+    text = tomli_w.dumps(values) if path.suffix == ".toml" else yaml.safe_dump(values)
+    atomic_write(path, text.encode())
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in SUFFIXES:
+        raise DataError(
+            "a settings file is TOML or YAML",
+            node=str(path),
+            allowed=", ".join(SUFFIXES),
+        )

@@ -1,0 +1,76 @@
+"""Where and in which precision a run trains."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from toolchain.errors import DataError
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bf16")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device with the precision its forward and backward passes run in.
+
+    Parameters, statistics and the loss stay float32; bf16 is autocast. What is measured (sigma,
+    accuracies) always runs in float32.
+    """
+
+    device: torch.device
+    bf16: bool
+
+    @property
+    def name(self) -> str:
+        """For the history: "cpu bf16"."""
+        return f"{self.device.type} {'bf16' if self.bf16 else 'float32'}"
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context of the training passes."""
+        if not self.bf16:
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a network here, its convolutions in channels-last order."""
+        model.to(self.device)
+        if any(isinstance(m, nn.Conv2d) for m in model.modules()):
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
+
+
+def choose_device(device: str = "auto", precision: str = "auto") -> Device:
+    """The device and precision asked for; "auto" takes a GPU, and bf16 where it is native.
+
+    On a GPU, float32 matrix products may use TF32.
+
+    Raises
+    ------
+    DataError
+        If there is no such choice, or no GPU.
+    """
+    if device not in DEVICES:
+        raise DataError("no such device", node=device, allowed=", ".join(DEVICES))
+    if precision not in PRECISIONS:
+        raise DataError("no such precision", node=precision, allowed=", ".join(PRECISIONS))
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise DataError(
+            "no CUDA device is available", node=device, remedy="use --device cpu or auto"
+        )
+    chosen = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
+    if chosen.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    native = _has_native_bf16(chosen)
+    return Device(chosen, native if precision == "auto" else precision == "bf16")
+
+
+def _has_native_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

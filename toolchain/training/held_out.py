@@ -1,0 +1,48 @@
+"""What is measured on the held-out split after each epoch: accuracies, and NQ's noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor, nn
+
+from toolchain.activations import IF_ACTIVATIONS, NQ, Mode
+from toolchain.training.config import TrainConfig
+from toolchain.training.evaluate import accuracy, logits
+from toolchain.training.noise import compare_with_spiking, set_fixed_sigma, set_sigma
+
+
+def measure_held_out(
+    config: TrainConfig, model: nn.Module, x: Tensor, labels: np.ndarray, epochs_done: int
+) -> dict[str, float]:
+    """Accuracies on held-out samples, and "selection", by which the best epoch is chosen.
+
+    NQ's sigma is set for the next epoch where `config` says so; each layer's is in the result as
+    "sigma/LAYER", its measured residual error as "residual_std/LAYER".
+    """
+    if config.activation not in IF_ACTIVATIONS:
+        result = accuracy(logits(model, x, Mode.QUANTIZED), labels)
+        return {"held_out_quantized": result, "selection": result}
+    compared = compare_with_spiking(model, x, config.calibration_steps)
+    spiking = accuracy(compared.spiking, labels)
+    metrics = {
+        "held_out_quantized": accuracy(compared.quantized, labels),
+        "held_out_spiking": spiking,
+        "selection": spiking,
+    }
+    metrics |= {f"residual_std/{n}": v for n, v in compared.residual_std.items()}
+    if config.activation == "nq":
+        sigmas = _update_sigma(config, model, compared.residual_std, epochs_done)
+        metrics |= {f"sigma/{n}": v for n, v in sigmas.items()}
+    return metrics
+
+
+def _update_sigma(
+    config: TrainConfig, model: nn.Module, residual_std: dict[str, float], epochs_done: int
+) -> dict[str, float]:
+    """Set sigma for the next epoch; returns what is in force by layer."""
+    since_start = epochs_done - config.noise_start
+    if config.fixed_noise is not None:
+        return set_fixed_sigma(model, config.fixed_noise)
+    if since_start >= 0 and since_start % config.noise_every == 0:
+        return set_sigma(model, residual_std)
+    return {n: float(m.sigma) for n, m in model.named_modules() if isinstance(m, NQ)}

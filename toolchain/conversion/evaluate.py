@@ -114,6 +114,8 @@ def _(node: Activation, quantized: bool, x: Tensor) -> Tensor:
     return lam * levels / node.levels
 
 
+UNBOUNDED = 1e300
+"""Threshold of an activation that stands for a plain ReLU; clipping there is no clipping."""
 TIES = 0.25
 """Share of samples in which a value may lie on the tie between two levels."""
 TRACE_TOLERANCE = 1e-6
@@ -135,7 +137,11 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
         If the two differ: the program is not the network, which is a bug or an adapter's mistake.
     """
     double = copy.deepcopy(model).double().eval()
-    clipped = {n.name for n in _activations(program) if _is_own_module(model, n.name)}
+    clipped = {
+        n.name
+        for n in _activations(program)
+        if _is_own_module(model, n.name) or (n.threshold == UNBOUNDED).all()
+    }
     with activation_mode(double, Mode.CLIPPED):
         expected = double(samples.double())
     found = evaluate(program, samples, clipped=clipped)

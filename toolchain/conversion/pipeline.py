@@ -20,6 +20,7 @@ from toolchain.conversion.fold_batch_norm import fold_batch_norm
 from toolchain.conversion.integer_choice import IntegerChoice
 from toolchain.conversion.integerise import SPIKING_NEURONS, LayerRounding, integerise
 from toolchain.conversion.max_pools import place_max_pools
+from toolchain.conversion.percentile import with_thresholds
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
@@ -58,6 +59,9 @@ class ConversionOptions:
         "nearest", or "gptq", which needs calibration data. See `rounding`.
     allow_clipping:
         Let the search clip a channel's largest weights where that costs less; it is counted.
+    relu_percentile:
+        Percentile of a plain ReLU's outputs that becomes its threshold; needs calibration data.
+        None refuses plain ReLUs. See `percentile`.
     """
 
     neuron: str
@@ -68,6 +72,7 @@ class ConversionOptions:
     thresholds: str = "search"
     rounding: str = "nearest"
     allow_clipping: bool = False
+    relu_percentile: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +105,19 @@ def convert(
     SpikeportError
         Naming the module or layer, what is allowed and what to do.
     """
-    _check_options(options, quantizer, limits)
-    traced = trace(model, quantizer.shape)
+    _check_options(options, quantizer, limits, calibration)
+    measured = options.relu_percentile is not None
+    traced = trace(model, quantizer.shape, plain_relu=measured)
     folded, notes = fold(traced, options.pooling)
     check_against_module(model, folded, _samples(quantizer))
+    if options.relu_percentile is not None and calibration is not None:
+        folded = with_thresholds(
+            folded,
+            calibration.batches(quantizer),
+            len(calibration.inputs),
+            percentile=options.relu_percentile,
+            levels=options.schedule.wake_steps,
+        )
     notes += _check_levels(folded, options)
     statistics: Mapping[str, LayerStatistics] = {}
     if calibration is not None:
@@ -179,6 +193,7 @@ def _origin(
             "thresholds": options.thresholds,
             "rounding": options.rounding,
             "allow_clipping": options.allow_clipping,
+            "relu_percentile": options.relu_percentile,
             "calibration": None if calibration is None else calibration.name,
             "calibration_samples": 0 if calibration is None else len(calibration.inputs),
         },
@@ -204,8 +219,26 @@ def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tu
 
 
 def _check_options(
-    options: ConversionOptions, quantizer: InputQuantizer, limits: TargetLimits
+    options: ConversionOptions,
+    quantizer: InputQuantizer,
+    limits: TargetLimits,
+    calibration: Calibration | None,
 ) -> None:
+    IntegerChoice(options.thresholds, options.rounding, options.allow_clipping)
+    needs = [
+        name
+        for name, wanted in (
+            ("rounding gptq", options.rounding == "gptq"),
+            ("a percentile for ReLUs", options.relu_percentile is not None),
+        )
+        if wanted
+    ]
+    if needs and calibration is None:
+        raise ConversionError(
+            f"{needs[0]} needs calibration data",
+            found="none",
+            remedy="--calibrate DATA, samples as the network was trained on",
+        )
     if quantizer.bits > limits.max_input_bits:
         raise ConversionError(
             "the target's graded spikes are narrower than the input",

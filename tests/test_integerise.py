@@ -28,7 +28,7 @@ def linear(weight, bias):
 
 
 def converted(model, limits, scale=0.5, bits=2, features=2, **options):
-    options = {"neuron": "if", "schedule": Schedule(4), **options}
+    options = {"neuron": "if", "schedule": Schedule(4), "thresholds": "largest", **options}
     quantizer = InputQuantizer((features,), scale, bits)
     return convert(model.eval(), quantizer, ConversionOptions(**options), limits, name="hand")
 

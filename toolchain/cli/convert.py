@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolchain.cli.options import Json
-from toolchain.cli.output import Output
+from toolchain.cli.output import Output, percent
 from toolchain.errors import ConversionError, DataError
 
 if TYPE_CHECKING:
+    from toolchain.conversion.calibration import Calibration
     from toolchain.conversion.pipeline import Conversion
+    from toolchain.program.input_quantizer import InputQuantizer
     from toolchain.program.int_program import IntProgram, Schedule
 
 DEFAULT_STEPS = 4
@@ -21,6 +23,7 @@ DEFAULT_SLEEP_FACTOR = 4
 """Sleep steps a wake step where neither --sleep nor --calibrate is given; runs report what has
 not settled."""
 CALIBRATION_SAMPLES = 256
+CALIBRATION_SEED = 0
 
 
 def command(
@@ -39,8 +42,35 @@ def command(
     ] = None,
     calibrate: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="Data to measure the sleep steps on (CIF)."),
+        typer.Option(
+            metavar="SOURCE",
+            help="Data to measure on: sleep steps (CIF), gptq, thresholds of ReLUs, saturation.",
+        ),
     ] = None,
+    calibration_samples: Annotated[
+        int, typer.Option(min=1, help="How many samples of it, chosen at random.")
+    ] = CALIBRATION_SAMPLES,
+    calibration_seed: Annotated[
+        int, typer.Option(min=0, help="Seed of that choice.")
+    ] = CALIBRATION_SEED,
+    thresholds: Annotated[
+        str, typer.Option(help="search (smallest rounding error) or largest (that fits).")
+    ] = "search",
+    rounding: Annotated[
+        str, typer.Option(help="nearest, or gptq (errors make up for each other; --calibrate).")
+    ] = "nearest",
+    allow_clipping: Annotated[
+        bool, typer.Option("--allow-clipping", help="Clip outlier weights where that costs less.")
+    ] = False,
+    relu_percentile: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P", help="Threshold of plain ReLUs: this percentile (99.9; --calibrate)."
+        ),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Show what integers cost each layer.")
+    ] = False,
     adapter: Annotated[
         list[Path] | None, typer.Option(metavar="FILE.py", help="Adapters for activations.")
     ] = None,
@@ -95,7 +125,22 @@ def command(
     )
     network = load_network(source, weights, description)
     schedule = _schedule(neuron, steps, wake, sleep, network.levels)
-    options = pipeline.ConversionOptions(neuron, schedule, weight_bits, watch_ranges, pooling)
+    options = pipeline.ConversionOptions(
+        neuron,
+        schedule,
+        weight_bits,
+        watch_ranges,
+        pooling,
+        thresholds=thresholds,
+        rounding=rounding,
+        allow_clipping=allow_clipping,
+        relu_percentile=relu_percentile,
+    )
+    calibration = None
+    if calibrate is not None:
+        calibration = _calibration(
+            calibrate, network.quantizer, calibration_samples, calibration_seed
+        )
     conversion = pipeline.convert(
         network.model,
         network.quantizer,
@@ -103,11 +148,12 @@ def command(
         limits,
         name=network.name,
         provenance=network.provenance,
+        calibration=calibration,
     )
-    if calibrate is not None:
-        conversion = _calibrated(conversion, calibrate, neuron, sleep)
+    if calibration is not None and neuron == "cif" and sleep is None:
+        conversion = _settled(conversion, calibration)
     _write(conversion.program, out, stock)
-    _report(conversion, out, output)
+    _report(conversion, out, output, losses=report)
 
 
 def _numbers(option: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
@@ -141,25 +187,29 @@ def _schedule(
     return Schedule(wake, DEFAULT_SLEEP_FACTOR * wake if sleep is None else sleep)
 
 
-def _calibrated(conversion: Conversion, source: str, neuron: str, sleep: int | None) -> Conversion:
-    """The conversion with the sleep steps measured on a data source."""
+def _calibration(source: str, quantizer: InputQuantizer, wanted: int, seed: int) -> Calibration:
+    """Samples of a data source, of the training split unless it names one."""
+    from toolchain.conversion.calibration import Calibration, choose_samples
+    from toolchain.data import open_split
+
+    data = open_split(source, "train")
+    chosen = data.take(choose_samples(len(data), wanted, seed))
+    return Calibration(data.name, quantizer.quantize(chosen.real()))
+
+
+def _settled(conversion: Conversion, calibration: Calibration) -> Conversion:
+    """The conversion with the sleep steps measured on the calibration samples."""
     from dataclasses import replace
 
-    from toolchain.data import open_split
-    from toolchain.program.bounds import prove
-    from toolchain.program.int_program import Schedule
-    from toolchain.simulator.settle import settle_time
+    from toolchain.simulator.settle import with_measured_sleep
 
-    if neuron != "cif" or sleep is not None:
-        raise ConversionError("--calibrate measures the sleep steps of CIF; leave --sleep out")
-    data = open_split(source, "train")
-    data = data.take(slice(0, CALIBRATION_SAMPLES))
-    program = conversion.program
-    measured = settle_time(program, program.input.quantize(data.real()))
-    program = replace(program, schedule=Schedule(program.schedule.wake_steps, measured))
-    note = f"settles within {measured} sleep steps on {len(data)} samples of {data.name}"
-    bounds = conversion.bounds if program.watch_ranges else prove(program)
-    return replace(conversion, program=program, bounds=bounds, notes=(*conversion.notes, note))
+    settled = with_measured_sleep(conversion.program, calibration.inputs)
+    note = (
+        f"settles within {settled.measured} sleep steps on {len(calibration.inputs)} samples of "
+        f"{calibration.name}"
+    )
+    notes = (*conversion.notes, note)
+    return replace(conversion, program=settled.program, bounds=settled.bounds, notes=notes)
 
 
 def _write(program: IntProgram, out: Path, stock: bool) -> None:
@@ -168,7 +218,7 @@ def _write(program: IntProgram, out: Path, stock: bool) -> None:
     (write_stock_net if stock else write_net)(program, out)
 
 
-def _report(conversion: Conversion, out: Path, output: Output) -> None:
+def _report(conversion: Conversion, out: Path, output: Output, *, losses: bool) -> None:
     program = conversion.program
     rounding = {r.name: r for r in conversion.rounding}
     rows = []
@@ -202,6 +252,8 @@ def _report(conversion: Conversion, out: Path, output: Output) -> None:
         f"{program.name}: {schedule.wake_steps} wake + {schedule.sleep_steps} sleep steps, "
         f"{program.weight_bits}-bit weights",
     )
+    if losses:
+        _losses(conversion, output)
     for note in conversion.notes:
         output.say(f"note: {note}")
     output.say(f"wrote {out}")
@@ -218,4 +270,24 @@ def _report(conversion: Conversion, out: Path, output: Output) -> None:
             ],
             "notes": list(conversion.notes),
         }
+    )
+
+
+def _losses(conversion: Conversion, output: Output) -> None:
+    """A table of what integers cost each layer."""
+    output.table(
+        ("layer", "thresholds", "weights SQNR", "saturated", "rounded to 0", "clipped"),
+        [
+            (
+                r.name,
+                f"{r.threshold_low}..{r.threshold_high}" if r.threshold_high else "-",
+                "exact" if r.sqnr_db is None else f"{r.sqnr_db:.1f} dB",
+                percent(r.saturated),
+                f"{r.zeroed}/{r.weights}",
+                f"{r.clipped}/{r.weights}",
+            )
+            for r in conversion.rounding
+        ],
+        "losses by layer; saturated: pre-activations at or above the threshold, on the "
+        "calibration data",
     )

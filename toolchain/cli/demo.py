@@ -27,6 +27,8 @@ INITIAL_THRESHOLD = 2.0
 """A short run does not bring the papers' 8 down to where the activations of so small a network
 lie."""
 SETTLE_SAMPLES = 200
+SLEEP_FACTOR = 2
+"""Twice the time the training images needed leaves room for harder test images."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _convert(network: Network, neuron: str, output: Output) -> Conversion:
     from toolchain.conversion.pipeline import ConversionOptions, convert
     from toolchain.data import open_split
     from toolchain.program.int_program import Schedule
-    from toolchain.simulator.settle import settle_time
+    from toolchain.simulator.settle import with_measured_sleep
 
     schedule = Schedule(LEVELS, 4 * LEVELS if neuron == "cif" else 0)
     conversion = convert(
@@ -136,17 +138,14 @@ def _convert(network: Network, neuron: str, output: Output) -> Conversion:
         provenance=network.provenance,
     )
     if neuron == "cif":
-        program = conversion.program
         train = open_split(f"digits@train[:{SETTLE_SAMPLES}]")
-        measured = settle_time(program, program.input.quantize(train.real()))
-        # Twice the time the training images needed leaves room for harder test images; a bound
-        # for a longer schedule holds for a shorter one.
-        sleep = min(2 * measured, schedule.sleep_steps)
+        inputs = conversion.program.input.quantize(train.real())
+        settled = with_measured_sleep(conversion.program, inputs, factor=SLEEP_FACTOR)
         output.progress_line(
-            f"CIF settles within {measured} sleep steps on {SETTLE_SAMPLES} training images; "
-            f"using {sleep}"
+            f"CIF settles within {settled.measured} sleep steps on {SETTLE_SAMPLES} training "
+            f"images; using {settled.program.schedule.sleep_steps}"
         )
-        conversion = replace(conversion, program=replace(program, schedule=Schedule(LEVELS, sleep)))
+        conversion = replace(conversion, program=settled.program, bounds=settled.bounds)
     return conversion
 
 

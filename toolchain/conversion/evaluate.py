@@ -34,11 +34,19 @@ def evaluate(program: FloatProgram, samples: Tensor, *, clipped: Collection[str]
 
     The activations named in `clipped` only clip to [0, threshold], the others quantize.
     """
+    return node_values(program, samples, clipped=clipped)[program.output.name]
+
+
+@torch.no_grad()
+def node_values(
+    program: FloatProgram, samples: Tensor, *, clipped: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Output (N, ...) of every node by name; arguments as in `evaluate`."""
     values = {program.input.name: samples.double()}
     for node in program.nodes[1:]:
         inputs = [values[s] for s in node.sources]
         values[node.name] = _apply(node, node.name not in clipped, *inputs)
-    return values[program.output.name]
+    return values
 
 
 def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:
@@ -106,6 +114,8 @@ def _(node: Activation, quantized: bool, x: Tensor) -> Tensor:
     return lam * levels / node.levels
 
 
+UNBOUNDED = 1e300
+"""Threshold of an activation that stands for a plain ReLU; clipping there is no clipping."""
 TIES = 0.25
 """Share of samples in which a value may lie on the tie between two levels."""
 TRACE_TOLERANCE = 1e-6
@@ -127,7 +137,11 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
         If the two differ: the program is not the network, which is a bug or an adapter's mistake.
     """
     double = copy.deepcopy(model).double().eval()
-    clipped = {n.name for n in _activations(program) if _is_own_module(model, n.name)}
+    clipped = {
+        n.name
+        for n in _activations(program)
+        if _is_own_module(model, n.name) or (n.threshold == UNBOUNDED).all()
+    }
     with activation_mode(double, Mode.CLIPPED):
         expected = double(samples.double())
     found = evaluate(program, samples, clipped=clipped)

@@ -22,21 +22,23 @@ MARGIN = 0.995
 
 COARSEST = 1 / 8
 """Weight error, relative to a layer's largest weight, that lowering may cost: four units for the
-largest weight, three bits."""
+largest weight, three bits. Fewer bits cost more than that by themselves."""
 
 Room = dict[str, np.ndarray]
 Lowering = Callable[[Room], tuple[IntProgram, list[LayerRounding]]]
 
 
-def fit_ranges(lower: Lowering) -> tuple[IntProgram, list[LayerRounding]]:
+def fit_ranges(
+    lower: Lowering, room: Room, *, coarsest: float = COARSEST
+) -> tuple[IntProgram, list[LayerRounding]]:
     """Lower a network so that the range analysis can prove it, if thresholds allow.
 
-    `lower` integerises with a factor in (0, 1] a channel on the thresholds, by layer. Where
-    weights would become too coarse, the network is returned as it was; `prove` then names the
-    layer and its bound.
+    `lower` integerises with a factor in (0, 1] a channel on the thresholds, by layer. `room`
+    holds the factors to start from, and afterwards those found. Where weights would become
+    coarser than `coarsest`, the network is returned as it was without room; `prove` then names
+    the layer and its bound.
     """
-    room: Room = {}
-    whole = program, rounding = lower(room)
+    program, rounding = lower(room)
     for _ in range(MAX_ROUNDS):
         scaled = {r.name for r in rounding}
         excess = {
@@ -48,6 +50,7 @@ def fit_ranges(lower: Lowering) -> tuple[IntProgram, list[LayerRounding]]:
             factor = np.where(load > 1, MARGIN / np.maximum(load, 1.0), 1.0)
             room[name] = room.get(name, np.ones(len(load))) * factor
         program, rounding = lower(room)
-        if any(r.lowered and r.weight_error > COARSEST for r in rounding):
-            return whole
+        if any(r.lowered and r.weight_error > coarsest for r in rounding):
+            room.clear()
+            return lower(room)
     return program, rounding

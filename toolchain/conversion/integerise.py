@@ -8,19 +8,18 @@ threshold `theta`:
 
 Theta is free, so it carries the channel's scale (`thresholds` chooses it). The threshold itself
 then has no rounding error; all error is in W and b. A readout has one common scale for all
-channels instead. A max pool passes the values of its source's spikes on; a sum pool's spikes are
-worth lam / k^2.
+channels instead. What a spike is worth is in `spike_values`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
 from toolchain.conversion.layers import Layer, PoolLayer, Term, layers_of
+from toolchain.conversion.spike_values import Spikes, spikes_of
 from toolchain.conversion.thresholds import (
     Branch,
     ChooseIntegers,
@@ -42,7 +41,7 @@ from toolchain.neurons import (
 )
 from toolchain.program.float_program import FloatProgram, Linear, MaxPool2d
 from toolchain.program.input_quantizer import InputQuantizer
-from toolchain.program.int_program import INPUT, IntProgram, Population, Schedule
+from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 SPIKING_NEURONS: dict[str, type[IntegrateAndFire] | type[ConsistentIntegrateAndFire]] = {
@@ -91,6 +90,17 @@ class LayerRounding:
         Channels whose threshold (readout: scale) was lowered to make every range provable.
     branches:
         One a linear term, in the order of the sum.
+    sqnr_db:
+        Signal to quantization noise ratio of the weights in thresholds (readout: logits), in
+        decibels: 10 log10 of the sum of squares over that of the rounding errors. None where
+        nothing is lost.
+    clipped:
+        Integers (weights and biases) that stand at the end of their range because their target
+        lay beyond it.
+    notes:
+        What the choice of integers has to tell.
+    saturated:
+        Share of pre-activations at or above the threshold on the calibration data; None without.
     """
 
     name: str
@@ -102,14 +112,10 @@ class LayerRounding:
     weights: int
     lowered: int
     branches: tuple[BranchRounding, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Spikes:
-    """Real value of one spike, (1,) or (C,), and the largest magnitude of a graded one."""
-
-    value: np.ndarray
-    largest: int
+    sqnr_db: float | None = None
+    clipped: int = 0
+    notes: tuple[str, ...] = ()
+    saturated: float | None = None
 
 
 def integerise(
@@ -136,18 +142,16 @@ def integerise(
     """
     populations: list[Population] = []
     report: list[LayerRounding] = []
-    largest_input = max(abs(quantizer.range.low), abs(quantizer.range.high))
-    spikes = {INPUT: _Spikes(np.array([quantizer.scale]), largest_input)}
-    for layer in layers_of(program):
+    layers = layers_of(program)
+    spikes = spikes_of(layers, quantizer)
+    for layer in layers:
         if isinstance(layer, PoolLayer):
-            population, spikes[layer.name] = _pool(layer, spikes[layer.source])
+            population = _pool(layer)
         else:
             rows = _float_rows(layer, spikes, (room or {}).get(layer.name, np.ones(1)))
             chosen = choose(rows, weight_bits, limits)
             population = _population(layer, chosen, neuron)
             report.append(_rounding(layer, rows, chosen))
-            if layer.activation is not None:
-                spikes[layer.name] = _Spikes(layer.activation.threshold, 1)
         populations.append(population)
     result = IntProgram(
         name=name,
@@ -160,21 +164,19 @@ def integerise(
     return result, report
 
 
-def _pool(layer: PoolLayer, source: _Spikes) -> tuple[Population, _Spikes]:
-    """A pooling population and the spikes it sends."""
+def _pool(layer: PoolLayer) -> Population:
+    """A pooling population."""
     pool, channels = layer.pool, layer.shape[0]
     none = np.zeros(channels, np.int64)
     if isinstance(pool, MaxPool2d):
         windows = WindowSynapse(layer.source, pool.kernel, pool.stride, pool.padding, pool.dilation)
-        return Population(layer.name, layer.shape, (windows,), none, LIPool()), source
+        return Population(layer.name, layer.shape, (windows,), none, LIPool())
     ones = np.ones((channels, 1, *pool.kernel), np.int64)
     sums = ConvSynapse(layer.source, ones, pool.stride, pool.padding, groups=channels)
-    area = prod(pool.kernel)
-    sent = _Spikes(source.value / area, source.largest * area)
-    return Population(layer.name, layer.shape, (sums,), none, Relay()), sent
+    return Population(layer.name, layer.shape, (sums,), none, Relay())
 
 
-def _float_rows(layer: Layer, spikes: Mapping[str, _Spikes], room: np.ndarray) -> FloatRows:
+def _float_rows(layer: Layer, spikes: Mapping[str, Spikes], room: np.ndarray) -> FloatRows:
     branches = []
     for term in layer.terms:
         source = spikes[term.source]
@@ -238,10 +240,14 @@ def _synapses(term: Term, branch: IntegerBranch) -> list[Synapse]:
 
 
 def _rounding(layer: Layer, rows: FloatRows, chosen: IntegerRows) -> LayerRounding:
-    branches, zeroed = [], 0
+    branches, zeroed, signal, noise = [], 0, 0.0, 0.0
+    lam = 1.0 if rows.lam is None else rows.lam[:, None]
     for term, branch, integers in zip(layer.terms, rows.branches, chosen.branches, strict=True):
         total = integers.total
-        error = np.abs(total / chosen.factor[:, None] - branch.rows).max()
+        difference = total / chosen.factor[:, None] - branch.rows
+        error = np.abs(difference).max()
+        signal += float(((branch.rows / lam) ** 2).sum())
+        noise += float(((difference / lam) ** 2).sum())
         exponents = tuple(exponent for exponent, _ in integers.parts)
         ignored = len(rows.branches) > 1 and is_negligible(branch, rows.lam)
         relative = float(error / (np.abs(branch.rows).max() or 1.0))
@@ -258,6 +264,9 @@ def _rounding(layer: Layer, rows: FloatRows, chosen: IntegerRows) -> LayerRoundi
         sum(b.rows.size for b in rows.branches),
         int(lowered.any()) if rows.lam is None else int(lowered.sum()),
         tuple(branches),
+        float(10.0 * np.log10(signal / noise)) if signal and noise else None,
+        chosen.clipped,
+        chosen.notes,
     )
 
 

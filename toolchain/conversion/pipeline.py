@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,15 +12,18 @@ import torch
 from torch import nn
 
 from toolchain.conversion.average_pools import POOLING, settle_average_pools
+from toolchain.conversion.calibration import Calibration, LayerStatistics, measure
 from toolchain.conversion.concatenations import split_concatenations
 from toolchain.conversion.evaluate import check_against_module
-from toolchain.conversion.fit_ranges import fit_ranges
+from toolchain.conversion.fit_ranges import COARSEST, Lowering, Room, fit_ranges
 from toolchain.conversion.fold_batch_norm import fold_batch_norm
+from toolchain.conversion.integer_choice import IntegerChoice
 from toolchain.conversion.integerise import SPIKING_NEURONS, LayerRounding, integerise
 from toolchain.conversion.max_pools import place_max_pools
+from toolchain.conversion.percentile import with_thresholds
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError
-from toolchain.int_range import TargetLimits
+from toolchain.int_range import IntRange, TargetLimits
 from toolchain.program.bounds import PopulationBounds, analyse, prove
 from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
@@ -49,6 +52,16 @@ class ConversionOptions:
     pooling:
         What becomes of average pools: "fold" into the layers behind, or "stage", a population
         that sums; "auto" folds where that is exact. See `average_pools`.
+    thresholds:
+        "search" for each channel's threshold with the smallest rounding error, or "largest" that
+        fits. See `threshold_search`.
+    rounding:
+        "nearest", or "gptq", which needs calibration data. See `rounding`.
+    allow_clipping:
+        Let the search clip a channel's largest weights where that costs less; it is counted.
+    relu_percentile:
+        Percentile of a plain ReLU's outputs that becomes its threshold; needs calibration data.
+        None refuses plain ReLUs. See `percentile`.
     """
 
     neuron: str
@@ -56,6 +69,10 @@ class ConversionOptions:
     weight_bits: int = 8
     watch_ranges: bool = False
     pooling: str = "auto"
+    thresholds: str = "search"
+    rounding: str = "nearest"
+    allow_clipping: bool = False
+    relu_percentile: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,19 +94,60 @@ def convert(
     *,
     name: str,
     provenance: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> Conversion:
     """Convert a trained network into an integer program that provably stays in its ranges.
+
+    What integerisation cost each layer is added to the program's provenance.
 
     Raises
     ------
     SpikeportError
         Naming the module or layer, what is allowed and what to do.
     """
-    _check_options(options, quantizer, limits)
-    traced = trace(model, quantizer.shape)
+    _check_options(options, quantizer, limits, calibration)
+    measured = options.relu_percentile is not None
+    traced = trace(model, quantizer.shape, plain_relu=measured)
     folded, notes = fold(traced, options.pooling)
     check_against_module(model, folded, _samples(quantizer))
+    if options.relu_percentile is not None and calibration is not None:
+        folded = with_thresholds(
+            folded,
+            calibration.batches(quantizer),
+            len(calibration.inputs),
+            percentile=options.relu_percentile,
+            levels=options.schedule.wake_steps,
+        )
     notes += _check_levels(folded, options)
+    statistics: Mapping[str, LayerStatistics] = {}
+    if calibration is not None:
+        compensates = options.rounding == "gptq"
+        levels = options.schedule.wake_steps
+        statistics = measure(
+            folded, quantizer, calibration, levels=levels, with_moments=compensates
+        )
+    program, rounding = _integers(folded, quantizer, options, limits, name, statistics)
+    notes += _losses(rounding, options)
+    origin = {**(provenance or {}), **_origin(rounding, options, calibration)}
+    program = replace(program, watch_ranges=options.watch_ranges, provenance=origin)
+    bounds = analyse(program) if options.watch_ranges else prove(program)
+    return Conversion(program, folded, tuple(rounding), bounds, notes)
+
+
+def _integers(
+    folded: FloatProgram,
+    quantizer: InputQuantizer,
+    options: ConversionOptions,
+    limits: TargetLimits,
+    name: str,
+    statistics: Mapping[str, LayerStatistics],
+) -> tuple[IntProgram, list[LayerRounding]]:
+    """Integers that fit their ranges, and what they cost.
+
+    Ranges are fitted with rounding to the nearest; compensating rounding starts from there, since
+    it changes sums of weights only a little.
+    """
+    choice = IntegerChoice(options.thresholds, options.rounding, options.allow_clipping, statistics)
     lower = partial(
         integerise,
         folded,
@@ -100,13 +158,47 @@ def convert(
         weight_bits=options.weight_bits,
         limits=limits,
     )
-    program, rounding = (
-        lower() if options.watch_ranges else fit_ranges(lambda room: lower(room=room))
-    )
-    notes += _coarse_layers(rounding, options.weight_bits)
-    program = replace(program, watch_ranges=options.watch_ranges, provenance=dict(provenance or {}))
-    bounds = analyse(program) if options.watch_ranges else prove(program)
-    return Conversion(program, folded, tuple(rounding), bounds, notes)
+
+    def lowered(choose: IntegerChoice) -> Lowering:
+        return lambda room: lower(room=room, choose=choose)
+
+    room: Room = {}
+    if options.watch_ranges:
+        program, rounding = lowered(choice)(room)
+    else:
+        # Half a unit of a narrow weight is coarse by itself; half as much again is the cost.
+        coarsest = max(COARSEST, 1.5 * _half_unit(options.weight_bits))
+        nearest = replace(choice, rounding="nearest")
+        program, rounding = fit_ranges(lowered(nearest), room, coarsest=coarsest)
+        if options.rounding != "nearest":
+            program, rounding = fit_ranges(lowered(choice), room, coarsest=np.inf)
+    measured = [
+        replace(r, saturated=statistics[r.name].saturated) if r.name in statistics else r
+        for r in rounding
+    ]
+    return program, measured
+
+
+def _half_unit(weight_bits: int) -> float:
+    """Rounding error of a weight, relative to the largest one of so many bits."""
+    return 0.5 / IntRange.signed(weight_bits).high
+
+
+def _origin(
+    rounding: list[LayerRounding], options: ConversionOptions, calibration: Calibration | None
+) -> dict[str, Any]:
+    """How the integers were chosen and what it cost, for the provenance."""
+    return {
+        "integers": {
+            "thresholds": options.thresholds,
+            "rounding": options.rounding,
+            "allow_clipping": options.allow_clipping,
+            "relu_percentile": options.relu_percentile,
+            "calibration": None if calibration is None else calibration.name,
+            "calibration_samples": 0 if calibration is None else len(calibration.inputs),
+        },
+        "rounding": [asdict(r) for r in rounding],
+    }
 
 
 def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tuple[str, ...]]:
@@ -127,8 +219,26 @@ def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tu
 
 
 def _check_options(
-    options: ConversionOptions, quantizer: InputQuantizer, limits: TargetLimits
+    options: ConversionOptions,
+    quantizer: InputQuantizer,
+    limits: TargetLimits,
+    calibration: Calibration | None,
 ) -> None:
+    IntegerChoice(options.thresholds, options.rounding, options.allow_clipping)
+    needs = [
+        name
+        for name, wanted in (
+            ("rounding gptq", options.rounding == "gptq"),
+            ("a percentile for ReLUs", options.relu_percentile is not None),
+        )
+        if wanted
+    ]
+    if needs and calibration is None:
+        raise ConversionError(
+            f"{needs[0]} needs calibration data",
+            found="none",
+            remedy="--calibrate DATA, samples as the network was trained on",
+        )
     if quantizer.bits > limits.max_input_bits:
         raise ConversionError(
             "the target's graded spikes are narrower than the input",
@@ -179,20 +289,38 @@ def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[st
     )
 
 
-def _coarse_layers(rounding: list[LayerRounding], weight_bits: int) -> tuple[str, ...]:
-    """Notes on layers scaled down, or whose weights lost much more than rounding's half unit."""
-    usual = 1.0 / (1 << weight_bits)
-    return tuple(
-        f"{r.name}: rounding moves weights by up to {100 * r.weight_error:.1f} % of the largest; "
-        f"{_reason(r)}"
-        for r in rounding
-        if r.lowered or r.weight_error > COARSE * usual
-    ) + tuple(
-        f"{r.name}: the branch from {b.source} adds less than 1/256 of a threshold a step and is "
-        f"rounded by up to {100 * b.weight_error:.0f} % of its largest weight"
-        for r in rounding
-        for b in r.branches
-        if b.negligible and b.weight_error > COARSE * usual
+def _losses(rounding: list[LayerRounding], options: ConversionOptions) -> tuple[str, ...]:
+    """Notes on layers scaled down, coarse or clipped.
+
+    Coarse is much more than rounding's half unit; compensating rounding moves weights further
+    than that on purpose.
+    """
+    told = COARSE / (1 << options.weight_bits) if options.rounding == "nearest" else np.inf
+    return (
+        *(
+            f"{r.name}: rounding moves weights by up to {100 * r.weight_error:.1f} % of the "
+            f"largest; {_reason(r)}"
+            for r in rounding
+            if r.lowered or r.weight_error > told
+        ),
+        *(
+            f"{r.name}: the branch from {b.source} adds less than 1/256 of a threshold a step "
+            f"and is rounded by up to {100 * b.weight_error:.0f} % of its largest weight"
+            for r in rounding
+            for b in r.branches
+            if b.negligible and b.weight_error > told
+        ),
+        *(
+            f"{r.name}: {r.clipped} of {r.weights} weights "
+            + (
+                "were clipped to their range"
+                if options.rounding == "nearest"
+                else "stand at the end of their range, beyond which compensation asked for them"
+            )
+            for r in rounding
+            if r.clipped
+        ),
+        *(f"{r.name}: {note}" for r in rounding for note in r.notes),
     )
 
 

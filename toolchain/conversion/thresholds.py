@@ -134,6 +134,10 @@ class IntegerRows:
         In the order of the float ones.
     bias:
         float64 (C,), whole numbers.
+    clipped:
+        Integers that stand at the end of their range because their target lay beyond it.
+    notes:
+        What the user should know about this choice.
     """
 
     factor: np.ndarray
@@ -141,6 +145,8 @@ class IntegerRows:
     scale: float | None
     branches: tuple[IntegerBranch, ...]
     bias: np.ndarray
+    clipped: int = 0
+    notes: tuple[str, ...] = ()
 
 
 ChooseIntegers = Callable[[FloatRows, int, TargetLimits], IntegerRows]

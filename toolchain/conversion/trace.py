@@ -30,8 +30,13 @@ class _Tracer(fx.Tracer):
         return bool(super().is_leaf_module(m, module_qualified_name))
 
 
-def trace(model: nn.Module, input_shape: tuple[int, ...]) -> FloatProgram:
+def trace(
+    model: nn.Module, input_shape: tuple[int, ...], *, plain_relu: bool = False
+) -> FloatProgram:
     """Trace `model` (in evaluation mode) for samples of `input_shape`, without the batch axis.
+
+    With `plain_relu`, ReLUs become activations without a bound, which `percentile` then gives
+    thresholds to; without, they are refused.
 
     Raises
     ------
@@ -49,7 +54,7 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> FloatProgram:
         graph = _graph(model)
     finally:
         model.train(was_training)
-    values = Values(model, input_shape)
+    values = Values(model, input_shape, plain_relu=plain_relu)
     nodes: list[FloatNode] = []
     for node in graph.nodes:
         if node.op == "placeholder":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from toolchain.errors import ConversionError
+from toolchain.program.bounds import PopulationBounds, analyse, prove
 from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.simulator.reference import run_steps
 
@@ -50,3 +51,41 @@ def _settle_time(program: IntProgram, inputs: np.ndarray) -> int:
         found=f"{firing} neurons still fire after {asleep} sleep steps",
         remedy="it may need more; give --sleep yourself",
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """A CIF program with measured sleep steps.
+
+    Attributes
+    ----------
+    program:
+        With the new schedule.
+    bounds:
+        Its ranges, proved anew (or only analysed, if the program has them watched).
+    measured:
+        Sleep steps that the samples needed.
+    """
+
+    program: IntProgram
+    bounds: tuple[PopulationBounds, ...]
+    measured: int
+
+
+def with_measured_sleep(program: IntProgram, inputs: np.ndarray, *, factor: int = 1) -> Settled:
+    """`program` with `factor` times the sleep steps that `inputs`, int (N, ...), need.
+
+    A factor above 1 leaves room for samples that take longer than these.
+
+    Raises
+    ------
+    ConversionError
+        If some sample does not settle.
+    UnprovedRangeError
+        If ranges cannot be proved for the new schedule.
+    """
+    measured = settle_time(program, inputs)
+    schedule = Schedule(program.schedule.wake_steps, factor * measured)
+    settled = replace(program, schedule=schedule)
+    bounds = analyse(settled) if settled.watch_ranges else prove(settled)
+    return Settled(settled, bounds, measured)

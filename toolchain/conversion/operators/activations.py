@@ -7,7 +7,9 @@ from typing import Any
 from torch import fx
 
 from toolchain.conversion.adapters import SIGNED_QCFS, ActivationSpec, find_adapter, registered
+from toolchain.conversion.evaluate import UNBOUNDED
 from toolchain.conversion.operators.values import Values, bind_arguments, called_module
+from toolchain.conversion.percentile import RELU, SHIFT
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import Activation, FloatNode
 
@@ -42,26 +44,34 @@ def adapted_activation(node: fx.Node, values: Values) -> FloatNode:
     return _activation(node, values, source, spec)
 
 
-def relu(node: fx.Node, values: Values) -> None:
-    """A ReLU is accepted only in front of a quantized activation, which starts at 0 anyway."""
+def relu(node: fx.Node, values: Values) -> FloatNode | None:
+    """A ReLU in front of a quantized activation adds nothing, since that starts at 0 anyway.
+
+    Any other needs a threshold from calibration data, and is refused unless there will be one.
+    """
     source = values.source(node, node.args[0] if node.args else node.kwargs["input"])
-    followers = list(node.users)
-    for follower in followers:
-        module = (
-            values.model.get_submodule(str(follower.target))
-            if follower.op == "call_module"
-            else None
+    if all(_is_adapted(user, values) for user in node.users):
+        values.same(node, source)
+        values.rectified.add(node)
+        return None
+    if not values.plain_relu:
+        raise UnsupportedModuleError(
+            "a plain ReLU has no threshold, so no spiking counterpart",
+            node=values.path(node),
+            allowed=f"quantized activations: {', '.join(registered())}",
+            remedy="train with toolchain.activations.QCFS, NQ or CQReLU in its place, take its "
+            "threshold from calibration data (--relu-percentile 99.9 --calibrate DATA), or give "
+            "your own activation an adapter (--adapter FILE.py)",
         )
-        if module is None or find_adapter(module) is None:
-            raise UnsupportedModuleError(
-                "a plain ReLU has no threshold, so no spiking counterpart",
-                node=values.path(node),
-                allowed=f"quantized activations: {', '.join(registered())}",
-                remedy="train with toolchain.activations.QCFS, NQ or CQReLU in its place, "
-                "or give your own activation an adapter (--adapter FILE.py)",
-            )
-    values.same(node, source)
     values.rectified.add(node)
+    return _activation(node, values, source, ActivationSpec(UNBOUNDED, 1, SHIFT, RELU))
+
+
+def _is_adapted(node: fx.Node, values: Values) -> bool:
+    """Whether `node` calls an activation module that has an adapter."""
+    if node.op != "call_module":
+        return False
+    return find_adapter(values.model.get_submodule(str(node.target))) is not None
 
 
 def qcfs_function(node: fx.Node, values: Values) -> FloatNode:

@@ -27,10 +27,14 @@ BATCH_SIZE = _BatchSize()
 
 
 class Values:
-    """What each traced value is: a float node's output with its shape, or a constant."""
+    """What each traced value is: a float node's output with its shape, or a constant.
 
-    def __init__(self, model: nn.Module, input_shape: Shape) -> None:
+    `plain_relu`: whether ReLUs become activations whose threshold is measured later.
+    """
+
+    def __init__(self, model: nn.Module, input_shape: Shape, *, plain_relu: bool = False) -> None:
         self.model = model
+        self.plain_relu = plain_relu
         self.input_shape = input_shape
         self.names: dict[fx.Node, str] = {}
         self.shapes: dict[fx.Node, Shape] = {}

@@ -1,0 +1,185 @@
+"""The threshold search against brute force: every theta, in a plain loop."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolchain.conversion.threshold_search import (
+    Term,
+    largest_thresholds,
+    search_scale,
+    search_thresholds,
+    smallest_scale,
+)
+from toolchain.errors import ConversionError
+from toolchain.int_range import IntRange
+
+
+def term(bits, weight, exponent=0, moment=None):
+    return Term(weight, IntRange.signed(bits), exponent, moment)
+
+
+def cost(theta, terms, bias, channel, bounds=None):
+    """J of one channel, written out; infinite where a weight leaves `bounds`."""
+    total = (np.rint(theta * bias[channel]) / theta - bias[channel]) ** 2
+    for term in terms:
+        unit = 2**term.weight_exponent
+        moment = np.ones(term.weight.shape) if term.moment is None else term.moment
+        moment = np.broadcast_to(moment, term.weight.shape)
+        for m, w in zip(moment[channel], term.weight[channel], strict=True):
+            integer = np.rint(theta * w / unit)
+            if bounds is not None and not bounds[0] <= integer <= bounds[1]:
+                return np.inf
+            total += m * (unit * integer / theta - w) ** 2
+    return total
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**31),
+    bits=st.integers(2, 5),
+    exponents=st.sampled_from([(0,), (0, 2), (3, 1)]),
+    measured=st.booleans(),
+)
+def test_never_above_the_largest_theta_and_often_the_optimum(
+    seed, bits, exponents, measured, limits
+):
+    rng = np.random.default_rng(seed)
+    terms = [
+        term(
+            bits,
+            rng.normal(0, 2**e / 8, (3, 4)),
+            e,
+            rng.uniform(0, 1, (3, 4)) if measured else None,
+        )
+        for e in exponents
+    ]
+    bias = rng.normal(0, 1, 3)
+    found = search_thresholds("x", terms, bias, limits=limits, candidates=300)
+    largest = largest_thresholds("x", terms, bias, limits=limits)
+    bounds = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    assert np.array_equal(found.largest, largest)
+    assert not found.clipped.any()
+    for c in range(3):
+        peak = max(np.abs(t.weight[c]).max() / 2**t.weight_exponent for t in terms)
+        assert largest[c] * peak <= bounds[1] * (1 + 1e-9) < (largest[c] + 1) * peak * (1 + 1e-8)
+        assert found.error[c] == pytest.approx(cost(found.threshold[c], terms, bias, c, bounds))
+        assert found.largest_error[c] == pytest.approx(cost(largest[c], terms, bias, c))
+        assert found.error[c] <= found.largest_error[c]
+        # Every theta from half the largest until a rounded weight no longer fits.
+        every = range(max(1, largest[c] // 2), 4 * largest[c] + 4)
+        best = min(cost(theta, terms, bias, c, bounds) for theta in every)
+        if len(every) < 300:
+            assert found.error[c] == pytest.approx(best)
+
+
+def test_by_hand(limits):
+    # Largest: 7 / 0.9 = 7.78 -> 7: W = 6.3 -> 6, 3.5 -> 4; errors 0.3/7, 0.5/7.
+    # theta 8: 7.2 -> 7, 4; errors 0.2/8 and 0, the bias 0.25 is exact. 9: 8.1 -> 8 does not fit;
+    # 10 neither. Below: 6: 5.4, 3.0; 4: 3.6, 2.0. So 8 wins.
+    found = search_thresholds(
+        "x", [term(4, np.array([[0.9, 0.5]]))], np.array([0.25]), limits=limits
+    )
+    assert found.largest.tolist() == [7]
+    assert found.threshold.tolist() == [8]
+    assert found.error[0] == pytest.approx((0.2 / 8) ** 2)
+    # 7 * 0.25 = 1.75 -> 2
+    assert found.largest_error[0] == pytest.approx((0.3**2 + 0.5**2 + 0.25**2) / 49)
+
+
+def test_the_negative_side_holds_one_more(limits):
+    """Two bits: -2 .. 1."""
+    found = search_thresholds("x", [term(2, np.array([[-1.0, 0.5]]))], np.zeros(1), limits=limits)
+    assert found.threshold.tolist() == [2]
+    assert found.error[0] == 0.0
+
+
+def test_moments_decide(limits):
+    """With all the weight on one input, theta is the best for that input (7 / 0.9 = 7.8)."""
+    weight = np.array([[0.9, 0.37]])
+    thetas = np.arange(3, 9)[:, None]
+    errors = np.abs(np.rint(thetas * weight) / thetas - weight)
+    for kept, moment in enumerate((np.array([1.0, 1e-9]), np.array([1e-9, 1.0]))):
+        found = search_thresholds("x", [term(4, weight, 0, moment)], np.zeros(1), limits=limits)
+        assert errors[found.threshold[0] - 3, kept] == errors[:, kept].min()
+
+
+def test_limits_and_ceilings_hold(limits):
+    tight = replace(limits, threshold_max=50, bias_max=40)
+    weight = np.random.default_rng(0).normal(0, 0.1, (20, 30))
+    bias = np.linspace(-3, 3, 20)
+    found = search_thresholds("x", [term(8, weight)], bias, limits=tight)
+    assert (found.threshold <= 50).all()
+    assert (np.abs(np.rint(bias * found.threshold)) <= 40).all()
+    low = search_thresholds(
+        "x", [term(8, weight)], bias, limits=tight, ceiling=found.threshold * 0.7
+    )
+    assert (low.threshold <= np.maximum(found.threshold * 0.7, 1)).all()
+
+
+def test_a_spike_worth_more_than_a_weight_can_hold(limits):
+    with pytest.raises(ConversionError, match=r"^deep: a single spike .*\n.*9 thresholds in ch"):
+        search_thresholds(
+            "deep",
+            [term(4, np.array([[0.1], [9.0]]))],
+            np.zeros(2),
+            limits=limits,
+        )
+
+
+def test_a_channel_without_weights(limits):
+    found = search_thresholds("x", [term(4, np.zeros((1, 3)))], np.array([0.5]), limits=limits)
+    assert found.error[0] == 0.0
+    assert 1 <= found.threshold[0] <= limits.threshold_max
+
+
+def test_clipping_only_when_allowed(limits):
+    """One outlier among many small weights: clipping it is cheaper, but it must be told."""
+    rng = np.random.default_rng(1)
+    weight = np.concatenate([rng.normal(0, 0.05, (2, 400)), [[0.6], [0.05]]], axis=1)
+    terms, bias = [term(3, weight)], np.zeros(2)
+    kept = search_thresholds("x", terms, bias, limits=limits)
+    free = search_thresholds("x", terms, bias, limits=limits, allow_clipping=True)
+    assert not kept.clipped.any()
+    assert free.error[0] < kept.error[0]
+    assert (free.error <= kept.error).all()
+    rounded = np.rint(free.threshold[:, None] * weight)
+    assert free.clipped.tolist() == ((rounded > 3) | (rounded < -4)).sum(axis=1).tolist()
+    assert free.clipped[0] >= 1
+    clipped = np.clip(rounded, -4, 3) / free.threshold[:, None] - weight
+    assert free.error == pytest.approx((clipped**2).sum(axis=1))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_scale_of_a_readout(bits, limits):
+    rng = np.random.default_rng(bits)
+    terms = [term(bits, rng.normal(0, 1, (4, 9)), 2, rng.uniform(0, 1, 9))]
+    bias = rng.normal(0, 1, 4)
+
+    def error(scale):
+        return sum(cost(1 / scale, terms, bias, c) for c in range(4))
+
+    plain = smallest_scale("r", terms, bias, limits=limits)
+    largest = 2 ** (bits - 1) - 1
+    assert plain == pytest.approx(np.abs(terms[0].weight).max() / 4 / largest)
+    found = search_scale("r", terms, bias, limits=limits)
+    assert error(found) <= error(plain) * (1 + 1e-9)
+    integers = np.rint(terms[0].weight / 4 / found)
+    assert -largest - 1 <= integers.min()
+    assert integers.max() <= largest
+    assert search_scale("r", terms, bias, limits=limits, room=0.5) >= 2 * min(found, plain) * (
+        1 - 1e-9
+    )
+    with pytest.raises(ConversionError, match="r: all weights of the readout are zero"):
+        search_scale("r", [term(bits, np.zeros((1, 2)))], np.ones(1), limits=limits)
+
+
+def test_large_layers_take_seconds(limits):
+    weight = np.random.default_rng(0).normal(0, 0.02, (512, 4608))
+    started = time.monotonic()
+    search_thresholds("x", [term(4, weight)], np.zeros(512), limits=limits)
+    assert time.monotonic() - started < 20

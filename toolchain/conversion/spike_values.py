@@ -1,0 +1,41 @@
+"""What one spike of each layer is worth in the float network, and how large a graded one gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from toolchain.conversion.layers import AnyLayer, PoolLayer
+from toolchain.program.float_program import MaxPool2d
+from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.int_program import INPUT
+
+
+@dataclass(frozen=True, eq=False)
+class Spikes:
+    """Real value of one spike, (1,) or (C,), and the largest magnitude of a graded one."""
+
+    value: np.ndarray
+    largest: int
+
+
+def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str, Spikes]:
+    """The spikes each layer and the input send, by name; the readout sends none.
+
+    A max pool passes the values of its source's spikes on; a sum pool's are worth lam / k^2.
+    """
+    largest_input = max(abs(quantizer.range.low), abs(quantizer.range.high))
+    spikes = {INPUT: Spikes(np.array([quantizer.scale]), largest_input)}
+    for layer in layers:
+        if isinstance(layer, PoolLayer):
+            source, area = spikes[layer.source], prod(layer.pool.kernel)
+            passes_on = isinstance(layer.pool, MaxPool2d)
+            spikes[layer.name] = (
+                source if passes_on else Spikes(source.value / area, source.largest * area)
+            )
+        elif layer.activation is not None:
+            spikes[layer.name] = Spikes(layer.activation.threshold, 1)
+    return spikes

@@ -1,0 +1,349 @@
+"""Choice of each channel's integer threshold: the one whose rounded weights err the least.
+
+For an output channel whose float weights are `w_i` thresholds a unit of spike, an integer
+threshold `theta` stands for
+
+    W_i = round(theta * w_i / 2^e),  b_int = round(theta * b)
+
+and costs, as the expected squared error of the current of one step in thresholds,
+
+    J(theta) = sum_i m_i * (2^e * W_i / theta - w_i)^2 + (b_int / theta - b)^2
+
+with `m_i = E[s_i^2]` the second moment of the spike, 1 unless it was measured (cross terms
+E[s_i s_j] are left to error-compensating rounding, `rounding.py`). The largest theta that fits is
+rarely the best: theta decides where every weight falls on the grid, and one a little smaller may
+put most of them closer to it. The search tries thetas between half the largest and the largest
+one whose *rounded* weights fit, so that its error is never above that of the largest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from toolchain.errors import ConversionError
+from toolchain.int_range import IntRange, TargetLimits
+
+ROUNDING = 2.0**-40
+"""Relative slack for float64 rounding, so that a network that is exact in integers stays so; far
+below the half unit that rounding a weight forgives."""
+CANDIDATES = 96
+"""Thetas tried a channel, evenly spaced, and again as many between the neighbours of the best."""
+CLIPPING_REACH = 4.0
+"""With clipping allowed, how far above the largest theta that fits the search goes; each doubling
+costs the largest weights a bit and gives it to the others."""
+BLOCK = 1 << 15
+"""Weights worked on at a time: some 0.25 MiB an array, so that the passes stay in the cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """The float weights of one synapse of a population.
+
+    Attributes
+    ----------
+    weight:
+        float64, (C, K), in thresholds a unit of spike.
+    weight_exponent:
+        The integer current is `2^weight_exponent * W s`.
+    held:
+        Integers a weight may become.
+    moment:
+        `E[s^2]`, float64, (K,) or (C, K); None stands for 1 everywhere.
+    """
+
+    weight: np.ndarray
+    held: IntRange
+    weight_exponent: int = 0
+    moment: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdChoice:
+    """One integer threshold a channel.
+
+    Attributes
+    ----------
+    threshold, largest:
+        int64, (C,): the choice, and the largest theta for which everything fits.
+    error, largest_error:
+        float64, (C,): J of both.
+    clipped:
+        int64, (C,): weights that the choice leaves outside their range; 0 unless clipping is
+        allowed.
+    """
+
+    threshold: np.ndarray
+    largest: np.ndarray
+    error: np.ndarray
+    largest_error: np.ndarray
+    clipped: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """All terms of a population side by side, weights in units of their exponent.
+
+    `low` and `high`, (K,), bound the integers; `clips`: whether a theta may leave rounded weights
+    outside their range.
+    """
+
+    weight: np.ndarray
+    importance: np.ndarray
+    bias: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    clips: bool
+
+
+def search_thresholds(
+    name: str,
+    terms: Sequence[Term],
+    bias: np.ndarray,
+    *,
+    limits: TargetLimits,
+    ceiling: np.ndarray | None = None,
+    allow_clipping: bool = False,
+    candidates: int = CANDIDATES,
+) -> ThresholdChoice:
+    """The integer threshold of each output channel with the smallest rounding error.
+
+    Parameters
+    ----------
+    name:
+        The layer, for error messages.
+    terms:
+        One a synapse.
+    bias:
+        float64, (C,), in thresholds.
+    ceiling:
+        (C,), an upper limit a channel beside the target's, to make room in the state.
+    allow_clipping:
+        Also try thetas for which the largest weights leave their range and have to be clipped; a
+        clipped weight counts in J with what clipping costs it. The counts are in the result.
+    candidates:
+        How many thetas are tried in each of the two passes.
+
+    Raises
+    ------
+    ConversionError
+        If no integer threshold fits: a spike is worth more thresholds than a weight can hold.
+    """
+    rows = _side_by_side(terms, bias, clips=allow_clipping)
+    largest, widest = _fitting(name, rows, limits)
+    top = widest
+    if allow_clipping:
+        free = np.minimum(_bias_limit(bias, limits), np.floor(CLIPPING_REACH * widest))
+        top = np.maximum(widest, free)
+    if ceiling is not None:
+        allowed = np.maximum(np.floor(ceiling), 1.0)
+        largest, top = np.minimum(largest, allowed), np.minimum(top, allowed)
+    low = np.maximum(np.floor(largest / 2), 1.0)
+    best, error = largest, _squared_error(rows, largest)
+    largest_error = error
+    best, error = _pass(rows, best, error, _spaced(low, top, candidates))
+    spacing = np.ceil((top - low) / max(candidates - 1, 1))
+    around = _spaced(np.maximum(best - spacing, low), np.minimum(best + spacing, top), candidates)
+    best, error = _pass(rows, best, error, around)
+    clipped = _outside(rows, best)
+    return ThresholdChoice(
+        best.astype(np.int64), largest.astype(np.int64), error, largest_error, clipped
+    )
+
+
+def largest_thresholds(
+    name: str,
+    terms: Sequence[Term],
+    bias: np.ndarray,
+    *,
+    limits: TargetLimits,
+) -> np.ndarray:
+    """The largest integer theta a channel for which weights, bias and theta fit: int64, (C,).
+
+    Raises
+    ------
+    ConversionError
+        If there is none: a spike is worth more thresholds than a weight can hold.
+    """
+    rows = _side_by_side(terms, bias, clips=False)
+    return _largest(name, rows, limits).astype(np.int64)
+
+
+def search_scale(
+    name: str,
+    terms: Sequence[Term],
+    bias: np.ndarray,
+    *,
+    limits: TargetLimits,
+    room: float = 1.0,
+    candidates: int = CANDIDATES,
+) -> float:
+    """The scale of a readout, real = scale * integer, with the smallest rounding error.
+
+    One for all channels, so that the largest sum stays the largest; any positive number. `terms`
+    and `bias` are in logits, and J, summed over channels, has 1/scale in place of theta. `room`
+    in (0, 1] makes the integers smaller by at least that factor.
+
+    Raises
+    ------
+    ConversionError
+        If all weights are zero.
+    """
+    rows = _side_by_side(terms, bias, clips=False)
+    largest = _largest_factor(name, rows, limits)
+    with np.errstate(divide="ignore"):
+        by_bias = float((limits.bias_max / np.abs(bias)).min(initial=np.inf))
+    widest = min(float(_reach(rows, forgiven=0.5).min()), by_bias) * (1.0 - ROUNDING)
+    if _outside(rows, np.full(len(bias), widest)).any():
+        widest = largest
+    factors = room * np.array(
+        [largest, *np.linspace(max(widest, largest), largest / 2, candidates)]
+    )
+    errors = [float(_squared_error(rows, np.full(len(bias), f)).sum()) for f in factors]
+    return float(1.0 / factors[int(np.argmin(errors))])
+
+
+def smallest_scale(
+    name: str, terms: Sequence[Term], bias: np.ndarray, *, limits: TargetLimits
+) -> float:
+    """The smallest scale of a readout for which its unrounded weights and bias fit.
+
+    Raises
+    ------
+    ConversionError
+        If all weights are zero.
+    """
+    rows = _side_by_side(terms, bias, clips=False)
+    return 1.0 / _largest_factor(name, rows, limits)
+
+
+def _largest_factor(name: str, rows: _Rows, limits: TargetLimits) -> float:
+    if not rows.weight.any():
+        raise ConversionError(
+            "all weights of the readout are zero", node=name, allowed="some signal"
+        )
+    with np.errstate(divide="ignore"):
+        finest = 1.0 / (rows.high / np.abs(rows.weight)).min()
+    worst_bias = float(np.abs(rows.bias).max(initial=0.0))
+    return 1.0 / max(float(finest), worst_bias / limits.bias_max)
+
+
+def _side_by_side(terms: Sequence[Term], bias: np.ndarray, *, clips: bool) -> _Rows:
+    weights, importance = [], []
+    for term in terms:
+        unit = 2.0**term.weight_exponent
+        weights.append(np.array(term.weight / unit, np.float64, order="C"))
+        moment = np.ones(term.weight.shape[1]) if term.moment is None else term.moment
+        importance.append(np.broadcast_to(moment * unit**2, term.weight.shape).copy(order="C"))
+    return _Rows(
+        np.concatenate(weights, axis=1),
+        np.concatenate(importance, axis=1),
+        np.asarray(bias, np.float64),
+        np.concatenate([np.full(t.weight.shape[1], float(t.held.low)) for t in terms]),
+        np.concatenate([np.full(t.weight.shape[1], float(t.held.high)) for t in terms]),
+        clips,
+    )
+
+
+def _bias_limit(bias: np.ndarray, limits: TargetLimits) -> np.ndarray:
+    """The largest theta a channel that the bias and the target allow."""
+    with np.errstate(divide="ignore"):
+        widest = limits.bias_max / np.abs(bias)
+    return np.floor(np.minimum(float(limits.threshold_max), widest * (1.0 + ROUNDING)))
+
+
+def _largest(name: str, rows: _Rows, limits: TargetLimits) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        each = rows.high / np.abs(rows.weight)
+    widest = np.floor(each.min(axis=1, initial=np.inf) * (1.0 + ROUNDING))
+    theta = np.minimum(widest, _bias_limit(rows.bias, limits))
+    if (theta < 1).any():
+        channel = int(np.argmin(theta))
+        worst = int(np.argmin(each[channel]))
+        raise ConversionError(
+            "a single spike is worth more thresholds than a weight can hold",
+            node=name,
+            found=f"{abs(rows.weight[channel, worst]):.4g} thresholds in channel {channel}",
+            allowed=f"at most {int(rows.high[worst])}",
+            remedy="train with a larger threshold or weight decay",
+        )
+    return theta
+
+
+def _reach(rows: _Rows, *, forgiven: float) -> np.ndarray:
+    """The factor at which a channel's first weight is `forgiven` beyond its range: (C,)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.where(
+            rows.weight > 0,
+            (rows.high + forgiven) / rows.weight,
+            np.where(rows.weight < 0, (rows.low - forgiven) / rows.weight, np.inf),
+        )
+    result: np.ndarray = each.min(axis=1, initial=np.inf)
+    return result
+
+
+def _fitting(name: str, rows: _Rows, limits: TargetLimits) -> tuple[np.ndarray, np.ndarray]:
+    """The largest theta that fits unrounded, and the largest one that fits rounded.
+
+    Rounding forgives half a unit, and the negative side of two's complement holds one unit more.
+    """
+    largest = _largest(name, rows, limits)
+    widest = np.minimum(np.floor(_reach(rows, forgiven=0.5)), _bias_limit(rows.bias, limits))
+    widest = np.maximum(widest, largest)
+    # A tie may round outwards, and float64 may be off by one.
+    for _ in range(2):
+        outside = (_outside(rows, widest) > 0) & (widest > largest)
+        widest = np.where(outside, widest - 1, widest)
+    return largest, np.where(_outside(rows, widest) > 0, largest, widest)
+
+
+def _spaced(low: np.ndarray, high: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` integers a channel from `low` to `high`, evenly spaced: (count, C)."""
+    steps = np.linspace(0.0, 1.0, count)[:, None]
+    every = low + np.arange(count)[:, None]
+    few = high - low < count
+    return np.where(few, np.minimum(every, high), np.rint(low + steps * (high - low)))
+
+
+def _pass(
+    rows: _Rows, best: np.ndarray, error: np.ndarray, candidates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The better of `best` and all candidates, (n, C); between equals the largest."""
+    best, error = best.copy(), error.copy()
+    size = max(1, BLOCK // max(rows.weight.shape[1], 1))
+    for start in range(0, len(best), size):
+        part = slice(start, start + size)
+        block = replace(
+            rows,
+            weight=rows.weight[part],
+            importance=rows.importance[part],
+            bias=rows.bias[part],
+        )
+        for theta in candidates[:, part]:
+            found = _squared_error(block, theta)
+            better = (found < error[part]) | ((found == error[part]) & (theta > best[part]))
+            best[part] = np.where(better, theta, best[part])
+            error[part] = np.where(better, found, error[part])
+    return best, error
+
+
+def _squared_error(rows: _Rows, theta: np.ndarray) -> np.ndarray:
+    """J of the module's docstring, float64 (C,), for thresholds (C,)."""
+    scaled = rows.weight * theta[:, None]
+    rounded = np.rint(scaled)
+    if rows.clips:
+        np.clip(rounded, rows.low, rows.high, out=rounded)
+    rounded -= scaled
+    rounded *= rounded
+    weights = np.einsum("ck,ck->c", rounded, rows.importance)
+    bias = rows.bias * theta
+    return (weights + (np.rint(bias) - bias) ** 2) / theta**2
+
+
+def _outside(rows: _Rows, theta: np.ndarray) -> np.ndarray:
+    """How many rounded weights a channel do not fit their bits: int64 (C,)."""
+    rounded = np.rint(rows.weight * theta[:, None])
+    outside = (rounded < rows.low) | (rounded > rows.high)
+    return outside.sum(axis=1).astype(np.int64)

@@ -168,11 +168,10 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
             "all weights of the readout are zero", node=rows.name, allowed="some signal"
         )
     relative = peaks.max(axis=1, keepdims=True) if rows.lam is None else peaks / rows.lam
-    best: tuple[float, IntegerRows] | None = None
+    best: tuple[float, _Scaled, IntegerRows] | None = None
     refused: ConversionError | None = None
-    candidates = _exponents(relative, largest, limits.max_weight_exponent)
     worse = 0
-    for exponents in candidates:
+    for exponents in _exponents(relative, largest, limits.max_weight_exponent):
         if worse == PATIENCE and len(rows.branches) > 2:
             break
         try:
@@ -183,12 +182,15 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
         chosen, error_now = _rounded(rows, scaled, weight_bits, limits)
         worse += 1
         if best is None or error_now < best[0]:
-            best, worse = (error_now, chosen), 0
+            best, worse = (error_now, scaled, chosen), 0
     if best is None:
         raise refused or TypeError("unreachable: no candidate and no error")
-    if len(rows.branches) > 1 and (rows.room == 1).all():
-        _check_scales(rows, best[1])
-    return best[1]
+    _, scaled, chosen = best
+    if len(rows.branches) > 1:
+        _check_scales(rows, chosen)
+    if (rows.room < 1).any():
+        chosen, _ = _rounded(rows, _lowered(rows, scaled), weight_bits, limits)
+    return chosen
 
 
 def _exponents(peaks: np.ndarray, largest: int, highest: int) -> list[tuple[int, ...]]:
@@ -247,16 +249,26 @@ class _Scaled:
 def _scaled(
     rows: FloatRows, peaks: np.ndarray, exponents: np.ndarray, largest: int, limits: TargetLimits
 ) -> _Scaled:
-    """The largest factor that these exponents allow, within the room."""
+    """The largest factor that these exponents allow."""
     reach = largest * 2.0 ** exponents[:, None]
     channels = peaks.shape[1]
     if rows.lam is None:
         worst_bias = np.abs(rows.bias).max()
         widest = (peaks / reach).max()
-        scale = float(max(widest, worst_bias / limits.bias_max) / rows.room.min())
+        scale = float(max(widest, worst_bias / limits.bias_max))
         return _Scaled(np.full(channels, 1.0 / scale), np.zeros(channels, np.int64), scale)
     theta = _thresholds(rows.name, peaks / rows.lam, rows.bias / rows.lam, reach, limits)
-    theta = np.maximum(np.floor(theta * rows.room), 1).astype(np.int64)
+    return _Scaled(theta / rows.lam, theta, None)
+
+
+def _lowered(rows: FloatRows, scaled: _Scaled) -> _Scaled:
+    """Within the room that the range analysis left."""
+    if rows.lam is None:
+        if scaled.scale is None:
+            raise TypeError("a readout needs a scale")
+        scale = float(scaled.scale / rows.room.min())
+        return _Scaled(np.full(len(scaled.factor), 1.0 / scale), scaled.theta, scale)
+    theta = np.maximum(np.floor(scaled.theta * rows.room), 1).astype(np.int64)
     return _Scaled(theta / rows.lam, theta, None)
 
 
@@ -282,7 +294,7 @@ def _thresholds(
             allowed=f"at most {int(reach[branch, 0])}",
             remedy="train with a larger threshold or weight decay",
         )
-    return theta
+    return theta.astype(np.int64)
 
 
 def _rounded(

@@ -14,9 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from exports.netx import read_net, write_net
 from tests.branched_modules import NETWORKS
 from tests.oracles import closed_form
 from toolchain.activations import QuantizedActivation
+from toolchain.conversion.adapters import ActivationSpec, activation_adapter
 from toolchain.conversion.layers import Layer, layers_of
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.neurons import LIPool
@@ -154,7 +156,7 @@ def test_settled_cif_counts_are_the_network(name, pooling, limits):
         assert 0 < counts.mean() < LEVELS, layer
     scale = conversion.program.readout.neuron.scale
     assert np.array_equal(recording.logits * scale / LEVELS, logits.numpy())
-    for index, sample in enumerate(inputs[:2]):
+    for index, sample in enumerate(inputs[:1]):
         settled, readout = closed_form.counts_and_logits(conversion.program, sample)
         assert np.array_equal(recording.logits[index], readout)
         for layer, counts in recording.counts.items():
@@ -313,3 +315,68 @@ def test_a_relay_is_worth_its_mean(limits):
     counts = simulate(conversion.program, inputs).counts
     expected = F.avg_pool2d(torch.from_numpy(counts["stem"]).double(), 2).numpy()
     assert np.array_equal(counts["pool"] / 4, expected)
+
+
+@pytest.mark.parametrize("name", ["dense", "spp", "norm-behind-add"])
+def test_branched_networks_survive_a_file(name, limits, tmp_path):
+    """Names of split layers, exponents, pools and stages read back as they were written."""
+    program = converted(exact_network(name), limits, "cif", 8, "stage").program
+    write_net(program, tmp_path / "x.net")
+    assert read_net(tmp_path / "x.net").hash == program.hash
+
+
+class PerChannel(nn.Module):
+    """A quantized activation with one threshold a channel."""
+
+    def __init__(self, *thresholds):
+        super().__init__()
+        self.lams = torch.tensor(thresholds, dtype=torch.float64)
+
+    def forward(self, x):
+        lam = self.lams.reshape(1, -1, 1, 1)
+        return torch.floor((x / lam).clamp(0, 1) * LEVELS + 0.5) / LEVELS * lam
+
+
+@activation_adapter("PerChannel", attributes=("lams",))
+def per_channel(module):
+    return ActivationSpec(module.lams, LEVELS, 0.5)
+
+
+class PerChannelNet(nn.Module):
+    """Thresholds a channel through an identity, a max pool, a sum pool and a concatenation."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.one = nn.Conv2d(2, 2, 1), PerChannel(0.5, 2.0)
+        self.conv, self.two = nn.Conv2d(2, 2, 1), PerChannel(4.0, 1.0)
+        self.pool, self.mean = nn.MaxPool2d(2), nn.AvgPool2d(2)
+        self.mix, self.three = nn.Conv2d(4, 2, 1), PerChannel(1.0, 3.0)
+        self.head = nn.Linear(32, 2)
+
+    def forward(self, x):
+        x = self.one(self.stem(x))
+        x = self.two(self.conv(x) + x)
+        x = self.three(self.mix(torch.cat([self.pool(x), self.mean(x)], 1)))
+        return self.head(x.flatten(1))
+
+
+def test_thresholds_a_channel_reach_every_kind_of_branch(limits):
+    """`W_int 2^e = round(theta W lam_in / lam)`, lam_in followed by hand to each synapse."""
+    torch.manual_seed(0)
+    model = PerChannelNet().double()
+    program = converted(model, limits, "if", pooling="stage").program
+    one, two, three = np.array([0.5, 2.0]), np.array([4.0, 1.0]), np.array([1.0, 3.0])
+    theta = program.population("add").neuron.threshold
+    convolution, *skips = program.population("add").synapses
+    skip = sum(s.weight[:, 0, 0, 0].astype(int) << s.weight_exponent for s in skips)
+    assert (np.abs(skip - theta * one / two) <= np.maximum(skip / 256, 0.5)).all()
+    exact = theta[:, None] * model.conv.weight.detach().numpy()[:, :, 0, 0] * one / two[:, None]
+    scaled = convolution.weight[:, :, 0, 0].astype(int) << convolution.weight_exponent
+    assert (np.abs(scaled - exact) <= 2.0**convolution.weight_exponent / 2 + 1e-9).all()
+    theta = program.population("mix").neuron.threshold[:, None]
+    weight = model.mix.weight.detach().numpy()[:, :, 0, 0]
+    for source, columns, lam_in in (("pool", slice(0, 2), two), ("mean", slice(2, 4), two / 4)):
+        exact = theta * weight[:, columns] * lam_in / three[:, None]
+        (synapse,) = [s for s in program.population("mix").synapses if s.source == source]
+        scaled = synapse.weight[:, :, 0, 0].astype(int) << synapse.weight_exponent
+        assert (np.abs(scaled - exact) <= 2.0**synapse.weight_exponent / 2 + 1e-9).all()

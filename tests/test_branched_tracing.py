@@ -144,6 +144,20 @@ def test_activations_that_share_their_sum_are_named_by_their_own_paths():
     assert names == ["layers.b", "layers.d", "layers.head"]
 
 
+def test_a_sum_with_the_input_itself_is_normalised():
+    model = Net(
+        lambda m, x: m["head"](m["act"](m["norm"](m["a"](x) + x)).flatten(1)),
+        a=conv(),
+        norm=nn.BatchNorm2d(2),
+        act=act(),
+        head=nn.Linear(128, 2),
+    )
+    model = randomise(model).double()
+    program, _ = folded(model)
+    assert_computes(program, model)
+    assert [t.source for t in layers_of(program)[0].terms] == ["input", "input"]
+
+
 def test_the_check_of_a_trace_notices_what_is_not_a_number():
     model = nn.Sequential(nn.Flatten(), nn.Linear(128, 2)).eval()
     program = trace(model, SHAPE)

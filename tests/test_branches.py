@@ -25,6 +25,7 @@ from toolchain.program.count_growth import CountGrowth, count_growths
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
+from toolchain.program.synops import dense_operations, fan_out
 from toolchain.simulator import currents
 from toolchain.simulator.reference import simulate
 
@@ -119,6 +120,17 @@ def test_lipool_takes_a_spike_back():
     assert recording.membrane["readout"].ravel().tolist() == [5, 0, 0]
 
 
+def test_synops_of_overlapping_windows():
+    """One for each window that covers a spike; no multiply-adds."""
+    net = Branches(0, "if", (1, 3, 3))
+    net.add("stem", [net.conv("input", 1, 1)])
+    net.pool("pool", "stem", 2, 1)
+    net.add("readout", [net.dense("pool", 2)], Readout(1.0))
+    program = net.program(InputQuantizer((1, 3, 3), 1.0, bits=1), Schedule(1))
+    assert fan_out(program)["stem"].tolist() == [[[1, 2, 1], [2, 4, 2], [1, 2, 1]]]
+    assert dense_operations(program) == 9 + 4 * 2
+
+
 def test_relay_and_skip_by_hand():
     # Four pixels of 10 fire at every step (theta 10); the relay sums 2x2 of them: 4 graded. The
     # cell gets 4 * 3 from it and (1 << 2) * 1 from the stem, 16 a step with theta 20, v0 0:
@@ -153,6 +165,7 @@ def test_relay_and_skip_by_hand():
     # window, and the one at the top left the strided skip as well.
     assert recording.meta["synops"]["relay"] == 3
     assert recording.meta["synops"]["stem"] == 3 * (4 + 1)
+    assert dense_operations(program) == 4 + (4 + 1) + 1 + 1
 
 
 @settings(max_examples=20)

@@ -256,7 +256,7 @@ def good():
     )
 
 def pooled():
-    return nn.Sequential(nn.Conv2d(1, 4, 3), QCFS(4), nn.MaxPool2d(2), nn.Flatten(),
+    return nn.Sequential(nn.Conv2d(1, 4, 3), QCFS(4), nn.LPPool2d(2, 2), nn.Flatten(),
                          nn.Linear(36, 10))
 
 def diverged():
@@ -344,7 +344,7 @@ def test_an_adapter_on_the_command_line(tmp_path):
     [
         (
             "convert nets.py:pooled -o x.net --input-shape 1,8,8",
-            "2: torch.nn.modules.pooling.MaxPool2d",
+            "2: torch.nn.modules.pooling.LPPool2d",
         ),
         (
             "convert nets.py:diverged -o x.net --input-shape 1,8,8",

@@ -1,5 +1,9 @@
 """Branched programs on Lava: every spike and state as on the reference simulator and the loop."""
 
+import subprocess
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
@@ -10,6 +14,7 @@ from exports.lava.groups import merge_groups
 from tests.comparing import assert_recording_is
 from tests.networks import BLOCKS, Branches, branched_program, random_inputs
 from tests.oracles import numpy_loop
+from toolchain.errors import TargetError
 from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout, Relay
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
@@ -166,3 +171,37 @@ def test_skips_and_sum_pools_of_many_channels():
     assert all(np.abs(s).sum() for s in reference.spikes.values())
     comparison = compare(reference, run_on_lava(program, inputs, time_limit=120))
     assert comparison.equal, comparison.first
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dilation": (64, 1), "weight": np.ones((1, 1, 3, 1), int)}, "largest geometry value 129"),
+        ({"padding": (128, 0)}, "largest geometry value 128"),
+        ({"weight_exponent": 31}, "keeps shifted weights in 32 bits"),
+        ({"weight_exponent": 22}, "stock Conv may wrap"),
+    ],
+)
+def test_what_stock_conv_would_get_wrong_is_refused(changes, message):
+    conv = replace(ConvSynapse("input", np.full((1, 1, 1, 1), 2)), **changes)
+    shape = conv.output_shape((1, 140, 1))
+    cell = Population("conv", shape, (conv,), [0], IntegrateAndFire([1], [0]))
+    size = int(np.prod(shape))
+    readout = Population("out", (1,), (DenseSynapse("conv", [[1] * size]),), [0], Readout(1.0))
+    program = IntProgram("far", InputQuantizer((1, 140, 1), 1.0), (cell, readout), Schedule(1))
+    with pytest.raises(TargetError, match=f"(?s)conv: .*{message}"):
+        run_on_lava(program, np.ones((1, 1, 140, 1), np.int32), time_limit=60)
+
+
+def test_message_bits_hold_the_range_and_its_sign():
+    # In an interpreter of its own, since preparing for Lava changes the process.
+    code = """
+from hw_models import lava_compat
+lava_compat.prepare()
+from exports.lava.network import message_bits
+from toolchain.int_range import IntRange
+print([message_bits(IntRange(*r)) for r in
+       ((0, 0), (0, 1), (0, 2), (0, 255), (-1, 0), (-1, 1), (-128, 127), (-128, 128))])
+"""
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert shown.stdout.strip() == "[0, 0, 2, 8, 1, 2, 8, 9]"

@@ -14,7 +14,7 @@ from tests.branched_modules import Block, ResNet, act
 from toolchain.conversion.integerise import integerise
 from toolchain.conversion.pipeline import ConversionOptions, convert, fold
 from toolchain.conversion.thresholds import (
-    COARSE_DIAGONAL,
+    COARSE,
     Branch,
     FloatRows,
     choose_integers,
@@ -71,6 +71,18 @@ def test_an_identity_that_is_too_coarse_is_held_in_two_synapses(limits):
     chosen = choose_integers(rows, 8, limits)
     assert chosen.theta.tolist() == [777]
     assert parts(chosen.branches[0]) == [(3, [[97]])]
+
+
+def test_a_mean_is_split_as_an_identity_is(limits):
+    # The convolution holds theta at 402, where it is exact. Weights of half a threshold are 201 =
+    # 2 * 100 + 1 there, and 100 alone is off by 1 / 201. Of 1.25 they are 502.5, 126 * 4 with
+    # exponent 2 is off by 1.5 / 502.5 < 1 / 256.
+    conv = layer(np.arange(127, 0, -6) / 402)
+    near = choose_integers(rows_of(layer([1.25] * 2, name="mean"), conv), 8, limits)
+    coarse = choose_integers(rows_of(layer([0.5] * 4, name="mean"), conv), 8, limits)
+    assert near.theta.tolist() == coarse.theta.tolist() == [402]
+    assert parts(near.branches[0]) == [(2, [[126] * 2])]
+    assert parts(coarse.branches[0]) == [(1, [[100] * 4]), (0, [[1] * 4])]
 
 
 def test_two_synapses_reach_the_weight_bits_there_are(limits):
@@ -142,7 +154,7 @@ def test_identities_stay_exact_to_their_word(limits):
     chosen = choose_integers(rows_of(identity(*np.ones(40)), conv), 8, limits)
     skip = chosen.branches[0]
     assert len(skip.parts) == 2
-    assert (np.abs(skip.total[:, 0] / chosen.theta - 1) <= COARSE_DIAGONAL / 32).all()
+    assert (np.abs(skip.total[:, 0] / chosen.theta - 1) <= COARSE / 32).all()
     assert chosen.theta.max() > 8 * chosen.theta.min()
 
 

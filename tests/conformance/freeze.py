@@ -1,5 +1,6 @@
-"""Writes the conformance pack: frozen networks, inputs and digest recordings.
+"""Writes what is missing of the conformance pack: frozen networks, inputs, digest recordings.
 
+What is there stays as it is, in whatever version of the format it was written.
 Needs the full environment (torch, scikit-learn): python tests/conformance/freeze.py
 """
 
@@ -15,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from exports.netx import write_net  # noqa: E402
 from hw_models.profile import load_profile  # noqa: E402
-from tests.networks import random_inputs, random_program  # noqa: E402
+from tests.networks import branched_program, random_inputs, random_program  # noqa: E402
 from toolchain.cli.network import network_of  # noqa: E402
 from toolchain.conversion.pipeline import ConversionOptions, convert  # noqa: E402
 from toolchain.data import open_split  # noqa: E402
@@ -25,6 +26,14 @@ from toolchain.simulator.reference import simulate  # noqa: E402
 from toolchain.training.config import TrainConfig  # noqa: E402
 from toolchain.training.trainer import train  # noqa: E402
 
+BRANCHED_SEED = 1
+SCHEDULES = {"if": Schedule(4), "cif": Schedule(3, 5)}
+
+
+def is_missing(name):
+    """Whether the pack lacks this network."""
+    return not (PACK / f"{name}.net").exists()
+
 
 def freeze(name, program, inputs):
     """Write one network of the pack."""
@@ -33,21 +42,35 @@ def freeze(name, program, inputs):
     simulate(program, inputs, mode=Mode.DIGEST).save(PACK / f"{name}.npz")
 
 
-def main():
-    """Write the whole pack."""
-    PACK.mkdir(exist_ok=True)
-    geometry = ((4, 3, 2, 1, 1, 2), (4, 2, 1, 1, 2, 1))
-    for kind, schedule in (("if", Schedule(4)), ("cif", Schedule(3, 5))):
-        program = random_program(
-            17,
-            kind,
-            shape=(2, 9, 8),
-            convs=geometry,
-            hidden=(6,),
-            schedule=schedule,
-            signed_input=True,
-        )
-        freeze(f"random-{kind}", program, random_inputs(program, 6, 1))
+def freeze_random(kind):
+    """A chain of strided, dilated and grouped convolutions."""
+    program = random_program(
+        17,
+        kind,
+        shape=(2, 9, 8),
+        convs=((4, 3, 2, 1, 1, 2), (4, 2, 1, 1, 2, 1)),
+        hidden=(6,),
+        schedule=SCHEDULES[kind],
+        signed_input=True,
+    )
+    freeze(f"random-{kind}", program, random_inputs(program, 6, 1))
+
+
+def freeze_branched(kind):
+    """Skips with and without stride, a concatenation, a max pool and a sum pool."""
+    program = branched_program(
+        BRANCHED_SEED,
+        kind,
+        ("residual", "max", "concat", "strided", "sum"),
+        shape=(2, 10, 9),
+        schedule=SCHEDULES[kind],
+        signed_input=True,
+    )
+    freeze(f"branched-{kind}", program, random_inputs(program, 6, 1))
+
+
+def freeze_digits(kind, schedule):
+    """A trained network."""
     limits = load_profile("loihi2").as_target_limits()
     test = open_split("digits@test[:8]")
     with tempfile.TemporaryDirectory() as folder:
@@ -55,16 +78,28 @@ def main():
             data="digits", width=0.25, epochs=10, batch_size=64, initial_threshold=2.0
         )
         network = network_of(train(config, Path(folder) / "digits"), Path("digits"))
+    program = convert(
+        network.model,
+        network.quantizer,
+        ConversionOptions(kind, schedule),
+        limits,
+        name=f"digits-{kind}",
+        provenance=network.provenance,
+    ).program
+    freeze(f"digits-{kind}", program, program.input.quantize(test.real()))
+
+
+def main():
+    """Write what is missing."""
+    PACK.mkdir(exist_ok=True)
+    for kind in ("if", "cif"):
+        if is_missing(f"random-{kind}"):
+            freeze_random(kind)
+        if is_missing(f"branched-{kind}"):
+            freeze_branched(kind)
     for kind, schedule in (("if", Schedule(4)), ("cif", Schedule(4, 6))):
-        program = convert(
-            network.model,
-            network.quantizer,
-            ConversionOptions(kind, schedule),
-            limits,
-            name=f"digits-{kind}",
-            provenance=network.provenance,
-        ).program
-        freeze(f"digits-{kind}", program, program.input.quantize(test.real()))
+        if is_missing(f"digits-{kind}"):
+            freeze_digits(kind, schedule)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,15 @@ def load(name):
 
 
 def test_the_pack_is_whole():
-    assert NAMES == ["digits-cif", "digits-if", "random-cif", "random-if"]
+    assert [f"{n}-{k}" for n in ("branched", "digits", "random") for k in ("cif", "if")] == NAMES
+
+
+def test_branches_and_pools_are_in_it():
+    for name in ("branched-if", "branched-cif"):
+        program, _, _ = load(name)
+        kinds = {p.neuron.kind for p in program.populations}
+        assert {"LIPOOL", "RELAY", "READOUT"} < kinds
+        assert any(program.delay(p, s) for p in program.populations for s in p.synapses)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -90,6 +90,13 @@ def command(
     watch_ranges: Annotated[
         bool, typer.Option(help="Accept unproved ranges; runs then watch them.")
     ] = False,
+    pooling: Annotated[
+        str,
+        typer.Option(
+            help="Average pools: fold into the layers behind, stage (a population that sums), or "
+            "auto, which folds where that is exact."
+        ),
+    ] = "auto",
     stock: Annotated[
         bool, typer.Option("--stock", help="Write plain CUBA layers for stock lava-dl (T = 1).")
     ] = False,
@@ -97,7 +104,7 @@ def command(
 ) -> None:
     """Convert a trained network into an integer IF or CIF network that provably fits its registers.
 
-    The steps are: trace, fold BatchNorm and average pools, check against the module,
+    The steps are: trace, fold BatchNorm, concatenations and pools, check against the module,
     integerise with one exact threshold a channel, prove all ranges, write, read back.
     """
     from hw_models.profile import load_profile
@@ -123,6 +130,7 @@ def command(
         schedule,
         weight_bits,
         watch_ranges,
+        pooling,
         thresholds=thresholds,
         rounding=rounding,
         allow_clipping=allow_clipping,

@@ -179,7 +179,7 @@ def _check_stage(
             allowed=f"{Relay.spike_limits.high}",
             remedy="pool in front of a convolution or dense layer, into which it can be folded"
             if error
-            else "fold it: pooling 'auto' or 'fold'",
+            else "fold it: --pooling auto or fold",
         ) from error
 
 

@@ -55,7 +55,7 @@ def _is_term(norm: BatchNorm, draft: Draft) -> bool:
     """Whether it stands behind spikes, as a summand of a pre-activation."""
     users = draft.consumers(norm.name)
     summed = bool(users) and all(isinstance(u, Activation | Add | Concat) for u in users)
-    return summed and norm.source in spiking_values(draft.nodes()) - {draft.input}
+    return summed and norm.source in spiking_values(draft.nodes())
 
 
 @singledispatch

@@ -12,8 +12,8 @@ synapse's weight exponent: candidates raise the exponent of the branch that hold
 back, step by step, and the one with the smallest rounding error wins. The error is measured, in
 thresholds: squared, summed over all weights (so by fan-in), times the largest spike squared.
 
-A diagonal branch that one exponent leaves coarser than `COARSE_DIAGONAL` is split into two
-synapses, high bits with the exponent and low bits without.
+A branch with one weight a channel (an identity, a mean over a window) that one exponent leaves
+coarser than `COARSE` is split into two synapses, high bits with the exponent and low bits without.
 
 `choose_integers` is the place for another search: it gets everything in `FloatRows` and returns
 `IntegerRows`.
@@ -34,9 +34,9 @@ from toolchain.int_range import IntRange, TargetLimits
 ROUNDING = 2.0**-40
 """Relative slack for float64 rounding, so that a network that is exact in integers stays so; far
 below the half unit that rounding a weight forgives."""
-COARSE_DIAGONAL = 1 / 256
-"""Relative error of a diagonal weight above which it is held in two synapses: half a unit of the
-largest 8-bit weight."""
+COARSE = 1 / 256
+"""Relative error of a uniform branch's weight above which it is held in two synapses: half a unit
+of the largest 8-bit weight."""
 THREE_BITS = 1 / 8
 """A branch that is rounded by more than this part of its largest weight keeps less than three
 bits: half a unit where the largest weight is four."""
@@ -69,9 +69,10 @@ class Branch:
     identity: bool = False
 
     @cached_property
-    def diagonal(self) -> bool:
-        """Whether every output channel takes at most one input."""
-        return bool(((self.rows != 0).sum(axis=1) <= 1).all())
+    def uniform(self) -> bool:
+        """Whether all weights of an output channel are equal or zero."""
+        magnitude = np.abs(self.rows)
+        return bool(((magnitude == 0) | (magnitude == magnitude.max(axis=1, keepdims=True))).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,11 +168,10 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
             "all weights of the readout are zero", node=rows.name, allowed="some signal"
         )
     relative = peaks.max(axis=1, keepdims=True) if rows.lam is None else peaks / rows.lam
-    best: tuple[float, IntegerRows] | None = None
+    best: tuple[float, _Scaled, IntegerRows] | None = None
     refused: ConversionError | None = None
-    candidates = _exponents(relative, largest, limits.max_weight_exponent)
     worse = 0
-    for exponents in candidates:
+    for exponents in _exponents(relative, largest, limits.max_weight_exponent):
         if worse == PATIENCE and len(rows.branches) > 2:
             break
         try:
@@ -182,12 +182,15 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
         chosen, error_now = _rounded(rows, scaled, weight_bits, limits)
         worse += 1
         if best is None or error_now < best[0]:
-            best, worse = (error_now, chosen), 0
+            best, worse = (error_now, scaled, chosen), 0
     if best is None:
         raise refused or TypeError("unreachable: no candidate and no error")
-    if len(rows.branches) > 1 and (rows.room == 1).all():
-        _check_scales(rows, best[1])
-    return best[1]
+    _, scaled, chosen = best
+    if len(rows.branches) > 1:
+        _check_scales(rows, chosen)
+    if (rows.room < 1).any():
+        chosen, _ = _rounded(rows, _lowered(rows, scaled), weight_bits, limits)
+    return chosen
 
 
 def _exponents(peaks: np.ndarray, largest: int, highest: int) -> list[tuple[int, ...]]:
@@ -246,16 +249,26 @@ class _Scaled:
 def _scaled(
     rows: FloatRows, peaks: np.ndarray, exponents: np.ndarray, largest: int, limits: TargetLimits
 ) -> _Scaled:
-    """The largest factor that these exponents allow, within the room."""
+    """The largest factor that these exponents allow."""
     reach = largest * 2.0 ** exponents[:, None]
     channels = peaks.shape[1]
     if rows.lam is None:
         worst_bias = np.abs(rows.bias).max()
         widest = (peaks / reach).max()
-        scale = float(max(widest, worst_bias / limits.bias_max) / rows.room.min())
+        scale = float(max(widest, worst_bias / limits.bias_max))
         return _Scaled(np.full(channels, 1.0 / scale), np.zeros(channels, np.int64), scale)
     theta = _thresholds(rows.name, peaks / rows.lam, rows.bias / rows.lam, reach, limits)
-    theta = np.maximum(np.floor(theta * rows.room), 1).astype(np.int64)
+    return _Scaled(theta / rows.lam, theta, None)
+
+
+def _lowered(rows: FloatRows, scaled: _Scaled) -> _Scaled:
+    """Within the room that the range analysis left."""
+    if rows.lam is None:
+        if scaled.scale is None:
+            raise TypeError("a readout needs a scale")
+        scale = float(scaled.scale / rows.room.min())
+        return _Scaled(np.full(len(scaled.factor), 1.0 / scale), scaled.theta, scale)
+    theta = np.maximum(np.floor(scaled.theta * rows.room), 1).astype(np.int64)
     return _Scaled(theta / rows.lam, theta, None)
 
 
@@ -281,7 +294,7 @@ def _thresholds(
             allowed=f"at most {int(reach[branch, 0])}",
             remedy="train with a larger threshold or weight decay",
         )
-    return theta
+    return theta.astype(np.int64)
 
 
 def _rounded(
@@ -312,7 +325,7 @@ def _round_branch(
     high = np.rint(exact / 2.0**exponent)
     rest = exact - high * 2.0**exponent
     parts = [(exponent, high.astype(np.int64))]
-    if exponent and branch.diagonal and (np.abs(rest) > COARSE_DIAGONAL * np.abs(exact)).any():
+    if exponent and branch.uniform and (np.abs(rest) > COARSE * np.abs(exact)).any():
         exponent = _smallest_exponent(rest, largest, limits.max_weight_exponent)
         low = np.rint(rest / 2.0**exponent)
         rest = rest - low * 2.0**exponent

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.errors import ConversionError
 from toolchain.evaluation.summary import box
 from toolchain.program.int_program import IntProgram
 from toolchain.simulator.quantized_network import quantized_counts
-from toolchain.simulator.reference import run_batches
+from toolchain.simulator.reference import run_steps
 
-BATCH = 32
-"""Samples a pass: every membrane potential of every step is held at once."""
+BATCH = 64
+"""Samples a pass."""
 Progress = Callable[[int, int], None]
 
 
@@ -31,9 +32,10 @@ def readouts(
     """
     parts: dict[int, list[np.ndarray]] = {t: [] for t in steps}
     name = program.readout.name
-    for start, _, membrane in run_batches(program, inputs, BATCH):
-        for t in steps:
-            parts[t].append(membrane[name][t - 1].astype(np.int64))
+    for start in range(0, len(inputs), BATCH):
+        for done, step in enumerate(run_steps(program, inputs[start : start + BATCH]), 1):
+            if done in parts:
+                parts[done].append(step.membrane[name].numpy())
         if progress:
             progress(min(start + BATCH, len(inputs)), len(inputs))
     return {t: np.concatenate(p) for t, p in parts.items()}
@@ -80,50 +82,95 @@ class CountError:
         }
 
 
-@dataclass(frozen=True)
+@dataclass
 class CountComparison:
-    """A program's run against its quantized network.
+    """A run against the quantized network, up to some step.
 
     Attributes
     ----------
-    logits, quantized_logits:
-        Readouts int64 (N, K) of the spiking program and of the quantized network.
+    logits:
+        Readouts, int64 (n, K) by batch.
     layers:
         By spiking population.
-    last_active_step:
-        Last local step in which any neuron of any sample fired.
     unequal_images:
         Samples with any different count or readout.
     """
 
-    logits: np.ndarray
-    quantized_logits: np.ndarray
     layers: dict[str, CountError]
-    last_active_step: int
-    unequal_images: int
+    logits: list[np.ndarray] = field(default_factory=list)
+    unequal_images: int = 0
+
+    def add(
+        self,
+        counts: dict[str, np.ndarray],
+        logits: np.ndarray,
+        expected: dict[str, np.ndarray],
+        expected_logits: np.ndarray,
+    ) -> None:
+        """Add a batch: counts by population, (n, ...), and readouts (n, K)."""
+        wrong = (logits != expected_logits).any(axis=1)
+        for name, error in self.layers.items():
+            error.add(counts[name], expected[name])
+            wrong |= (counts[name] != expected[name]).reshape(len(wrong), -1).any(axis=1)
+        self.logits.append(logits)
+        self.unequal_images += int(wrong.sum())
+
+
+@dataclass(frozen=True)
+class WakeSleepComparison:
+    """A program against its quantized network, at the end of the wake steps and settled.
+
+    Attributes
+    ----------
+    settle_steps:
+        Sleep steps until no neuron of any sample fired any more.
+    quantized_logits:
+        Readouts of the quantized network, int64 (N, K).
+    """
+
+    awake: CountComparison
+    settled: CountComparison
+    settle_steps: int
+    quantized_logits: np.ndarray
 
 
 def compare_counts(
     program: IntProgram, inputs: np.ndarray, progress: Progress | None = None
-) -> CountComparison:
-    """Run `program` and its quantized network on graded spikes (N, ...)."""
-    layers = {p.name: CountError() for p in program.spiking}
-    logits, expected_logits, last, unequal = [], [], 0, 0
-    for start, spikes, membrane in run_batches(program, inputs, BATCH):
-        expected, readout = quantized_counts(program, inputs[start : start + BATCH])
-        found = membrane[program.readout.name][-1].astype(np.int64)
-        wrong = (found != readout).any(axis=1)
-        for name, error in layers.items():
-            counts = spikes[name].sum(axis=0, dtype=np.int64)
-            error.add(counts, expected[name])
-            wrong |= (counts != expected[name]).reshape(len(counts), -1).any(axis=1)
-            active = spikes[name].reshape(len(spikes[name]), -1).any(axis=1)
-            last = max(last, int(np.flatnonzero(active).max(initial=-1)) + 1)
-        logits.append(found)
-        expected_logits.append(readout)
-        unequal += int(wrong.sum())
+) -> WakeSleepComparison:
+    """Run `program` on graded spikes (N, ...), until settled where its schedule lets it sleep.
+
+    Raises
+    ------
+    ConversionError
+        If a sample has not settled when the schedule ends.
+    """
+    awake, settled = (
+        CountComparison({p.name: CountError() for p in program.spiking}) for _ in range(2)
+    )
+    quantized, longest = [], 0
+    for start in range(0, len(inputs), BATCH):
+        chunk = inputs[start : start + BATCH]
+        expected, expected_logits = quantized_counts(program, chunk)
+        counts = {p.name: np.zeros((len(chunk), *p.shape), np.int64) for p in program.spiking}
+        asleep, silent = 0, program.schedule.sleep_steps == 0
+        for done, step in enumerate(run_steps(program, chunk), 1):
+            for name, spikes in step.spikes.items():
+                counts[name] += spikes.numpy()
+            logits = step.membrane[program.readout.name].numpy()
+            if done == program.schedule.wake_steps:
+                awake.add(counts, logits, expected, expected_logits)
+            if not step.awake:
+                silent = not any(bool(spikes.any()) for spikes in step.spikes.values())
+                if silent:
+                    break
+                asleep += 1
+        if not silent:
+            raise ConversionError(
+                "the network does not settle", node=program.name, found=f"{asleep} sleep steps"
+            )
+        settled.add(counts, logits, expected, expected_logits)
+        quantized.append(expected_logits)
+        longest = max(longest, asleep)
         if progress:
             progress(min(start + BATCH, len(inputs)), len(inputs))
-    return CountComparison(
-        np.concatenate(logits), np.concatenate(expected_logits), layers, last, unequal
-    )
+    return WakeSleepComparison(awake, settled, longest, np.concatenate(quantized))

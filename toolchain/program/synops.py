@@ -70,5 +70,14 @@ def fan_out(program: IntProgram) -> dict[str, np.ndarray]:
 
 
 def dense_operations(program: IntProgram) -> int:
-    """Multiply-adds of one forward pass of the network it came from (border-exact)."""
-    return int(sum(int(v.sum()) for v in fan_out(program).values()))
+    """Multiply-adds of one forward pass of the network it came from (border-exact).
+
+    The windows of max pools are left out, since they only compare; a skip counts, as a multiply-add
+    with the weight it has here.
+    """
+    return sum(
+        int(synapse_fan_out(synapse, program.source_shape(synapse.source)).sum())
+        for population in program.populations
+        for synapse in population.synapses
+        if not isinstance(synapse, WindowSynapse)
+    )

@@ -47,9 +47,13 @@ def simulate(
     ValueRangeError
         If an input is out of range, or a sum or state leaves the program's state range.
     """
+    program.check_inputs(inputs)
+    currents = _currents(program)
     builder = RecordingBuilder(program, mode)
-    for start, spikes, membrane in run_batches(program, inputs, batch):
-        builder.add(inputs[start : start + batch], spikes, membrane)
+    for start in range(0, len(inputs), batch):
+        chunk = inputs[start : start + batch]
+        spikes, membrane = _run_batch(program, currents, torch.from_numpy(chunk.astype(np.int64)))
+        builder.add(chunk, spikes, membrane)
         if progress:
             progress(min(start + batch, len(inputs)), len(inputs))
     versions = {"torch": torch.__version__, "numpy": np.__version__}
@@ -60,26 +64,6 @@ Layers = dict[str, np.ndarray]
 Currents = dict[str, list[ExactCurrent]]
 
 
-def run_batches(
-    program: IntProgram, inputs: np.ndarray, batch: int
-) -> Iterator[tuple[int, Layers, Layers]]:
-    """Run consecutive batches of samples and keep none of them.
-
-    Yields the index of the batch's first sample, the spikes of every spiking population, int8
-    (T, n, ...), and the membrane potentials of all populations, int32 (T, n, ...).
-
-    Raises
-    ------
-    ProgramError, ValueRangeError
-        As `simulate`.
-    """
-    program.check_inputs(inputs)
-    currents = _currents(program)
-    for start in range(0, len(inputs), batch):
-        chunk = torch.from_numpy(inputs[start : start + batch].astype(np.int64))
-        yield start, *_run_batch(program, currents, chunk)
-
-
 def _currents(program: IntProgram) -> Currents:
     """By population, one for each of its synapses."""
     return {
@@ -88,17 +72,44 @@ def _currents(program: IntProgram) -> Currents:
     }
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """What happened in one local step.
+
+    Attributes
+    ----------
+    spikes:
+        By spiking population, int64 (N, ...).
+    membrane:
+        By population, the readout included, int64 (N, ...), after firing.
+    """
+
+    awake: bool
+    spikes: dict[str, Tensor]
+    membrane: dict[str, Tensor]
+
+
 @torch.no_grad()
-def _run_batch(program: IntProgram, currents: Currents, inputs: Tensor) -> tuple[Layers, Layers]:
-    """Spikes int8 and membrane potentials int32 of every population, (T, n, ...)."""
-    steps, count = program.schedule.num_steps, len(inputs)
-    spikes = {p.name: np.zeros((steps, count, *p.shape), np.int8) for p in program.spiking}
-    membrane = {p.name: np.zeros((steps, count, *p.shape), np.int32) for p in program.populations}
-    states = {p.name: _start(p.neuron, p, count) for p in program.populations}
+def run_steps(program: IntProgram, inputs: np.ndarray) -> Iterator[StepResult]:
+    """Run one batch of graded spikes (N, ...) step by step and keep nothing.
+
+    Raises
+    ------
+    ProgramError, ValueRangeError
+        As `simulate`.
+    """
+    program.check_inputs(inputs)
+    yield from _steps(program, _currents(program), torch.from_numpy(inputs.astype(np.int64)))
+
+
+def _steps(program: IntProgram, currents: Currents, inputs: Tensor) -> Iterator[StepResult]:
+    states = {p.name: _start(p.neuron, p, len(inputs)) for p in program.populations}
     limits = program.state_range
-    for step in range(steps):
+    for step in range(program.schedule.num_steps):
         awake = step < program.schedule.wake_steps
         sent = {INPUT: inputs if awake else torch.zeros_like(inputs)}
+        spikes: dict[str, Tensor] = {}
+        membrane: dict[str, Tensor] = {}
         for population in program.populations:
             name = population.name
             current = sum(
@@ -110,11 +121,23 @@ def _run_batch(program: IntProgram, currents: Currents, inputs: Tensor) -> tuple
             )
             _watch(name, "summed current", current, limits)
             moment = Moment(population, current, awake, limits)
-            states[name], potential, fired = _advance(population.neuron, states[name], moment)
-            membrane[name][step] = potential.numpy()
+            states[name], membrane[name], fired = _advance(population.neuron, states[name], moment)
             if fired is not None:
-                spikes[name][step] = fired.numpy()
-                sent[name] = fired
+                spikes[name] = sent[name] = fired
+        yield StepResult(awake, spikes, membrane)
+
+
+@torch.no_grad()
+def _run_batch(program: IntProgram, currents: Currents, inputs: Tensor) -> tuple[Layers, Layers]:
+    """Spikes int8 and membrane potentials int32 of every population, (T, n, ...)."""
+    steps, count = program.schedule.num_steps, len(inputs)
+    spikes = {p.name: np.zeros((steps, count, *p.shape), np.int8) for p in program.spiking}
+    membrane = {p.name: np.zeros((steps, count, *p.shape), np.int32) for p in program.populations}
+    for step, result in enumerate(_steps(program, currents, inputs)):
+        for name, fired in result.spikes.items():
+            spikes[name][step] = fired.numpy()
+        for name, potential in result.membrane.items():
+            membrane[name][step] = potential.numpy()
     return spikes, membrane
 
 

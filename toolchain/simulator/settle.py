@@ -9,11 +9,12 @@ import numpy as np
 from toolchain.errors import ConversionError
 from toolchain.program.bounds import PopulationBounds, analyse, prove
 from toolchain.program.int_program import IntProgram, Schedule
-from toolchain.recording import Mode
-from toolchain.simulator.reference import simulate
+from toolchain.simulator.reference import run_steps
 
 MAX_SLEEP_FACTOR = 16
 """Longest sleep tried, in wake steps; CASC's scripts use 7 (Q = 8, S = 56)."""
+BATCH = 64
+"""Samples a pass."""
 
 
 def settle_time(program: IntProgram, inputs: np.ndarray) -> int:
@@ -29,20 +30,27 @@ def settle_time(program: IntProgram, inputs: np.ndarray) -> int:
     """
     wake = program.schedule.wake_steps
     longest = replace(program, schedule=Schedule(wake, MAX_SLEEP_FACTOR * wake))
-    recording = simulate(longest, inputs, mode=Mode.FULL)
-    unsettled = sum(recording.meta["unsettled"].values())
-    if unsettled:
-        raise ConversionError(
-            "the network does not settle",
-            node=program.name,
-            found=f"{unsettled} neurons still firing after {longest.schedule.sleep_steps} "
-            "sleep steps",
-        )
-    active = np.zeros(longest.schedule.num_steps, bool)
-    for spikes in recording.spikes.values():
-        active |= spikes.reshape(len(spikes), -1).any(axis=1)
-    last = int(np.flatnonzero(active)[-1]) + 1 if active.any() else 0
-    return max(0, last - wake)
+    return max(
+        _settle_time(longest, inputs[start : start + BATCH])
+        for start in range(0, len(inputs), BATCH)
+    )
+
+
+def _settle_time(program: IntProgram, inputs: np.ndarray) -> int:
+    asleep = 0
+    for step in run_steps(program, inputs):
+        if step.awake:
+            continue
+        if not any(bool(spikes.any()) for spikes in step.spikes.values()):
+            return asleep
+        asleep += 1
+    firing = sum(int(spikes.count_nonzero()) for spikes in step.spikes.values())
+    raise ConversionError(
+        "the network does not settle",
+        node=program.name,
+        found=f"{firing} neurons still fire after {asleep} sleep steps",
+        remedy="it may need more; give --sleep yourself",
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,6 +101,31 @@ def test_cif_with_measured_sleep(work):
     assert result.returncode == 2
 
 
+def test_conversion_on_calibration_data(work, factories):
+    """Compensating rounding and its report, for people, as JSON and in the file's provenance."""
+    arguments = ["convert", "run", "-o", "g.net", "--weight-bits", "3", "--rounding", "gptq"]
+    arguments += ["--calibrate", "digits", "--calibration-samples", "64"]
+    shown = ok(*arguments, "--report", cwd=work).stdout
+    for word in ("SQNR", "saturated", "clipped", "dB"):
+        assert word in shown
+    answer = json.loads(ok(*arguments, "--json", cwd=work).stdout)
+    inside = json.loads(ok("inspect", "g.net", "--json", cwd=work).stdout)["provenance"]
+    assert inside["integers"]["rounding"] == "gptq"
+    assert inside["integers"]["calibration_samples"] == 64
+    assert inside["rounding"] == answer["layers"]
+    layers = {layer["name"]: layer for layer in answer["layers"]}
+    assert 5 < layers["features.0"]["sqnr_db"] < 40
+    assert 0 <= layers["features.0"]["saturated"] < 0.5
+    assert layers["classifier.2"]["saturated"] is None
+    # The same seed gives the same bits; another choice of samples need not.
+    again = json.loads(ok(*arguments, "--json", cwd=work).stdout)
+    assert again["program_hash"] == answer["program_hash"]
+    plain = ["convert", "nets.py:plain", "-o", "p.net", "--input-shape", "1,8,8"]
+    plain += ["--relu-percentile", "99.9", "--calibrate", "digits", "--json"]
+    assert ok(*plain, cwd=factories)
+    assert (factories / "p.net").is_file()
+
+
 def test_unsettled_networks_are_reported(work):
     ok(*["convert", "run", "-o", "short.net", "--neuron", "cif", "--sleep", "0"], cwd=work)
     ok(*["convert", "run", "-o", "one.net", "--neuron", "cif", "--sleep", "1"], cwd=work)
@@ -246,12 +271,27 @@ def zero():
 
 def text():
     return "no network"
+
+def no_levels():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), QCFS(0), nn.Linear(4, 2))
+
+def plain():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+
+def dead():
+    model = plain()
+    nn.init.constant_(model[1].weight, -1.0)
+    nn.init.zeros_(model[1].bias)
+    return model
 """
 
 
 @pytest.fixture
 def factories(tmp_path):
     (tmp_path / "nets.py").write_text(FACTORIES)
+    wide = np.zeros((20, 1, 9, 9), np.float32)
+    np.savez(tmp_path / "wide.npz", train_samples=wide, train_labels=np.zeros(20, int))
     return tmp_path
 
 
@@ -324,6 +364,68 @@ def test_an_adapter_on_the_command_line(tmp_path):
         ("convert nets.py:good -o x.net --input-shape 1,8,8 --neuron lif", "no such neuron"),
         ("convert nets.py:good -o x.net --input-shape 1,8,8 --sleep 3", "go with --neuron cif"),
         ("convert nowhere -o x.net", "nowhere: not a checkpoint folder"),
+        ("convert nets.py:no_levels -o x.net --input-shape 1,8,8", "levels must be >= 1, found 0"),
+        (
+            "convert nets.py:good -o x.net --input-shape 1,8,8 --steps 0",
+            "Invalid value for '--steps'",
+        ),
+        (
+            "convert nets.py:good -o x.net --input-shape 1,8,8 --neuron cif --wake 0",
+            "Invalid value for '--wake'",
+        ),
+        (
+            "convert nets.py:good -o x.net --input-shape 1,8,8 --weight-bits 1",
+            "weight bits out of range",
+        ),
+        (
+            "convert nets.py:good -o x.net --input-shape 1,8,8 --weight-bits 9",
+            "allowed: 2 .. 8 on loihi2",
+        ),
+        ("convert nets.py:good -o x.net --input-shape 1,8,8 --rounding up", "no such rounding"),
+        (
+            "convert nets.py:good -o x.net --input-shape 1,8,8 --thresholds low",
+            "no such choice of thresholds",
+        ),
+        (
+            "convert nets.py:good -o x.net --input-shape 1,8,8 --rounding gptq",
+            "rounding gptq needs calibration data",
+        ),
+        (
+            "convert nets.py:good -o x.net --input-shape 1,10,8 --calibrate digits",
+            "4: Linear does not fit",
+        ),
+        (
+            "convert nets.py:good -o x.net --input-shape 1,8,8 --calibrate digits@train[:9]",
+            "allowed: at least 16",
+        ),
+        (
+            "convert nets.py:good -o x.net --input-shape 1,8,8 --calibrate digits --calibration-samples 0",
+            "Invalid value for",
+        ),
+        (
+            "convert nets.py:good -o x.net --input-shape 1,8,8 --calibrate npz:wide.npz",
+            "not have the shape the network was made for",
+        ),
+        (
+            "convert nets.py:plain -o x.net --input-shape 1,8,8",
+            "--relu-percentile 99.9 --calibrate DATA",
+        ),
+        (
+            "convert nets.py:plain -o x.net --input-shape 1,8,8 --relu-percentile 99.9",
+            "a percentile for ReLUs needs calibration",
+        ),
+        (
+            "convert nets.py:plain -o x.net --input-shape 1,8,8 --relu-percentile 80 --calibrate digits",
+            "allowed: 90 .. 100",
+        ),
+        (
+            "convert nets.py:dead -o x.net --input-shape 1,8,8 --relu-percentile 99.9 --calibrate digits",
+            "2: this ReLU is dead",
+        ),
+        (
+            "convert nets.py:good -o x.net --input-shape 1,8,8 --relu-percentile 99 --calibrate digits",
+            "no plain ReLU to give",
+        ),
         ("train --data cifar --out r", "cifar: not a data source"),
         ("train --data digits --out r --model alexnet", "alexnet: no such model"),
         ("train --data digits --out r --levels 0", "levels must be positive"),

@@ -23,18 +23,23 @@ def term(bits, weight, exponent=0, moment=None):
     return Term(weight, IntRange.signed(bits), exponent, moment)
 
 
-def cost(theta, terms, bias, channel, bounds=None):
-    """J of one channel, written out; infinite where a weight leaves `bounds`."""
-    total = (np.rint(theta * bias[channel]) / theta - bias[channel]) ** 2
-    for term in terms:
-        unit = 2**term.weight_exponent
-        moment = np.ones(term.weight.shape) if term.moment is None else term.moment
-        moment = np.broadcast_to(moment, term.weight.shape)
-        for m, w in zip(moment[channel], term.weight[channel], strict=True):
+def cost(theta, terms, bias, channel, bounds=None, correlation=0.1):
+    """J of one channel as the double sum over inputs; infinite where a weight leaves `bounds`."""
+    errors = []
+    for each in terms:
+        unit = 2**each.weight_exponent
+        moment = np.ones(each.weight.shape) if each.moment is None else each.moment
+        moment = np.broadcast_to(moment, each.weight.shape)
+        for m, w in zip(moment[channel], each.weight[channel], strict=True):
             integer = np.rint(theta * w / unit)
             if bounds is not None and not bounds[0] <= integer <= bounds[1]:
                 return np.inf
-            total += m * (unit * integer / theta - w) ** 2
+            errors.append(np.sqrt(m) * (unit * integer / theta - w))
+    of_bias = np.rint(theta * bias[channel]) / theta - bias[channel]
+    total = of_bias**2 + 2 * of_bias * np.sqrt(correlation) * sum(errors)
+    for i, a in enumerate(errors):
+        for j, b in enumerate(errors):
+            total += a * b * (1.0 if i == j else correlation)
     return total
 
 
@@ -44,9 +49,10 @@ def cost(theta, terms, bias, channel, bounds=None):
     bits=st.integers(2, 5),
     exponents=st.sampled_from([(0,), (0, 2), (3, 1)]),
     measured=st.booleans(),
+    correlation=st.sampled_from([0.0, 0.1]),
 )
 def test_never_above_the_largest_theta_and_often_the_optimum(
-    seed, bits, exponents, measured, limits
+    seed, bits, exponents, measured, correlation, limits
 ):
     rng = np.random.default_rng(seed)
     terms = [
@@ -59,7 +65,9 @@ def test_never_above_the_largest_theta_and_often_the_optimum(
         for e in exponents
     ]
     bias = rng.normal(0, 1, 3)
-    found = search_thresholds("x", terms, bias, limits=limits, candidates=300)
+    found = search_thresholds(
+        "x", terms, bias, limits=limits, correlation=correlation, candidates=300
+    )
     largest = largest_thresholds("x", terms, bias, limits=limits)
     bounds = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     assert np.array_equal(found.largest, largest)
@@ -67,12 +75,16 @@ def test_never_above_the_largest_theta_and_often_the_optimum(
     for c in range(3):
         peak = max(np.abs(t.weight[c]).max() / 2**t.weight_exponent for t in terms)
         assert largest[c] * peak <= bounds[1] * (1 + 1e-9) < (largest[c] + 1) * peak * (1 + 1e-8)
-        assert found.error[c] == pytest.approx(cost(found.threshold[c], terms, bias, c, bounds))
-        assert found.largest_error[c] == pytest.approx(cost(largest[c], terms, bias, c))
+        assert found.error[c] == pytest.approx(
+            cost(found.threshold[c], terms, bias, c, bounds, correlation)
+        )
+        assert found.largest_error[c] == pytest.approx(
+            cost(largest[c], terms, bias, c, None, correlation)
+        )
         assert found.error[c] <= found.largest_error[c]
         # Every theta from half the largest until a rounded weight no longer fits.
         every = range(max(1, largest[c] // 2), 4 * largest[c] + 4)
-        best = min(cost(theta, terms, bias, c, bounds) for theta in every)
+        best = min(cost(theta, terms, bias, c, bounds, correlation) for theta in every)
         if len(every) < 300:
             assert found.error[c] == pytest.approx(best)
 
@@ -82,7 +94,11 @@ def test_by_hand(limits):
     # theta 8: 7.2 -> 7, 4; errors 0.2/8 and 0, the bias 0.25 is exact. 9: 8.1 -> 8 does not fit;
     # 10 neither. Below: 6: 5.4, 3.0; 4: 3.6, 2.0. So 8 wins.
     found = search_thresholds(
-        "x", [term(4, np.array([[0.9, 0.5]]))], np.array([0.25]), limits=limits
+        "x",
+        [term(4, np.array([[0.9, 0.5]]))],
+        np.array([0.25]),
+        limits=limits,
+        correlation=0.0,
     )
     assert found.largest.tolist() == [7]
     assert found.threshold.tolist() == [8]
@@ -142,8 +158,9 @@ def test_clipping_only_when_allowed(limits):
     rng = np.random.default_rng(1)
     weight = np.concatenate([rng.normal(0, 0.05, (2, 400)), [[0.6], [0.05]]], axis=1)
     terms, bias = [term(3, weight)], np.zeros(2)
-    kept = search_thresholds("x", terms, bias, limits=limits)
-    free = search_thresholds("x", terms, bias, limits=limits, allow_clipping=True)
+    how = {"limits": limits, "correlation": 0.0}
+    kept = search_thresholds("x", terms, bias, **how)
+    free = search_thresholds("x", terms, bias, **how, allow_clipping=True)
     assert not kept.clipped.any()
     assert free.error[0] < kept.error[0]
     assert (free.error <= kept.error).all()

@@ -109,7 +109,12 @@ def _from_factory(
             node=node,
             allowed=", ".join(k for k, v in namespace.items() if callable(v) and k[0] != "_"),
         )
-    model = namespace[factory]()
+    try:
+        model = namespace[factory]()
+    except Exception as error:
+        raise UnsupportedModuleError(
+            "the factory fails", node=node, found=f"{type(error).__name__}: {error}"
+        ) from error
     if not isinstance(model, nn.Module):
         raise UnsupportedModuleError(
             "the factory must return an nn.Module", node=node, found=type(model).__name__

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from toolchain.conversion.evaluate import node_values
 from toolchain.conversion.input_moments import InputMoments
-from toolchain.conversion.layers import Layer, layers_of
+from toolchain.conversion.layers import Layer, Term, layers_of
 from toolchain.conversion.spike_values import spikes_of
 from toolchain.errors import ConversionError, DataError
-from toolchain.program.float_program import Activation, FloatProgram
+from toolchain.program.float_program import Activation, FloatProgram, Linear
 from toolchain.program.input_quantizer import InputQuantizer
 
 MINIMUM_SAMPLES = 16
@@ -70,13 +70,17 @@ class LayerStatistics:
     Attributes
     ----------
     moments:
-        Of the inputs of all branches but identities, in spikes; None where not asked for.
+        Of the inputs of the compensated branches, in spikes; None where not asked for.
+    compensated:
+        For each branch whether `moments` hold its inputs. A depthwise branch beside others, such
+        as an identity, is left out: every channel would need moments of its own.
     saturated:
         Share of pre-activations at or above the threshold, which the activation clips; None for
         a readout.
     """
 
     moments: InputMoments | None
+    compensated: tuple[bool, ...]
     saturated: float | None
 
 
@@ -119,8 +123,7 @@ def measure(
                 moments[layer.name].add(
                     [
                         _in_spikes(values[t.operation.source], spikes[t.source].value)
-                        for t in layer.terms
-                        if not t.identity
+                        for t in _compensated(layer)
                     ]
                 )
             if layer.activation is not None:
@@ -131,14 +134,26 @@ def measure(
     return {
         layer.name: LayerStatistics(
             moments.get(layer.name),
+            tuple(t in _compensated(layer) for t in layer.terms),
             above[layer.name] / seen[layer.name] if seen[layer.name] else None,
         )
         for layer in layers
     }
 
 
+def _compensated(layer: Layer) -> list[Term]:
+    return [t for t in layer.terms if len(layer.terms) == 1 or not _one_input_a_channel(t)]
+
+
+def _one_input_a_channel(term: Term) -> bool:
+    operation = term.operation
+    if isinstance(operation, Linear):
+        return term.identity
+    return operation.groups > 1 and operation.weight.shape[1] == 1
+
+
 def _empty(layer: Layer) -> InputMoments:
-    operations = [t.operation for t in layer.terms if not t.identity]
+    operations = [t.operation for t in _compensated(layer)]
     size = InputMoments.bytes_for(operations)
     if size > MAX_GRAM_BYTES:
         raise ConversionError(

@@ -10,7 +10,7 @@ would ask for second moments of its own for every channel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -81,14 +81,14 @@ class IntegerChoice:
         terms, bias = self._in_thresholds(rows, start, weight_bits), rows.bias / rows.lam
         if self.rounding == "nearest":
             rounded = round_nearest(terms, bias, searched, limits=limits)
-            return _rows(rows, start, searched, rounded, ())
+            return _rows(rows, start, searched, rounded, (), weight_bits)
         candidates = np.stack([searched, start.theta])
         if self.thresholds == "search":
             low, high = start.theta / 2, np.maximum(searched, start.theta)
             spaced = low + (high - low) * np.linspace(0, 1, SPACED)[:, None]
             candidates = np.concatenate([candidates, np.rint(spaced)])
         candidates = np.maximum(np.minimum(candidates, np.floor(ceiling)), 1.0)
-        return self._compensated(rows, start, terms, bias, candidates, limits)
+        return self._compensated(rows, start, terms, bias, candidates, weight_bits, limits)
 
     def _searched(
         self, rows: FloatRows, start: IntegerRows, weight_bits: int, limits: TargetLimits
@@ -129,11 +129,11 @@ class IntegerChoice:
         if self.rounding == "nearest":
             factor = np.full(channels, factors[0])
             rounded = round_nearest(terms, rows.bias, factor, limits=limits)
-            return _rows(rows, start, factor, rounded, ())
+            return _rows(rows, start, factor, rounded, (), weight_bits)
         if self.thresholds == "search":
             factors += list(np.linspace(factors[1] / 2, max(factors), SPACED))
         candidates = np.array(factors)[:, None] * np.ones(channels)
-        return self._compensated(rows, start, terms, rows.bias, candidates, limits)
+        return self._compensated(rows, start, terms, rows.bias, candidates, weight_bits, limits)
 
     def _compensated(
         self,
@@ -142,6 +142,7 @@ class IntegerChoice:
         terms: Sequence[Term],
         bias: np.ndarray,
         candidates: np.ndarray,
+        weight_bits: int,
         limits: TargetLimits,
     ) -> IntegerRows:
         statistics = self.statistics.get(rows.name)
@@ -151,10 +152,11 @@ class IntegerChoice:
                 node=rows.name,
                 remedy="--calibrate DATA",
             )
-        active = [t for t, b in zip(terms, rows.branches, strict=True) if not b.identity]
+        compensates = statistics.compensated
+        active = [t for t, included in zip(terms, compensates, strict=True) if included]
         if not active:
             rounded = round_nearest(terms, bias, candidates[0], limits=limits)
-            return _rows(rows, start, candidates[0], rounded, ())
+            return _rows(rows, start, candidates[0], rounded, (), weight_bits)
         found = round_gptq(
             rows.name,
             active,
@@ -167,8 +169,8 @@ class IntegerChoice:
         plain = round_nearest(terms, bias, found.threshold, limits=limits)
         compensated = iter(found.weights)
         weights = tuple(
-            nearest if branch.identity else next(compensated)
-            for nearest, branch in zip(plain.weights, rows.branches, strict=True)
+            next(compensated) if included else nearest
+            for nearest, included in zip(plain.weights, compensates, strict=True)
         )
         notes: tuple[str, ...] = ()
         if found.undetermined:
@@ -177,7 +179,7 @@ class IntegerChoice:
                 "changes (more samples may help)",
             )
         rounded = Rounded(weights, found.bias, found.clamped)
-        return _rows(rows, start, found.threshold, rounded, notes)
+        return _rows(rows, start, found.threshold, rounded, notes, weight_bits)
 
     def _in_thresholds(
         self, rows: FloatRows, start: IntegerRows, weight_bits: int
@@ -189,18 +191,20 @@ class IntegerChoice:
         signed = IntRange.signed(weight_bits)
         lam = np.ones(len(rows.bias)) if rows.lam is None else rows.lam
         statistics = self.statistics.get(rows.name)
-        measured = iter(
-            statistics.moments.second_moments() if statistics and statistics.moments else ()
-        )
+        included = [False] * len(rows.branches)
+        measured: Iterator[np.ndarray] = iter(())
+        if statistics is not None and statistics.moments is not None:
+            included = list(statistics.compensated)
+            if any(included):
+                measured = iter(statistics.moments.second_moments())
         terms = []
-        for branch, integers in zip(rows.branches, start.branches, strict=True):
-            exponents = [exponent for exponent, _ in integers.parts]
-            low, high = min(exponents), max(exponents)
+        for index, branch in enumerate(rows.branches):
+            low, high = _exponents(start.branches[index], weight_bits)
             held = signed if low == high else IntRange(-signed.high, signed.high)
             held = IntRange(held.low << (high - low), held.high << (high - low))
-            moment = None if branch.identity else next(measured, None)
-            if moment is None:
-                moment = np.full(branch.rows.shape[1], float(branch.largest_spike**2))
+            moment = np.full(branch.rows.shape[1], float(branch.largest_spike**2))
+            if included[index]:
+                moment = next(measured)
             terms.append(Term(branch.rows / lam[:, None], held, low, moment))
         return tuple(terms)
 
@@ -211,9 +215,10 @@ def _rows(
     threshold: np.ndarray,
     rounded: Rounded,
     notes: tuple[str, ...],
+    weight_bits: int,
 ) -> IntegerRows:
     branches = tuple(
-        _branch(weight, integers)
+        _branch(weight, integers, weight_bits)
         for weight, integers in zip(rounded.weights, start.branches, strict=True)
     )
     theta = start.theta if rows.lam is None else threshold.astype(np.int64)
@@ -223,11 +228,20 @@ def _rows(
     return IntegerRows(factor, theta, scale, branches, bias, rounded.clamped, notes)
 
 
-def _branch(weight: np.ndarray, integers: IntegerBranch) -> IntegerBranch:
-    """Integers of one branch as one synapse, or in two as they were chosen."""
+def _exponents(integers: IntegerBranch, weight_bits: int) -> tuple[int, int]:
+    """Exponents of a branch's synapses, the finer first; the same twice where there is one.
+
+    The finer one is raised until any remainder of the coarser one fits its bits.
+    """
     exponents = [exponent for exponent, _ in integers.parts]
-    low, high = min(exponents), max(exponents)
-    if len(exponents) == 1:
+    high = max(exponents)
+    return max(min(exponents), high - (weight_bits - 1)), high
+
+
+def _branch(weight: np.ndarray, integers: IntegerBranch, weight_bits: int) -> IntegerBranch:
+    """Integers of one branch as one synapse, or in two as they were chosen."""
+    low, high = _exponents(integers, weight_bits)
+    if low == high:
         return IntegerBranch(((low, weight),))
     upper = np.rint(weight / 2.0 ** (high - low)).astype(np.int64)
     return IntegerBranch(((high, upper), (low, weight - (upper << (high - low)))))

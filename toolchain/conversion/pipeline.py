@@ -127,7 +127,7 @@ def convert(
             folded, quantizer, calibration, levels=levels, with_moments=compensates
         )
     program, rounding = _integers(folded, quantizer, options, limits, name, statistics)
-    notes += _losses(rounding, options)
+    notes += _losses(rounding, options, limits)
     origin = {**(provenance or {}), **_origin(rounding, options, calibration)}
     program = replace(program, watch_ranges=options.watch_ranges, provenance=origin)
     bounds = analyse(program) if options.watch_ranges else prove(program)
@@ -289,7 +289,9 @@ def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[st
     )
 
 
-def _losses(rounding: list[LayerRounding], options: ConversionOptions) -> tuple[str, ...]:
+def _losses(
+    rounding: list[LayerRounding], options: ConversionOptions, limits: TargetLimits
+) -> tuple[str, ...]:
     """Notes on layers scaled down, coarse or clipped.
 
     Coarse is much more than rounding's half unit; compensating rounding moves weights further
@@ -299,9 +301,9 @@ def _losses(rounding: list[LayerRounding], options: ConversionOptions) -> tuple[
     return (
         *(
             f"{r.name}: rounding moves weights by up to {100 * r.weight_error:.1f} % of the "
-            f"largest; {_reason(r)}"
+            f"largest; {_reason(r, limits)}"
             for r in rounding
-            if r.lowered or r.weight_error > told
+            if r.lowered or (r.weight_error > told and not r.clipped)
         ),
         *(
             f"{r.name}: the branch from {b.source} adds less than 1/256 of a threshold a step "
@@ -324,13 +326,15 @@ def _losses(rounding: list[LayerRounding], options: ConversionOptions) -> tuple[
     )
 
 
-def _reason(rounding: LayerRounding) -> str:
+def _reason(rounding: LayerRounding, limits: TargetLimits) -> str:
     if rounding.lowered:
         return (
             f"{rounding.lowered} channels were scaled down so that no input can overflow the "
             "state (--watch-ranges keeps full precision and has the run watch it)"
         )
     low, high = rounding.threshold_low, rounding.threshold_high
+    if high < limits.threshold_max:
+        return "so few weight bits leave no finer unit"
     return f"its thresholds ({low}..{high}) stand at the target's limit"
 
 

@@ -73,9 +73,9 @@ def compare_with_integer(
                 quantized.append(model(batch))
                 counts, logits = _run(program, batch)
                 spiking.append(logits.to(device))
-                for name in activations:
+                for name, activation in activations.items():
                     rate = counts[populations[name]].to(device) / num_steps
-                    gap = (ann[name] - rate) * activations[name].threshold
+                    gap = (ann[name] - rate) * activation.threshold
                     variances[name].append(float(gap.var(unbiased=False)))
     finally:
         for handle in handles:

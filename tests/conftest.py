@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import pytest
 from hypothesis import HealthCheck, settings
+from typer.testing import CliRunner
 
 from hw_models.profile import load_profile
+from toolchain.cli.app import app
 from toolchain.cli.network import Network, network_of
 from toolchain.data import Dataset, open_split
 from toolchain.data.mnist import DEBIAN_FOLDER
@@ -29,6 +31,15 @@ class Trained:
     checkpoint: Checkpoint
     network: Network
     test: Dataset
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Decoded images go where the tests' other files go, not into the user's cache."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("SPIKEPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
 
 
 @pytest.fixture(scope="session")
@@ -109,3 +120,25 @@ def fashion_dense(tmp_path_factory):
         train_limit=6000,
         initial_threshold=2.0,
     )
+
+
+@pytest.fixture(scope="session")
+def small_runs(tmp_path_factory):
+    """Tiny runs of three activations and of fixed noise, evaluated by the command itself."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = "--data digits --model lenet --width 0.25 --epochs 2 --limit 300 --batch-size 64"
+    evaluated = "--data digits@test[:40] --steps 1,4 --weight-bits 8,3"
+    runs = {
+        "nq": ("--activation nq --initial-threshold 2", "--lava 2"),
+        "qcfs": ("--activation qcfs --initial-threshold 2", ""),
+        "cqrelu": ("--activation cqrelu", ""),
+        "noise-0.1": ("--activation nq --initial-threshold 2 --fixed-noise 0.1", ""),
+    }
+    for name, (trained_with, more) in runs.items():
+        for command in (
+            f"train {common} {trained_with} --out {folder / name}",
+            f"evaluate {folder / name} {evaluated} {more}",
+        ):
+            result = CliRunner().invoke(app, command.split())
+            assert result.exit_code == 0, result.output
+    return folder

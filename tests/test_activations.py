@@ -27,6 +27,29 @@ def test_qcfs_values_and_gradients_by_hand():
     assert float(module.threshold.grad) == pytest.approx(1.25, abs=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_tensors_are_fused_to_the_same_values(dtype):
+    """A small tensor runs eagerly, a large one of the same values compiled, in any memory order."""
+    row = torch.linspace(-1, 3, 512).to(dtype)
+    shape = (8, 16, 64, 64)
+    for make in (lambda: QCFS(4, 2.0), lambda: CQReLU(4)):
+        small, large = make(), make()
+        x = row.clone().requires_grad_()
+        expected = small(x)
+        expected.sum().backward()
+        big = row.repeat(1024).reshape(shape)
+        for order in (torch.contiguous_format, torch.channels_last):
+            z = big.clone(memory_format=order).requires_grad_()
+            a = large(z)
+            a.sum().backward()
+            assert torch.equal(a.reshape(1024, 512), expected.expand(1024, 512))
+            assert torch.equal(z.grad.reshape(1024, 512), x.grad.expand(1024, 512))
+            assert a.is_contiguous(memory_format=order)
+        if isinstance(small, QCFS):
+            found = float(large.threshold.grad) / 2
+            assert found == pytest.approx(1024 * float(small.threshold.grad), rel=1e-4)
+
+
 def test_qcfs_rounds_up_on_the_boundary():
     assert qcfs(torch.tensor([0.25, 0.75]), torch.tensor(2.0), 4).tolist() == [0.5, 1.0]
 

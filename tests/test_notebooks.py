@@ -12,7 +12,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_notebook(path):
+def test_notebook(path, small_runs, monkeypatch):
+    monkeypatch.setenv("SPIKEPORT_RESULTS", str(small_runs))
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
     outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
@@ -21,8 +22,8 @@ def test_notebook(path):
     assert sum("image/png" in o.get("data", {}) for o in outputs) >= 2
 
 
-def test_there_is_a_first_notebook():
-    assert [p.stem for p in NOTEBOOKS][:1] == ["01_first_network"]
+def test_which_notebooks_there_are():
+    assert [p.stem for p in NOTEBOOKS][:2] == ["01_first_network", "02_papers"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

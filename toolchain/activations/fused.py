@@ -36,7 +36,8 @@ def run_elementwise(function: Callable[..., Any], first: Tensor, *rest: Any) -> 
     """`function(first, *rest)`, fused where that pays.
 
     `function` is elementwise over `first` and over those of `rest` that have its shape; it returns
-    tensors of that shape or scalars. What is large is handed over flat, in memory order.
+    tensors of that shape or scalars, and has no part in autograd. What is large is handed over
+    flat, in memory order.
     """
     if first.numel() < FUSE_FROM or not _can_compile(first.device.type):
         return function(first, *rest)
@@ -45,9 +46,10 @@ def run_elementwise(function: Callable[..., Any], first: Tensor, *rest: Any) -> 
     back = tuple(int(i) for i in torch.tensor(order).argsort())
 
     def flat(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.shape == first.shape:
-            return value.permute(order).reshape(-1)
-        return value
+        if not isinstance(value, Tensor):
+            return value
+        value = value.detach()
+        return value.permute(order).reshape(-1) if value.shape == first.shape else value
 
     def shaped(value: Tensor) -> Tensor:
         return value if value.ndim == 0 else value.reshape(laid_out).permute(back)

@@ -147,10 +147,10 @@ def layer_gaps(
 
 
 def _empty(activation: QuantizedActivation, num_steps: int) -> LayerGap:
-    lam = float(activation.threshold)
+    lam = activation.threshold.item()
     sigma = getattr(activation, "sigma", None)
     return LayerGap(
         threshold=lam,
-        sigma=None if sigma is None else float(sigma) / lam,
+        sigma=None if sigma is None else sigma.item() / lam,
         joint=np.zeros((activation.levels + 1, num_steps + 1), np.int64),
     )

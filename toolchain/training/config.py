@@ -123,7 +123,9 @@ class TrainConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise CheckpointError(
-                "unknown training settings", found=", ".join(unknown), allowed=", ".join(known)
+                "unknown training settings",
+                found=", ".join(unknown),
+                allowed=", ".join(sorted(known)),
             )
         return cls(**{name: _typed(name, value) for name, value in values.items()})
 

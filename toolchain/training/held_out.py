@@ -69,4 +69,4 @@ def _update_sigma(
         return set_fixed_sigma(model, config.fixed_noise)
     if since_start >= 0 and since_start % config.noise_every == 0:
         return set_sigma(model, residual_std)
-    return {n: float(m.sigma) for n, m in model.named_modules() if isinstance(m, NQ)}
+    return {n: m.sigma.item() for n, m in model.named_modules() if isinstance(m, NQ)}

@@ -90,5 +90,5 @@ def set_sigma(model: nn.Module, residual_std: dict[str, float]) -> dict[str, flo
 
 def set_fixed_sigma(model: nn.Module, intensity: float) -> dict[str, float]:
     """Set `sigma` of every NQ activation to `intensity` times its present threshold."""
-    thresholds = {n: float(m.threshold) for n, m in model.named_modules() if isinstance(m, NQ)}
+    thresholds = {n: m.threshold.item() for n, m in model.named_modules() if isinstance(m, NQ)}
     return set_sigma(model, {n: intensity * lam for n, lam in thresholds.items()})

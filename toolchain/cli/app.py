@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from toolchain import __version__
-from toolchain.cli import compare, convert, demo, doctor, inspect, run, train
+from toolchain.cli import compare, convert, demo, doctor, evaluate, inspect, results, run, train
 from toolchain.errors import MissingDependencyError, SpikeportError
 
 INSTALLABLE = {
@@ -20,6 +20,9 @@ INSTALLABLE = {
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
     "PIL": "pillow",
+    "matplotlib": "matplotlib",
+    "yaml": "pyyaml",
+    "tomli_w": "tomli-w",
 }
 """Packages that some commands need and others do not, and what pip calls them."""
 
@@ -31,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, train, convert, run, compare, inspect, doctor):
+for module in (demo, train, evaluate, results, convert, run, compare, inspect, doctor):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolchain.cli.calibration import open_calibration
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output, percent
 from toolchain.errors import ConversionError, DataError
@@ -15,7 +16,6 @@ from toolchain.errors import ConversionError, DataError
 if TYPE_CHECKING:
     from toolchain.conversion.calibration import Calibration
     from toolchain.conversion.pipeline import Conversion
-    from toolchain.program.input_quantizer import InputQuantizer
     from toolchain.program.int_program import IntProgram, Schedule
 
 DEFAULT_STEPS = 4
@@ -138,7 +138,7 @@ def command(
     )
     calibration = None
     if calibrate is not None:
-        calibration = _calibration(
+        calibration = open_calibration(
             calibrate, network.quantizer, calibration_samples, calibration_seed
         )
     conversion = pipeline.convert(
@@ -185,16 +185,6 @@ def _schedule(
         raise ConversionError("--steps goes with --neuron if; CIF takes --wake and --sleep")
     wake = wake or levels or DEFAULT_STEPS
     return Schedule(wake, DEFAULT_SLEEP_FACTOR * wake if sleep is None else sleep)
-
-
-def _calibration(source: str, quantizer: InputQuantizer, wanted: int, seed: int) -> Calibration:
-    """Samples of a data source, of the training split unless it names one."""
-    from toolchain.conversion.calibration import Calibration, choose_samples
-    from toolchain.data import open_split
-
-    data = open_split(source, "train")
-    chosen = data.take(choose_samples(len(data), wanted, seed))
-    return Calibration(data.name, quantizer.quantize(chosen.real()))
 
 
 def _settled(conversion: Conversion, calibration: Calibration) -> Conversion:

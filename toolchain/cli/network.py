@@ -66,16 +66,11 @@ def _load(folder: Path) -> Checkpoint:
 
 def network_of(checkpoint: Checkpoint, folder: Path, bits: int = 8) -> Network:
     """The network of a checkpoint, with the input quantizer its data call for."""
-    from toolchain.program.input_quantizer import InputQuantizer
+    from toolchain.training.checkpoint import make_quantizer
 
     config = checkpoint.config
-    quantizer = InputQuantizer.for_interval(
-        checkpoint.sample_shape,
-        *checkpoint.value_range,
-        bits=bits,
-        mean=config.mean,
-        std=config.std,
-        levels=checkpoint.pixel_max,
+    quantizer = make_quantizer(
+        config, checkpoint.sample_shape, checkpoint.value_range, checkpoint.pixel_max, bits
     )
     provenance = {
         "spikeport": __version__,

@@ -14,8 +14,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="SOURCE",
-        help="digits, fashion-mnist[:DIR], imagefolder:PATH or npz:PATH, "
-        "with @train or @test and a slice: digits@test[:100].",
+        help="digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, "
+        "imagefolder:PATH or npz:PATH, with @train or @test and a slice: digits@test[:100].",
     ),
 ]
 TimeLimit = Annotated[

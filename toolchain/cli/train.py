@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from toolchain.training.checkpoint import Checkpoint
     from toolchain.training.config import TrainConfig
 
+TARGET = "loihi2"
+"""Whose limits --calibration integer converts for."""
+
 
 def command(
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder for the checkpoint.")],
@@ -186,8 +189,10 @@ def _settings(recipe: str | None, file: Path | None, given: dict[str, Any]) -> T
 
 def train_with_progress(config: TrainConfig, out: Path, output: Output) -> Checkpoint:
     """Train and show each epoch's loss and held-out accuracies, and the time left."""
+    from hw_models.profile import load_profile
     from toolchain.training.trainer import train
 
+    limits = load_profile(TARGET).as_target_limits()
     last = ""
     with output.progress("training") as task:
 
@@ -202,4 +207,4 @@ def train_with_progress(config: TrainConfig, out: Path, output: Output) -> Check
             note = f"epoch {min(epoch + 1, config.epochs)}/{config.epochs} {last}"
             task.update(100 * epoch + done, 100 * config.epochs, note)
 
-        return train(config, out, progress)
+        return train(config, out, progress, limits)

@@ -60,6 +60,13 @@ class Dataset:
         """(C, H, W) or (F,)."""
         return tuple(int(s) for s in self.samples.shape[1:])
 
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Lowest and highest real value: of all pixels there can be, or of these samples."""
+        if self.pixel_max is not None:
+            return (0.0, 1.0)
+        return (float(self.samples.min()), float(self.samples.max()))
+
     def real(self) -> np.ndarray:
         """Real values, float32, shape of `samples`: pixels divided by `pixel_max`."""
         if self.pixel_max is None:

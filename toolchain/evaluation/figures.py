@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from toolchain.evaluation.document import Evaluation
 from toolchain.evaluation.float_network import GAP_EDGES
@@ -20,7 +21,7 @@ from toolchain.files import atomic_path, make_folder
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe & Ito's palette, told apart with any colour vision."""
-SHOWN_LAYERS = 6
+SHOWN_LAYERS, SHOWN_COLUMNS = 6, 4
 NAMES = {"nq": "NQ", "qcfs": "QCFS", "cqrelu": "CQReLU", "relu": "ReLU"}
 STYLE: Any = {
     "figure.constrained_layout.use": True,
@@ -53,6 +54,12 @@ def _spread(names: Sequence[str], count: int) -> list[str]:
     if len(names) <= count:
         return list(names)
     return [names[i] for i in np.linspace(0, len(names) - 1, count).round().astype(int)]
+
+
+def _layer_axis(axes: Axes) -> None:
+    """Number layers from 0, in the order of the network."""
+    axes.set_xlabel("layer")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
@@ -102,7 +109,7 @@ def residual_error(evaluation: Evaluation) -> Figure:
 
 def snn_against_ann(evaluations: Sequence[Evaluation]) -> Figure:
     """Share of neurons by ANN level and spike count; a row a network."""
-    columns = 4
+    columns = min([SHOWN_COLUMNS, *(len(_layers(e)) for e in evaluations)])
     figure, panels = _panels(columns * len(evaluations), columns, 2.2)
     for row, evaluation in enumerate(evaluations):
         layers = _layers(evaluation)
@@ -187,7 +194,7 @@ def spikes_too_many_or_few(evaluation: Evaluation) -> Figure:
         axes.bar(position, many, color=COLOURS[1], label="too many")
         axes.bar(position, -few, color=COLOURS[0], label="too few")
         axes.set_title(name)
-        axes.set_xlabel("layer")
+        _layer_axis(axes)
         axes.axhline(0, color="black", linewidth=0.6)
     low = min(axes.get_ylim()[0] for axes in panels)
     high = max(axes.get_ylim()[1] for axes in panels)
@@ -221,7 +228,7 @@ def relative_error(named_layers: dict[str, dict[str, Any]], heading: str) -> Fig
         positions = [i for i, b in enumerate(boxes) if b is not None]
         axes.bxp(stats, positions=positions, showfliers=False, widths=0.6, manage_ticks=False)
         axes.set_title(name)
-        axes.set_xlabel("layer")
+        _layer_axis(axes)
     panels[0].set_ylabel("sum |difference| / sum of the ANN")
     figure.suptitle(heading)
     return figure
@@ -238,7 +245,7 @@ def mean_gap(evaluations: Sequence[Evaluation]) -> Figure:
         axes.errorbar(position, means, yerr=high - means, fmt="o", markersize=3, color=COLOURS[0])
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set_title(f"{title_of(evaluation)}, T = {(evaluation.gaps or {})['steps']}")
-        axes.set_xlabel("layer")
+        _layer_axis(axes)
     panels[0].set_ylabel("mean gap, in thresholds")
     return figure
 

@@ -101,32 +101,37 @@ def _percent(row: Row | None) -> str:
 
 def _accuracy_table(data: str, model: str, group: dict[str, Evaluation]) -> list[str]:
     """IF networks by steps, one line for each arithmetic; then what ran on Lava."""
-    steps = sorted(
-        {r.steps for e in group.values() for r in e.rows if r.neuron == "IF" and r.steps}
-    )
+    timed = [e for e in group.values() if e.counts is None]
+    steps = sorted({r.steps for e in timed for r in e.rows if r.neuron == "IF" and r.steps})
+    if not steps:
+        return _lava_lines(group)
     lines = [
         _line(["trained with", "arithmetic", "ANN", *(f"T = {t}" for t in steps), "samples"]),
         _line(["---"] * 2 + ["---:"] * (len(steps) + 2)),
     ]
-    for evaluation in group.values():
+    for evaluation in timed:
         lines += _accuracy_lines(evaluation, steps)
     published = PUBLISHED.get((model, "cifar10" if "cifar10" in data else data.partition(":")[0]))
     if published:
         published_ann, by_steps = published
         cells = [f"{by_steps[t]:.2f}" if t in by_steps else "" for t in steps]
         lines.append(_line(["NQ, published", "float", f"{published_ann:.2f}", *cells, 10000]))
-    lines.append("")
-    for name, evaluation in group.items():
-        if evaluation.lava:
-            lava = evaluation.lava
-            lines += [
-                f"On Lava, {name}: {lava['samples']} images, {lava['steps']} steps, "
-                f"{lava['weight_bits']}-bit weights; {lava['values']:,} spikes, membrane "
-                "potentials and logits compared with the reference simulator: "
-                f"{lava['mismatches']} mismatches.",
-                "",
-            ]
-    return lines
+    return [*lines, "", *_lava_lines(group)]
+
+
+def _lava_lines(group: dict[str, Evaluation]) -> list[str]:
+    return [
+        line
+        for name, evaluation in group.items()
+        if (lava := evaluation.lava)
+        for line in (
+            f"On Lava, {name}: {lava['samples']} images, {lava['steps']} steps, "
+            f"{lava['weight_bits']}-bit weights; {lava['values']:,} spikes, membrane potentials "
+            "and logits compared with the reference simulator: "
+            f"{lava['mismatches']} mismatches.",
+            "",
+        )
+    ]
 
 
 def _accuracy_lines(evaluation: Evaluation, steps: Sequence[int]) -> list[str]:

@@ -23,6 +23,7 @@ from toolchain.activations import ACTIVATIONS, CQReLU
 from toolchain.errors import CheckpointError
 from toolchain.files import atomic_write
 from toolchain.models import build_model
+from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.training.config import TrainConfig
 
 CHECKPOINT_VERSION = 1
@@ -47,6 +48,24 @@ class Checkpoint:
 
 PLAIN_RELU = "relu"
 """Trains a plain ReLU network; its thresholds are chosen when it is converted."""
+
+
+def make_quantizer(
+    config: TrainConfig,
+    sample_shape: tuple[int, ...],
+    value_range: tuple[float, float],
+    pixel_max: int | None,
+    bits: int = 8,
+) -> InputQuantizer:
+    """The input quantizer that a network's training data and normalisation call for."""
+    return InputQuantizer.for_interval(
+        sample_shape,
+        *value_range,
+        bits=bits,
+        mean=config.mean,
+        std=config.std,
+        levels=pixel_max,
+    )
 
 
 def make_model(config: TrainConfig, sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:

@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from torch import Tensor, nn
 
 from toolchain.activations import IF_ACTIVATIONS, NQ, Mode
+from toolchain.int_range import TargetLimits
+from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.training.config import TrainConfig
 from toolchain.training.evaluate import accuracy, logits
+from toolchain.training.integer_noise import compare_with_integer
 from toolchain.training.noise import compare_with_spiking, set_fixed_sigma, set_sigma
 
 
+@dataclass(frozen=True)
+class IntegerForm:
+    """What the integer network is converted with."""
+
+    quantizer: InputQuantizer
+    limits: TargetLimits
+
+
 def measure_held_out(
-    config: TrainConfig, model: nn.Module, x: Tensor, labels: np.ndarray, epochs_done: int
+    config: TrainConfig,
+    model: nn.Module,
+    x: Tensor,
+    labels: np.ndarray,
+    epochs_done: int,
+    integer_form: IntegerForm | None,
 ) -> dict[str, float]:
     """Accuracies on held-out samples, and "selection", by which the best epoch is chosen.
 
     NQ's sigma is set for the next epoch where `config` says so; each layer's is in the result as
-    "sigma/LAYER", its measured residual error as "residual_std/LAYER".
+    "sigma/LAYER", its measured residual error as "residual_std/LAYER". With `integer_form` the
+    spiking network is the converted one.
     """
     if config.activation not in IF_ACTIVATIONS:
         result = accuracy(logits(model, x, Mode.QUANTIZED), labels)
         return {"held_out_quantized": result, "selection": result}
-    compared = compare_with_spiking(model, x, config.calibration_steps)
+    steps = config.calibration_steps
+    if integer_form is None:
+        compared = compare_with_spiking(model, x, steps)
+    else:
+        quantizer, limits = integer_form.quantizer, integer_form.limits
+        compared = compare_with_integer(model, x, steps, quantizer, limits)
     spiking = accuracy(compared.spiking, labels)
     metrics = {
         "held_out_quantized": accuracy(compared.quantized, labels),

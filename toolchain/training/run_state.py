@@ -74,18 +74,12 @@ def save_run(config: TrainConfig, folder: Path, run: RunState, data: Dataset) ->
         "config": config.as_dict(),
         "sample_shape": list(data.sample_shape),
         "pixel_max": data.pixel_max,
-        "value_range": list(_interval(data)),
+        "value_range": list(data.value_range),
         "class_names": list(data.class_names),
         "epoch": run.best_epoch,
         "history": run.history,
     }
     save_checkpoint(folder, info, run.best)
-
-
-def _interval(data: Dataset) -> tuple[float, float]:
-    if data.pixel_max is not None:
-        return (0.0, 1.0)
-    return (float(data.samples.min()), float(data.samples.max()))
 
 
 def resume(config: TrainConfig, folder: Path, model: nn.Module) -> RunState:

@@ -14,18 +14,25 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from toolchain.data import Dataset, hold_out, open_split
+from toolchain.errors import DataError
 from toolchain.files import make_folder
+from toolchain.int_range import TargetLimits
 from toolchain.training.augment import (
     augment_normalised,
     augment_pixels,
     check_augmentations,
 )
-from toolchain.training.checkpoint import Checkpoint, load_checkpoint, make_model
+from toolchain.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    make_model,
+    make_quantizer,
+)
 from toolchain.training.config import TrainConfig
 from toolchain.training.config_file import write_settings
 from toolchain.training.device import Device, choose_device
 from toolchain.training.evaluate import normalise, normalised
-from toolchain.training.held_out import measure_held_out
+from toolchain.training.held_out import IntegerForm, measure_held_out
 from toolchain.training.run_state import RunState, resume, save_run
 from toolchain.training.schedule import SCHEDULES
 
@@ -34,12 +41,17 @@ Progress = Callable[[int, int, dict[str, float] | None], None]
 """Called with (epoch, fraction of it done in percent, metrics at its end or None)."""
 
 
-def train(config: TrainConfig, folder: Path, progress: Progress | None = None) -> Checkpoint:
+def train(
+    config: TrainConfig,
+    folder: Path,
+    progress: Progress | None = None,
+    limits: TargetLimits | None = None,
+) -> Checkpoint:
     """Train as `config` says and leave a checkpoint in `folder`; continue a run found there.
 
     The epoch kept is the best on the held-out split: by the accuracy of the spiking network at
     `calibration_steps` for IF-type activations, of the network itself otherwise. The test split
-    is not touched.
+    is not touched. `limits` are those of the target that `calibration = "integer"` converts for.
 
     Raises
     ------
@@ -60,17 +72,29 @@ def train(config: TrainConfig, folder: Path, progress: Progress | None = None) -
         save_run(config, folder, run, data)
     write_settings(config, folder / CONFIG_FILE)
     batches = _Batches(config, rest, device)
+    integer_form = _integer_form(config, data, limits)
     held_x = normalised(held, config.mean, config.std).to(device.device)
     for epoch in range(run.epoch, config.epochs):
         started = time.monotonic()
         trained = _one_epoch(config, run, batches, epoch, progress)
-        measured = measure_held_out(config, model, held_x, held.labels, epoch + 1)
+        measured = measure_held_out(config, model, held_x, held.labels, epoch + 1, integer_form)
         run.end_epoch({"epoch": epoch + 1, **trained, **measured})
         save_run(config, folder, run, data)
         _log(folder, run.history[-1], device, time.monotonic() - started)
         if progress:
             progress(epoch, 100, run.history[-1])
     return load_checkpoint(folder)
+
+
+def _integer_form(
+    config: TrainConfig, data: Dataset, limits: TargetLimits | None
+) -> IntegerForm | None:
+    if config.calibration != "integer":
+        return None
+    if limits is None:
+        raise DataError("integer calibration needs a target's limits", node="training")
+    quantizer = make_quantizer(config, data.sample_shape, data.value_range, data.pixel_max)
+    return IntegerForm(quantizer, limits)
 
 
 def _subset(data: Dataset, count: int, seed: int) -> Dataset:

@@ -479,7 +479,8 @@ def test_a_program_that_cannot_be_proved_is_not_written(tmp_path):
         "import torch\nfrom torch import nn\nfrom toolchain.activations import QCFS\n"
         "def wide():\n"
         "    model = nn.Sequential(nn.Flatten(), nn.Linear(4096, 4), QCFS(4, 1.0), nn.Linear(4, 2))\n"
-        "    nn.init.constant_(model[1].weight, 1e-3)\n"
+        "    torch.manual_seed(0)\n"
+        "    nn.init.uniform_(model[1].weight, 6e-4, 1e-3)\n"
         "    return model\n"
     )
     arguments = ["convert", "wide.py:wide", "-o", "x.net", "--input-shape", "1,64,64"]

@@ -84,7 +84,7 @@ def set_sigma(model: nn.Module, residual_std: dict[str, float]) -> dict[str, flo
     for name, module in model.named_modules():
         if isinstance(module, NQ):
             module.sigma.fill_(residual_std[name])
-            changed[name] = residual_std[name]
+            changed[name] = module.sigma.item()
     return changed
 
 

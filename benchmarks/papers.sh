@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Trains, evaluates and writes up the runs below benchmarks/papers: RESULTS.md and its figures.
+# What is finished is not done again: a run continues after its last epoch, an evaluation is made
+# where none lies. Arguments name runs (folders); without any, all are done.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+spikeport=${SPIKEPORT:-.venv/bin/spikeport}
+[ $# -gt 0 ] || set -- benchmarks/papers/*/
+
+for run in "$@"; do
+  run=${run%/}
+  [ ! -f "$run/evaluation.json" ] || continue
+  data=$(sed -n 's/^data = "\(.*\)"$/\1/p' "$run/config.toml")
+  "$spikeport" train --config "$run/config.toml" --out "$run"
+  "$spikeport" evaluate "$run" --data "$data@test" --weight-bits 8,4 \
+    --rounding gptq --calibrate "$data@train" --lava 10
+done
+"$spikeport" results benchmarks/papers -o RESULTS.md --figures docs/results

@@ -202,10 +202,10 @@ class IntegerChoice:
             low, high = _exponents(start.branches[index], weight_bits)
             held = signed if low == high else IntRange(-signed.high, signed.high)
             held = IntRange(held.low << (high - low), held.high << (high - low))
-            moment = np.full(branch.rows.shape[1], float(branch.largest_spike**2))
+            moment, taps = np.full(branch.rows.shape[1], branch.second_moment), branch.taps
             if included[index]:
-                moment = next(measured)
-            terms.append(Term(branch.rows / lam[:, None], held, low, moment))
+                moment, taps = next(measured), 1
+            terms.append(Term(branch.rows / lam[:, None], held, low, moment, taps))
         return tuple(terms)
 
 

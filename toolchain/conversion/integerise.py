@@ -182,7 +182,9 @@ def _float_rows(layer: Layer, spikes: Mapping[str, Spikes], room: np.ndarray) ->
         source = spikes[term.source]
         weight = term.operation.weight * _input_scale(term, source.value)
         rows = weight.reshape(len(weight), -1)
-        branches.append(Branch(term.operation.name, rows, source.largest, term.identity))
+        branches.append(
+            Branch(term.operation.name, rows, source.largest, term.identity, source.taps)
+        )
     lam = None
     if layer.activation is not None:
         lam = np.broadcast_to(layer.activation.threshold, (layer.shape[0],))

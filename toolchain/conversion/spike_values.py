@@ -16,10 +16,21 @@ from toolchain.program.int_program import INPUT
 
 @dataclass(frozen=True, eq=False)
 class Spikes:
-    """Real value of one spike, (1,) or (C,), and the largest magnitude of a graded one."""
+    """Spikes of one layer.
+
+    Attributes
+    ----------
+    value:
+        Real value of one unit, (1,) or (C,).
+    largest:
+        Largest magnitude of a graded one.
+    taps:
+        How many spikes a graded one is the sum of.
+    """
 
     value: np.ndarray
     largest: int
+    taps: int = 1
 
 
 def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str, Spikes]:
@@ -34,7 +45,9 @@ def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str
             source, area = spikes[layer.source], prod(layer.pool.kernel)
             passes_on = isinstance(layer.pool, MaxPool2d)
             spikes[layer.name] = (
-                source if passes_on else Spikes(source.value / area, source.largest * area)
+                source
+                if passes_on
+                else Spikes(source.value / area, source.largest * area, source.taps * area)
             )
         elif layer.activation is not None:
             spikes[layer.name] = Spikes(layer.activation.threshold, 1)

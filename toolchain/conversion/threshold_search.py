@@ -8,17 +8,20 @@ threshold `theta` stands for
 and errs by `d_i = 2^e * W_i / theta - w_i` and `d_b = b_int / theta - b`. What this costs is the
 expected squared error of the current of one step, in thresholds:
 
-    J(theta) = (1 - r) sum_i m_i d_i^2 + (sqrt(r) sum_i sqrt(m_i) d_i + d_b)^2
+    J(theta) = (1 - r) sum_i m_i d_i^2 + (sqrt(r) sum_i sqrt(k_i m_i) d_i + d_b)^2
 
 with `m_i = E[s_i^2]` the second moment of the spike, 1 unless it was measured, and r the
 correlation `E[s_i s_j] / sqrt(m_i m_j)` between two inputs, not measured here: spikes are not
-negative, so errors of one sign add up. For r = 0 it is the sum of the squared errors. What is
-known about single correlations is left to error-compensating rounding (`rounding`).
+negative, so errors of one sign add up. For r = 0 it is the sum of the squared errors. A graded
+spike that a sum pool made of k spikes counts as those k with one weight, `m = k` times theirs;
+`k_i` is 1 otherwise. So a pool that is folded into the weights and one that is a stage of its own
+get the same thresholds. What is known about single correlations is left to error-compensating
+rounding (`rounding`).
 
-The largest theta that fits is
-rarely the best: theta decides where every weight falls on the grid, and one a little smaller may
-put most of them closer to it. The search tries thetas between half the largest and the largest
-one whose *rounded* weights fit, so that its error is never above that of the largest.
+The largest theta that fits is rarely the best: theta decides where every weight falls on the grid,
+and one a little smaller may put most of them closer to it. The search tries thetas between half the
+largest and the largest one whose *rounded* weights fit, so that its error is never above that of
+the largest.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ CORRELATION = 0.1
 CLIPPING_REACH = 4.0
 """With clipping allowed, how far above the largest theta that fits the search goes; each doubling
 costs the largest weights a bit and gives it to the others."""
+SAME = 1e-12
+"""Relative difference of two errors that only the order of adding up makes."""
 BLOCK = 1 << 15
 """Weights worked on at a time: some 0.25 MiB an array, so that the passes stay in the cache."""
 
@@ -60,12 +65,15 @@ class Term:
         Integers a weight may become.
     moment:
         `E[s^2]`, float64, (K,) or (C, K); None stands for 1 everywhere.
+    taps:
+        k of the module's docstring.
     """
 
     weight: np.ndarray
     held: IntRange
     weight_exponent: int = 0
     moment: np.ndarray | None = None
+    taps: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +102,9 @@ class ThresholdChoice:
 class _Rows:
     """All terms of a population side by side, weights in units of their exponent.
 
-    `weighting` is the root of `importance`, (C, K); `low` and `high`, (K,), bound the integers;
-    `clips`: whether a theta may leave rounded weights outside their range.
+    `importance` and `weighting`, (C, K), are m and sqrt(k m) of the module's docstring; `low` and
+    `high`, (K,), bound the integers; `clips`: whether a theta may leave rounded weights outside
+    their range.
     """
 
     weight: np.ndarray
@@ -250,17 +259,18 @@ def _side_by_side(
     correlation: float = CORRELATION,
     clips: bool = False,
 ) -> _Rows:
-    weights, importance = [], []
+    weights, importance, together = [], [], []
     for term in terms:
         unit = 2.0**term.weight_exponent
         weights.append(np.array(term.weight / unit, np.float64, order="C"))
         moment = np.ones(term.weight.shape[1]) if term.moment is None else term.moment
-        importance.append(np.broadcast_to(moment * unit**2, term.weight.shape).copy(order="C"))
-    side_by_side = np.concatenate(importance, axis=1)
+        squared = np.broadcast_to(moment * unit**2, term.weight.shape)
+        importance.append(squared)
+        together.append(np.sqrt(term.taps * squared))
     return _Rows(
         np.concatenate(weights, axis=1),
-        side_by_side,
-        np.sqrt(side_by_side),
+        np.concatenate(importance, axis=1),
+        np.concatenate(together, axis=1),
         np.asarray(bias, np.float64),
         np.concatenate([np.full(t.weight.shape[1], float(t.held.low)) for t in terms]),
         np.concatenate([np.full(t.weight.shape[1], float(t.held.high)) for t in terms]),
@@ -346,7 +356,8 @@ def _pass(
         )
         for theta in candidates[:, part]:
             found = _squared_error(block, theta)
-            better = (found < error[part]) | ((found == error[part]) & (theta > best[part]))
+            same = np.abs(found - error[part]) <= SAME * error[part]
+            better = (~same & (found < error[part])) | (same & (theta > best[part]))
             best[part] = np.where(better, theta, best[part])
             error[part] = np.where(better, found, error[part])
     return best, error

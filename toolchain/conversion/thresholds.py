@@ -61,12 +61,20 @@ class Branch:
         Largest magnitude of a spike it takes: 1, or more for graded ones.
     identity:
         Whether it passes its source on unchanged.
+    taps:
+        How many spikes a graded one is the sum of (a sum pool's window).
     """
 
     name: str
     rows: np.ndarray
     largest_spike: int = 1
     identity: bool = False
+    taps: int = 1
+
+    @property
+    def second_moment(self) -> float:
+        """Sum of the squares of the spikes that one input is the sum of, each at its largest."""
+        return self.taps * (self.largest_spike / self.taps) ** 2
 
     @cached_property
     def uniform(self) -> bool:
@@ -310,7 +318,7 @@ def _rounded(
     for branch in rows.branches:
         integers, squared = _round_branch(branch, factor, weight_bits, limits)
         branches.append(integers)
-        total += branch.largest_spike**2 * float((squared / unit**2).sum())
+        total += branch.second_moment * float((squared / unit**2).sum())
     bias = np.rint(rows.bias * factor)
     return IntegerRows(factor, scaled.theta, scaled.scale, tuple(branches), bias), total
 

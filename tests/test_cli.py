@@ -392,7 +392,7 @@ def test_an_adapter_on_the_command_line(tmp_path):
         ),
         (
             "convert nets.py:good -o x.net --input-shape 1,10,8 --calibrate digits",
-            "4: Linear does not fit",
+            "samples do not have the shape the network was made for",
         ),
         (
             "convert nets.py:good -o x.net --input-shape 1,8,8 --calibrate digits@train[:9]",

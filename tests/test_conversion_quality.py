@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from toolchain.activations import QCFS, Mode
-from toolchain.conversion.calibration import MINIMUM_SAMPLES, Calibration, choose_samples
+from toolchain.conversion.integers.calibration import MINIMUM_SAMPLES, Calibration, choose_samples
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.data import open_split
 from toolchain.errors import ConversionError, DataError, UnprovedRangeError

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from toolchain.conversion.calibration import Calibration
-from toolchain.conversion.percentile import RunningPercentile
+from toolchain.conversion.integers.calibration import Calibration
+from toolchain.conversion.integers.percentile import RunningPercentile
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.errors import ConversionError, UnsupportedModuleError
 from toolchain.program.float_program import Activation

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from toolchain.conversion.input_moments import InputMoments, unfolded
-from toolchain.conversion.rounding import DAMPING, round_gptq, round_nearest
-from toolchain.conversion.threshold_search import Term
+from toolchain.conversion.integers.input_moments import InputMoments, unfolded
+from toolchain.conversion.integers.rounding import DAMPING, round_gptq, round_nearest
+from toolchain.conversion.integers.threshold_search import Term
 from toolchain.errors import ConversionError, ProgramError
 from toolchain.int_range import IntRange
 from toolchain.program.float_program import Conv2d, Linear

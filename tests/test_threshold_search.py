@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.conversion.threshold_search import (
+from toolchain.conversion.integers.threshold_search import (
     Term,
     largest_thresholds,
     search_scale,

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.branched_modules import Block, ResNet, act
-from toolchain.conversion.integerise import integerise
-from toolchain.conversion.pipeline import ConversionOptions, convert, fold
-from toolchain.conversion.thresholds import (
+from toolchain.conversion.integers.integerise import integerise
+from toolchain.conversion.integers.thresholds import (
     COARSE,
     Branch,
     FloatRows,
     choose_integers,
 )
+from toolchain.conversion.pipeline import ConversionOptions, convert, fold
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError
 from toolchain.program.bounds import overload, prove

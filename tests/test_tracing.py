@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from toolchain.activations import NQ, QCFS, CQReLU, cqrelu, qcfs
 from toolchain.conversion.adapters import ActivationSpec, activation_adapter, load_adapter_file
-from toolchain.conversion.average_pools import fold_average_pool
 from toolchain.conversion.evaluate import check_against_module, evaluate
-from toolchain.conversion.fold_batch_norm import fold_batch_norm
+from toolchain.conversion.folding.average_pools import fold_average_pool
+from toolchain.conversion.folding.batch_norm import fold_batch_norm
 from toolchain.conversion.layers import layers_of
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError, ProgramError, UnsupportedModuleError

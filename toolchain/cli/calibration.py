@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from toolchain.conversion.calibration import Calibration
+    from toolchain.conversion.integers.calibration import Calibration
     from toolchain.program.input_quantizer import InputQuantizer
 
 
 def open_calibration(source: str, quantizer: InputQuantizer, wanted: int, seed: int) -> Calibration:
     """Samples of a data source, of the training split unless it names one."""
-    from toolchain.conversion.calibration import Calibration, choose_samples
+    from toolchain.conversion.integers.calibration import Calibration, choose_samples
     from toolchain.data import open_split
 
     data = open_split(source, "train")

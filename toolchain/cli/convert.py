@@ -14,7 +14,7 @@ from toolchain.cli.output import Output, percent
 from toolchain.errors import ConversionError, DataError
 
 if TYPE_CHECKING:
-    from toolchain.conversion.calibration import Calibration
+    from toolchain.conversion.integers.calibration import Calibration
     from toolchain.conversion.pipeline import Conversion
     from toolchain.program.int_program import IntProgram, Schedule
 

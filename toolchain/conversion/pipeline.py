@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from toolchain.conversion.average_pools import POOLING, settle_average_pools
-from toolchain.conversion.calibration import Calibration, LayerStatistics, measure
-from toolchain.conversion.concatenations import split_concatenations
 from toolchain.conversion.evaluate import check_against_module
-from toolchain.conversion.fit_ranges import COARSEST, Lowering, Room, fit_ranges
-from toolchain.conversion.fold_batch_norm import fold_batch_norm
-from toolchain.conversion.integer_choice import IntegerChoice
-from toolchain.conversion.integerise import SPIKING_NEURONS, LayerRounding, integerise
-from toolchain.conversion.max_pools import place_max_pools
-from toolchain.conversion.percentile import with_thresholds
+from toolchain.conversion.folding.average_pools import POOLING, settle_average_pools
+from toolchain.conversion.folding.batch_norm import fold_batch_norm
+from toolchain.conversion.folding.concatenations import split_concatenations
+from toolchain.conversion.folding.max_pools import place_max_pools
+from toolchain.conversion.integers.calibration import Calibration, LayerStatistics, measure
+from toolchain.conversion.integers.fit_ranges import COARSEST, Lowering, Room, fit_ranges
+from toolchain.conversion.integers.integer_choice import IntegerChoice
+from toolchain.conversion.integers.integerise import SPIKING_NEURONS, LayerRounding, integerise
+from toolchain.conversion.integers.percentile import with_thresholds
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits

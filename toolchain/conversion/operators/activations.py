@@ -8,8 +8,8 @@ from torch import fx
 
 from toolchain.conversion.adapters import SIGNED_QCFS, ActivationSpec, find_adapter, registered
 from toolchain.conversion.evaluate import UNBOUNDED
+from toolchain.conversion.integers.percentile import RELU, SHIFT
 from toolchain.conversion.operators.values import Values, bind_arguments, called_module
-from toolchain.conversion.percentile import RELU, SHIFT
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import Activation, FloatNode
 

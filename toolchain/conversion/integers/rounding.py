@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolchain.conversion.input_moments import InputMoments
-from toolchain.conversion.threshold_search import Term
+from toolchain.conversion.integers.input_moments import InputMoments
+from toolchain.conversion.integers.threshold_search import Term
 from toolchain.errors import ConversionError
 from toolchain.int_range import TargetLimits
 

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolchain.conversion.layers import Layer, PoolLayer, Term, layers_of
-from toolchain.conversion.spike_values import Spikes, spikes_of
-from toolchain.conversion.thresholds import (
+from toolchain.conversion.integers.spike_values import Spikes, spikes_of
+from toolchain.conversion.integers.thresholds import (
     Branch,
     ChooseIntegers,
     FloatRows,
@@ -29,6 +28,7 @@ from toolchain.conversion.thresholds import (
     choose_integers,
     is_negligible,
 )
+from toolchain.conversion.layers import Layer, PoolLayer, Term, layers_of
 from toolchain.errors import ConversionError
 from toolchain.int_range import TargetLimits
 from toolchain.neurons import (

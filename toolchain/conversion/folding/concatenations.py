@@ -15,7 +15,7 @@ from functools import singledispatch
 
 import numpy as np
 
-from toolchain.conversion.draft import Draft, spiking_values
+from toolchain.conversion.folding.draft import Draft, spiking_values
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
     Activation,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from toolchain.conversion.draft import Draft, spiking_values
+from toolchain.conversion.folding.draft import Draft, spiking_values
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import Activation, AvgPool2d, FloatProgram, Input, MaxPool2d
 

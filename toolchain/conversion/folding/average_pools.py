@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import singledispatch
 from math import prod
 
-from toolchain.conversion.draft import Draft, spiking_values
-from toolchain.conversion.pool_folding import (
+from toolchain.conversion.folding.draft import Draft, spiking_values
+from toolchain.conversion.folding.pool_folding import (
     pool_as_conv,
     pool_into_conv,
     pool_into_dense,

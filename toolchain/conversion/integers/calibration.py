@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from toolchain.conversion.evaluate import node_values
-from toolchain.conversion.input_moments import InputMoments
+from toolchain.conversion.integers.input_moments import InputMoments
+from toolchain.conversion.integers.spike_values import spikes_of
 from toolchain.conversion.layers import Layer, Term, layers_of
-from toolchain.conversion.spike_values import spikes_of
 from toolchain.errors import ConversionError, DataError
 from toolchain.program.float_program import Activation, FloatProgram, Linear
 from toolchain.program.input_quantizer import InputQuantizer

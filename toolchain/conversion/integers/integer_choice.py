@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from toolchain.conversion.calibration import LayerStatistics
-from toolchain.conversion.rounding import Rounded, round_gptq, round_nearest
-from toolchain.conversion.threshold_search import Term, search_scale, search_thresholds
-from toolchain.conversion.thresholds import (
+from toolchain.conversion.integers.calibration import LayerStatistics
+from toolchain.conversion.integers.rounding import Rounded, round_gptq, round_nearest
+from toolchain.conversion.integers.threshold_search import Term, search_scale, search_thresholds
+from toolchain.conversion.integers.thresholds import (
     FloatRows,
     IntegerBranch,
     IntegerRows,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from toolchain.conversion.integerise import LayerRounding
+from toolchain.conversion.integers.integerise import LayerRounding
 from toolchain.program.bounds import overload
 from toolchain.program.int_program import IntProgram
 

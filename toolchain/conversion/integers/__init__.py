@@ -1,0 +1,1 @@
+"""From the folded float program to integers: thresholds, exponents, rounding, calibration."""

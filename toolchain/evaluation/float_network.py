@@ -18,6 +18,7 @@ from toolchain.activations import Mode, QuantizedActivation, activation_mode
 from toolchain.evaluation.accuracy import Z95
 from toolchain.evaluation.summary import box
 from toolchain.training.evaluate import batches, in_evaluation
+from toolchain.training.noise import observed_outputs
 
 GAP_EDGES = np.linspace(-1.5, 1.5, 121)
 """Bins of the histograms, in thresholds; gaps lie in [-1, 1]."""
@@ -116,33 +117,20 @@ def layer_gaps(
     """Gap of every quantized activation over normalised samples (N, ...), by qualified path."""
     activations = {n: m for n, m in model.named_modules() if isinstance(m, QuantizedActivation)}
     gaps = {n: _empty(m, num_steps) for n, m in activations.items()}
-    ann: dict[str, Tensor] = {}
-
-    def observe(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            lam = activations[name].threshold
-            if activations[name].mode is Mode.QUANTIZED:
-                ann[name] = output / lam
-            else:
-                rate = output.reshape(num_steps, -1, *output.shape[1:]).mean(0) / lam
-                gaps[name].add(ann.pop(name), rate)
-
-        return hook
-
-    handles = [m.register_forward_hook(observe(n)) for n, m in activations.items()]
     done = 0
-    try:
-        with in_evaluation(model):
-            for batch in batches(x):
+    with in_evaluation(model):
+        for batch in batches(x):
+            with observed_outputs(model) as ann:
                 model(batch)
-                with activation_mode(model, Mode.SPIKING, num_steps):
-                    model(batch.repeat(num_steps, *([1] * (batch.ndim - 1))))
-                done += len(batch)
-                if progress:
-                    progress(done, len(x))
-    finally:
-        for handle in handles:
-            handle.remove()
+            mode = activation_mode(model, Mode.SPIKING, num_steps)
+            with mode, observed_outputs(model, num_steps) as rates:
+                model(batch.repeat(num_steps, *([1] * (batch.ndim - 1))))
+            for name, activation in activations.items():
+                lam = activation.threshold
+                gaps[name].add(ann[name] / lam, rates[name] / lam)
+            done += len(batch)
+            if progress:
+                progress(done, len(x))
     return gaps
 
 

@@ -27,8 +27,10 @@ class Device:
 
     @property
     def name(self) -> str:
-        """For the history: "cpu bf16"."""
-        return f"{self.device.type} {'bf16' if self.bf16 else 'float32'}"
+        """For the log: "cpu bf16, 2 threads"; the order of sums depends on their number."""
+        precision = "bf16" if self.bf16 else "float32"
+        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        return f"{self.device.type} {precision}{threads}"
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context of the training passes."""

@@ -6,8 +6,6 @@ runs on the reference simulator; so the noise also stands for what rounding the 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,16 +14,15 @@ from toolchain.activations import QuantizedActivation
 from toolchain.conversion.layers import Layer, layers_of
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.int_range import TargetLimits
+from toolchain.neurons import Readout
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.simulator.reference import run_steps
-from toolchain.training.evaluate import batches, in_evaluation
-from toolchain.training.noise import SpikingComparison
+from toolchain.training.noise import SpikingComparison, compare_outputs
 
 WEIGHT_BITS = 8
 
 
-@torch.no_grad()
 def compare_with_integer(
     model: nn.Module,
     x: Tensor,
@@ -46,45 +43,27 @@ def compare_with_integer(
         If the network cannot be converted.
     """
     options = ConversionOptions("if", Schedule(num_steps), WEIGHT_BITS)
-    device = next(model.parameters()).device
+    device = x.device
     conversion = convert(model.cpu(), quantizer, options, limits, name="training")
     model.to(device)
-    program = conversion.program
+    thresholds = {
+        n: m.threshold for n, m in model.named_modules() if isinstance(m, QuantizedActivation)
+    }
     populations = {
         layer.activation.name: layer.name
         for layer in layers_of(conversion.float_program)
         if isinstance(layer, Layer) and layer.activation is not None
     }
-    activations = {n: m for n, m in model.named_modules() if isinstance(m, QuantizedActivation)}
-    ann: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            ann[name] = output / activations[name].threshold
+    def spiking(batch: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        counts, logits = _run(conversion.program, batch)
+        rates = {
+            name: counts[populations[name]].to(device) * lam / num_steps
+            for name, lam in thresholds.items()
+        }
+        return rates, logits.to(device)
 
-        return hook
-
-    handles = [m.register_forward_hook(keep(n)) for n, m in activations.items()]
-    variances: dict[str, list[float]] = {n: [] for n in activations}
-    quantized, spiking = [], []
-    try:
-        with in_evaluation(model):
-            for batch in batches(x):
-                quantized.append(model(batch))
-                counts, logits = _run(program, batch)
-                spiking.append(logits.to(device))
-                for name, activation in activations.items():
-                    rate = counts[populations[name]].to(device) / num_steps
-                    gap = (ann[name] - rate) * activation.threshold
-                    variances[name].append(float(gap.var(unbiased=False)))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return SpikingComparison(
-        torch.cat(quantized),
-        torch.cat(spiking),
-        {n: (sum(v) / len(v)) ** 0.5 for n, v in variances.items()},
-    )
+    return compare_outputs(model, x, spiking)
 
 
 def _run(program: IntProgram, batch: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -99,5 +78,6 @@ def _run(program: IntProgram, batch: Tensor) -> tuple[dict[str, Tensor], Tensor]
             counts[name] = counts[name] + spikes if name in counts else spikes
         logits = step.membrane[program.readout.name]
     readout = program.readout.neuron
-    scale = getattr(readout, "scale", 1.0)
-    return counts, (logits * scale).float()
+    if not isinstance(readout, Readout):
+        raise TypeError(type(readout))
+    return counts, (logits * readout.scale).float()

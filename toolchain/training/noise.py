@@ -7,6 +7,8 @@ On the held-out split, each layer on its own propagated input:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,48 +36,76 @@ class SpikingComparison:
     residual_std: dict[str, float]
 
 
+Spiking = Callable[[Tensor], tuple[dict[str, Tensor], Tensor]]
+"""Runs a spiking network on a batch (n, ...): the mean output of each activation over the steps, by
+qualified path, in real units, (n, ...), and the logits summed over the steps, (n, K)."""
+
+
+@contextmanager
+def observed_outputs(model: nn.Module, num_steps: int = 1) -> Iterator[dict[str, Tensor]]:
+    """The last output of every quantized activation, (n, ...), by qualified path.
+
+    With time folded into the batch axis, (num_steps * n, ...), its mean over the steps.
+    """
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            by_step = output.reshape(num_steps, -1, *output.shape[1:])
+            outputs[name] = output if num_steps == 1 else by_step.mean(0)
+
+        return hook
+
+    handles = [
+        m.register_forward_hook(keep(n))
+        for n, m in model.named_modules()
+        if isinstance(m, QuantizedActivation)
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @torch.no_grad()
+def compare_outputs(model: nn.Module, x: Tensor, spiking: Spiking) -> SpikingComparison:
+    """Run the quantized network and `spiking` on normalised samples (N, ...), in float32."""
+    variances: dict[str, list[float]] = {}
+    logits: tuple[list[Tensor], list[Tensor]] = ([], [])
+    with in_evaluation(model):
+        for batch in batches(x):
+            with observed_outputs(model) as ann:
+                logits[0].append(model(batch))
+            rates, summed = spiking(batch)
+            logits[1].append(summed)
+            for name, output in ann.items():
+                gap = output - rates[name]
+                variances.setdefault(name, []).append(float(gap.var(unbiased=False)))
+    return SpikingComparison(
+        torch.cat(logits[0]),
+        torch.cat(logits[1]),
+        {n: (sum(v) / len(v)) ** 0.5 for n, v in variances.items()},
+    )
+
+
 def compare_with_spiking(model: nn.Module, x: Tensor, num_steps: int) -> SpikingComparison:
-    """Run both networks, in float32, in evaluation mode.
+    """Compare `model` with its float spiking network over `num_steps` steps.
 
     Parameters
     ----------
     x:
         Normalised samples, (N, ...).
-    num_steps:
-        Steps T of the spiking network.
     """
-    activations = {n: m for n, m in model.named_modules() if isinstance(m, QuantizedActivation)}
-    ann: dict[str, Tensor] = {}
-    variances: dict[str, list[float]] = {n: [] for n in activations}
 
-    def observe(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            if activations[name].mode is not Mode.SPIKING:
-                ann[name] = output
-                return
-            gap = ann.pop(name) - output.reshape(num_steps, -1, *output.shape[1:]).mean(0)
-            variances[name].append(float(gap.var(unbiased=False)))
+    def spiking(batch: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        repeated = batch.repeat(num_steps, *([1] * (batch.ndim - 1)))
+        mode = activation_mode(model, Mode.SPIKING, num_steps)
+        with mode, observed_outputs(model, num_steps) as rates:
+            steps = model(repeated)
+        return rates, steps.reshape(num_steps, len(batch), -1).sum(0)
 
-        return hook
-
-    handles = [m.register_forward_hook(observe(n)) for n, m in activations.items()]
-    quantized, spiking = [], []
-    try:
-        with in_evaluation(model):
-            for batch in batches(x):
-                quantized.append(model(batch))
-                with activation_mode(model, Mode.SPIKING, num_steps):
-                    steps = model(batch.repeat(num_steps, *([1] * (batch.ndim - 1))))
-                spiking.append(steps.reshape(num_steps, len(batch), -1).sum(0))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return SpikingComparison(
-        torch.cat(quantized),
-        torch.cat(spiking),
-        {n: (sum(v) / len(v)) ** 0.5 for n, v in variances.items()},
-    )
+    return compare_outputs(model, x, spiking)
 
 
 def set_sigma(model: nn.Module, residual_std: dict[str, float]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from tests.networks import random_inputs, random_program
 from tests.oracles import closed_form, numpy_loop
+from tests.test_cli import fails
 from toolchain.activations import NQ, QCFS, Mode
 from toolchain.data import open_split
 from toolchain.errors import ConversionError, DataError
@@ -217,3 +218,25 @@ def test_the_page_repeats_to_the_byte(small_runs, tmp_path):
     for path in (tmp_path / "a").rglob("*.*"):
         other = tmp_path / "b" / path.relative_to(tmp_path / "a")
         assert path.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--data npz:other.npz", "samples of another shape than the network was trained on"),
+        ("--data npz:classes.npz", "other classes than the network was trained on"),
+        ("--data digits@test[:9] --steps 0,4", "every number must be at least 1"),
+        ("--data digits@test[:9] --steps four", "not whole numbers with commas"),
+        ("--data digits@test[:9] --weight-bits 1", "weight bits out of range"),
+        ("--data digits@test[:9] --rounding gptq", "needs calibration data"),
+        ("--data digits@test[:9] -o nowhere/a.json", "the folder to write into is not there"),
+    ],
+)
+def test_wrong_use_leaves_the_last_evaluation_alone(small_runs, tmp_path, options, message):
+    for name, shape in (("other", (4, 1, 9, 9)), ("classes", (4, 1, 8, 8))):
+        samples = np.zeros(shape, np.uint8)
+        np.savez(tmp_path / f"{name}.npz", test_samples=samples, test_labels=np.arange(4))
+    path = small_runs / "qcfs" / "evaluation.json"
+    before = path.read_bytes()
+    fails(2, message, "evaluate", small_runs / "qcfs", *options.split(), cwd=tmp_path)
+    assert path.read_bytes() == before

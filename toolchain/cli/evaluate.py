@@ -16,6 +16,7 @@ from toolchain.cli.output import Output, percent
 if TYPE_CHECKING:
     from toolchain.data import Dataset
     from toolchain.evaluation.document import Evaluation
+    from toolchain.evaluation.evaluate_run import EvaluationPlan, Lower
     from toolchain.int_range import TargetLimits
     from toolchain.program.int_program import IntProgram, Schedule
     from toolchain.training.checkpoint import Checkpoint
@@ -57,62 +58,101 @@ def command(
     CQReLU networks become CIF with and without sleep, every spike count held against the quantized
     network. Choices belong to the held-out split: run this on test data once.
     """
-    from toolchain.cli.calibration import open_calibration
-    from toolchain.cli.network import network_of
-    from toolchain.conversion.pipeline import ConversionOptions, convert
-    from toolchain.evaluation.document import Evaluation, made_by
-    from toolchain.evaluation.evaluate_run import EvaluationPlan, evaluate
+    from toolchain.evaluation.evaluate_run import EvaluationPlan
     from toolchain.files import atomic_path
 
     output = Output(as_json=json)
-    started = time.monotonic()
     plan = EvaluationPlan(
-        _positive("--steps", steps), _positive("--weight-bits", weight_bits), layer_steps
+        tuple(sorted(_positive("--steps", steps))),
+        _positive("--weight-bits", weight_bits),
+        layer_steps,
     )
     checkpoint, dataset, limits = _open(run, data, target)
+    lower = _lowering(
+        checkpoint, run, limits, rounding, calibrate, calibration_samples, relu_percentile
+    )
+    path = out or run / "evaluation.json"
+    with atomic_path(path) as temporary:  # fails before the measuring if it cannot be written
+        evaluation = _evaluation(
+            run.name, checkpoint, dataset, plan, lower, lava, time_limit, output
+        )
+        evaluation.write(temporary)
+    _show(evaluation, run.name, output)
+    output.say(f"wrote {path}")
+    output.result({"out": str(path), "rows": [r.__dict__ for r in evaluation.rows]})
+    if evaluation.lava and evaluation.lava["mismatches"]:
+        raise typer.Exit(1)
+
+
+def _lowering(
+    checkpoint: Checkpoint,
+    run: Path,
+    limits: TargetLimits,
+    rounding: str,
+    calibrate: str | None,
+    calibration_samples: int,
+    relu_percentile: float | None,
+) -> Lower:
+    """Conversion of the checkpoint with the user's options."""
+    from toolchain.cli.calibration import open_calibration
+    from toolchain.cli.network import network_of
+    from toolchain.conversion.pipeline import ConversionOptions, convert
+
     network = network_of(checkpoint, run)
     calibration = None
     if calibrate is not None:
-        calibration = open_calibration(
-            calibrate, network.quantizer, calibration_samples, checkpoint.config.seed
-        )
+        seed = checkpoint.config.seed
+        calibration = open_calibration(calibrate, network.quantizer, calibration_samples, seed)
 
     def lower(neuron: str, schedule: Schedule, bits: int) -> IntProgram:
-        options = ConversionOptions(
-            neuron, schedule, bits, rounding=rounding, relu_percentile=relu_percentile
-        )
         return convert(
             network.model,
             network.quantizer,
-            options,
+            ConversionOptions(
+                neuron, schedule, bits, rounding=rounding, relu_percentile=relu_percentile
+            ),
             limits,
             name=network.name,
             provenance=network.provenance,
             calibration=calibration,
         ).program
 
-    path = out or run / "evaluation.json"
-    with atomic_path(path):
-        pass  # fails before the measuring if the path cannot be written
+    return lower
+
+
+def _evaluation(
+    name: str,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    plan: EvaluationPlan,
+    lower: Lower,
+    lava: int,
+    time_limit: float,
+    output: Output,
+) -> Evaluation:
     import numpy
     import torch
 
+    from toolchain.evaluation.document import Evaluation, made_by
+    from toolchain.evaluation.evaluate_run import evaluate
     from toolchain.program.int_program import Schedule
 
-    with output.progress(f"evaluate {run.name}") as task:
+    started, config = time.monotonic(), checkpoint.config
+    with output.progress(f"evaluate {name}") as task:
         measured = evaluate(
             checkpoint, dataset, plan, lower, lambda what, n, of: task.update(n, of, what)
         )
     on_lava = None
     if lava:
-        part = dataset.take(slice(0, lava))
-        sleep = measured.counts["settle_steps"] if measured.counts else None
-        schedule = Schedule(LAVA_STEPS) if sleep is None else Schedule(network.levels or 1, sleep)
-        program = lower("if" if sleep is None else "cif", schedule, plan.weight_bits[0])
-        on_lava = _on_lava(program, part, output, time_limit)
-    evaluation = Evaluation(
+        if measured.counts is None:
+            program = lower("if", Schedule(LAVA_STEPS), plan.weight_bits[0])
+        else:
+            schedule = Schedule(config.levels, measured.counts["settle_steps"])
+            program = lower("cif", schedule, plan.weight_bits[0])
+        on_lava = _on_lava(program, dataset.take(slice(0, lava)), output, time_limit)
+    return Evaluation(
         run={
-            "config": checkpoint.config.as_dict(),
+            "config": config.as_dict(),
             "epoch": checkpoint.epoch,
             "checkpoint_sha256": checkpoint.tensors_sha256,
             "history": checkpoint.history,
@@ -130,12 +170,6 @@ def command(
         counts=measured.counts,
         lava=on_lava,
     )
-    evaluation.write(path)
-    _show(evaluation, run.name, output)
-    output.say(f"wrote {path}")
-    output.result({"out": str(path), "rows": [r.__dict__ for r in evaluation.rows]})
-    if on_lava and on_lava["mismatches"]:
-        raise typer.Exit(1)
 
 
 def _open(run: Path, data: str, target: str) -> tuple[Checkpoint, Dataset, TargetLimits]:

@@ -14,6 +14,7 @@ import torch
 
 from toolchain.activations import IF_ACTIVATIONS, Mode
 from toolchain.data import Dataset
+from toolchain.errors import DataError
 from toolchain.evaluation.accuracy import Accuracy
 from toolchain.evaluation.document import Row
 from toolchain.evaluation.float_network import layer_gaps, spiking_logits
@@ -70,19 +71,60 @@ def evaluate(
     lower: Lower,
     progress: Progress,
 ) -> Measurements:
-    """Measure a network: IF networks for NQ and QCFS, CIF and wake-sleep for CQReLU."""
+    """Measure a network: IF networks for NQ, QCFS and ReLU, CIF and wake-sleep for CQReLU.
+
+    Everything is converted before anything is measured.
+
+    Raises
+    ------
+    DataError
+        If the data are not of the kind the network was trained on.
+    SpikeportError
+        If it cannot be converted.
+    """
     config, model = checkpoint.config, checkpoint.model
+    _check_data(checkpoint, data)
+    sleeping = config.activation == "cqrelu"
+    programs = _convert(config.levels, plan, lower, sleeping=sleeping)
     x = normalised(data, config.mean, config.std)
     measured = Measurements()
     quantized = logits(model, x, Mode.QUANTIZED).numpy()
     measured.rows.append(_row("ANN", FLOAT, "", None, quantized, data.labels))
     if config.activation in IF_ACTIVATIONS:
         _float_spiking(measured, checkpoint, data, x, plan, progress)
-    if config.activation == "cqrelu":
-        _wake_sleep(measured, checkpoint, data, plan, lower, progress)
+    if sleeping:
+        _wake_sleep(measured, programs, data, integer(plan.weight_bits[0]), progress)
     else:
-        _integer_spiking(measured, data, plan, lower, progress)
+        _integer_spiking(measured, programs, data, plan, progress)
     return measured
+
+
+def _check_data(checkpoint: Checkpoint, data: Dataset) -> None:
+    for what, found, allowed in (
+        ("samples of another shape", data.sample_shape, checkpoint.sample_shape),
+        ("other classes", data.class_names, checkpoint.class_names),
+    ):
+        if found != allowed:
+            raise DataError(
+                f"{what} than the network was trained on",
+                node=data.name,
+                found=found,
+                allowed=allowed,
+            )
+
+
+def _convert(
+    wake_steps: int, plan: EvaluationPlan, lower: Lower, *, sleeping: bool
+) -> dict[str, IntProgram]:
+    """Programs by arithmetic; for CIF by neuron, at the first of the plan's weight bits."""
+    if not sleeping:
+        schedule = Schedule(max(plan.steps))
+        return {integer(bits): lower("if", schedule, bits) for bits in plan.weight_bits}
+    bits, longest = plan.weight_bits[0], Schedule(wake_steps, MAX_SLEEP_FACTOR * wake_steps)
+    return {
+        "IF": lower("if", Schedule(wake_steps), bits),
+        "CIF": lower("cif", longest, bits),
+    }
 
 
 def _row(
@@ -120,15 +162,14 @@ def _float_spiking(
 
 def _integer_spiking(
     measured: Measurements,
+    programs: dict[str, IntProgram],
     data: Dataset,
     plan: EvaluationPlan,
-    lower: Lower,
     progress: Progress,
 ) -> None:
-    for bits in plan.weight_bits:
-        program = lower("if", Schedule(max(plan.steps)), bits)
+    for arithmetic, program in programs.items():
         inputs = program.input.quantize(data.real())
-        what = f"{bits}-bit spiking network"
+        what = f"{arithmetic} spiking network"
         outputs = readouts(
             program,
             inputs,
@@ -136,25 +177,19 @@ def _integer_spiking(
             lambda done, total, what=what: progress(what, done, total),  # type: ignore[misc]
         )
         for steps, out in outputs.items():
-            measured.rows.append(_row("SNN", integer(bits), "IF", steps, out, data.labels))
+            measured.rows.append(_row("SNN", arithmetic, "IF", steps, out, data.labels))
 
 
 def _wake_sleep(
     measured: Measurements,
-    checkpoint: Checkpoint,
+    programs: dict[str, IntProgram],
     data: Dataset,
-    plan: EvaluationPlan,
-    lower: Lower,
+    arithmetic: str,
     progress: Progress,
 ) -> None:
-    """IF, CIF and CIF with sleep until settled, at the first of the plan's weight bits.
-
-    CIF with and without sleep are one run, looked at twice.
-    """
-    wake, bits = checkpoint.config.levels, plan.weight_bits[0]
-    arithmetic = integer(bits)
-    rate_coded = lower("if", Schedule(wake), bits)
-    sleeping = lower("cif", Schedule(wake, MAX_SLEEP_FACTOR * wake), bits)
+    """IF, CIF and CIF with sleep until settled; the latter two are one run, looked at twice."""
+    rate_coded, sleeping = programs["IF"], programs["CIF"]
+    wake = sleeping.schedule.wake_steps
     inputs = sleeping.input.quantize(data.real())
     plain = compare_counts(rate_coded, inputs, lambda done, of: progress("IF", done, of))
     cif = compare_counts(sleeping, inputs, lambda done, of: progress("CIF and sleep", done, of))

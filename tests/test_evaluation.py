@@ -193,7 +193,7 @@ def test_the_page_holds_every_number_and_figure(small_runs, tmp_path):
         assert evaluation.made_by["command"] in page
     names = {path.stem for path in drawn}
     assert names == {
-        f"{figure}-lenet"
+        f"{figure}-digits-lenet-width-0.25"
         for figure in (
             "residual-error",
             "snn-against-ann",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -201,9 +202,9 @@ def _figures(evaluations: dict[str, Evaluation]) -> dict[str, Callable[[], Figur
     """What can be drawn from the evaluations at hand."""
     whole = {n: e for n, e in evaluations.items() if e.config.get("fixed_noise") is None}
     chosen: dict[str, Callable[[], Figure]] = {}
-    for (_, model), group in _groups(whole).items():
+    for group_key, group in _groups(whole).items():
         gaps = [e for e in group.values() if e.gaps]
-        key = model.partition(" ")[0]
+        key = _slug(group_key)
         for evaluation in gaps:
             if evaluation.config["activation"] == "nq":
                 chosen[f"residual-error-{key}"] = partial(figures.residual_error, evaluation)
@@ -227,13 +228,17 @@ def _figures(evaluations: dict[str, Evaluation]) -> dict[str, Callable[[], Figur
         trained = [e for e in group.values() if e.run["history"]]
         if trained:
             chosen[f"training-{key}"] = partial(figures.training_curves, trained)
-    ablation = [e for e in evaluations.values() if e.config["activation"] == "nq"]
-    for (_, model), group in _groups(
-        {n: e for n, e in evaluations.items() if e in ablation}
-    ).items():
-        if any(e.config.get("fixed_noise") is not None for e in group.values()):
-            key = model.partition(" ")[0]
-            chosen[f"noise-intensity-{key}"] = partial(
+    trained_with_noise = {n: e for n, e in evaluations.items() if e.config["activation"] == "nq"}
+    for group_key, group in _groups(trained_with_noise).items():
+        if any(e.config["fixed_noise"] is not None for e in group.values()):
+            chosen[f"noise-intensity-{_slug(group_key)}"] = partial(
                 figures.accuracy_by_noise, list(group.values())
             )
     return chosen
+
+
+def _slug(group: tuple[str, str]) -> str:
+    """Data and model as part of a file name: "cifar10-jpeg-resnet20"."""
+    data, model = group
+    name = Path(data.rpartition(":")[2]).stem
+    return "-".join(re.findall(r"[a-z0-9.]+", f"{name} {model}".lower()))

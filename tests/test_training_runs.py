@@ -108,6 +108,16 @@ def test_noise_starts_and_is_renewed_as_told(tmp_path):
     assert any(value > 0 for value in found[1].values())
 
 
+def test_noise_from_a_part_of_the_held_out_split(tmp_path):
+    config = replace(CONFIG, augment=(), train_limit=900, calibration_samples=30)
+    history = train(config, tmp_path / "run").history
+    spiking = 30 * history[0]["held_out_spiking"]
+    assert spiking == pytest.approx(round(spiking))
+    whole = train(replace(config, calibration_samples=None), tmp_path / "whole").history
+    assert history[0]["held_out_quantized"] == whole[0]["held_out_quantized"]
+    assert sigmas(history)[0] != sigmas(whole)[0]
+
+
 def test_fixed_noise_is_a_part_of_the_threshold(tmp_path):
     checkpoint = train(replace(CONFIG, fixed_noise=0.25), tmp_path / "run")
     activations = [m for m in checkpoint.model.modules() if isinstance(m, NQ)]

@@ -73,6 +73,9 @@ def command(
         str | None,
         typer.Option(help="Its form: float, or integer (converted, 8 bits).  [float]"),
     ] = None,
+    calibration_samples: Annotated[
+        int | None, typer.Option(help="Held-out samples it runs on.  [all]")
+    ] = None,
     noise_start: Annotated[
         int | None, typer.Option(help="First epoch after which noise is estimated.  [1]")
     ] = None,
@@ -127,6 +130,7 @@ def command(
         "augment": _names(augment),
         "calibration_steps": calibration_steps,
         "calibration": calibration,
+        "calibration_samples": calibration_samples,
         "noise_start": noise_start,
         "noise_every": noise_every,
         "fixed_noise": fixed_noise,

@@ -35,6 +35,8 @@ class TrainConfig:
         Steps of the spiking network that sigma is estimated from (`val_sim_len`).
     calibration:
         "float" or "integer": which form of the spiking network sigma is estimated from.
+    calibration_samples:
+        Held-out samples the spiking network runs on, from the first; None for all.
     noise_start, noise_every:
         NQ: sigma is estimated after epoch `noise_start` and every so many epochs from then on;
         it is 0 before.
@@ -67,6 +69,7 @@ class TrainConfig:
     held_out: float = 0.1
     calibration_steps: int = 4
     calibration: str = "float"
+    calibration_samples: int | None = None
     noise_start: int = 1
     noise_every: int = 1
     fixed_noise: float | None = None
@@ -87,6 +90,14 @@ class TrainConfig:
             "calibration_steps": self.calibration_steps,
             "noise_start": self.noise_start,
             "noise_every": self.noise_every,
+        }
+        positive |= {
+            name: value
+            for name, value in (
+                ("calibration_samples", self.calibration_samples),
+                ("train_limit", self.train_limit),
+            )
+            if value is not None
         }
         for name, value in positive.items():
             if not value > 0:
@@ -132,7 +143,7 @@ class TrainConfig:
 
 _TUPLES: dict[str, type] = {"augment": str, "mean": float, "std": float}
 _NUMBERS = {f.name: f.type for f in fields(TrainConfig) if f.type in ("int", "float", "str")}
-_OPTIONAL = {"fixed_noise": "float", "train_limit": "int"}
+_OPTIONAL = {"calibration_samples": "int", "fixed_noise": "float", "train_limit": "int"}
 
 
 def _typed(name: str, value: Any) -> Any:

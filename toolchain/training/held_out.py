@@ -38,18 +38,18 @@ def measure_held_out(
     "sigma/LAYER", its measured residual error as "residual_std/LAYER". With `integer_form` the
     spiking network is the converted one.
     """
+    quantized = accuracy(logits(model, x, Mode.QUANTIZED), labels)
     if config.activation not in IF_ACTIVATIONS:
-        result = accuracy(logits(model, x, Mode.QUANTIZED), labels)
-        return {"held_out_quantized": result, "selection": result}
-    steps = config.calibration_steps
+        return {"held_out_quantized": quantized, "selection": quantized}
+    steps, part = config.calibration_steps, slice(0, config.calibration_samples)
     if integer_form is None:
-        compared = compare_with_spiking(model, x, steps)
+        compared = compare_with_spiking(model, x[part], steps)
     else:
         quantizer, limits = integer_form.quantizer, integer_form.limits
-        compared = compare_with_integer(model, x, steps, quantizer, limits)
-    spiking = accuracy(compared.spiking, labels)
+        compared = compare_with_integer(model, x[part], steps, quantizer, limits)
+    spiking = accuracy(compared.spiking, labels[part])
     metrics = {
-        "held_out_quantized": accuracy(compared.quantized, labels),
+        "held_out_quantized": quantized,
         "held_out_spiking": spiking,
         "selection": spiking,
     }

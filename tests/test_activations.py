@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from toolchain.activations import NQ, QCFS, CQReLU, Mode, activation_mode, cqrelu, qcfs
+from toolchain.activations import NQ, QCFS, CQReLU, Mode, activation_mode, cqrelu, fused, qcfs
 
 Z = [-1.0, 0.2, 0.3, 0.9, 1.3, 1.8, 2.5]
 
@@ -48,6 +48,20 @@ def test_large_tensors_are_fused_to_the_same_values(dtype):
         if isinstance(small, QCFS):
             found = float(large.threshold.grad) / 2
             assert found == pytest.approx(1024 * float(small.threshold.grad), rel=1e-4)
+
+
+def test_without_a_working_compiler_it_runs_eagerly(monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("no compiler works here")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    fused._can_compile.cache_clear()
+    try:
+        x = torch.linspace(-1, 3, 1 << 19)
+        assert torch.equal(QCFS(4, 2.0)(x)[::64], QCFS(4, 2.0)(x[::64].clone()))
+        assert not fused._can_compile("cpu")
+    finally:
+        fused._can_compile.cache_clear()
 
 
 def test_qcfs_rounds_up_on_the_boundary():

@@ -2,7 +2,7 @@
 
 Eager torch takes a pass an operation; for the activations of a convolutional network that costs
 several times its convolutions. `torch.compile` needs a C++ compiler (on a GPU: triton); without
-one, and for small tensors, the same function runs eagerly.
+one that works, and for small tensors, the same function runs eagerly.
 """
 
 from __future__ import annotations
@@ -22,9 +22,19 @@ FUSE_FROM = 1 << 18
 
 @cache
 def _can_compile(device: str) -> bool:
-    if device == "cuda":
-        return find_spec("triton") is not None
-    return any(shutil.which(name) for name in ("g++", "clang++"))
+    """Whether a small function compiles here: a compiler may be there and still not work."""
+    there = (
+        find_spec("triton") is not None
+        if device == "cuda"
+        else any(shutil.which(name) for name in ("g++", "clang++"))
+    )
+    if not there:
+        return False
+    try:
+        torch.compile(torch.neg, dynamic=True)(torch.zeros(8, device=device))
+    except (RuntimeError, OSError):
+        return False
+    return True
 
 
 @cache

@@ -185,11 +185,14 @@ def test_the_caller_is_ended(long_program, how, tmp_path):
     net, samples = tmp_path / "a.net", tmp_path / "x.npy"
     write_net(long_program, net)
     np.save(samples, random_inputs(long_program, 400))
+    # A shell that runs the tests in its background has them ignore Ctrl-C, children and all.
     code = textwrap.dedent(f"""
+        import signal
         from pathlib import Path
         import numpy as np
         from exports.lava import run_on_lava
         from exports.netx import read_net
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         run_on_lava(read_net(Path({str(net)!r})), np.load({str(samples)!r}), time_limit=300)
     """)
     caller = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)

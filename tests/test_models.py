@@ -83,8 +83,7 @@ def test_wrong_images_and_pools():
         build_model("vgg11", (3, 32, 32), 10, nn.ReLU, pooling="median")
 
 
-@pytest.mark.parametrize("pooling", ["average", "max"])
-@pytest.mark.parametrize("size", [28, 64])
+@pytest.mark.parametrize(("size", "pooling"), [(28, "average"), (28, "max"), (64, "max")])
 @pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_every_model_settles_to_the_closed_form(name, pooling, size, limits):
     """Traced, folded, lowered and run: settled counts are those of the integers without time."""

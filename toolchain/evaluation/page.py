@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -121,18 +122,17 @@ def _accuracy_table(data: str, model: str, group: dict[str, Evaluation]) -> list
 
 
 def _lava_lines(group: dict[str, Evaluation]) -> list[str]:
-    return [
-        line
+    """Runs on Lava against the reference simulator: every spike, membrane potential and logit."""
+    rows = [
+        _line([name, lava["samples"], lava["steps"], lava["weight_bits"], values, wrong])
         for name, evaluation in group.items()
         if (lava := evaluation.lava)
-        for line in (
-            f"On Lava, {name}: {lava['samples']} images, {lava['steps']} steps, "
-            f"{lava['weight_bits']}-bit weights; {lava['values']:,} spikes, membrane potentials "
-            "and logits compared with the reference simulator: "
-            f"{lava['mismatches']} mismatches.",
-            "",
-        )
+        for values, wrong in ((f"{lava['values']:,}", lava["mismatches"]),)
     ]
+    if not rows:
+        return []
+    head = ["on Lava", "images", "steps", "weight bits", "values compared", "mismatches"]
+    return [_line(head), _line(["---"] + ["---:"] * 5), *rows, ""]
 
 
 def _accuracy_lines(evaluation: Evaluation, steps: Sequence[int]) -> list[str]:
@@ -183,12 +183,14 @@ def _line(cells: Sequence[object]) -> str:
 def _provenance(name: str, evaluation: Evaluation) -> list[str]:
     made, run = evaluation.made_by, evaluation.run
     versions = ", ".join(f"{k} {made[k]}" for k in ("spikeport", "python", "torch", "numpy"))
+    words = shlex.split(made["command"])
+    folder = words[2] if words[1:2] == ["evaluate"] else name
     return [
         f"**{name}**: epoch {run['epoch']} of {run['config']['epochs']}, seed "
         f"{run['config']['seed']}, tensors {run['checkpoint_sha256'][:16]}.",
         "",
         "```",
-        f"spikeport train --config {name}/config.toml --out {name}",
+        f"spikeport train --config {folder}/config.toml --out {folder}",
         made["command"],
         "```",
         "",

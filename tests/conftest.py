@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from typer.testing import CliRunner
 
 from hw_models.profile import load_profile
+from tests.command_line import FACTORIES, ok
 from toolchain.cli.app import app
 from toolchain.cli.network import Network, network_of
 from toolchain.data import Dataset, open_split
@@ -142,3 +144,36 @@ def small_runs(tmp_path_factory):
             result = CliRunner().invoke(app, command.split())
             assert result.exit_code == 0, result.output
     return folder
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    """A folder with a trained run and a converted network."""
+    folder = tmp_path_factory.mktemp("cli")
+    ok(
+        *[
+            "train",
+            "--data",
+            "digits",
+            "--out",
+            "run",
+            "--width",
+            "0.25",
+            "--epochs",
+            "5",
+            "--batch-size",
+            "64",
+        ],
+        *["--initial-threshold", "2", "--seed", "3"],
+        cwd=folder,
+    )
+    ok("convert", "run", "-o", "if.net", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def factories(tmp_path):
+    (tmp_path / "nets.py").write_text(FACTORIES)
+    wide = np.zeros((20, 1, 9, 9), np.float32)
+    np.savez(tmp_path / "wide.npz", train_samples=wide, train_labels=np.zeros(20, int))
+    return tmp_path

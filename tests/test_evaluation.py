@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from tests.command_line import fails
 from tests.networks import random_inputs, random_program
 from tests.oracles import closed_form, numpy_loop
-from tests.test_cli import fails
 from toolchain.activations import NQ, QCFS, Mode
 from toolchain.data import open_split
 from toolchain.errors import ConversionError, DataError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.test_cli import ok
+from tests.command_line import ok
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 

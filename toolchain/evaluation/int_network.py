@@ -160,7 +160,7 @@ def compare_counts(
             if done == program.schedule.wake_steps:
                 awake.add(counts, logits, expected, expected_logits)
             if not step.awake:
-                silent = not any(bool(spikes.any()) for spikes in step.spikes.values())
+                silent = step.silent
                 if silent:
                     break
                 asleep += 1

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from functools import singledispatch
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from toolchain.errors import BackendRunError, ProgramError, ValueRangeError
 from toolchain.int_range import IntRange
+from toolchain.program.population import Population
 from toolchain.program.spike_ranges import weight_sums
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
@@ -113,3 +115,8 @@ def _(synapse: WindowSynapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
         ],
         dim=-1,
     )
+
+
+def per_channel(population: Population, values: np.ndarray) -> Tensor:
+    """`values`, int (C,), as int64 that broadcasts against (N, C, H, W) or (N, F)."""
+    return torch.from_numpy(population.per_channel(values).astype(np.int64))

@@ -18,7 +18,7 @@ from toolchain.int_range import IntRange
 from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
 from toolchain.program.count_growth import count_growths
 from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.simulator.currents import ExactCurrent
+from toolchain.simulator.currents import ExactCurrent, per_channel
 
 
 @torch.no_grad()
@@ -71,9 +71,9 @@ def _(
     total: Tensor,
     wake: int,
 ) -> Tensor:
-    start = _per_channel(population, neuron.initial_potential)
-    v = start + total + wake * _per_channel(population, population.bias)
-    threshold = _per_channel(population, neuron.threshold)
+    start = per_channel(population, neuron.initial_potential)
+    v = start + total + wake * per_channel(population, population.bias)
+    threshold = per_channel(population, neuron.threshold)
     return torch.div(v, threshold, rounding_mode="floor").clamp(0, wake)
 
 
@@ -89,8 +89,4 @@ def _(neuron: Relay, population: Population, total: Tensor, wake: int) -> Tensor
 
 @_count.register
 def _(neuron: Readout, population: Population, total: Tensor, wake: int) -> Tensor:
-    return total + wake * _per_channel(population, population.bias)
-
-
-def _per_channel(population: Population, values: np.ndarray) -> Tensor:
-    return torch.from_numpy(population.per_channel(values).astype(np.int64))
+    return total + wake * per_channel(population, population.bias)

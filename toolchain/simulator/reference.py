@@ -23,7 +23,7 @@ from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPo
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import WindowSynapse
 from toolchain.recording import Mode, Recording, RecordingBuilder
-from toolchain.simulator.currents import ExactCurrent
+from toolchain.simulator.currents import ExactCurrent, per_channel
 
 BACKEND = "reference"
 Progress = Callable[[int, int], None]
@@ -88,6 +88,11 @@ class StepResult:
     spikes: dict[str, Tensor]
     membrane: dict[str, Tensor]
 
+    @property
+    def silent(self) -> bool:
+        """Whether no neuron of any sample fired; asleep, none fires from then on."""
+        return not any(bool(spikes.any()) for spikes in self.spikes.values())
+
 
 @torch.no_grad()
 def run_steps(program: IntProgram, inputs: np.ndarray) -> Iterator[StepResult]:
@@ -141,10 +146,6 @@ def _run_batch(program: IntProgram, currents: Currents, inputs: Tensor) -> tuple
     return spikes, membrane
 
 
-def _per_channel(population: Population, values: np.ndarray) -> Tensor:
-    return torch.from_numpy(population.per_channel(values).astype(np.int64))
-
-
 @dataclass(frozen=True)
 class Moment:
     """What a population meets in one step.
@@ -166,7 +167,7 @@ class Moment:
         """The current, on wake steps with the bias added."""
         if not self.awake:
             return self.current
-        return self.current + _per_channel(self.population, self.population.bias)
+        return self.current + per_channel(self.population, self.population.bias)
 
 
 @singledispatch
@@ -181,7 +182,7 @@ def _(
     neuron: IntegrateAndFire | ConsistentIntegrateAndFire, population: Population, count: int
 ) -> Any:
     zeros = torch.zeros((count, *population.shape), dtype=torch.int64)
-    return neuron.start(zeros + _per_channel(population, neuron.initial_potential), zeros)
+    return neuron.start(zeros + per_channel(population, neuron.initial_potential), zeros)
 
 
 @_start.register
@@ -211,7 +212,7 @@ def _(
 ) -> tuple[Any, Tensor, Tensor | None]:
     name, current = moment.population.name, moment.with_bias()
     _watch(name, "membrane potential", state.membrane_potential + current, moment.limits)
-    threshold = _per_channel(moment.population, neuron.threshold)
+    threshold = per_channel(moment.population, neuron.threshold)
     state, fired = neuron.step(state, current, threshold, moment.awake)
     return state, state.membrane_potential, fired
 

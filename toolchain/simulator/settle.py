@@ -41,7 +41,7 @@ def _settle_time(program: IntProgram, inputs: np.ndarray) -> int:
     for step in run_steps(program, inputs):
         if step.awake:
             continue
-        if not any(bool(spikes.any()) for spikes in step.spikes.values()):
+        if step.silent:
             return asleep
         asleep += 1
     firing = sum(int(spikes.count_nonzero()) for spikes in step.spikes.values())

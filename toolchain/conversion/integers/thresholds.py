@@ -28,12 +28,10 @@ from itertools import product
 
 import numpy as np
 
+from toolchain.conversion.integers.threshold_search import ROUNDING
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 
-ROUNDING = 2.0**-40
-"""Relative slack for float64 rounding, so that a network that is exact in integers stays so; far
-below the half unit that rounding a weight forgives."""
 COARSE = 1 / 256
 """Relative error of a uniform branch's weight above which it is held in two synapses: half a unit
 of the largest 8-bit weight."""

@@ -35,7 +35,7 @@ def spiking_logits(
     """
     longest, sums = max(steps), []
     with in_evaluation(model), activation_mode(model, Mode.SPIKING, longest):
-        for batch in batches(x):
+        for batch in batches(x, longest):
             out = model(batch.repeat(longest, *([1] * (batch.ndim - 1))))
             sums.append(out.reshape(longest, len(batch), -1).cumsum(0))
             if progress:
@@ -119,7 +119,7 @@ def layer_gaps(
     gaps = {n: _empty(m, num_steps) for n, m in activations.items()}
     done = 0
     with in_evaluation(model):
-        for batch in batches(x):
+        for batch in batches(x, num_steps):
             with observed_outputs(model) as ann:
                 model(batch)
             mode = activation_mode(model, Mode.SPIKING, num_steps)

@@ -11,11 +11,9 @@ import numpy as np
 from toolchain.errors import ConversionError
 from toolchain.evaluation.summary import box
 from toolchain.program.int_program import IntProgram
+from toolchain.simulator.engine.blocks import Engine, Keep
 from toolchain.simulator.quantized_network import quantized_counts
-from toolchain.simulator.reference import run_steps
 
-BATCH = 64
-"""Samples a pass."""
 Progress = Callable[[int, int], None]
 
 
@@ -31,13 +29,13 @@ def readouts(
     there.
     """
     parts: dict[int, list[np.ndarray]] = {t: [] for t in steps}
-    name = program.readout.name
-    for start in range(0, len(inputs), BATCH):
-        for done, step in enumerate(run_steps(program, inputs[start : start + BATCH]), 1):
-            if done in parts:
-                parts[done].append(step.membrane[name].numpy())
+    for where, blocks in Engine(program).passes(inputs):
+        for block in blocks:
+            for t in steps:
+                if block.first < t <= block.first + block.steps:
+                    parts[t].append(block.readout[t - block.first - 1].astype(np.int64))
         if progress:
-            progress(min(start + BATCH, len(inputs)), len(inputs))
+            progress(where.stop, len(inputs))
     return {t: np.concatenate(p) for t, p in parts.items()}
 
 
@@ -148,22 +146,23 @@ def compare_counts(
         CountComparison({p.name: CountError() for p in program.spiking}) for _ in range(2)
     )
     quantized, longest = [], 0
-    for start in range(0, len(inputs), BATCH):
-        chunk = inputs[start : start + BATCH]
+    wake, sleep = program.schedule.wake_steps, program.schedule.sleep_steps
+    for where, blocks in Engine(program, block=wake).passes(inputs, Keep.SPIKES):
+        chunk = inputs[where]
         expected, expected_logits = quantized_counts(program, chunk)
         counts = {p.name: np.zeros((len(chunk), *p.shape), np.int64) for p in program.spiking}
-        asleep, silent = 0, program.schedule.sleep_steps == 0
-        for done, step in enumerate(run_steps(program, chunk), 1):
-            for name, spikes in step.spikes.items():
-                counts[name] += spikes.numpy()
-            logits = step.membrane[program.readout.name].numpy()
-            if done == program.schedule.wake_steps:
+        asleep, silent = 0, sleep == 0
+        for block in blocks:
+            for name, spikes in block.spikes.items():
+                counts[name] += spikes.sum(axis=0, dtype=np.int32)
+            logits = block.readout[-1].astype(np.int64)
+            if block.awake:
                 awake.add(counts, logits, expected, expected_logits)
-            if not step.awake:
-                silent = step.silent
-                if silent:
-                    break
-                asleep += 1
+                continue
+            asleep += block.active_steps
+            silent = block.active_steps < block.steps
+            if silent:
+                break
         if not silent:
             raise ConversionError(
                 "the network does not settle", node=program.name, found=f"{asleep} sleep steps"
@@ -172,5 +171,5 @@ def compare_counts(
         quantized.append(expected_logits)
         longest = max(longest, asleep)
         if progress:
-            progress(min(start + BATCH, len(inputs)), len(inputs))
+            progress(where.stop, len(inputs))
     return WakeSleepComparison(awake, settled, longest, np.concatenate(quantized))

@@ -42,7 +42,7 @@ class ExactCurrent:
     def __init__(self, name: str, synapse: Synapse, spikes: IntRange) -> None:
         self._name = name
         self._synapse = synapse
-        self._dtype = _exact_dtype(name, synapse, spikes)
+        self._dtype = exact_dtype(name, synapse, spikes)
         self._unverified = self._dtype is torch.float32
 
     def __call__(self, spikes: Tensor) -> Tensor:
@@ -61,7 +61,14 @@ class ExactCurrent:
         return current
 
 
-def _exact_dtype(name: str, synapse: Synapse, spikes: IntRange) -> torch.dtype:
+def exact_dtype(name: str, synapse: Synapse, spikes: IntRange) -> torch.dtype:
+    """float32 or float64: the smaller one that holds every partial sum exactly.
+
+    Raises
+    ------
+    ValueRangeError
+        If a sum of the population `name` could pass what float64 holds exactly.
+    """
     positive, negative = weight_sums(synapse)
     bound = int((positive - negative).max()) * max(abs(spikes.low), abs(spikes.high))
     if bound >= EXACT_FLOAT64:

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolchain.errors import ProgramError, ValueRangeError
+from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
 from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import WindowSynapse
 from toolchain.recording import Mode, Recording, RecordingBuilder
 from toolchain.simulator.currents import ExactCurrent, per_channel
+from toolchain.simulator.watch import watch
 
 BACKEND = "reference"
 Progress = Callable[[int, int], None]
@@ -239,12 +240,4 @@ def _(neuron: Readout, state: Any, moment: Moment) -> tuple[Any, Tensor, Tensor 
 
 
 def _watch(name: str, what: str, values: Tensor, limits: IntRange) -> None:
-    low, high = int(values.min()), int(values.max())
-    if not limits.contains(low, high):
-        raise ValueRangeError(
-            f"the {what} left its range during the run",
-            node=name,
-            found=f"{low} .. {high}",
-            allowed=str(limits),
-            remedy="use fewer weight bits or steps",
-        )
+    watch(name, what, int(values.min()), int(values.max()), limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,12 +10,10 @@ import numpy as np
 from toolchain.errors import ConversionError
 from toolchain.program.bounds import PopulationBounds, analyse, prove
 from toolchain.program.int_program import IntProgram, Schedule
-from toolchain.simulator.reference import run_steps
+from toolchain.simulator.engine.blocks import Block, Engine, Keep
 
 MAX_SLEEP_FACTOR = 16
 """Longest sleep tried, in wake steps; CASC's scripts use 7 (Q = 8, S = 56)."""
-BATCH = 64
-"""Samples a pass."""
 
 
 def settle_time(program: IntProgram, inputs: np.ndarray) -> int:
@@ -30,24 +29,22 @@ def settle_time(program: IntProgram, inputs: np.ndarray) -> int:
     """
     wake = program.schedule.wake_steps
     longest = replace(program, schedule=Schedule(wake, MAX_SLEEP_FACTOR * wake))
-    return max(
-        _settle_time(longest, inputs[start : start + BATCH])
-        for start in range(0, len(inputs), BATCH)
-    )
+    engine = Engine(longest, block=wake)
+    return max(_settle_time(program.name, run) for _, run in engine.passes(inputs, Keep.SPIKES))
 
 
-def _settle_time(program: IntProgram, inputs: np.ndarray) -> int:
-    asleep = 0
-    for step in run_steps(program, inputs):
-        if step.awake:
+def _settle_time(name: str, blocks: Iterator[Block]) -> int:
+    asleep = firing = 0
+    for block in blocks:
+        if block.awake:
             continue
-        if step.silent:
+        asleep += block.active_steps
+        if block.active_steps < block.steps:
             return asleep
-        asleep += 1
-    firing = sum(int(spikes.count_nonzero()) for spikes in step.spikes.values())
+        firing = sum(int(np.count_nonzero(spikes[-1])) for spikes in block.spikes.values())
     raise ConversionError(
         "the network does not settle",
-        node=program.name,
+        node=name,
         found=f"{firing} neurons still fire after {asleep} sleep steps",
         remedy="it may need more; give --sleep yourself",
     )

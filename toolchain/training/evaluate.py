@@ -13,7 +13,7 @@ from toolchain.activations import Mode, activation_mode
 from toolchain.data import Dataset
 
 BATCH = 128
-"""Samples a pass; a spiking pass holds that many times the steps."""
+"""Samples a pass, times the steps of a spiking one (which stays in the cache so)."""
 
 
 def normalised(dataset: Dataset, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -27,8 +27,9 @@ def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Ten
     return (x - x.new_tensor(mean).reshape(shape)) / x.new_tensor(std).reshape(shape)
 
 
-def batches(x: Tensor, size: int = BATCH) -> Iterator[Tensor]:
-    """Consecutive slices of at most `size` samples."""
+def batches(x: Tensor, num_steps: int = 1) -> Iterator[Tensor]:
+    """Consecutive slices, of a size at which so many steps of each sample make a pass."""
+    size = max(1, BATCH // num_steps)
     for start in range(0, len(x), size):
         yield x[start : start + size]
 
@@ -38,7 +39,7 @@ def logits(model: nn.Module, x: Tensor, mode: Mode, num_steps: int = 1) -> Tenso
     """Outputs (N, K) in evaluation mode; in spiking mode summed over `num_steps` steps."""
     outputs = []
     with in_evaluation(model), activation_mode(model, mode, num_steps):
-        for batch in batches(x):
+        for batch in batches(x, num_steps):
             if mode is Mode.SPIKING:
                 repeated = batch.repeat(num_steps, *([1] * (batch.ndim - 1)))
                 out = model(repeated)

@@ -17,7 +17,7 @@ from toolchain.int_range import TargetLimits
 from toolchain.neurons import Readout
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
-from toolchain.simulator.reference import run_steps
+from toolchain.simulator.engine.blocks import Engine, Keep
 from toolchain.training.noise import SpikingComparison, compare_outputs
 
 WEIGHT_BITS = 8
@@ -71,13 +71,15 @@ def _run(program: IntProgram, batch: Tensor) -> tuple[dict[str, Tensor], Tensor]
     quantizer = program.input
     units = np.rint(batch.cpu().double().numpy() / quantizer.scale).astype(np.int64)
     quantizer.range.check("input", units)
-    counts: dict[str, Tensor] = {}
-    logits = torch.zeros(1)
-    for step in run_steps(program, units):
-        for name, spikes in step.spikes.items():
-            counts[name] = counts[name] + spikes if name in counts else spikes
-        logits = step.membrane[program.readout.name]
+    counts: dict[str, list[np.ndarray]] = {p.name: [] for p in program.spiking}
+    logits = []
+    for _, blocks in Engine(program).passes(units, Keep.SPIKES):
+        (block,) = blocks
+        for name, spikes in block.spikes.items():
+            counts[name].append(spikes.sum(axis=0, dtype=np.int64))
+        logits.append(block.readout[-1])
     readout = program.readout.neuron
     if not isinstance(readout, Readout):
         raise TypeError(type(readout))
-    return counts, (logits * readout.scale).float()
+    total = torch.from_numpy(np.concatenate(logits)) * readout.scale
+    return {n: torch.from_numpy(np.concatenate(c)) for n, c in counts.items()}, total.float()

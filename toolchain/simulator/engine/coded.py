@@ -1,0 +1,77 @@
+"""Spikes of one layer over a block of steps, as unsigned bytes with the channels last.
+
+Unsigned bytes are what int8 convolutions take; `offset` is what the byte of "no spike" says, so
+that signed spikes fit. Channels lie last because convolutions are fastest that way; a flat layer
+(F,) counts as one of H = W = 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolchain.int_range import IntRange
+
+BYTE_VALUES = 256
+
+
+def coded_offset(spikes: IntRange) -> int | None:
+    """What is added to spikes in this range to make them bytes; None if they do not fit."""
+    low, high = min(spikes.low, 0), max(spikes.high, 0)
+    return -low if high - low < BYTE_VALUES else None
+
+
+def channels_last(values: np.ndarray) -> np.ndarray:
+    """(n, C, H, W) or (n, F) as (n, H, W, C), in that order in memory."""
+    if values.ndim == 2:
+        return np.ascontiguousarray(values[:, None, None, :])
+    return np.ascontiguousarray(values.transpose(0, 2, 3, 1))
+
+
+def channels_first(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Values of any leading axes and (H, W, C) as a view (..., C, H, W) or (..., F)."""
+    return values[..., 0, 0, :] if len(shape) == 1 else np.moveaxis(values, -1, -3)
+
+
+def plane_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(H, W, C) of a layer of shape (C, H, W) or (F,)."""
+    return (shape[1], shape[2], shape[0]) if len(shape) == 3 else (1, 1, shape[0])
+
+
+@dataclass(frozen=True)
+class CodedSpikes:
+    """Spikes of one layer.
+
+    Attributes
+    ----------
+    values:
+        uint8 (T, n, H, W, C), `offset` for no spike; or, with offset 0, int64 where a graded
+        input does not fit a byte. T is 1 for what is the same at every step.
+    shape:
+        (C, H, W) or (F,) of the layer.
+    """
+
+    values: np.ndarray
+    offset: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of_input(cls, inputs: np.ndarray, spikes: IntRange) -> CodedSpikes:
+        """Graded input spikes, int (n, ...), which are the same at every wake step."""
+        laid_out = channels_last(inputs)[None]
+        offset = coded_offset(spikes)
+        shape = inputs.shape[1:]
+        if offset is None:
+            return cls(laid_out.astype(np.int64), 0, shape)
+        return cls((laid_out + offset).astype(np.uint8), offset, shape)
+
+    @property
+    def is_byte(self) -> bool:
+        """Whether they are bytes."""
+        return self.values.dtype == np.uint8
+
+    def spikes(self) -> np.ndarray:
+        """int8 (T, n, C, H, W) or (T, n, F), without the offset; a view where it is 0."""
+        values = self.values if self.offset == 0 else self.values - np.uint8(self.offset)
+        return channels_first(values.view(np.int8), self.shape)

@@ -1,0 +1,177 @@
+"""Compiled loops over the neurons of one layer and a block of steps; exact integers throughout.
+
+Neurons lie in rows: `width` neurons whose parameters are laid out alongside, so that the inner
+loop is long and free of branches and the row's state stays in the cache over all steps. A current
+has one step (the same at every step) or as many as the block. Every kernel runs over the rows
+`start .. stop` and returns the lowest and highest of what it is to have watched: the current, and
+the state before firing. The equations stand in `toolchain.neurons`.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+compiled = numba.njit(cache=True, nogil=True)
+
+
+@compiled
+def accumulate(total, current, shift, start, stop):  # type: ignore[no-untyped-def]
+    """Add `current << shift` to `total`, int (T, rows, width)."""
+    for row in range(start, stop):
+        for t in range(total.shape[0]):
+            into = total[t, row]
+            drive = current[t if current.shape[0] > 1 else 0, row]
+            for k in range(into.shape[0]):
+                into[k] += into.dtype.type(drive[k]) << shift
+
+
+@compiled
+def integrate_and_fire(  # type: ignore[no-untyped-def]
+    current, shift, bias, threshold, v, spikes, trace, start, stop
+):
+    """IF; `trace`, (T, rows, width) or empty, receives the potential after each step."""
+    kind = v.dtype.type
+    low_current = high_current = kind(0)
+    low = high = kind(0)
+    for row in range(start, stop):
+        potential = v[row]
+        for t in range(spikes.shape[0]):
+            drive = current[t if current.shape[0] > 1 else 0, row]
+            fired = spikes[t, row]
+            for k in range(potential.shape[0]):
+                i = kind(drive[k]) << shift
+                u = potential[k] + i + bias[k]
+                low_current, high_current = min(low_current, i), max(high_current, i)
+                low, high = min(low, u), max(high, u)
+                fires = u >= threshold[k]
+                fired[k] = np.uint8(fires)
+                potential[k] = u - threshold[k] if fires else u
+            if trace.shape[0]:
+                trace[t, row] = potential
+    return low_current, high_current, low, high
+
+
+@compiled
+def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
+    current, shift, bias, threshold, v, counts, wakes, awake, spikes, trace, start, stop
+):
+    """CIF; `wakes` are the wake steps before this block, spikes are sent as 1 + s."""
+    kind = v.dtype.type
+    low_current = high_current = kind(0)
+    low = high = kind(0)
+    for row in range(start, stop):
+        potential, count = v[row], counts[row]
+        cap = np.int32(wakes)
+        for t in range(spikes.shape[0]):
+            if awake:
+                cap += np.int32(1)
+            drive = current[t if current.shape[0] > 1 else 0, row]
+            fired = spikes[t, row]
+            for k in range(potential.shape[0]):
+                i = kind(drive[k]) << shift
+                u = potential[k] + i + bias[k]
+                low_current, high_current = min(low_current, i), max(high_current, i)
+                low, high = min(low, u), max(high, u)
+                n = count[k]
+                up = (u >= threshold[k]) & (n < cap)
+                down = (u < 0) & (n > 0)
+                s = np.int32(up) - np.int32(down)
+                fired[k] = np.uint8(s + 1)
+                count[k] = n + s
+                potential[k] = u - threshold[k] * kind(s)
+            if trace.shape[0]:
+                trace[t, row] = potential
+    return low_current, high_current, low, high
+
+
+@compiled
+def read_out(current, shift, bias, v, trace, start, stop):  # type: ignore[no-untyped-def]
+    """A readout; `trace` receives the accumulator after each step."""
+    kind = v.dtype.type
+    low_current = high_current = kind(0)
+    low = high = kind(0)
+    for row in range(start, stop):
+        accumulator = v[row]
+        for t in range(trace.shape[0]):
+            drive = current[t if current.shape[0] > 1 else 0, row]
+            for k in range(accumulator.shape[0]):
+                i = kind(drive[k]) << shift
+                u = accumulator[k] + i + bias[k]
+                low_current, high_current = min(low_current, i), max(high_current, i)
+                low, high = min(low, u), max(high, u)
+                accumulator[k] = u
+            trace[t, row] = accumulator
+    return low_current, high_current, low, high
+
+
+@compiled
+def relay(current, shift, offset, spikes, start, stop):  # type: ignore[no-untyped-def]
+    """A relay: the current as a graded spike, sent with `offset` added."""
+    low = high = np.int64(0)
+    for row in range(start, stop):
+        for t in range(spikes.shape[0]):
+            drive = current[t if current.shape[0] > 1 else 0, row]
+            fired = spikes[t, row]
+            for k in range(fired.shape[0]):
+                i = np.int64(drive[k]) << shift
+                low, high = min(low, i), max(high, i)
+                fired[k] = np.uint8(i + offset)
+    return low, high, low, high
+
+
+@compiled
+def count_up(incoming, offset, counts):  # type: ignore[no-untyped-def]
+    """Add bytes (H, W, C), less `offset`, to int32 `counts`; returns their extremes."""
+    low = high = np.int32(0)
+    for y in range(counts.shape[0]):
+        for x in range(counts.shape[1]):
+            count, arrived = counts[y, x], incoming[y, x]
+            for k in range(count.shape[0]):
+                n = count[k] + np.int32(arrived[k]) - np.int32(offset)
+                low, high = min(low, n), max(high, n)
+                count[k] = n
+    return low, high
+
+
+@compiled
+def largest_of_window(counts, top, left, kernel, dilation, largest):  # type: ignore[no-untyped-def]
+    """Put the maximum over one window of `counts`, (H, W, C), and 0 into `largest`, (C,)."""
+    largest[:] = 0
+    for a in range(kernel[0]):
+        row = top + a * dilation[0]
+        for b in range(kernel[1]):
+            column = left + b * dilation[1]
+            if 0 <= row < counts.shape[0] and 0 <= column < counts.shape[1]:
+                count = counts[row, column]
+                for k in range(largest.shape[0]):
+                    largest[k] = max(largest[k], count[k])
+
+
+@compiled
+def lipool(  # type: ignore[no-untyped-def]
+    incoming, offset, kernel, stride, padding, dilation, counts, largest, spikes, trace, start, stop
+):
+    """LIPool of `incoming` bytes (T, n, H, W, C), for the samples `start .. stop`.
+
+    `counts`, int32 (n, H, W, C), are the source's; `largest`, int32 (n, H_out, W_out, C), what
+    has been sent so far; `spikes` are sent with `offset` added.
+    """
+    low = high = np.int32(0)
+    now = np.zeros(counts.shape[3], np.int32)
+    for sample in range(start, stop):
+        for t in range(spikes.shape[0]):
+            arrived = incoming[t if incoming.shape[0] > 1 else 0, sample]
+            lowest, highest = count_up(arrived, offset, counts[sample])
+            low, high = min(low, lowest), max(high, highest)
+            for y in range(spikes.shape[2]):
+                for x in range(spikes.shape[3]):
+                    top, left = y * stride[0] - padding[0], x * stride[1] - padding[1]
+                    largest_of_window(counts[sample], top, left, kernel, dilation, now)
+                    before, fired = largest[sample, y, x], spikes[t, sample, y, x]
+                    for k in range(now.shape[0]):
+                        fired[k] = np.uint8(now[k] - before[k] + offset)
+                        before[k] = now[k]
+            if trace.shape[0]:
+                trace[t, sample] = largest[sample]
+    return low, high, low, high

@@ -1,0 +1,324 @@
+"""One population over a block of steps: its currents summed up, its neurons run, both watched."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolchain.errors import ProgramError
+from toolchain.int_range import IntRange
+from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
+from toolchain.program.bounds import PopulationBounds
+from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.synapse import WindowSynapse
+from toolchain.simulator.engine import kernels
+from toolchain.simulator.engine.coded import CodedSpikes, coded_offset, plane_of
+from toolchain.simulator.engine.rows import Rows, in_threads
+from toolchain.simulator.engine.sums import SynapticSum
+from toolchain.simulator.watch import watch
+
+Sent = Mapping[str, CodedSpikes]
+"""Spikes by source; asleep, the input is left out."""
+INT32 = IntRange.signed(32)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The steps of a block.
+
+    Attributes
+    ----------
+    steps:
+        How many.
+    wakes:
+        Wake steps before it.
+    traced:
+        Whether the membrane potential after each step is wanted.
+    """
+
+    steps: int
+    wakes: int
+    awake: bool
+    traced: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a layer did in a block.
+
+    Attributes
+    ----------
+    sent:
+        None from a readout.
+    potential:
+        int (n, H, W, C), at the end of the block.
+    trace:
+        int (T, n, H, W, C), after each step; empty where not wanted.
+    """
+
+    sent: CodedSpikes | None
+    potential: np.ndarray
+    trace: np.ndarray
+
+
+class Layer(ABC):
+    """A population made ready to run; what changes lies in the state that `start` makes."""
+
+    def __init__(
+        self, program: IntProgram, population: Population, bound: PopulationBounds
+    ) -> None:
+        self.population = population
+        self._plane = plane_of(population.shape)
+        self._limits = program.state_range
+        reach = (bound.current.low, bound.current.high, bound.state.low, bound.state.high)
+        self._integer = np.int32 if INT32.contains(min(reach), max(reach)) else np.int64
+        self._offset = 0
+        if not isinstance(population.neuron, Readout):
+            self._offset = coded_offset(program.spike_range(population.name)) or 0
+        self._sums = [
+            (
+                synapse.source,
+                SynapticSum(
+                    population.name,
+                    synapse,
+                    program.source_shape(synapse.source),
+                    program.spike_range(synapse.source),
+                ),
+            )
+            for synapse in population.synapses
+            if not isinstance(synapse, WindowSynapse)
+        ]
+
+    @abstractmethod
+    def start(self, samples: int) -> Any:
+        """State of so many samples before local step 1."""
+
+    @abstractmethod
+    def run(self, state: Any, sent: Sent, moment: Moment) -> Result:
+        """Advance `state` by a block.
+
+        Raises
+        ------
+        ValueRangeError
+            If a sum or the state leaves its range.
+        """
+
+    def _zeros(self, samples: int) -> np.ndarray:
+        return np.zeros((samples, *self._plane), self._integer)
+
+    def _rows(self, potential: np.ndarray) -> Rows:
+        return Rows.of_layer(len(potential), self._plane)
+
+    def _current(self, sent: Sent, rows: Rows) -> tuple[np.ndarray, int]:
+        """(T or 1, rows, width) summed over synapses, and by how much to shift it left."""
+        arriving = [(total(sent[name]), total.shift) for name, total in self._sums if name in sent]
+        if len(arriving) == 1:
+            current, shift = arriving[0]
+            return rows.of(current), shift
+        steps = max((len(current) for current, _ in arriving), default=1)
+        total = np.zeros((steps, rows.count, rows.width), self._integer)
+        for current, shift in arriving:
+            in_threads(kernels.accumulate, rows.count, total.size, total, rows.of(current), shift)
+        return total, 0
+
+    def _along(self, values: np.ndarray, rows: Rows) -> np.ndarray:
+        """A value a channel, laid out along a row."""
+        return np.tile(values.astype(self._integer), rows.width // len(values))
+
+    def _bias(self, rows: Rows, moment: Moment) -> np.ndarray:
+        """Along a row; zeros asleep."""
+        bias = self.population.bias
+        return self._along(bias if moment.awake else np.zeros_like(bias), rows)
+
+    def _new_trace(self, samples: int, moment: Moment) -> np.ndarray:
+        steps = moment.steps if moment.traced else 0
+        return np.empty((steps, samples, *self._plane), self._integer)
+
+    def _new_spikes(self, samples: int, moment: Moment) -> CodedSpikes:
+        values = np.empty((moment.steps, samples, *self._plane), np.uint8)
+        return CodedSpikes(values, self._offset, self.population.shape)
+
+    def _watch(self, what: str, reach: tuple[int, ...], limits: IntRange) -> None:
+        """Check the extremes that a kernel has seen."""
+        name = self.population.name
+        watch(name, "summed current", int(reach[0]), int(reach[1]), self._limits)
+        watch(name, what, int(reach[2]), int(reach[3]), limits)
+
+
+class _IntegrateAndFireLayer(Layer):
+    """State: potential (n, H, W, C)."""
+
+    def start(self, samples: int) -> np.ndarray:
+        neuron = self.population.neuron
+        assert isinstance(neuron, IntegrateAndFire)
+        return self._zeros(samples) + neuron.initial_potential.astype(self._integer)
+
+    def run(self, state: np.ndarray, sent: Sent, moment: Moment) -> Result:
+        neuron, rows = self.population.neuron, self._rows(state)
+        assert isinstance(neuron, IntegrateAndFire)
+        current, shift = self._current(sent, rows)
+        spikes, trace = self._new_spikes(len(state), moment), self._new_trace(len(state), moment)
+        reach = in_threads(
+            kernels.integrate_and_fire,
+            rows.count,
+            spikes.values.size,
+            current,
+            shift,
+            self._bias(rows, moment),
+            self._along(neuron.threshold, rows),
+            rows.of(state),
+            rows.of(spikes.values),
+            rows.of(trace),
+        )
+        self._watch("membrane potential", reach, self._limits)
+        return Result(spikes, state, trace)
+
+
+class _ConsistentLayer(Layer):
+    """State: potential and net spike count, (n, H, W, C) each."""
+
+    def start(self, samples: int) -> tuple[np.ndarray, np.ndarray]:
+        neuron = self.population.neuron
+        assert isinstance(neuron, ConsistentIntegrateAndFire)
+        potential = self._zeros(samples) + neuron.initial_potential.astype(self._integer)
+        return potential, np.zeros(potential.shape, np.int32)
+
+    def run(self, state: tuple[np.ndarray, np.ndarray], sent: Sent, moment: Moment) -> Result:
+        neuron, (potential, counts) = self.population.neuron, state
+        assert isinstance(neuron, ConsistentIntegrateAndFire)
+        rows, samples = self._rows(potential), len(potential)
+        current, shift = self._current(sent, rows)
+        spikes, trace = self._new_spikes(samples, moment), self._new_trace(samples, moment)
+        reach = in_threads(
+            kernels.consistent_integrate_and_fire,
+            rows.count,
+            spikes.values.size,
+            current,
+            shift,
+            self._bias(rows, moment),
+            self._along(neuron.threshold, rows),
+            rows.of(potential),
+            rows.of(counts),
+            moment.wakes,
+            moment.awake,
+            rows.of(spikes.values),
+            rows.of(trace),
+        )
+        self._watch("membrane potential", reach, self._limits)
+        return Result(spikes, potential, trace)
+
+
+class _ReadoutLayer(Layer):
+    """State: accumulator (n, 1, 1, K). It is always traced: the trace is what it gives."""
+
+    def start(self, samples: int) -> np.ndarray:
+        return self._zeros(samples)
+
+    def run(self, state: np.ndarray, sent: Sent, moment: Moment) -> Result:
+        rows = self._rows(state)
+        current, shift = self._current(sent, rows)
+        trace = np.empty((moment.steps, *state.shape), self._integer)
+        reach = in_threads(
+            kernels.read_out,
+            rows.count,
+            trace.size,
+            current,
+            shift,
+            self._bias(rows, moment),
+            rows.of(state),
+            rows.of(trace),
+        )
+        self._watch("accumulator", reach, self._limits)
+        return Result(None, state, trace)
+
+
+class _RelayLayer(Layer):
+    """State: none but the zeros that stand for its potential."""
+
+    def start(self, samples: int) -> np.ndarray:
+        return self._zeros(samples)
+
+    def run(self, state: np.ndarray, sent: Sent, moment: Moment) -> Result:
+        rows, spikes = self._rows(state), self._new_spikes(len(state), moment)
+        current, shift = self._current(sent, rows)
+        reach = in_threads(
+            kernels.relay,
+            rows.count,
+            spikes.values.size,
+            current,
+            shift,
+            self._offset,
+            rows.of(spikes.values),
+        )
+        self._watch("graded spike", reach, Relay.spike_limits)
+        trace = self._new_trace(len(state), moment)
+        trace[:] = 0
+        return Result(spikes, state, trace)
+
+
+class _PoolLayer(Layer):
+    """State: counts of the source and the largest sent so far, int32 (n, H, W, C) each."""
+
+    def __init__(
+        self, program: IntProgram, population: Population, bound: PopulationBounds
+    ) -> None:
+        super().__init__(program, population, bound)
+        (synapse,) = population.synapses
+        assert isinstance(synapse, WindowSynapse)
+        self._synapse = synapse
+        self._source_plane = plane_of(program.source_shape(synapse.source))
+
+    def start(self, samples: int) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.zeros((samples, *self._source_plane), np.int32)
+        return counts, np.zeros((samples, *self._plane), np.int32)
+
+    def run(self, state: tuple[np.ndarray, np.ndarray], sent: Sent, moment: Moment) -> Result:
+        counts, largest = state
+        s, samples = self._synapse, len(largest)
+        spikes, trace = self._new_spikes(samples, moment), self._new_trace(samples, moment)
+        reach = in_threads(
+            kernels.lipool,
+            samples,
+            moment.steps * counts.size,
+            sent[s.source].values,
+            sent[s.source].offset,
+            s.kernel,
+            s.stride,
+            s.padding,
+            s.dilation,
+            counts,
+            largest,
+            spikes.values,
+            trace,
+        )
+        self._watch("spike count", reach, self._limits)
+        return Result(spikes, largest, trace)
+
+
+_LAYERS: dict[type, type[Layer]] = {
+    IntegrateAndFire: _IntegrateAndFireLayer,
+    ConsistentIntegrateAndFire: _ConsistentLayer,
+    LIPool: _PoolLayer,
+    Relay: _RelayLayer,
+    Readout: _ReadoutLayer,
+}
+
+
+def make_layer(program: IntProgram, population: Population, bound: PopulationBounds) -> Layer:
+    """The layer for a population, whose sums and state stay within `bound`.
+
+    Raises
+    ------
+    ProgramError
+        If the engine does not know its neuron or synapse.
+    ValueRangeError
+        If a sum could pass what float64 holds exactly.
+    """
+    kind = type(population.neuron)
+    if kind not in _LAYERS:
+        raise ProgramError("the engine does not run this neuron", found=kind.__name__)
+    return _LAYERS[kind](program, population, bound)

@@ -21,13 +21,13 @@ class LocalTime:
     wake_steps, sleep_steps:
         The program's schedule.
     num_samples:
-        Samples that follow each other.
+        Samples that follow each other; None without an end.
     """
 
     depth: int
     wake_steps: int
     sleep_steps: int
-    num_samples: int
+    num_samples: int | None
 
     @property
     def num_steps(self) -> int:
@@ -40,7 +40,8 @@ class LocalTime:
         if elapsed < 0:
             return None
         sample, local = divmod(elapsed, self.num_steps)
-        return None if sample >= self.num_samples else (sample, local + 1)
+        over = self.num_samples is not None and sample >= self.num_samples
+        return None if over else (sample, local + 1)
 
     def awake(self, local_step: int) -> bool:
         """Whether a local step is a wake step."""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-
-def lava_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(C, H, W) as Lava's (W, H, C)."""
-    return tuple(reversed(shape))
+from hw_models.axes import lava_shape
 
 
 def to_lava(samples: np.ndarray) -> np.ndarray:

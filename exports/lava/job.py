@@ -37,12 +37,17 @@ class Job:
         Unique; names the run's shared memory segments, so that they can be found again.
     time_limit:
         Seconds from start to end.
+    models, cuts, batch:
+        See `hw_models.run_config.SimCfg` and `network.build`.
     """
 
     folder: str
     token: str
     num_samples: int
     time_limit: float
+    models: str
+    cuts: tuple[int, ...]
+    batch: int
 
     @property
     def path(self) -> Path:
@@ -110,7 +115,8 @@ class Job:
     @classmethod
     def load(cls, folder: Path) -> Job:
         """Read `job.json`."""
-        return cls(**json.loads((folder / "job.json").read_text()))
+        values = json.loads((folder / "job.json").read_text())
+        return cls(**{**values, "cuts": tuple(values["cuts"])})
 
 
 def leave_nothing(job: Job) -> None:

@@ -1,43 +1,28 @@
-"""Builds the Lava processes of a program: stock Dense and Conv synapses, our neurons.
+"""Builds the Lava processes of a run: the input and one block or several in a row.
 
-Stock convolutions take (W, H, C) arrays and flip their kernels; dense layers take sources
-flattened in C, H, W order. Each of both sends the sum of the step before, so a layer at depth d
-runs d steps behind the input. Where branches of unequal depth meet, the spikes of the shorter
-one are held back; a max pool has no synapse of its own, so its spikes are held back all the way.
 Import only after `hw_models.lava_compat.prepare()`.
 """
 
 from __future__ import annotations
 
-from functools import singledispatch
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from lava.proc.conv.process import Conv
-from lava.proc.dense.process import Dense
-from lava.utils.weightutils import SignMode
-
-from exports.lava.axes import lava_shape
-from exports.lava.groups import merge_groups
-from exports.lava.limits import DENSE_WEIGHT_BITS, MAX_GROUPS, check_runnable
-from hw_models.local_time import LocalTime
-from hw_models.processes.consistent_integrate_and_fire import ConsistentIntegrateAndFire
-from hw_models.processes.delay import Delay
+from hw_models.block_layout import BlockLayout
+from hw_models.processes.block import Block
 from hw_models.processes.graded_input import GradedInput
-from hw_models.processes.integrate_and_fire import IntegrateAndFire
-from hw_models.processes.lipool import LIPool
-from hw_models.processes.readout import Readout
-from hw_models.processes.relay import Relay
-from toolchain import neurons
-from toolchain.errors import TargetError
-from toolchain.int_range import IntRange
-from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
+from toolchain.program.int_program import INPUT, IntProgram
 
 
 def build(
-    program: IntProgram, samples_path: Path, num_samples: int, trace_paths: dict[str, Path]
+    program: IntProgram,
+    samples_path: Path,
+    num_samples: int,
+    trace_paths: Mapping[str, Path],
+    cuts: Sequence[int] = (),
+    batch: int = 1,
 ) -> tuple[Any, int]:
     """Make and connect all processes.
 
@@ -47,6 +32,10 @@ def build(
         `.npy` of graded input spikes in Lava's axis order, see `axes.to_lava`.
     trace_paths:
         Where each population leaves its trace.
+    cuts:
+        Indices of the populations that begin a further block.
+    batch:
+        Samples that advance together.
 
     Returns
     -------
@@ -55,178 +44,24 @@ def build(
     Raises
     ------
     TargetError
-        Naming the population that Lava cannot run, and why.
+        If the network cannot be cut there.
     """
-    check_runnable(program)
-    schedule, depths = program.schedule, program.depths()
-
-    def clock(name: str) -> LocalTime:
-        return LocalTime(depths[name], schedule.wake_steps, schedule.sleep_steps, num_samples)
-
+    num_batches = -(-num_samples // batch)
+    edges = (0, *cuts, len(program.populations))
+    layouts = [
+        BlockLayout(program, first, last, batch, num_batches) for first, last in pairwise(edges)
+    ]
     first = GradedInput(
-        shape=lava_shape(program.input.shape), samples_path=str(samples_path), clock=clock(INPUT)
+        shape=layouts[0].in_shape,
+        samples_path=str(samples_path),
+        clock=layouts[0].clock(INPUT),
+        batch=batch,
     )
-    lines = _Lines(program, first.s_out)
-    for population in program.populations:
-        process = _neuron(
-            population.neuron,
-            population,
-            program,
-            clock=clock(population.name),
-            state_bits=program.state_bits,
-            trace_path=str(trace_paths[population.name]),
-        )
-        for synapse in population.synapses:
-            _connect(synapse, lines, program.delay(population, synapse), process)
-        if not isinstance(population.neuron, neurons.Readout):
-            lines.add(population.name, process.s_out)
-    last = max(depths.values())
-    return first, num_samples * schedule.num_steps + last
-
-
-def message_bits(spikes: IntRange) -> int:
-    """`num_message_bits` for spikes in this range, the sign included; 0 for unary ones.
-
-    With 0 stock synapses take every spike that is not 0 for 1, so -1 needs more.
-    """
-    if spikes.low >= 0 and spikes.high <= 1:
-        return 0
-    if spikes.low >= 0:
-        return spikes.high.bit_length()
-    return 1 + max((-spikes.low - 1).bit_length(), spikes.high.bit_length())
-
-
-class _Lines:
-    """Ports that send the spikes of each layer, at once or some steps later."""
-
-    def __init__(self, program: IntProgram, input_port: Any) -> None:
-        self._program = program
-        self._ports = {(INPUT, 0): input_port}
-
-    def add(self, name: str, port: Any) -> None:
-        """`port` sends the spikes of the population called `name`."""
-        self._ports[name, 0] = port
-
-    def port(self, name: str, delay: int) -> Any:
-        """A port that sends the spikes of `name` `delay` steps late; branches share it."""
-        if (name, delay) not in self._ports:
-            process = Delay(shape=lava_shape(self.shape(name)), steps=delay)
-            self._ports[name, 0].connect(process.s_in)
-            self._ports[name, delay] = process.s_out
-        return self._ports[name, delay]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """(C, H, W) or (F,) of the layer called `name`."""
-        return self._program.source_shape(name)
-
-    def bits(self, name: str) -> int:
-        """Message bits of the layer called `name`."""
-        return message_bits(self._program.spike_range(name))
-
-
-@singledispatch
-def _connect(synapse: object, lines: _Lines, delay: int, process: Any) -> None:
-    """Lead the spikes of a synapse's source into `process`."""
-    raise TargetError("no Lava process for this synapse", found=type(synapse).__name__)
-
-
-@_connect.register
-def _(synapse: ConvSynapse, lines: _Lines, delay: int, process: Any) -> None:
-    weight, groups = merge_groups(synapse.weight, synapse.groups, MAX_GROUPS)
-    # Stock Conv ignores weight_exp, so the exponent goes into the weights.
-    flipped = weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1) << synapse.weight_exponent
-    conv = Conv(
-        weight=np.ascontiguousarray(flipped),
-        input_shape=lava_shape(lines.shape(synapse.source)),
-        stride=synapse.stride[::-1],
-        padding=synapse.padding[::-1],
-        dilation=synapse.dilation[::-1],
-        groups=groups,
-        num_message_bits=lines.bits(synapse.source),
-    )
-    lines.port(synapse.source, delay).connect(conv.s_in)
-    conv.a_out.connect(process.a_in)
-
-
-@_connect.register
-def _(synapse: DenseSynapse, lines: _Lines, delay: int, process: Any) -> None:
-    # Mixed-sign weights lose their lowest bit, so they go in doubled and the sum is halved.
-    dense = Dense(
-        weights=synapse.weight.astype(np.int32) * 2,
-        weight_exp=synapse.weight_exponent - 1,
-        num_weight_bits=DENSE_WEIGHT_BITS,
-        sign_mode=SignMode.MIXED,
-        num_message_bits=lines.bits(synapse.source),
-    )
-    out = lines.port(synapse.source, delay)
-    if len(lines.shape(synapse.source)) > 1:
-        out = out.transpose([2, 1, 0]).flatten()
-    out.connect(dense.s_in)
-    dense.a_out.connect(process.a_in)
-
-
-@_connect.register
-def _(synapse: WindowSynapse, lines: _Lines, delay: int, process: Any) -> None:
-    # No stock synapse on the way, whose step of latency the delay takes over.
-    lines.port(synapse.source, delay + 1).connect(process.s_in)
-
-
-@singledispatch
-def _neuron(neuron: object, population: Population, program: IntProgram, **how: Any) -> Any:
-    raise TargetError(
-        "no Lava process for this neuron", node=population.name, found=type(neuron).__name__
-    )
-
-
-@_neuron.register
-def _(
-    neuron: neurons.IntegrateAndFire, population: Population, program: IntProgram, **how: Any
-) -> Any:
-    return IntegrateAndFire(**_spiking(neuron, population), **how)
-
-
-@_neuron.register
-def _(
-    neuron: neurons.ConsistentIntegrateAndFire,
-    population: Population,
-    program: IntProgram,
-    **how: Any,
-) -> Any:
-    return ConsistentIntegrateAndFire(**_spiking(neuron, population), **how)
-
-
-@_neuron.register
-def _(neuron: neurons.LIPool, population: Population, program: IntProgram, **how: Any) -> Any:
-    (synapse,) = population.synapses
-    if not isinstance(synapse, WindowSynapse):
-        raise TargetError("a LIPool needs windows", node=population.name)
-    return LIPool(
-        source_shape=lava_shape(program.source_shape(synapse.source)),
-        shape=lava_shape(population.shape),
-        kernel=synapse.kernel[::-1],
-        stride=synapse.stride[::-1],
-        padding=synapse.padding[::-1],
-        dilation=synapse.dilation[::-1],
-        **how,
-    )
-
-
-@_neuron.register
-def _(neuron: neurons.Relay, population: Population, program: IntProgram, **how: Any) -> Any:
-    return Relay(shape=lava_shape(population.shape), **how)
-
-
-@_neuron.register
-def _(neuron: neurons.Readout, population: Population, program: IntProgram, **how: Any) -> Any:
-    return Readout(shape=population.shape, bias=np.array(population.bias), **how)
-
-
-def _spiking(
-    neuron: neurons.IntegrateAndFire | neurons.ConsistentIntegrateAndFire, population: Population
-) -> dict[str, Any]:
-    return {
-        "shape": lava_shape(population.shape),
-        "threshold": np.array(neuron.threshold),
-        "initial_potential": np.array(neuron.initial_potential),
-        "bias": np.array(population.bias),
-    }
+    port = first.s_out
+    for layout in layouts:
+        traces = {p.name: str(trace_paths[p.name]) for p in layout.populations}
+        block = Block(layout=layout, trace_paths=traces)
+        port.connect(block.s_in)
+        port = block.s_out
+    depth = max(program.depths().values())
+    return first, num_batches * program.schedule.num_steps + depth

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -22,10 +23,11 @@ import numpy as np
 
 from exports.lava.axes import from_trace, to_lava
 from exports.lava.job import PROCESS_FAILED, TIMED_OUT, Job, leave_nothing
-from exports.lava.limits import check_runnable
+from exports.lava.partition import even_cuts
 from exports.netx import write_net
 from hw_models import lava_compat
-from toolchain.errors import BackendRunError
+from hw_models.stock.limits import check_runnable
+from toolchain.errors import BackendRunError, TargetError
 from toolchain.neurons import Readout
 from toolchain.program.int_program import IntProgram, Population
 from toolchain.recording import Mode, Recording, RecordingBuilder
@@ -34,13 +36,58 @@ BACKEND = "lava"
 CHUNK_BYTES = 1 << 30
 """Traces of one Lava run; more samples are run in several."""
 LOG_LINES = 25
+FAST_BATCH = 16
+"""Samples that advance together in the fast models, unless told otherwise."""
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LavaModels:
+    """Which models run a program.
+
+    Attributes
+    ----------
+    tag:
+        "fixed_pt": stock synapses and a process a population; "fast": whole blocks.
+    blocks:
+        Processes the network is cut into (fast).
+    batch:
+        Samples that advance together (fast).
+
+    Raises
+    ------
+    TargetError
+        If stock synapses are asked for more than one sample at a time.
+    """
+
+    tag: str = "fixed_pt"
+    blocks: int = 1
+    batch: int = 1
+
+    @classmethod
+    def fast(cls, blocks: int = 1, batch: int = FAST_BATCH) -> LavaModels:
+        """Whole blocks, a batch at a time."""
+        return cls("fast", blocks, batch)
+
+    def __post_init__(self) -> None:
+        if self.tag not in ("fixed_pt", "fast"):
+            raise TargetError("no such models", found=self.tag, allowed="fixed_pt, fast")
+        if self.batch < 1 or (self.tag == "fixed_pt" and (self.batch, self.blocks) != (1, 1)):
+            raise TargetError(
+                "stock synapses run one sample at a time, a process a layer",
+                found=f"{self.blocks} blocks, a batch of {self.batch}",
+                remedy="use the fast models",
+            )
+
+
+STOCK = LavaModels()
 
 
 def run_on_lava(
     program: IntProgram,
     inputs: np.ndarray,
     *,
+    models: LavaModels = STOCK,
     mode: Mode = Mode.FULL,
     labels: np.ndarray | None = None,
     time_limit: float = 600.0,
@@ -50,6 +97,8 @@ def run_on_lava(
 
     Parameters
     ----------
+    models:
+        Stock synapses, or the fast models: the same bits.
     time_limit:
         Seconds for the whole call.
     progress:
@@ -67,11 +116,14 @@ def run_on_lava(
         If the inputs do not fit the program, or one is out of range.
     """
     lava_compat.require_lava()
-    check_runnable(program)
+    if models.tag == "fixed_pt":
+        check_runnable(program)
+    cuts = even_cuts(program, models.blocks)
     program.check_inputs(inputs)
     builder = RecordingBuilder(program, mode)
     deadline = time.monotonic() + time_limit
-    chunk = max(1, CHUNK_BYTES // _trace_bytes(program))
+    chunk = max(1, CHUNK_BYTES // _trace_bytes(program) // models.batch) * models.batch
+    settings = (models.tag, cuts, models.batch)
     for start in range(0, len(inputs), chunk):
         part = inputs[start : start + chunk].astype(np.int32)
 
@@ -79,7 +131,9 @@ def run_on_lava(
             if progress:
                 progress(start + done, len(inputs))
 
-        _run_chunk(program, part, builder, deadline - time.monotonic(), time_limit, report)
+        _run_chunk(
+            program, part, builder, settings, (deadline - time.monotonic(), time_limit), report
+        )
     versions = {"lava-nc": lava_compat.LAVA_NC, "numpy": np.__version__}
     extra = {"versions": versions, "repairs": list(lava_compat.needed_repairs())}
     return builder.finish(BACKEND, labels, extra)
@@ -95,10 +149,13 @@ def _trace_bytes(program: IntProgram) -> int:
     return program.schedule.num_steps * sum(_record_bytes(p) for p in program.populations)
 
 
+_Settings = tuple[str, tuple[int, ...], int]
+
+
 @contextmanager
-def _job(num_samples: int, time_limit: float) -> Iterator[Job]:
+def _job(num_samples: int, time_limit: float, settings: _Settings) -> Iterator[Job]:
     folder = Path(tempfile.mkdtemp(prefix="spikeport-lava-"))
-    job = Job(str(folder), secrets.token_hex(4), num_samples, time_limit)
+    job = Job(str(folder), secrets.token_hex(4), num_samples, time_limit, *settings)
     try:
         job.save()
         yield job
@@ -111,11 +168,12 @@ def _run_chunk(
     program: IntProgram,
     inputs: np.ndarray,
     builder: RecordingBuilder,
-    remaining: float,
-    time_limit: float,
+    settings: _Settings,
+    limits: tuple[float, float],
     report: Callable[[int], None],
 ) -> None:
-    with _job(len(inputs), max(remaining, 0.0)) as job:
+    remaining, time_limit = limits
+    with _job(len(inputs), max(remaining, 0.0), settings) as job:
         write_net(program, job.net)
         np.save(job.inputs, to_lava(inputs))
         status = _supervised(job, program, report)
@@ -145,7 +203,8 @@ def _supervised(job: Job, program: IntProgram, report: Callable[[int], None]) ->
                 return supervisor.wait(timeout=0.1)
             except subprocess.TimeoutExpired:
                 trace = job.trace(last)
-                report(trace.stat().st_size // sample_bytes if trace.is_file() else 0)
+                done = trace.stat().st_size // sample_bytes if trace.is_file() else 0
+                report(min(done, job.num_samples))
     finally:
         if supervisor.stdin is not None:
             supervisor.stdin.close()
@@ -192,7 +251,8 @@ def _read_traces(
     steps = program.schedule.num_steps
     for index, population in enumerate(program.populations):
         data = np.fromfile(job.trace(index), np.uint8)
-        expected = job.num_samples * steps * _record_bytes(population)
+        batches = -(-job.num_samples // job.batch)
+        expected = batches * job.batch * steps * _record_bytes(population)
         if data.size != expected:
             raise BackendRunError(
                 "a population did not run all its steps",
@@ -200,13 +260,19 @@ def _read_traces(
                 found=f"{data.size} bytes of trace",
                 allowed=f"{expected} bytes",
             )
-        size = prod(population.shape)
-        records = data.reshape(job.num_samples, steps, -1)
-        is_readout = isinstance(population.neuron, Readout)
-        split = 0 if is_readout else size
-        if not is_readout:
-            sent = np.ascontiguousarray(records[:, :, :split]).view(np.int8)
+        size = prod(population.shape) * job.batch
+        records = data.reshape(batches, steps, -1)
+        split = 0 if isinstance(population.neuron, Readout) else size
+        if split:
+            sent = _by_sample(records[:, :, :split], "i1", job)
             spikes[population.name] = from_trace(sent, population.shape)
-        potential = np.ascontiguousarray(records[:, :, split:]).view("<i4")
+        potential = _by_sample(records[:, :, split:], "<i4", job)
         membrane[population.name] = from_trace(potential, population.shape).astype(np.int32)
     return spikes, membrane
+
+
+def _by_sample(records: np.ndarray, kind: str, job: Job) -> np.ndarray:
+    """Records of bytes (batches, T, B * size) as values (N, T, size)."""
+    batches, steps, _ = records.shape
+    values = np.ascontiguousarray(records).view(kind).reshape(batches, steps, job.batch, -1)
+    return values.swapaxes(1, 2).reshape(batches * job.batch, steps, -1)[: job.num_samples]

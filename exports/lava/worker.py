@@ -70,15 +70,14 @@ def run(job: Job) -> None:
     _report_failures(job)
     _list_processes(job)
     from lava.magma.core.run_conditions import RunSteps
-    from lava.magma.core.run_configs import Loihi2SimCfg
 
     from exports.lava.network import build
+    from hw_models.run_config import SimCfg
 
     program = read_net(job.net)
     traces = {p.name: job.trace(i) for i, p in enumerate(program.populations)}
-    first, num_steps = build(program, job.inputs, job.num_samples, traces)
-    config = Loihi2SimCfg(select_tag="fixed_pt")
-    first.run(condition=RunSteps(num_steps=num_steps), run_cfg=config)
+    first, num_steps = build(program, job.inputs, job.num_samples, traces, job.cuts, job.batch)
+    first.run(condition=RunSteps(num_steps=num_steps), run_cfg=SimCfg(job.models))
     job.ran.write_text("ran")
     first.stop()
     job.done.write_text("done")

@@ -16,20 +16,24 @@ from hw_models.local_time import LocalTime
 
 
 class GradedInput(AbstractProcess):
-    """Sends samples from a `.npy` file of shape (N, *shape), integers, back to back.
+    """Sends samples from a `.npy` file of shape (N, *sample), integers, back to back.
 
     Parameters
     ----------
     shape:
-        Shape of a sample in Lava's order: (W, H, C) or (F,).
+        Shape of a sample in Lava's order: (W, H, C) or (F,); with a batch, (B, *sample).
+    batch:
+        Samples sent together; what is missing of the last batch is zeros.
     samples_path:
         The file, opened as a memory map inside the model.
     clock:
         The input's local time (depth 0).
     """
 
-    def __init__(self, *, shape: tuple[int, ...], samples_path: str, clock: LocalTime) -> None:
-        super().__init__(shape=shape, samples_path=samples_path, clock=clock)
+    def __init__(
+        self, *, shape: tuple[int, ...], samples_path: str, clock: LocalTime, batch: int = 1
+    ) -> None:
+        super().__init__(shape=shape, samples_path=samples_path, clock=clock, batch=batch)
         self.s_out = OutPort(shape=shape)
 
 
@@ -45,12 +49,20 @@ class PyGradedInputFixed(PyLoihiProcessModel):
         super().__init__(proc_params)
         self.clock: LocalTime = proc_params["clock"]
         self.samples = np.load(proc_params["samples_path"], mmap_mode="r", allow_pickle=False)
-        self.silence = np.zeros(proc_params["shape"], np.int32)
+        self.batch: int = proc_params["batch"]
+        self.sent = np.zeros((self.batch, *self.samples.shape[1:]), np.int32)
+        self.shape: tuple[int, ...] = proc_params["shape"]
+        self.silence = np.zeros(self.shape, np.int32)
 
     def run_spk(self) -> None:
         """One global step."""
         now = self.clock.at(self.time_step)
         if now is None or not self.clock.awake(now[1]):
             self.s_out.send(self.silence)
-        else:
-            self.s_out.send(np.asarray(self.samples[now[0]], np.int32))
+            return
+        if now[1] == 1:
+            first = now[0] * self.batch
+            samples = self.samples[first : first + self.batch]
+            self.sent[...] = 0
+            self.sent[: len(samples)] = samples
+        self.s_out.send(self.sent.reshape(self.shape))

@@ -1,13 +1,13 @@
-"""Readout: adds up its input and its bias on wake steps, and never fires."""
+"""Readout: adds up its input and its bias on wake steps, and sends the sum as a graded message."""
 
 import typing as ty
 
 import numpy as np
 from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.model import PyLoihiProcessModel
-from lava.magma.core.model.py.ports import PyInPort
+from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
-from lava.magma.core.process.ports.ports import InPort
+from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.process.variable import Var
 from lava.magma.core.resources import CPU
@@ -43,6 +43,7 @@ class Readout(AbstractProcess):
     ) -> None:
         super().__init__(clock=clock, state_bits=state_bits, trace_path=trace_path, name=name)
         self.a_in = InPort(shape=shape)
+        self.s_out = OutPort(shape=shape)
         self.bias = Var(shape=shape, init=bias)
         self.v = Var(shape=shape, init=0)
 
@@ -54,6 +55,7 @@ class PyReadoutFixed(PyLoihiProcessModel):
     """CPU model of `Readout`, in int32."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
     bias: np.ndarray = LavaPyType(np.ndarray, np.int32)
     v: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
 
@@ -67,12 +69,12 @@ class PyReadoutFixed(PyLoihiProcessModel):
         """One global step."""
         current = self.a_in.recv()
         now = self.clock.at(self.time_step)
-        if now is None:
-            return
-        if now[1] == 1:
-            self.v[...] = 0
-        self.v += current
-        if self.clock.awake(now[1]):
-            self.v += self.bias
-        self.guard.check(self.v, self.time_step)
-        self.trace.append(None, self.v)
+        if now is not None:
+            if now[1] == 1:
+                self.v[...] = 0
+            self.v += current
+            if self.clock.awake(now[1]):
+                self.v += self.bias
+            self.guard.check(self.v, self.time_step)
+            self.trace.append(None, self.v)
+        self.s_out.send(self.v.copy() if now is not None else np.zeros_like(self.v))

@@ -1,0 +1,55 @@
+"""Cuts a program into blocks: only where a single layer's spikes pass, and of even cost."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from toolchain.errors import TargetError
+from toolchain.program.int_program import IntProgram
+from toolchain.program.synops import synapse_fan_out
+
+
+def possible_cuts(program: IntProgram) -> list[int]:
+    """Indices of populations before which only the spikes of the one before it pass."""
+    names = [p.name for p in program.populations]
+    cuts = []
+    for index in range(1, len(names)):
+        later = {p.name for p in program.populations[index:]}
+        crossing = {s.source for p in program.populations[index:] for s in p.synapses} - later
+        if crossing == {names[index - 1]}:
+            cuts.append(index)
+    return cuts
+
+
+def even_cuts(program: IntProgram, blocks: int) -> tuple[int, ...]:
+    """Indices of the populations that begin a further block, for so many blocks.
+
+    Each cut is the possible one nearest to an even share of the network's multiply-adds.
+
+    Raises
+    ------
+    TargetError
+        If the network cannot be cut into so many.
+    """
+    possible = possible_cuts(program)
+    if not 1 <= blocks <= len(possible) + 1:
+        raise TargetError(
+            "the network cannot be cut into so many blocks",
+            node=program.name,
+            found=blocks,
+            allowed=f"1 .. {len(possible) + 1}",
+            remedy="a cut needs a place where a single layer's spikes pass",
+        )
+    work = [
+        sum(int(synapse_fan_out(s, program.source_shape(s.source)).sum()) for s in p.synapses)
+        for p in program.populations
+    ]
+    before = np.cumsum([0, *work])
+    cuts: list[int] = []
+    for share in range(1, blocks):
+        # Cuts still to be made later need a place each.
+        left = possible[len(cuts) and possible.index(cuts[-1]) + 1 :]
+        left = left[: len(left) - (blocks - 1 - share)]
+        goal = before[-1] * share / blocks
+        cuts.append(min(left, key=lambda index: abs(before[index] - goal)))
+    return tuple(cuts)

@@ -1,0 +1,130 @@
+"""Which layers a block holds, and how its arrays lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+from hw_models.axes import lava_shape
+from hw_models.local_time import LocalTime
+from toolchain.errors import TargetError
+from toolchain.program.int_program import IntProgram, Population
+
+
+@dataclass(frozen=True, eq=False)
+class BlockLayout:
+    """Populations `first .. last - 1` of a program, run for `batch` samples at a time.
+
+    Attributes
+    ----------
+    num_batches:
+        Batches that follow each other; None without an end.
+    start:
+        Global steps before the input sends the first sample.
+
+    Raises
+    ------
+    TargetError
+        If several layers outside feed it, or one outside takes other spikes than its last
+        layer's: a block has one way in and one way out.
+    """
+
+    program: IntProgram
+    first: int
+    last: int
+    batch: int = 1
+    num_batches: int | None = None
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < self.last <= len(self.program.populations) or self.batch < 1:
+            raise TargetError(
+                "a block needs layers and samples",
+                found=f"layers {self.first} .. {self.last - 1}, batch {self.batch}",
+                allowed=f"0 .. {len(self.program.populations) - 1}, at least 1",
+            )
+        _ = self.source
+        inside = {p.name for p in self.populations[:-1]}
+        for population in self.program.populations[self.last :]:
+            for synapse in population.synapses:
+                if synapse.source in inside:
+                    raise TargetError(
+                        "a block sends the spikes of its last layer only",
+                        node=population.name,
+                        found=f"also takes those of {synapse.source}",
+                        remedy="cut the network where a single layer's spikes pass",
+                    )
+
+    @property
+    def populations(self) -> tuple[Population, ...]:
+        """Its layers, in order."""
+        return self.program.populations[self.first : self.last]
+
+    @cached_property
+    def source(self) -> str:
+        """The one layer outside that feeds it."""
+        inside = {p.name for p in self.populations}
+        sources = {s.source for p in self.populations for s in p.synapses} - inside
+        if len(sources) != 1:
+            raise TargetError(
+                "a block needs exactly one source",
+                node=f"{self.populations[0].name} .. {self.populations[-1].name}",
+                found=", ".join(sorted(sources)) or "none",
+                remedy="cut the network where a single layer's spikes pass",
+            )
+        return sources.pop()
+
+    @property
+    def batched_in_shape(self) -> tuple[int, ...]:
+        """(B, W, H, C) or (B, F) of what comes in."""
+        return (self.batch, *lava_shape(self.program.source_shape(self.source)))
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of the port: without the batch where it is 1."""
+        return self.batched_in_shape[self.batch == 1 :]
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Likewise of what goes out."""
+        shape = (self.batch, *lava_shape(self.populations[-1].shape))
+        return shape[self.batch == 1 :]
+
+    @property
+    def state_size(self) -> int:
+        """Membrane potentials of the whole batch."""
+        return self.batch * sum(prod(p.shape) for p in self.populations)
+
+    def potentials(self, v: np.ndarray, name: str) -> np.ndarray:
+        """The view (B, W, H, C) or (B, F) of `v`, (state_size,), of the layer called `name`.
+
+        Raises
+        ------
+        KeyError
+            If the block has no such layer.
+        """
+        first = 0
+        for population in self.populations:
+            size = self.batch * prod(population.shape)
+            if population.name == name:
+                shape = (self.batch, *lava_shape(population.shape))
+                return v[first : first + size].reshape(shape)
+            first += size
+        raise KeyError(name)
+
+    def clock(self, name: str) -> LocalTime:
+        """Local time of a layer, or of the input; a batch counts as one sample."""
+        schedule = self.program.schedule
+        return LocalTime(
+            self.start + self._depths[name],
+            schedule.wake_steps,
+            schedule.sleep_steps,
+            self.num_batches,
+        )
+
+    @cached_property
+    def _depths(self) -> dict[str, int]:
+        return self.program.depths()

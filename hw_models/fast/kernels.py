@@ -1,0 +1,179 @@
+"""Compiled event-driven kernels of the fast models: work is done for each spike, not each weight.
+
+Arrays lie in Lava's order with the batch in front, (B, W, H, C); sums are int32, whose bounds
+are proved before a run. Written from the semantic contract; shared with no simulator.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+compiled = numba.njit(cache=True, nogil=True)
+
+
+@compiled
+def add_run(total, to, weight, at, length, spike):  # type: ignore[no-untyped-def]
+    """`total[to : to + length] += spike * weight[at : at + length]`, both flat.
+
+    Most neurons send 1 or -1, which needs no product. Slices keep the loops free of the check
+    for negative indices, without which they are not vectorised.
+    """
+    into, row = total[to : to + length], weight[at : at + length]
+    if spike == 1:
+        for k in range(into.shape[0]):
+            into[k] += row[k]
+    elif spike == -1:
+        for k in range(into.shape[0]):
+            into[k] -= row[k]
+    else:
+        for k in range(into.shape[0]):
+            into[k] += spike * row[k]
+
+
+@compiled
+def convolve(spikes, weight, reached, runs, out_shape, total):  # type: ignore[no-untyped-def]
+    """Add to `total` what each spike of (B, W, H, C) sends on.
+
+    Parameters
+    ----------
+    weight:
+        Flat, of (G, K_w, C/G, K_h reversed, C'/G).
+    reached:
+        (W, K_w): column of the target for each position and tap, or -1 for none.
+    runs:
+        (H, R, 3): for each row the targets that follow each other in memory: the first of them,
+        the first of the reversed taps, and how many; 0 of them ends the list.
+    out_shape:
+        (G, C/G, K_w, K_h, H', C').
+    total:
+        int32, flat, of (B, W', H', C').
+    """
+    groups, per_group, taps_x, taps_y, height, sent_to = out_shape
+    of_group = sent_to // groups
+    by_tap, by_channel = per_group * taps_y * of_group, taps_y * of_group
+    sample = total.shape[0] // spikes.shape[0]
+    for b in range(spikes.shape[0]):
+        for x in range(spikes.shape[1]):
+            for y in range(spikes.shape[2]):
+                here = spikes[b, x, y]
+                for channel in range(here.shape[0]):
+                    spike = np.int32(here[channel])
+                    if spike == 0:
+                        continue
+                    group, c = divmod(channel, per_group)
+                    for i in range(taps_x):
+                        column = reached[x, i]
+                        if column < 0:
+                            continue
+                        base = b * sample + column * height * sent_to + group * of_group
+                        row = (group * taps_x + i) * by_tap + c * by_channel
+                        for r in range(runs.shape[1]):
+                            count = runs[y, r, 2]
+                            if count == 0:
+                                break
+                            to = base + runs[y, r, 0] * sent_to
+                            at = row + runs[y, r, 1] * of_group
+                            add_run(total, to, weight, at, count * of_group, spike)
+
+
+@compiled
+def convolve_depthwise(spikes, weight, reached_x, reached_y, total):  # type: ignore[no-untyped-def]
+    """The same for one weight a channel and tap, (K_w, K_h, C): dense along the channels.
+
+    `total` is int32 (B, W', H', C); `reached_y`, (H, K_h), is to rows what `reached_x` is to
+    columns.
+    """
+    for b in range(spikes.shape[0]):
+        for x in range(spikes.shape[1]):
+            for y in range(spikes.shape[2]):
+                here = spikes[b, x, y]
+                for i in range(weight.shape[0]):
+                    for j in range(weight.shape[1]):
+                        column, row = reached_x[x, i], reached_y[y, j]
+                        if column >= 0 and row >= 0:
+                            into, factor = total[b, column, row], weight[i, j]
+                            for k in range(here.shape[0]):
+                                into[k] += np.int32(here[k]) * np.int32(factor[k])
+
+
+@compiled
+def connect(spikes, weight, outputs, total):  # type: ignore[no-untyped-def]
+    """Add to `total`, int32, flat, of (B, F'), what each spike of (B, F) sends on.
+
+    `weight` is flat, of (F, F'); `outputs` is F'.
+    """
+    for b in range(spikes.shape[0]):
+        for f in range(spikes.shape[1]):
+            spike = np.int32(spikes[b, f])
+            if spike != 0:
+                add_run(total, b * outputs, weight, f * outputs, outputs, spike)
+
+
+@compiled
+def fire_if(total, bias, threshold, v, spikes):  # type: ignore[no-untyped-def]
+    """One IF step of (N, C) neurons; returns the extremes of the potential before firing."""
+    low = high = np.int32(0)
+    for n in range(v.shape[0]):
+        for k in range(v.shape[1]):
+            u = v[n, k] + total[n, k] + bias[k]
+            low, high = min(low, u), max(high, u)
+            fires = u >= threshold[k]
+            spikes[n, k] = np.int8(fires)
+            v[n, k] = u - threshold[k] if fires else u
+    return low, high
+
+
+@compiled
+def fire_cif(total, bias, threshold, v, counts, wakes, spikes):  # type: ignore[no-untyped-def]
+    """One CIF step of (N, C) neurons; `wakes` counts the wake steps, this one included."""
+    low = high = np.int32(0)
+    for n in range(v.shape[0]):
+        for k in range(v.shape[1]):
+            u = v[n, k] + total[n, k] + bias[k]
+            low, high = min(low, u), max(high, u)
+            s = np.int32(0)
+            if u >= threshold[k] and counts[n, k] < wakes:
+                s = np.int32(1)
+            elif u < 0 and counts[n, k] > 0:
+                s = np.int32(-1)
+            spikes[n, k] = np.int8(s)
+            counts[n, k] += s
+            v[n, k] = u - s * threshold[k]
+    return low, high
+
+
+@compiled
+def fire_lipool(  # type: ignore[no-untyped-def]
+    arrived, kernel, stride, padding, dilation, counts, largest, spikes
+):
+    """One LIPool step: counts (B, W, H, C) go up, `largest` (B, W', H', C) follows its windows.
+
+    Returns the extremes of the counts.
+    """
+    low = high = np.int32(0)
+    width, height = counts.shape[1], counts.shape[2]
+    now = np.empty(counts.shape[3], np.int32)
+    for b in range(counts.shape[0]):
+        for x in range(width):
+            for y in range(height):
+                count, more = counts[b, x, y], arrived[b, x, y]
+                for k in range(count.shape[0]):
+                    count[k] += np.int32(more[k])
+                    low, high = min(low, count[k]), max(high, count[k])
+        for x in range(largest.shape[1]):
+            for y in range(largest.shape[2]):
+                now[:] = np.iinfo(np.int32).min
+                for i in range(kernel[0]):
+                    column = x * stride[0] - padding[0] + i * dilation[0]
+                    for j in range(kernel[1]):
+                        row = y * stride[1] - padding[1] + j * dilation[1]
+                        if 0 <= column < width and 0 <= row < height:
+                            count = counts[b, column, row]
+                            for k in range(now.shape[0]):
+                                now[k] = max(now[k], count[k])
+                before, sent = largest[b, x, y], spikes[b, x, y]
+                for k in range(now.shape[0]):
+                    sent[k] = np.int8(now[k] - before[k])
+                    before[k] = now[k]
+    return low, high

@@ -1,0 +1,92 @@
+"""Consecutive populations as one pipeline, step for step what their own processes would do.
+
+A population at depth d is in local step t of a batch at global step `t + d` plus the steps of the
+batches before; so the layers of a block are in different steps, and after a batch in different
+batches, at any one time. What is sent in a global step arrives in the next, or later where a
+branch is held back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+
+from hw_models.block_layout import BlockLayout
+from hw_models.fast.stages import Stage, make_stage
+from hw_models.local_time import LocalTime
+from hw_models.trace_file import TraceFile
+
+
+class _Line:
+    """Spikes of one layer as they arrive, the latest and as many before it as anyone waits for."""
+
+    def __init__(self, shape: tuple[int, ...], kind: type, longest_wait: int) -> None:
+        self._sent: deque[np.ndarray] = deque(
+            np.zeros(shape, kind) for _ in range(longest_wait + 1)
+        )
+
+    def push(self, spikes: np.ndarray) -> None:
+        self._sent.rotate(1)
+        self._sent[0][...] = spikes
+
+    def __getitem__(self, wait: int) -> np.ndarray:
+        return self._sent[wait]
+
+
+class Pipeline:
+    """Runs the layers of a block.
+
+    Parameters
+    ----------
+    v:
+        Membrane potentials, int32 (state_size,), see `BlockLayout.potentials`.
+    traces:
+        Where the spikes and potentials of a population go after each of its local steps, by
+        name; records hold the batch first.
+    """
+
+    def __init__(self, layout: BlockLayout, v: np.ndarray, traces: Mapping[str, TraceFile]) -> None:
+        program = layout.program
+        self._traces = traces
+        self._source = layout.source
+        self._waits = {
+            p.name: [(s.source, program.delay(p, s)) for s in p.synapses]
+            for p in layout.populations
+        }
+        longest = dict.fromkeys((self._source, *self._waits), 0)
+        for name, wait in (pair for waits in self._waits.values() for pair in waits):
+            longest[name] = max(longest[name], wait)
+        self._lines = {
+            self._source: _Line(layout.batched_in_shape, np.int32, longest[self._source])
+        }
+        self._stages: list[tuple[Stage, LocalTime]] = []
+        for population in layout.populations:
+            name = population.name
+            stage = make_stage(program, population, layout.potentials(v, name))
+            self._stages.append((stage, layout.clock(name)))
+            kind = stage.spikes.dtype.type
+            self._lines[name] = _Line(stage.spikes.shape, kind, longest[name])
+
+    def step(self, global_step: int) -> np.ndarray:
+        """One global step, from 1; returns what the last layer sends, (B, ...)."""
+        # The deepest first: each takes what its sources sent in the step before.
+        for stage, clock in reversed(self._stages):
+            name, now = stage.population.name, clock.at(global_step)
+            if now is None:
+                self._lines[name].push(np.zeros((), stage.spikes.dtype))
+                continue
+            local_step = now[1]
+            if local_step == 1:
+                stage.start()
+            arrived = [self._lines[source][wait] for source, wait in self._waits[name]]
+            stage.fire(arrived, local_step, clock.wake_steps)
+            self._lines[name].push(stage.spikes)
+            if name in self._traces:
+                self._traces[name].append(stage.sent, stage.v)
+        return self._lines[self._stages[-1][0].population.name][0]
+
+    def receive(self, spikes: np.ndarray) -> None:
+        """Take what the source sends in this global step, (B, ...); it arrives in the next."""
+        self._lines[self._source].push(spikes)

@@ -1,0 +1,355 @@
+"""The populations of a fast block: one object each, which advances a batch by one local step.
+
+A stage adds up what the spikes of its sources send on, event by event, and lets its neurons
+fire. Arrays lie in Lava's order with the batch in front, (B, W, H, C) or (B, F).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import singledispatch
+
+import numpy as np
+
+from hw_models.axes import lava_shape
+from hw_models.fast import kernels
+from toolchain import neurons
+from toolchain.errors import TargetError, ValueRangeError
+from toolchain.int_range import IntRange
+from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.spike_ranges import weight_sums
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
+
+SUM_LIMIT = (1 << 31) - 1
+"""The kernels add up in int32."""
+
+
+class Events(ABC):
+    """What one synapse does with spikes, in the layout the kernels want."""
+
+    @abstractmethod
+    def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
+        """Add to `total`, int32 (B, ...), what `spikes`, int (B, ...), cause."""
+
+
+class ConvEvents(Events):
+    """A convolution; see `kernels.convolve`."""
+
+    def __init__(self, synapse: ConvSynapse, source_shape: tuple[int, ...]) -> None:
+        groups, (c_out, per_group, k_h, k_w) = synapse.groups, synapse.weight.shape
+        shifted = synapse.weight.astype(np.int64) << synapse.weight_exponent
+        by_group = shifted.reshape(groups, c_out // groups, per_group, k_h, k_w)
+        # (G, C'/G, C/G, K_h, K_w) to (G, K_w, C/G, K_h reversed, C'/G).
+        self._weight = _smallest(by_group[..., ::-1, :].transpose(0, 4, 2, 3, 1)).ravel()
+        along_h, along_w = _targets(synapse, source_shape)
+        self._reached = along_w
+        self._runs = _runs(along_h, joined=groups == 1)
+        height = synapse.output_shape(source_shape)[1]
+        self._out_shape = (groups, per_group, k_w, k_h, height, c_out)
+
+    def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
+        """See `Events`."""
+        kernels.convolve(
+            spikes, self._weight, self._reached, self._runs, self._out_shape, total.ravel()
+        )
+
+
+class DepthwiseEvents(Events):
+    """A convolution with one input and one output channel a group: identities and sum pools."""
+
+    def __init__(self, synapse: ConvSynapse, source_shape: tuple[int, ...]) -> None:
+        shifted = synapse.weight[:, 0].astype(np.int64) << synapse.weight_exponent
+        self._weight = _smallest(shifted.transpose(2, 1, 0))
+        self._along_h, self._along_w = _targets(synapse, source_shape)
+
+    def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
+        """See `Events`."""
+        kernels.convolve_depthwise(spikes, self._weight, self._along_w, self._along_h, total)
+
+
+def _targets(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Where each position's spikes arrive by each tap, along H and along W; -1 for nowhere."""
+    targets = []
+    for axis in range(2):
+        size, out_size = source_shape[1 + axis], synapse.output_shape(source_shape)[1 + axis]
+        taps = np.arange(synapse.weight.shape[2 + axis]) * synapse.dilation[axis]
+        offset = np.arange(size)[:, None] + synapse.padding[axis] - taps
+        target = offset // synapse.stride[axis]
+        inside = (offset % synapse.stride[axis] == 0) & (target >= 0) & (target < out_size)
+        targets.append(np.where(inside, target, -1))
+    return targets
+
+
+def _runs(targets: np.ndarray, *, joined: bool) -> np.ndarray:
+    """Runs of `kernels.convolve` for targets (H, K_h): neighbours joined where allowed.
+
+    With the taps reversed, the targets of stride 1 and dilation 1 go up one by one.
+    """
+    size, taps = targets.shape
+    runs = np.zeros((size, taps, 3), np.int64)
+    for position in range(size):
+        found: list[list[int]] = []
+        for tap, target in enumerate(targets[position, ::-1].tolist()):
+            if target < 0:
+                continue
+            if joined and found and found[-1][0] + found[-1][2] == target:
+                last = found[-1]
+                if last[1] + last[2] == tap:
+                    last[2] += 1
+                    continue
+            found.append([target, tap, 1])
+        runs[position, : len(found)] = found or np.zeros((0, 3))
+    return runs
+
+
+class DenseEvents(Events):
+    """All to all; weights of a source of (C, H, W) are laid out for spikes in (W, H, C)."""
+
+    def __init__(self, synapse: DenseSynapse, source_shape: tuple[int, ...]) -> None:
+        shifted = synapse.weight.astype(np.int64) << synapse.weight_exponent
+        shaped = shifted.reshape(-1, *source_shape)
+        turned = shaped.transpose(*range(shaped.ndim - 1, 0, -1), 0)
+        self._outputs = len(shifted)
+        self._weight = _smallest(turned).ravel()
+
+    def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
+        """See `Events`."""
+        flat = spikes.reshape(len(spikes), -1)
+        kernels.connect(flat, self._weight, self._outputs, total.ravel())
+
+
+def _smallest(weight: np.ndarray) -> np.ndarray:
+    """Contiguous int8, int16 or int32, whatever holds the weights: less memory to read."""
+    low, high = int(weight.min()), int(weight.max())
+    for kind in (np.int8, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return np.ascontiguousarray(weight, kind)
+    raise TargetError("shifted weights do not fit 32 bits", found=f"{low} .. {high}")
+
+
+@singledispatch
+def make_events(synapse: object, source_shape: tuple[int, ...]) -> Events:
+    """The events of a synapse from a source of shape (C, H, W) or (F,)."""
+    raise TargetError("no fast model for this synapse", found=type(synapse).__name__)
+
+
+@make_events.register
+def _(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> Events:
+    depthwise = synapse.weight.shape[1] == 1 and synapse.groups == len(synapse.weight)
+    return (DepthwiseEvents if depthwise else ConvEvents)(synapse, source_shape)
+
+
+@make_events.register
+def _(synapse: DenseSynapse, source_shape: tuple[int, ...]) -> Events:
+    return DenseEvents(synapse, source_shape)
+
+
+class Stage(ABC):
+    """One population of a batch.
+
+    Parameters
+    ----------
+    v:
+        Membrane potentials, int32 (B, ...), kept by the process; 0 for populations without any.
+
+    Attributes
+    ----------
+    spikes:
+        What it sent last: int8 (B, ...), of a readout its accumulator, int32.
+    """
+
+    def __init__(self, program: IntProgram, population: Population, v: np.ndarray) -> None:
+        self.population = population
+        self.v = v
+        self.spikes: np.ndarray = np.zeros(v.shape, np.int8)
+        self._limits = program.state_range
+        self._total = np.zeros(v.shape, np.int32)
+        self._per_channel = (-1, v.shape[-1])
+        self._bias = np.array(population.bias)
+        self._no_bias = np.zeros_like(self._bias)
+        self._events = [
+            make_events(synapse, program.source_shape(synapse.source))
+            for synapse in population.synapses
+            if not isinstance(synapse, WindowSynapse)
+        ]
+        self._summed: tuple[int, ...] | None = None
+        _check_sums(program, population)
+
+    @property
+    def sent(self) -> np.ndarray | None:
+        """Spikes of the last step, int8 (B, ...); None from a readout."""
+        return self.spikes
+
+    @abstractmethod
+    def start(self) -> None:
+        """Reset the state before local step 1."""
+
+    @abstractmethod
+    def fire(self, arrived: Sequence[np.ndarray], local_step: int, wake_steps: int) -> None:
+        """One local step for the spikes that arrive by each synapse."""
+
+    def _sum_up(self, arrived: Sequence[np.ndarray]) -> np.ndarray:
+        """Their current, int32 (N, C), watched."""
+        self._total[...] = 0
+        for events, spikes in zip(self._events, arrived, strict=True):
+            events.send(spikes, self._total)
+        self._watch("summed current", int(self._total.min()), int(self._total.max()))
+        return self._total.reshape(self._per_channel)
+
+    def _bias_at(self, local_step: int, wake_steps: int) -> np.ndarray:
+        return self._bias if local_step <= wake_steps else self._no_bias
+
+    def _watch(self, what: str, low: int, high: int, limits: IntRange | None = None) -> None:
+        limits = limits or self._limits
+        if not limits.contains(low, high):
+            raise ValueRangeError(
+                f"the {what} left its range during the run",
+                node=self.population.name,
+                found=f"{low} .. {high}",
+                allowed=str(limits),
+            )
+
+
+def _check_sums(program: IntProgram, population: Population) -> None:
+    """Every partial sum, in whatever order, must fit int32."""
+    bound = 0
+    for synapse in population.synapses:
+        positive, negative = weight_sums(synapse)
+        spikes = program.spike_range(synapse.source)
+        bound += int((positive - negative).max()) * max(abs(spikes.low), abs(spikes.high))
+    if bound > SUM_LIMIT:
+        raise TargetError(
+            "the fast models add up in 32 bits",
+            node=population.name,
+            found=bound,
+            allowed=f"<= {SUM_LIMIT}",
+            remedy="use fewer weight bits; the reference simulator has wider sums",
+        )
+
+
+class _IntegrateAndFireStage(Stage):
+    def __init__(self, program: IntProgram, population: Population, v: np.ndarray) -> None:
+        super().__init__(program, population, v)
+        neuron = population.neuron
+        assert isinstance(neuron, neurons.IntegrateAndFire)
+        self._threshold, self._initial = np.array(neuron.threshold), neuron.initial_potential
+
+    def start(self) -> None:
+        self.v[...] = self._initial
+
+    def fire(self, arrived: Sequence[np.ndarray], local_step: int, wake_steps: int) -> None:
+        reach = kernels.fire_if(
+            self._sum_up(arrived),
+            self._bias_at(local_step, wake_steps),
+            self._threshold,
+            self.v.reshape(self._per_channel),
+            self.spikes.reshape(self._per_channel),
+        )
+        self._watch("membrane potential", *reach)
+
+
+class _ConsistentStage(Stage):
+    def __init__(self, program: IntProgram, population: Population, v: np.ndarray) -> None:
+        super().__init__(program, population, v)
+        neuron = population.neuron
+        assert isinstance(neuron, neurons.ConsistentIntegrateAndFire)
+        self._threshold, self._initial = np.array(neuron.threshold), neuron.initial_potential
+        self._counts = np.zeros(v.shape, np.int32)
+
+    def start(self) -> None:
+        self.v[...] = self._initial
+        self._counts[...] = 0
+
+    def fire(self, arrived: Sequence[np.ndarray], local_step: int, wake_steps: int) -> None:
+        reach = kernels.fire_cif(
+            self._sum_up(arrived),
+            self._bias_at(local_step, wake_steps),
+            self._threshold,
+            self.v.reshape(self._per_channel),
+            self._counts.reshape(self._per_channel),
+            min(local_step, wake_steps),
+            self.spikes.reshape(self._per_channel),
+        )
+        self._watch("membrane potential", *reach)
+
+
+class _PoolStage(Stage):
+    """`v` holds the largest count of each window."""
+
+    def __init__(self, program: IntProgram, population: Population, v: np.ndarray) -> None:
+        super().__init__(program, population, v)
+        (synapse,) = population.synapses
+        if not isinstance(synapse, WindowSynapse):
+            raise TargetError("a LIPool needs windows", node=population.name)
+        self._geometry = tuple(
+            pair[::-1]
+            for pair in (synapse.kernel, synapse.stride, synapse.padding, synapse.dilation)
+        )
+        source = lava_shape(program.source_shape(synapse.source))
+        self._counts = np.zeros((len(v), *source), np.int32)
+
+    def start(self) -> None:
+        self.v[...] = 0
+        self._counts[...] = 0
+
+    def fire(self, arrived: Sequence[np.ndarray], local_step: int, wake_steps: int) -> None:
+        kernel, stride, padding, dilation = self._geometry
+        reach = kernels.fire_lipool(
+            arrived[0], kernel, stride, padding, dilation, self._counts, self.v, self.spikes
+        )
+        self._watch("spike count", *reach)
+
+
+class _RelayStage(Stage):
+    def start(self) -> None:
+        """Nothing is kept."""
+
+    def fire(self, arrived: Sequence[np.ndarray], local_step: int, wake_steps: int) -> None:
+        total = self._sum_up(arrived)
+        limits = neurons.Relay.spike_limits
+        self._watch("graded spike", int(total.min()), int(total.max()), limits)
+        self.spikes[...] = total.reshape(self.spikes.shape)
+
+
+class _ReadoutStage(Stage):
+    def __init__(self, program: IntProgram, population: Population, v: np.ndarray) -> None:
+        super().__init__(program, population, v)
+        self.spikes = v
+
+    @property
+    def sent(self) -> None:
+        return None
+
+    def start(self) -> None:
+        self.v[...] = 0
+
+    def fire(self, arrived: Sequence[np.ndarray], local_step: int, wake_steps: int) -> None:
+        self.v += self._sum_up(arrived).reshape(self.v.shape)
+        self.v += self._bias_at(local_step, wake_steps)
+        self._watch("accumulator", int(self.v.min()), int(self.v.max()))
+
+
+_STAGES: dict[type, type[Stage]] = {
+    neurons.IntegrateAndFire: _IntegrateAndFireStage,
+    neurons.ConsistentIntegrateAndFire: _ConsistentStage,
+    neurons.LIPool: _PoolStage,
+    neurons.Relay: _RelayStage,
+    neurons.Readout: _ReadoutStage,
+}
+
+
+def make_stage(program: IntProgram, population: Population, v: np.ndarray) -> Stage:
+    """The stage of a population that keeps its potentials in `v`, int32 (B, ...).
+
+    Raises
+    ------
+    TargetError
+        If its neuron or synapse is unknown, or its sums may pass 32 bits.
+    """
+    kind = type(population.neuron)
+    if kind not in _STAGES:
+        raise TargetError(
+            "no fast model for this neuron", node=population.name, found=kind.__name__
+        )
+    return _STAGES[kind](program, population, v)

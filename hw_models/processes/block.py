@@ -1,0 +1,116 @@
+"""Block: consecutive populations of a program as one process, for a batch of samples at a time.
+
+Contract: what goes in and out at each global step is what the populations' own processes would
+take and send, with one step of latency a layer; the samples of a batch advance together. Two
+models: `fast` runs it in one process, event by event; `fixed_pt` expands it into stock synapses
+and one process a population, for a batch of one. Lava's own run configurations prefer a leaf
+model, so the fast one answers to `fixed_pt` as well; the stock one is selected by
+`hw_models.run_config.SimCfg("fixed_pt")`, or with Lava's `select_sub_proc_model=True`.
+"""
+
+import typing as ty
+
+import numpy as np
+from lava.magma.core.decorator import implements, requires, tag
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyInPort, PyOutPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.model.sub.model import AbstractSubProcessModel
+from lava.magma.core.process.ports.ports import InPort, OutPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.process.variable import Var
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+
+from hw_models.block_layout import BlockLayout
+from hw_models.fast.pipeline import Pipeline
+from hw_models.stock.expansion import expand
+from hw_models.trace_file import TraceFile
+from toolchain.errors import TargetError
+
+
+class Block(AbstractProcess):
+    """Some layers of a program.
+
+    Parameters
+    ----------
+    layout:
+        Which layers, in what rhythm, for how many samples at a time.
+    trace_paths:
+        File for the spikes and membrane potentials of a population, by name.
+
+    Attributes
+    ----------
+    s_in:
+        Spikes of the layer before, (W, H, C) or (F,), with the batch in front if it is not 1.
+    s_out:
+        Spikes of its last layer, likewise; of a readout the accumulator.
+    v:
+        Membrane potentials, int32, population after population, in each the batch first;
+        `layout.potentials` finds a layer's.
+    """
+
+    def __init__(
+        self,
+        *,
+        layout: BlockLayout,
+        trace_paths: ty.Mapping[str, str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(layout=layout, trace_paths=dict(trace_paths or {}), name=name)
+        self.s_in = InPort(shape=layout.in_shape)
+        self.s_out = OutPort(shape=layout.out_shape)
+        self.v = Var(shape=(layout.state_size,), init=0)
+
+
+@implements(proc=Block, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fast", "fixed_pt")
+class PyBlockFast(PyLoihiProcessModel):
+    """CPU model of `Block`: a pipeline of its layers in this one process."""
+
+    s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+    v: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
+
+    def __init__(self, proc_params: ty.Any) -> None:
+        super().__init__(proc_params)
+        self.layout: BlockLayout = proc_params["layout"]
+        self.traces = {name: TraceFile(path) for name, path in proc_params["trace_paths"].items()}
+        self.pipeline: Pipeline | None = None
+
+    def run_spk(self) -> None:
+        """One global step."""
+        if self.pipeline is None:
+            # Lava sets the variables after the model is made.
+            self.pipeline = Pipeline(self.layout, self.v, self.traces)
+        sent = self.pipeline.step(self.time_step)
+        self.s_out.send(sent.astype(np.int32).reshape(self.layout.out_shape))
+        self.pipeline.receive(self.s_in.recv().reshape(self.layout.batched_in_shape))
+
+
+@implements(proc=Block, protocol=LoihiProtocol)
+@tag("fixed_pt", "stock")
+class SubBlockStock(AbstractSubProcessModel):
+    """`Block` as stock synapses and a process for each population."""
+
+    def __init__(self, proc: ty.Any) -> None:
+        layout: BlockLayout = proc.proc_params["layout"]
+        if layout.batch != 1:
+            raise TargetError(
+                "stock synapses run one sample at a time",
+                node=proc.name,
+                found=f"a batch of {layout.batch}",
+                remedy='use the fast models: SimCfg("fast")',
+            )
+        processes, port = expand(
+            layout.program,
+            layout.populations,
+            (layout.source, proc.in_ports.s_in),
+            layout.clock,
+            proc.proc_params["trace_paths"],
+        )
+        # Lava finds the processes of a model among its attributes.
+        for index, process in enumerate(processes):
+            setattr(self, f"process_{index}", process)
+        port.connect(proc.out_ports.s_out)

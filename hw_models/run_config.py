@@ -1,0 +1,45 @@
+"""Which of the two models of a block a run takes.
+
+Import only after `hw_models.lava_compat.prepare()`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lava.magma.core.run_configs import Loihi2SimCfg
+
+from toolchain.errors import TargetError
+
+FAST, FIXED_PT = "fast", "fixed_pt"
+TAGS = (FAST, FIXED_PT)
+
+
+class SimCfg(Loihi2SimCfg):
+    """Lava's `Loihi2SimCfg` with a choice for blocks; all else runs in fixed point.
+
+    Parameters
+    ----------
+    select_tag:
+        "fast": a block is one process. "fixed_pt": a block is expanded into stock synapses.
+
+    Raises
+    ------
+    TargetError
+        For another tag.
+    """
+
+    def __init__(self, select_tag: str = FAST, **options: Any) -> None:
+        if select_tag not in TAGS:
+            raise TargetError("no such tag", found=select_tag, allowed=", ".join(TAGS))
+        super().__init__(select_tag=FIXED_PT, **options)
+        self._block_tag = select_tag
+
+    def select(self, process: Any, proc_models: list[Any]) -> Any:
+        """The model for a process; see `Loihi2SimCfg`."""
+        if process.__class__ not in self.exception_proc_model_map and any(
+            FAST in model.tags for model in proc_models
+        ):
+            wanted = "stock" if self._block_tag == FIXED_PT else FAST
+            return next(model for model in proc_models if wanted in model.tags)
+        return super().select(process, proc_models)

@@ -1,4 +1,4 @@
-"""What the spiking Lava processes share: ports, variables, local time and the trace.
+"""What the spiking Lava processes share: ports, variables, local time and the recorder.
 
 Lives outside the folder of processes, whose every file Lava executes when it looks for models.
 Import only after `hw_models.lava_compat.prepare()`.
@@ -17,8 +17,8 @@ from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.process.variable import Var
 
 from hw_models.local_time import LocalTime
+from hw_models.recorder import Recorder
 from hw_models.state_guard import StateGuard
-from hw_models.trace_file import TraceFile
 
 
 class SpikingPopulation(AbstractProcess):
@@ -34,8 +34,8 @@ class SpikingPopulation(AbstractProcess):
         Local time of the layer.
     state_bits:
         Signed width of the membrane potential; leaving it is an error.
-    trace_path:
-        File for spikes and membrane potentials, or "" for none.
+    recorder:
+        Takes its spikes and membrane potentials; None for nobody.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class SpikingPopulation(AbstractProcess):
         bias: np.ndarray,
         clock: LocalTime,
         state_bits: int = 24,
-        trace_path: str = "",
+        recorder: Recorder | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(
-            shape=shape, clock=clock, state_bits=state_bits, trace_path=trace_path, name=name
+            shape=shape, clock=clock, state_bits=state_bits, recorder=recorder, name=name
         )
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
@@ -75,7 +75,7 @@ class SpikingPopulationModel(PyLoihiProcessModel):
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
         self.clock: LocalTime = proc_params["clock"]
-        self.trace = TraceFile(proc_params["trace_path"])
+        self.recorder: Recorder | None = proc_params["recorder"]
         self.guard = StateGuard(proc_params["state_bits"])
 
     def start_sample(self) -> None:
@@ -101,5 +101,6 @@ class SpikingPopulationModel(PyLoihiProcessModel):
             self.guard.check(self.v, self.time_step)
             self.fire(spikes, local_step)
             self.v -= self.threshold * spikes
-            self.trace.append(spikes, self.v)
+            if self.recorder:
+                self.recorder.step(now, spikes, self.v)
         self.s_out.send(spikes)

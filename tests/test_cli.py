@@ -21,6 +21,14 @@ def test_the_whole_way(work):
     assert answer["compared"] > 0
 
 
+def test_fast_lava_models_give_the_same_bits(work):
+    data = ["--data", "digits@test[:7]"]
+    ok("run", "if.net", *data, "-o", "slow.npz", cwd=work)
+    fast = ["--backend", "lava", "--models", "fast", "--blocks", "2", "--batch", "3"]
+    ok("run", "if.net", *data, *fast, "-o", "fast.npz", cwd=work)
+    assert "0 mismatches" in ok("compare", "slow.npz", "fast.npz", cwd=work).stdout
+
+
 def test_compare_is_red_on_another_network(work):
     ok("convert", "run", "-o", "other.net", "--weight-bits", "6", cwd=work)
     for net in ("if", "other"):

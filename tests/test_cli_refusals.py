@@ -128,6 +128,14 @@ def test_bad_input(factories, arguments, message):
         ("run if.net --data digits@test[:2] -o no/r.npz", "no/r.npz: the folder to write into"),
         ("run if.net --data digits@test[:2] -o .", "the output is a folder"),
         (
+            "run if.net --data digits@test[:2] -o r.npz --batch 4",
+            "need --backend lava --models fast",
+        ),
+        (
+            "run if.net --data digits@test[:2] -o r.npz --backend lava --models fast --blocks 99",
+            "cannot be cut into so many blocks",
+        ),
+        (
             "run if.net --data digits@test[:20] -o r.npz --backend lava --time-limit 0.2",
             "did not end within 0.2 s",
         ),

@@ -24,13 +24,13 @@ from toolchain.simulator.reference import simulate
 CHAIN = ((4, 3, 1, 1, 1, 1), (6, 3, 2, 1, 1, 2), (6, 3, 1, 2, 2, 6))
 
 
-class Trace:
-    """Stands where a process writes its trace; keeps it by step."""
+class Kept:
+    """A recorder that keeps every step."""
 
     def __init__(self):
         self.records = []
 
-    def append(self, spikes, membrane):
+    def step(self, now, spikes, membrane):
         self.records.append((None if spikes is None else spikes.copy(), membrane.copy()))
 
 
@@ -42,7 +42,7 @@ def in_lavas_order(values):
 def run_pipelines(program, inputs, batch, cuts=()):
     """Spikes and membrane (T, N, ...) by population of pipelines in a row, without Lava."""
     batches = -(-len(inputs) // batch)
-    traces = {p.name: Trace() for p in program.populations}
+    traces = {p.name: Kept() for p in program.populations}
     pipelines = []
     for first, last in pairwise((0, *cuts, len(program.populations))):
         layout = BlockLayout(program, first, last, batch, batches)

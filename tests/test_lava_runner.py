@@ -67,12 +67,16 @@ def running_lava():
 
 
 def wait_for_lava(count=3):
-    """Until the worker and some of its Lava processes are up; returns their ids."""
+    """Until the worker and some of its Lava processes are up; returns their ids, oldest first.
+
+    By the time they were started: process ids may wrap around.
+    """
     deadline = time.monotonic() + 30
     while len(found := running_lava()) < count:
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
-    return sorted(int(p.split()[0]) for p in found)
+    pids = [int(p.split()[0]) for p in found]
+    return sorted(pids, key=lambda pid: (psutil.Process(pid).create_time(), pid))
 
 
 def test_success(program):

@@ -3,10 +3,10 @@
 import json
 import zipfile
 from dataclasses import replace
-from hashlib import blake2b
 
 import numpy as np
 import pytest
+import xxhash
 
 from tests.networks import random_inputs, random_program
 from toolchain.errors import OutputError, RecordingError
@@ -64,11 +64,28 @@ def test_types_of_the_file(full, tmp_path):
         assert "spikes/readout" not in file
 
 
-def test_digest_is_blake2b_of_the_bytes(full):
-    spikes = full.spikes["conv0"][1].astype("<i1").tobytes()
-    membrane = full.membrane["conv0"][1].astype("<i4").tobytes()
-    expected = [blake2b(x, digest_size=16).digest() for x in (spikes, membrane)]
-    assert [d.tobytes() for d in full.digests["conv0"][1]] == expected
+def test_digest_is_a_chain_of_xxh3_over_the_samples(full):
+    for group, index in (("spikes", 0), ("membrane", 1)):
+        chain = bytes(16)
+        for sample in getattr(full, group)["conv0"][1]:
+            channels_last = sample.transpose(1, 2, 0)
+            chain = xxhash.xxh3_128_digest(chain + channels_last.tobytes())
+        assert full.digests["conv0"][1, index].tobytes() == chain
+
+
+def test_digests_of_a_readout_have_no_spikes(full):
+    assert not full.digests["readout"][:, 0].any()
+    chain = bytes(16)
+    for sample in full.membrane["readout"][4]:
+        chain = xxhash.xxh3_128_digest(chain + sample.astype("<i4").tobytes())
+    assert full.digests["readout"][4, 1].tobytes() == chain
+
+
+def test_digests_do_not_depend_on_batches(program, full):
+    inputs = random_inputs(program, 5)
+    for batch in (1, 2, 3):
+        again = simulate(program, inputs, mode=Mode.DIGEST, batch=batch)
+        assert compare(full, again).equal
 
 
 def test_accuracy_and_ties(full):

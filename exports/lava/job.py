@@ -3,7 +3,9 @@
 job.json      settings, see `Job`
 inputs.npy    graded input spikes in Lava's axis order
 net.net       the program
-trace-*.bin   what the populations leave behind
+record-*.npz  what the populations leave behind
+progress      a byte for each sample that is done
+digests.npz   digests of the samples before, by population
 group         process id of the interpreter that leads the run's process group, while it runs
 processes     ids of the Lava processes, one a line, as they are started
 error-*.txt   traceback of a model that failed
@@ -37,6 +39,8 @@ class Job:
         Unique; names the run's shared memory segments, so that they can be found again.
     time_limit:
         Seconds from start to end.
+    mode:
+        How much to record, see `toolchain.recording.Mode`.
     models, cuts, batch:
         See `hw_models.run_config.SimCfg` and `network.build`.
     """
@@ -45,6 +49,7 @@ class Job:
     token: str
     num_samples: int
     time_limit: float
+    mode: str
     models: str
     cuts: tuple[int, ...]
     batch: int
@@ -94,9 +99,19 @@ class Job:
         """Holds the ids of the Lava processes."""
         return self.path / "processes"
 
-    def trace(self, index: int) -> Path:
-        """Trace of the population with this index."""
-        return self.path / f"trace-{index}.bin"
+    def record(self, index: int) -> Path:
+        """Record of the population with this index."""
+        return self.path / f"record-{index}.npz"
+
+    @property
+    def progress(self) -> Path:
+        """As long as there are samples done."""
+        return self.path / "progress"
+
+    @property
+    def digests(self) -> Path:
+        """Digests of the samples before, by population; missing if there are none."""
+        return self.path / "digests.npz"
 
     def report_error(self, text: str) -> None:
         """Leave a traceback or a reason, complete from the moment it has its name."""

@@ -13,6 +13,7 @@ from typing import Any
 from hw_models.block_layout import BlockLayout
 from hw_models.processes.block import Block
 from hw_models.processes.graded_input import GradedInput
+from hw_models.recorder import Recorder
 from toolchain.program.int_program import INPUT, IntProgram
 
 
@@ -20,7 +21,7 @@ def build(
     program: IntProgram,
     samples_path: Path,
     num_samples: int,
-    trace_paths: Mapping[str, Path],
+    recorders: Mapping[str, Recorder],
     cuts: Sequence[int] = (),
     batch: int = 1,
 ) -> tuple[Any, int]:
@@ -30,8 +31,8 @@ def build(
     ----------
     samples_path:
         `.npy` of graded input spikes in Lava's axis order, see `axes.to_lava`.
-    trace_paths:
-        Where each population leaves its trace.
+    recorders:
+        Takes the local steps of a population, by name.
     cuts:
         Indices of the populations that begin a further block.
     batch:
@@ -59,8 +60,8 @@ def build(
     )
     port = first.s_out
     for layout in layouts:
-        traces = {p.name: str(trace_paths[p.name]) for p in layout.populations}
-        block = Block(layout=layout, trace_paths=traces)
+        own = {p.name: recorders[p.name] for p in layout.populations if p.name in recorders}
+        block = Block(layout=layout, recorders=own)
         port.connect(block.s_in)
         port = block.s_out
     depth = max(program.depths().values())

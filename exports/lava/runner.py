@@ -21,20 +21,20 @@ from pathlib import Path
 
 import numpy as np
 
-from exports.lava.axes import from_trace, to_lava
+from exports.lava.axes import to_lava
 from exports.lava.job import PROCESS_FAILED, TIMED_OUT, Job, leave_nothing
 from exports.lava.partition import even_cuts
+from exports.lava.process_recorder import read_record
 from exports.netx import write_net
 from hw_models import lava_compat
 from hw_models.stock.limits import check_runnable
 from toolchain.errors import BackendRunError, TargetError
-from toolchain.neurons import Readout
-from toolchain.program.int_program import IntProgram, Population
-from toolchain.recording import Mode, Recording, RecordingBuilder
+from toolchain.program.int_program import IntProgram
+from toolchain.recording import LayerRecord, Mode, Recording, RecordingBuilder
 
 BACKEND = "lava"
 CHUNK_BYTES = 1 << 30
-"""Traces of one Lava run; more samples are run in several."""
+"""What one Lava run keeps; more samples are run in several."""
 LOG_LINES = 25
 FAST_BATCH = 16
 """Samples that advance together in the fast models, unless told otherwise."""
@@ -122,8 +122,8 @@ def run_on_lava(
     program.check_inputs(inputs)
     builder = RecordingBuilder(program, mode)
     deadline = time.monotonic() + time_limit
-    chunk = max(1, CHUNK_BYTES // _trace_bytes(program) // models.batch) * models.batch
-    settings = (models.tag, cuts, models.batch)
+    chunk = max(1, CHUNK_BYTES // _sample_bytes(program, mode) // models.batch) * models.batch
+    settings = (mode.value, models.tag, cuts, models.batch)
     for start in range(0, len(inputs), chunk):
         part = inputs[start : start + chunk].astype(np.int32)
 
@@ -139,17 +139,15 @@ def run_on_lava(
     return builder.finish(BACKEND, labels, extra)
 
 
-def _record_bytes(population: Population) -> int:
-    """Bytes of one trace record, see `hw_models.trace_file`."""
-    return prod(population.shape) * (4 if isinstance(population.neuron, Readout) else 5)
+def _sample_bytes(program: IntProgram, mode: Mode) -> int:
+    """About what a Lava run keeps of one sample in memory."""
+    neurons = sum(prod(p.shape) for p in program.populations)
+    if mode is Mode.FULL:
+        return neurons * (5 * program.schedule.num_steps + 4)
+    return neurons * 4 if mode is Mode.COUNTS else 8 * prod(program.readout.shape)
 
 
-def _trace_bytes(program: IntProgram) -> int:
-    """Bytes of trace one sample leaves."""
-    return program.schedule.num_steps * sum(_record_bytes(p) for p in program.populations)
-
-
-_Settings = tuple[str, tuple[int, ...], int]
+_Settings = tuple[str, str, tuple[int, ...], int]
 
 
 @contextmanager
@@ -176,18 +174,17 @@ def _run_chunk(
     with _job(len(inputs), max(remaining, 0.0), settings) as job:
         write_net(program, job.net)
         np.save(job.inputs, to_lava(inputs))
-        status = _supervised(job, program, report)
+        if before := builder.digests():
+            np.savez(job.digests, **before)  # type: ignore[arg-type]
+        status = _supervised(job, report)
         if status != 0 or not job.done.is_file():
             raise _failure(job, status, time_limit)
-        spikes, membrane = _read_traces(job, program)
-        builder.add(inputs, spikes, membrane)
+        builder.add(inputs, _read_records(job, program))
         report(len(inputs))
 
 
-def _supervised(job: Job, program: IntProgram, report: Callable[[int], None]) -> int:
+def _supervised(job: Job, report: Callable[[int], None]) -> int:
     """Start the supervisor, wait, and stop it by closing its pipe if anything interrupts."""
-    last = len(program.populations) - 1
-    sample_bytes = program.schedule.num_steps * _record_bytes(program.populations[last])
     with job.log.open("ab") as log:
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "exports.lava.supervisor", job.folder],
@@ -202,9 +199,7 @@ def _supervised(job: Job, program: IntProgram, report: Callable[[int], None]) ->
             try:
                 return supervisor.wait(timeout=0.1)
             except subprocess.TimeoutExpired:
-                trace = job.trace(last)
-                done = trace.stat().st_size // sample_bytes if trace.is_file() else 0
-                report(min(done, job.num_samples))
+                report(job.progress.stat().st_size if job.progress.is_file() else 0)
     finally:
         if supervisor.stdin is not None:
             supervisor.stdin.close()
@@ -242,37 +237,13 @@ def _failure(job: Job, status: int, time_limit: float) -> BackendRunError:
     )
 
 
-def _read_traces(
-    job: Job, program: IntProgram
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Spikes int8 and membrane int32, (T, n, C, H, W), from the populations' traces."""
-    spikes: dict[str, np.ndarray] = {}
-    membrane: dict[str, np.ndarray] = {}
-    steps = program.schedule.num_steps
+def _read_records(job: Job, program: IntProgram) -> dict[str, LayerRecord]:
+    records = {}
     for index, population in enumerate(program.populations):
-        data = np.fromfile(job.trace(index), np.uint8)
-        batches = -(-job.num_samples // job.batch)
-        expected = batches * job.batch * steps * _record_bytes(population)
-        if data.size != expected:
+        try:
+            records[population.name] = read_record(job.record(index))
+        except (OSError, ValueError) as error:
             raise BackendRunError(
-                "a population did not run all its steps",
-                node=population.name,
-                found=f"{data.size} bytes of trace",
-                allowed=f"{expected} bytes",
-            )
-        size = prod(population.shape) * job.batch
-        records = data.reshape(batches, steps, -1)
-        split = 0 if isinstance(population.neuron, Readout) else size
-        if split:
-            sent = _by_sample(records[:, :, :split], "i1", job)
-            spikes[population.name] = from_trace(sent, population.shape)
-        potential = _by_sample(records[:, :, split:], "<i4", job)
-        membrane[population.name] = from_trace(potential, population.shape).astype(np.int32)
-    return spikes, membrane
-
-
-def _by_sample(records: np.ndarray, kind: str, job: Job) -> np.ndarray:
-    """Records of bytes (batches, T, B * size) as values (N, T, size)."""
-    batches, steps, _ = records.shape
-    values = np.ascontiguousarray(records).view(kind).reshape(batches, steps, job.batch, -1)
-    return values.swapaxes(1, 2).reshape(batches * job.batch, steps, -1)[: job.num_samples]
+                "a population did not run all its steps", node=population.name, found=str(error)
+            ) from error
+    return records

@@ -15,9 +15,14 @@ from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from exports.lava.job import Job
+from exports.lava.process_recorder import ProcessRecorder
 from exports.netx import read_net
 from hw_models import lava_compat
+from toolchain.program.int_program import IntProgram
+from toolchain.recording import LayerRecorder, Mode
 
 
 def _name_shared_memory(job: Job) -> None:
@@ -64,6 +69,25 @@ def _list_processes(job: Job) -> None:
     infrastructure.build_actor = build_actor
 
 
+def _recorders(job: Job, program: IntProgram) -> dict[str, ProcessRecorder]:
+    before: dict[str, np.ndarray] = {}
+    if job.digests.is_file():
+        with np.load(job.digests, allow_pickle=False) as file:
+            before = {name: file[name] for name in file.files}
+    steps = program.schedule.num_steps
+    return {
+        p.name: ProcessRecorder(
+            LayerRecorder(p, program.schedule, Mode(job.mode), before.get(p.name)),
+            job.record(index),
+            job.num_samples,
+            job.batch,
+            steps,
+            job.progress if p is program.readout else None,
+        )
+        for index, p in enumerate(program.populations)
+    }
+
+
 def run(job: Job) -> None:
     """Build the network, run all steps, stop."""
     lava_compat.prepare()
@@ -75,8 +99,8 @@ def run(job: Job) -> None:
     from hw_models.run_config import SimCfg
 
     program = read_net(job.net)
-    traces = {p.name: job.trace(i) for i, p in enumerate(program.populations)}
-    first, num_steps = build(program, job.inputs, job.num_samples, traces, job.cuts, job.batch)
+    recorders = _recorders(job, program)
+    first, num_steps = build(program, job.inputs, job.num_samples, recorders, job.cuts, job.batch)
     first.run(condition=RunSteps(num_steps=num_steps), run_cfg=SimCfg(job.models))
     job.ran.write_text("ran")
     first.stop()

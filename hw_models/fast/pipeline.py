@@ -16,7 +16,7 @@ import numpy as np
 from hw_models.block_layout import BlockLayout
 from hw_models.fast.stages import Stage, make_stage
 from hw_models.local_time import LocalTime
-from hw_models.trace_file import TraceFile
+from hw_models.recorder import Recorder
 
 
 class _Line:
@@ -42,14 +42,15 @@ class Pipeline:
     ----------
     v:
         Membrane potentials, int32 (state_size,), see `BlockLayout.potentials`.
-    traces:
-        Where the spikes and potentials of a population go after each of its local steps, by
-        name; records hold the batch first.
+    recorders:
+        Takes the local steps of a population, by name.
     """
 
-    def __init__(self, layout: BlockLayout, v: np.ndarray, traces: Mapping[str, TraceFile]) -> None:
+    def __init__(
+        self, layout: BlockLayout, v: np.ndarray, recorders: Mapping[str, Recorder]
+    ) -> None:
         program = layout.program
-        self._traces = traces
+        self._recorders = recorders
         self._source = layout.source
         self._waits = {
             p.name: [(s.source, program.delay(p, s)) for s in p.synapses]
@@ -83,8 +84,8 @@ class Pipeline:
             arrived = [self._lines[source][wait] for source, wait in self._waits[name]]
             stage.fire(arrived, local_step, clock.wake_steps)
             self._lines[name].push(stage.spikes)
-            if name in self._traces:
-                self._traces[name].append(stage.sent, stage.v)
+            if name in self._recorders:
+                self._recorders[name].step(now, stage.sent, stage.v)
         return self._lines[self._stages[-1][0].population.name][0]
 
     def receive(self, spikes: np.ndarray) -> None:

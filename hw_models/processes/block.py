@@ -24,8 +24,8 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from hw_models.block_layout import BlockLayout
 from hw_models.fast.pipeline import Pipeline
+from hw_models.recorder import Recorder
 from hw_models.stock.expansion import expand
-from hw_models.trace_file import TraceFile
 from toolchain.errors import TargetError
 
 
@@ -36,8 +36,8 @@ class Block(AbstractProcess):
     ----------
     layout:
         Which layers, in what rhythm, for how many samples at a time.
-    trace_paths:
-        File for the spikes and membrane potentials of a population, by name.
+    recorders:
+        Takes the spikes and membrane potentials of a population, by name.
 
     Attributes
     ----------
@@ -54,10 +54,10 @@ class Block(AbstractProcess):
         self,
         *,
         layout: BlockLayout,
-        trace_paths: ty.Mapping[str, str] | None = None,
+        recorders: ty.Mapping[str, Recorder] | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(layout=layout, trace_paths=dict(trace_paths or {}), name=name)
+        super().__init__(layout=layout, recorders=dict(recorders or {}), name=name)
         self.s_in = InPort(shape=layout.in_shape)
         self.s_out = OutPort(shape=layout.out_shape)
         self.v = Var(shape=(layout.state_size,), init=0)
@@ -76,14 +76,14 @@ class PyBlockFast(PyLoihiProcessModel):
     def __init__(self, proc_params: ty.Any) -> None:
         super().__init__(proc_params)
         self.layout: BlockLayout = proc_params["layout"]
-        self.traces = {name: TraceFile(path) for name, path in proc_params["trace_paths"].items()}
+        self.recorders: dict[str, Recorder] = proc_params["recorders"]
         self.pipeline: Pipeline | None = None
 
     def run_spk(self) -> None:
         """One global step."""
         if self.pipeline is None:
             # Lava sets the variables after the model is made.
-            self.pipeline = Pipeline(self.layout, self.v, self.traces)
+            self.pipeline = Pipeline(self.layout, self.v, self.recorders)
         sent = self.pipeline.step(self.time_step)
         self.s_out.send(sent.astype(np.int32).reshape(self.layout.out_shape))
         self.pipeline.receive(self.s_in.recv().reshape(self.layout.batched_in_shape))
@@ -108,7 +108,7 @@ class SubBlockStock(AbstractSubProcessModel):
             layout.populations,
             (layout.source, proc.in_ports.s_in),
             layout.clock,
-            proc.proc_params["trace_paths"],
+            proc.proc_params["recorders"],
         )
         # Lava finds the processes of a model among its attributes.
         for index, process in enumerate(processes):

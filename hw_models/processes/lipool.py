@@ -21,8 +21,8 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from hw_models.local_time import LocalTime
+from hw_models.recorder import Recorder
 from hw_models.state_guard import StateGuard
-from hw_models.trace_file import TraceFile
 
 
 class LIPool(AbstractProcess):
@@ -34,7 +34,7 @@ class LIPool(AbstractProcess):
         (W, H, C) of the source and of this layer.
     kernel, stride, padding, dilation:
         (along W, along H).
-    clock, state_bits, trace_path:
+    clock, state_bits, recorder:
         As for the neurons.
     """
 
@@ -49,7 +49,7 @@ class LIPool(AbstractProcess):
         dilation: tuple[int, int],
         clock: LocalTime,
         state_bits: int = 24,
-        trace_path: str = "",
+        recorder: Recorder | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -61,7 +61,7 @@ class LIPool(AbstractProcess):
             dilation=dilation,
             clock=clock,
             state_bits=state_bits,
-            trace_path=trace_path,
+            recorder=recorder,
             name=name,
         )
         self.s_in = InPort(shape=source_shape)
@@ -80,7 +80,7 @@ class PyLIPoolFixed(PyLoihiProcessModel):
     def __init__(self, proc_params: ty.Any) -> None:
         super().__init__(proc_params)
         self.clock: LocalTime = proc_params["clock"]
-        self.trace = TraceFile(proc_params["trace_path"])
+        self.recorder: Recorder | None = proc_params["recorder"]
         self.guard = StateGuard(proc_params["state_bits"])
         self.kernel: tuple[int, int] = proc_params["kernel"]
         self.stride: tuple[int, int] = proc_params["stride"]
@@ -117,5 +117,6 @@ class PyLIPoolFixed(PyLoihiProcessModel):
             self.guard.check(self.count, self.time_step)
             spikes = self.window_maxima() - self.largest
             self.largest += spikes
-            self.trace.append(spikes, self.largest)
+            if self.recorder:
+                self.recorder.step(now, spikes, self.largest)
         self.s_out.send(spikes)

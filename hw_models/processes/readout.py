@@ -14,8 +14,8 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from hw_models.local_time import LocalTime
+from hw_models.recorder import Recorder
 from hw_models.state_guard import StateGuard
-from hw_models.trace_file import TraceFile
 
 
 class Readout(AbstractProcess):
@@ -27,7 +27,7 @@ class Readout(AbstractProcess):
         (K,).
     bias:
         Integers, (K,), added on wake steps.
-    clock, state_bits, trace_path:
+    clock, state_bits, recorder:
         As for the neurons.
     """
 
@@ -38,10 +38,10 @@ class Readout(AbstractProcess):
         bias: np.ndarray,
         clock: LocalTime,
         state_bits: int = 24,
-        trace_path: str = "",
+        recorder: Recorder | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(clock=clock, state_bits=state_bits, trace_path=trace_path, name=name)
+        super().__init__(clock=clock, state_bits=state_bits, recorder=recorder, name=name)
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
         self.bias = Var(shape=shape, init=bias)
@@ -62,7 +62,7 @@ class PyReadoutFixed(PyLoihiProcessModel):
     def __init__(self, proc_params: ty.Any) -> None:
         super().__init__(proc_params)
         self.clock: LocalTime = proc_params["clock"]
-        self.trace = TraceFile(proc_params["trace_path"])
+        self.recorder: Recorder | None = proc_params["recorder"]
         self.guard = StateGuard(proc_params["state_bits"])
 
     def run_spk(self) -> None:
@@ -76,5 +76,6 @@ class PyReadoutFixed(PyLoihiProcessModel):
             if self.clock.awake(now[1]):
                 self.v += self.bias
             self.guard.check(self.v, self.time_step)
-            self.trace.append(None, self.v)
+            if self.recorder:
+                self.recorder.step(now, None, self.v)
         self.s_out.send(self.v.copy() if now is not None else np.zeros_like(self.v))

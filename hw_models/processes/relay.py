@@ -16,8 +16,8 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from hw_models.local_time import LocalTime
+from hw_models.recorder import SPIKE_BITS, Recorder
 from hw_models.state_guard import StateGuard
-from hw_models.trace_file import SPIKE_BITS, TraceFile
 
 
 class Relay(AbstractProcess):
@@ -27,8 +27,8 @@ class Relay(AbstractProcess):
     ----------
     shape:
         (W, H, C) or (F,).
-    clock, state_bits, trace_path:
-        As for the neurons; a spike must also fit the 8 bits of a trace.
+    clock, state_bits, recorder:
+        As for the neurons; a spike must also fit the 8 bits of a recording.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Relay(AbstractProcess):
         shape: tuple[int, ...],
         clock: LocalTime,
         state_bits: int = 24,
-        trace_path: str = "",
+        recorder: Recorder | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(
-            shape=shape, clock=clock, state_bits=state_bits, trace_path=trace_path, name=name
+            shape=shape, clock=clock, state_bits=state_bits, recorder=recorder, name=name
         )
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
@@ -59,16 +59,18 @@ class PyRelayFixed(PyLoihiProcessModel):
     def __init__(self, proc_params: ty.Any) -> None:
         super().__init__(proc_params)
         self.clock: LocalTime = proc_params["clock"]
-        self.trace = TraceFile(proc_params["trace_path"])
+        self.recorder: Recorder | None = proc_params["recorder"]
         self.guard = StateGuard(min(SPIKE_BITS, proc_params["state_bits"]))
         self.silence = np.zeros(proc_params["shape"], np.int32)
 
     def run_spk(self) -> None:
         """One global step."""
         spikes = self.a_in.recv()
-        if self.clock.at(self.time_step) is None:
+        now = self.clock.at(self.time_step)
+        if now is None:
             spikes = self.silence
         else:
             self.guard.check(spikes, self.time_step)
-            self.trace.append(spikes, self.silence)
+            if self.recorder:
+                self.recorder.step(now, spikes, self.silence)
         self.s_out.send(spikes)

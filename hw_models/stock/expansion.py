@@ -26,6 +26,7 @@ from hw_models.processes.integrate_and_fire import IntegrateAndFire
 from hw_models.processes.lipool import LIPool
 from hw_models.processes.readout import Readout
 from hw_models.processes.relay import Relay
+from hw_models.recorder import Recorder
 from hw_models.stock.groups import merge_groups
 from hw_models.stock.limits import DENSE_WEIGHT_BITS, MAX_GROUPS
 from toolchain import neurons
@@ -40,7 +41,7 @@ def expand(
     populations: tuple[Population, ...],
     source: tuple[str, Any],
     clock: Callable[[str], LocalTime],
-    trace_paths: Mapping[str, str],
+    recorders: Mapping[str, Recorder],
 ) -> tuple[list[Any], Any]:
     """Make and connect the processes of `populations`.
 
@@ -50,8 +51,8 @@ def expand(
         Name of the layer that feeds them, and a port that brings its spikes.
     clock:
         Local time of a layer by its name.
-    trace_paths:
-        Where a population leaves its trace; none by default.
+    recorders:
+        Takes the local steps of a population, by name.
 
     Returns
     -------
@@ -71,7 +72,7 @@ def expand(
                 program,
                 clock=clock(population.name),
                 state_bits=program.state_bits,
-                trace_path=trace_paths.get(population.name, ""),
+                recorder=recorders.get(population.name),
             )
         )
         for synapse in population.synapses:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exports.lava import run_on_lava
+from exports.lava import STOCK, LavaModels, run_on_lava
 from exports.netx import read_net, write_net
 from hw_models.lava_compat import needed_repairs
 from toolchain.recording import Mode, Recording, compare
@@ -32,11 +32,13 @@ def test_branches_and_pools_are_in_it():
         assert any(program.delay(p, s) for p in program.populations for s in p.synapses)
 
 
+@pytest.mark.parametrize("models", [STOCK, LavaModels.fast(batch=4)], ids=["stock", "fast"])
 @pytest.mark.parametrize("name", NAMES)
-def test_lava_gives_the_frozen_bits(name):
+def test_lava_gives_the_frozen_bits(name, models):
     program, inputs, frozen = load(name)
     for mode in (Mode.DIGEST, Mode.FULL):
-        comparison = compare(frozen, run_on_lava(program, inputs, mode=mode, time_limit=120))
+        recording = run_on_lava(program, inputs, models=models, mode=mode, time_limit=120)
+        comparison = compare(frozen, recording)
         assert comparison.equal, comparison.first
         assert comparison.granularity.startswith("digests")
 

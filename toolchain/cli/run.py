@@ -12,6 +12,7 @@ from toolchain.cli.options import Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
 
 if TYPE_CHECKING:
+    from exports.lava import LavaModels
     from toolchain.data import Dataset
     from toolchain.program.int_program import IntProgram
     from toolchain.recording import Recording
@@ -22,6 +23,13 @@ class Backend(str, Enum):
 
     REFERENCE = "reference"
     LAVA = "lava"
+
+
+class Models(str, Enum):
+    """Which models Lava runs; the bits are the same."""
+
+    FIXED_PT = "fixed_pt"
+    FAST = "fast"
 
 
 class Record(str, Enum):
@@ -40,6 +48,16 @@ def command(
     ],
     backend: Annotated[Backend, typer.Option(help="Simulator.")] = Backend.REFERENCE,
     record: Annotated[Record, typer.Option(help="How much to keep.")] = Record.FULL,
+    models: Annotated[
+        Models,
+        typer.Option(help="On Lava: stock synapses (fixed_pt), or whole blocks of layers (fast)."),
+    ] = Models.FIXED_PT,
+    blocks: Annotated[
+        int, typer.Option(min=1, help="Fast models: processes the network is cut into.")
+    ] = 1,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Fast models: samples that advance together [16].")
+    ] = None,
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
@@ -49,10 +67,11 @@ def command(
     from toolchain.files import atomic_path
 
     output = Output(as_json=json)
+    choice = _models(backend, models, blocks, batch)
     program = read_net(net)
     dataset = open_split(data)
     with atomic_path(out) as probe:  # fails before the run if the path cannot be written
-        recording = execute(program, dataset, backend, record, output, time_limit)
+        recording = execute(program, dataset, backend, record, output, time_limit, choice)
         recording.save(probe)
     unsettled = sum(recording.meta["unsettled"].values())
     output.table(
@@ -73,6 +92,17 @@ def command(
     output.result({"out": str(out), "accuracy": recording.accuracy(), **recording.meta})
 
 
+def _models(backend: Backend, models: Models, blocks: int, batch: int | None) -> LavaModels:
+    """What the options say; raises BadParameter where they contradict each other."""
+    from exports.lava import STOCK, LavaModels
+
+    if models is Models.FAST and backend is Backend.LAVA:
+        return LavaModels.fast(blocks, **({} if batch is None else {"batch": batch}))
+    if (models, blocks, batch) != (Models.FIXED_PT, 1, None):
+        raise typer.BadParameter("--models, --blocks and --batch need --backend lava --models fast")
+    return STOCK
+
+
 def synops(recording: Recording) -> int:
     """All synaptic operations of a recording (graded magnitude not counted)."""
     return sum(recording.meta["synops"].values())
@@ -85,8 +115,9 @@ def execute(
     record: Record,
     output: Output,
     time_limit: float,
+    models: LavaModels | None = None,
 ) -> Recording:
-    """Run `program` over `dataset` with progress shown."""
+    """Run `program` over `dataset` with progress shown; stock Lava models unless told otherwise."""
     from toolchain.recording import Mode
 
     inputs = program.input.quantize(dataset.real())
@@ -99,11 +130,12 @@ def execute(
                 program, inputs, mode=mode, labels=dataset.labels, progress=task.update
             )
         else:
-            from exports.lava import run_on_lava
+            from exports.lava import STOCK, run_on_lava
 
             recording = run_on_lava(
                 program,
                 inputs,
+                models=models or STOCK,
                 mode=mode,
                 labels=dataset.labels,
                 time_limit=time_limit,

@@ -2,6 +2,16 @@
 
 from toolchain.recording.builder import RecordingBuilder
 from toolchain.recording.compare import Comparison, Divergence, compare
+from toolchain.recording.layer_recorder import LayerRecord, LayerRecorder
 from toolchain.recording.recording import Mode, Recording
 
-__all__ = ["Comparison", "Divergence", "Mode", "Recording", "RecordingBuilder", "compare"]
+__all__ = [
+    "Comparison",
+    "Divergence",
+    "LayerRecord",
+    "LayerRecorder",
+    "Mode",
+    "Recording",
+    "RecordingBuilder",
+    "compare",
+]

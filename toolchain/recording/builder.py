@@ -1,97 +1,64 @@
-"""Builds a recording from chunks of samples, the same way for every backend."""
+"""Puts a recording together from what was kept of each layer, chunk after chunk of samples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import singledispatch
 from typing import Any
 
 import numpy as np
 
-from toolchain.errors import RecordingError
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
-from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.int_program import INPUT, IntProgram
 from toolchain.program.synops import fan_out
-from toolchain.recording.digest import StepDigests
+from toolchain.recording.layer_recorder import LayerRecord, LayerRecorder
 from toolchain.recording.recording import RECORDING_VERSION, Mode, Recording
 
 
 class RecordingBuilder:
-    """Collects chunks of a run of `program` in the given mode.
+    """Collects a run of `program` in the given mode.
 
-    Call `add` with consecutive chunks of samples, then `finish`.
+    For each chunk of consecutive samples: `recorders` to feed, then `add` with what they kept;
+    at the end `finish`.
     """
 
     def __init__(self, program: IntProgram, mode: Mode) -> None:
         self._program = program
         self._mode = mode
-        steps = program.schedule.num_steps
-        self._digests = {p.name: StepDigests(steps) for p in program.populations}
-        self._spikes: dict[str, list[np.ndarray]] = {p.name: [] for p in program.spiking}
-        self._membrane: dict[str, list[np.ndarray]] = {p.name: [] for p in program.populations}
-        self._counts: dict[str, list[np.ndarray]] = {p.name: [] for p in program.spiking}
-        self._logits: list[np.ndarray] = []
         self._fan_out = fan_out(program)
         self._synops = dict.fromkeys(self._fan_out, 0)
         self._unsettled = {p.name: 0 for p in program.spiking}
+        self._chunks: list[Mapping[str, LayerRecord]] = []
 
-    def add(
-        self,
-        inputs: np.ndarray,
-        spikes: Mapping[str, np.ndarray],
-        membrane: Mapping[str, np.ndarray],
-    ) -> None:
-        """Add n samples.
+    def recorders(self) -> dict[str, LayerRecorder]:
+        """A recorder for each population, for the next chunk."""
+        before, schedule = self.digests(), self._program.schedule
+        return {
+            p.name: LayerRecorder(p, schedule, self._mode, before.get(p.name))
+            for p in self._program.populations
+        }
 
-        Parameters
-        ----------
-        inputs:
-            Graded input spikes, int32 (n, ...).
-        spikes:
-            By spiking population, int8 (T, n, ...).
-        membrane:
-            By population, the readout included, int32 (T, n, ...), after firing;
-            of a LIPool the largest count of its window, of a relay 0.
-        """
+    def digests(self) -> dict[str, np.ndarray]:
+        """Digests of all samples so far, by population; empty where none are kept."""
+        if not self._chunks:
+            return {}
+        last = self._chunks[-1].items()
+        return {name: record.digests for name, record in last if record.digests is not None}
+
+    def add(self, inputs: np.ndarray, records: Mapping[str, LayerRecord]) -> None:
+        """Add a chunk: graded input spikes, int (n, ...), and the record of every population."""
         wake = self._program.schedule.wake_steps
         self._synops[INPUT] += wake * int(((inputs != 0) * self._fan_out[INPUT]).sum())
-        for population in self._program.populations:
+        for population in self._program.spiking:
             name = population.name
-            values = membrane[name]
-            if values.dtype != np.int32 or values.shape[2:] != population.shape:
-                raise RecordingError(
-                    "a backend delivered the wrong kind of membrane potential",
-                    node=name,
-                    found=f"{values.dtype} {values.shape}",
-                )
-            if isinstance(population.neuron, Readout):
-                self._logits.append(values[-1].astype(np.int64))
-                self._keep(name, None, values)
-                continue
-            sent = spikes[name]
-            counts = sent.sum(axis=0, dtype=np.int32)
-            self._counts[name].append(counts)
-            events = np.count_nonzero(sent, axis=(0, 1))
-            self._synops[name] += int((events * self._fan_out[name]).sum())
-            self._unsettled[name] += count_unsettled(
-                population.neuron, population, values[-1], counts, wake
-            )
-            self._keep(name, sent, values)
-
-    def _keep(self, name: str, spikes: np.ndarray | None, membrane: np.ndarray) -> None:
-        if self._mode is not Mode.COUNTS:
-            self._digests[name].update(spikes, membrane)
-        if self._mode is Mode.FULL:
-            self._membrane[name].append(membrane)
-            if spikes is not None:
-                self._spikes[name].append(spikes)
+            self._synops[name] += int((records[name].events * self._fan_out[name]).sum())
+            self._unsettled[name] += records[name].unsettled
+        self._chunks.append(records)
 
     def finish(
         self, backend: str, labels: np.ndarray | None, extra: Mapping[str, Any]
     ) -> Recording:
         """The recording; `extra` (versions, seeds, data) joins its `meta`."""
-        program, full = self._program, self._mode is Mode.FULL
-        logits = np.concatenate(self._logits)
+        program = self._program
+        logits = np.concatenate([c[program.readout.name].logits for c in self._chunks])
         meta = {
             **extra,
             "recording_version": RECORDING_VERSION,
@@ -110,63 +77,17 @@ class RecordingBuilder:
             meta=meta,
             logits=logits,
             labels=np.full(len(logits), -1, np.int64) if labels is None else labels,
-            spikes={n: np.concatenate(v, 1) for n, v in self._spikes.items()} if full else {},
-            membrane={n: np.concatenate(v, 1) for n, v in self._membrane.items()} if full else {},
-            counts={}
-            if self._mode is Mode.DIGEST
-            else {n: np.concatenate(v) for n, v in self._counts.items()},
-            digests={}
-            if self._mode is Mode.COUNTS
-            else {n: d.result() for n, d in self._digests.items()},
+            spikes=self._joined("spikes", axis=1),
+            membrane=self._joined("membrane", axis=1),
+            counts=self._joined("counts", axis=0),
+            digests=self.digests(),
         )
 
-
-@singledispatch
-def count_unsettled(
-    neuron: object, population: Population, membrane: np.ndarray, counts: np.ndarray, wake: int
-) -> int:
-    """Neurons that would still fire in a further sleep step without any input.
-
-    None in any population: the network has settled, and more sleep changes nothing.
-    """
-    raise RecordingError(
-        "no rule for when this neuron has settled",
-        node=population.name,
-        found=type(neuron).__name__,
-    )
-
-
-@count_unsettled.register
-def _(
-    neuron: IntegrateAndFire,
-    population: Population,
-    membrane: np.ndarray,
-    counts: np.ndarray,
-    wake: int,
-) -> int:
-    return int((membrane >= population.per_channel(neuron.threshold)).sum())
-
-
-@count_unsettled.register
-def _(
-    neuron: ConsistentIntegrateAndFire,
-    population: Population,
-    membrane: np.ndarray,
-    counts: np.ndarray,
-    wake: int,
-) -> int:
-    fires = (membrane >= population.per_channel(neuron.threshold)) & (counts < wake)
-    takes_back = (membrane < 0) & (counts > 0)
-    return int((fires | takes_back).sum())
-
-
-@count_unsettled.register(LIPool)
-@count_unsettled.register(Relay)
-def _(
-    neuron: LIPool | Relay,
-    population: Population,
-    membrane: np.ndarray,
-    counts: np.ndarray,
-    wake: int,
-) -> int:
-    return 0  # They answer spikes and never send one of their own accord.
+    def _joined(self, what: str, axis: int) -> dict[str, np.ndarray]:
+        """One kind of array of every layer that has it, over all chunks."""
+        joined = {}
+        for name in self._chunks[0]:
+            parts = [getattr(chunk[name], what) for chunk in self._chunks]
+            if parts[0] is not None:
+                joined[name] = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+        return joined

@@ -27,7 +27,8 @@ from toolchain.canonical import canonical_json
 from toolchain.errors import RecordingError
 from toolchain.files import atomic_path
 
-RECORDING_VERSION = 1
+RECORDING_VERSION = 2
+"""2: digests are chains of XXH3-128, channels last; 1 hashed all samples at once with BLAKE2b."""
 
 
 class Mode(Enum):

@@ -22,7 +22,8 @@ from toolchain.int_range import IntRange
 from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import WindowSynapse
-from toolchain.recording import Mode, Recording, RecordingBuilder
+from toolchain.recording import LayerRecorder, Mode, Recording, RecordingBuilder
+from toolchain.recording.layer_recorder import channels_last
 from toolchain.simulator.currents import ExactCurrent, per_channel
 from toolchain.simulator.watch import watch
 
@@ -51,17 +52,17 @@ def simulate(
     program.check_inputs(inputs)
     currents = _currents(program)
     builder = RecordingBuilder(program, mode)
+    recorders = builder.recorders()
     for start in range(0, len(inputs), batch):
-        chunk = inputs[start : start + batch]
-        spikes, membrane = _run_batch(program, currents, torch.from_numpy(chunk.astype(np.int64)))
-        builder.add(chunk, spikes, membrane)
+        chunk = torch.from_numpy(inputs[start : start + batch].astype(np.int64))
+        _record_batch(program, currents, chunk, recorders)
         if progress:
             progress(min(start + batch, len(inputs)), len(inputs))
+    builder.add(inputs, {name: recorder.finish() for name, recorder in recorders.items()})
     versions = {"torch": torch.__version__, "numpy": np.__version__}
     return builder.finish(BACKEND, labels, {"versions": versions})
 
 
-Layers = dict[str, np.ndarray]
 Currents = dict[str, list[ExactCurrent]]
 
 
@@ -134,17 +135,15 @@ def _steps(program: IntProgram, currents: Currents, inputs: Tensor) -> Iterator[
 
 
 @torch.no_grad()
-def _run_batch(program: IntProgram, currents: Currents, inputs: Tensor) -> tuple[Layers, Layers]:
-    """Spikes int8 and membrane potentials int32 of every population, (T, n, ...)."""
-    steps, count = program.schedule.num_steps, len(inputs)
-    spikes = {p.name: np.zeros((steps, count, *p.shape), np.int8) for p in program.spiking}
-    membrane = {p.name: np.zeros((steps, count, *p.shape), np.int32) for p in program.populations}
-    for step, result in enumerate(_steps(program, currents, inputs)):
-        for name, fired in result.spikes.items():
-            spikes[name][step] = fired.numpy()
+def _record_batch(
+    program: IntProgram, currents: Currents, inputs: Tensor, recorders: dict[str, LayerRecorder]
+) -> None:
+    for step, result in enumerate(_steps(program, currents, inputs), 1):
         for name, potential in result.membrane.items():
-            membrane[name][step] = potential.numpy()
-    return spikes, membrane
+            fired = result.spikes.get(name)
+            spikes = None if fired is None else channels_last(fired.numpy().astype(np.int8))
+            membrane = channels_last(potential.numpy().astype(np.int32))
+            recorders[name].step(step, spikes, membrane)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,62 @@
+"""Keeps a population's part of a recording inside its Lava process and leaves it in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from toolchain.files import atomic_path
+from toolchain.recording import LayerRecord, LayerRecorder
+
+
+class ProcessRecorder:
+    """A `hw_models.recorder.Recorder` that feeds a `LayerRecorder`.
+
+    Parameters
+    ----------
+    path:
+        `.npz` it leaves after the last step of the last sample.
+    progress:
+        File whose length tells how many samples are done, or None.
+    num_steps:
+        Local steps of a sample.
+    """
+
+    def __init__(
+        self,
+        recorder: LayerRecorder,
+        path: Path,
+        num_samples: int,
+        batch: int,
+        num_steps: int,
+        progress: Path | None = None,
+    ) -> None:
+        self._recorder, self._path, self._progress = recorder, path, progress
+        self._num_samples, self._batch, self._num_steps = num_samples, batch, num_steps
+
+    def step(self, now: tuple[int, int], spikes: np.ndarray | None, membrane: np.ndarray) -> None:
+        """See `hw_models.recorder.Recorder`."""
+        index, local_step = now
+        count = min(self._batch, self._num_samples - index * self._batch)
+        sent = None if spikes is None else self._samples(spikes, count).astype(np.int8)
+        self._recorder.step(local_step, sent, self._samples(membrane, count))
+        if local_step < self._num_steps:
+            return
+        if self._progress:
+            with self._progress.open("ab") as file:
+                file.write(bytes(count))
+        if index * self._batch + count == self._num_samples:
+            with atomic_path(self._path) as partial, partial.open("wb") as file:
+                np.savez(file, **self._recorder.finish().arrays())  # type: ignore[arg-type]
+
+    def _samples(self, values: np.ndarray, count: int) -> np.ndarray:
+        """The first `count` samples, (n, H, W, C) or (n, F), of values in Lava's order."""
+        batched = values if values.ndim in (2, 4) else values[None]
+        return batched[:count].swapaxes(1, 2) if batched.ndim == 4 else batched[:count]
+
+
+def read_record(path: Path) -> LayerRecord:
+    """What a `ProcessRecorder` left; raises OSError if it left nothing."""
+    with np.load(path, allow_pickle=False) as file:
+        return LayerRecord.of_arrays({name: file[name] for name in file.files})

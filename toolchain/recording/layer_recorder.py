@@ -1,0 +1,208 @@
+"""What is kept of one layer, gathered step by step as a backend runs.
+
+Arrays come with the channels last, as backends have them; they are kept with the channels first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import singledispatch
+
+import numpy as np
+
+from toolchain.errors import RecordingError
+from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
+from toolchain.program.int_program import Population, Schedule
+from toolchain.recording.digest import StepDigests
+from toolchain.recording.recording import Mode
+
+
+def channels_first(values: np.ndarray) -> np.ndarray:
+    """(n, H, W, C) as (n, C, H, W); (n, F) stays."""
+    return np.moveaxis(values, -1, 1)
+
+
+def channels_last(values: np.ndarray) -> np.ndarray:
+    """(n, C, H, W) as (n, H, W, C); (n, F) stays."""
+    return np.moveaxis(values, 1, -1)
+
+
+@dataclass
+class LayerRecord:
+    """What is kept of a layer over some samples; see `Recording` for the arrays.
+
+    Attributes
+    ----------
+    events:
+        How often each neuron sent anything but 0, int64 (C, H, W) or (F,); empty for a readout.
+    unsettled:
+        Neurons, over all samples, that would still fire without input.
+    logits:
+        Of a readout, int64 (n, K); else None.
+    """
+
+    events: np.ndarray
+    unsettled: int
+    logits: np.ndarray | None
+    counts: np.ndarray | None
+    digests: np.ndarray | None
+    spikes: np.ndarray | None
+    membrane: np.ndarray | None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that is there, by name."""
+        found = {k: v for k, v in self.__dict__.items() if v is not None}
+        return {k: np.asarray(v) for k, v in found.items()}
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, np.ndarray]) -> LayerRecord:
+        """Inverse of `arrays`."""
+        optional = ("logits", "counts", "digests", "spikes", "membrane")
+        return cls(
+            arrays["events"],
+            int(arrays["unsettled"]),
+            **{name: arrays.get(name) for name in optional},
+        )
+
+
+@dataclass
+class _Kept:
+    counts: list[np.ndarray] = field(default_factory=list)
+    logits: list[np.ndarray] = field(default_factory=list)
+    spikes: list[list[np.ndarray]] = field(default_factory=list)
+    membrane: list[list[np.ndarray]] = field(default_factory=list)
+
+
+class LayerRecorder:
+    """Takes every local step of a population, batch after batch of samples.
+
+    Parameters
+    ----------
+    digests:
+        Digests of the samples before, to go on from.
+    """
+
+    def __init__(
+        self,
+        population: Population,
+        schedule: Schedule,
+        mode: Mode,
+        digests: np.ndarray | None = None,
+    ) -> None:
+        self._population, self._schedule, self._mode = population, schedule, mode
+        self._digests = StepDigests(schedule.num_steps, digests)
+        self._reads_out = isinstance(population.neuron, Readout)
+        self._events = np.zeros(channels_last(np.empty((1, *population.shape))).shape[1:], np.int64)
+        self._counts = np.zeros(0, np.int32)
+        self._unsettled = 0
+        self._kept = _Kept()
+
+    def step(self, local_step: int, spikes: np.ndarray | None, membrane: np.ndarray) -> None:
+        """Add a local step, from 1, of n samples.
+
+        Parameters
+        ----------
+        spikes:
+            int8 (n, H, W, C) or (n, F); None by a readout.
+        membrane:
+            int32, likewise, after firing; of a LIPool the largest count of its window, of a
+            relay 0.
+
+        Raises
+        ------
+        RecordingError
+            If they are of another type or shape.
+        """
+        self._check(spikes, membrane)
+        if local_step == 1:
+            self._counts = np.zeros(membrane.shape, np.int32)
+            if self._mode is Mode.FULL:
+                self._kept.spikes.append([])
+                self._kept.membrane.append([])
+        if spikes is not None:
+            self._counts += spikes
+            self._events += np.count_nonzero(spikes, axis=0)
+        if self._mode is not Mode.COUNTS:
+            self._digests.update(local_step, spikes, membrane)
+        if self._mode is Mode.FULL:
+            self._kept.membrane[-1].append(_kept_copy(membrane))
+            if spikes is not None:
+                self._kept.spikes[-1].append(_kept_copy(spikes))
+        if local_step == self._schedule.num_steps:
+            self._end_of_batch(membrane)
+
+    def _check(self, spikes: np.ndarray | None, membrane: np.ndarray) -> None:
+        sent = np.int8 if spikes is None else spikes.dtype
+        if (
+            membrane.dtype != np.int32
+            or membrane.shape[1:] != self._events.shape
+            or sent != np.int8
+            or (spikes is None) != self._reads_out
+        ):
+            raise RecordingError(
+                "a backend delivered the wrong kind of spikes or membrane potentials",
+                node=self._population.name,
+                found=f"{sent}, {membrane.dtype} {membrane.shape}",
+                allowed=f"int8, int32 (n, {', '.join(map(str, self._events.shape))})",
+            )
+
+    def _end_of_batch(self, membrane: np.ndarray) -> None:
+        if self._reads_out:
+            self._kept.logits.append(membrane.astype(np.int64))
+            return
+        self._unsettled += count_unsettled(
+            self._population.neuron, membrane, self._counts, self._schedule.wake_steps
+        )
+        if self._mode is not Mode.DIGEST:
+            self._kept.counts.append(_kept_copy(self._counts))
+
+    def finish(self) -> LayerRecord:
+        """What was kept."""
+        kept, full = self._kept, self._mode is Mode.FULL
+        return LayerRecord(
+            events=channels_first(self._events[None])[0],
+            unsettled=self._unsettled,
+            logits=np.concatenate(kept.logits) if self._reads_out else None,
+            counts=np.concatenate(kept.counts) if kept.counts else None,
+            digests=None if self._mode is Mode.COUNTS else self._digests.result(),
+            spikes=_by_step(kept.spikes) if full and not self._reads_out else None,
+            membrane=_by_step(kept.membrane) if full else None,
+        )
+
+
+def _kept_copy(values: np.ndarray) -> np.ndarray:
+    return np.array(channels_first(values), order="C")
+
+
+def _by_step(batches: list[list[np.ndarray]]) -> np.ndarray:
+    """Batches of steps of (n, ...) as (T, N, ...)."""
+    return np.concatenate([np.stack(steps) for steps in batches], axis=1)
+
+
+@singledispatch
+def count_unsettled(neuron: object, membrane: np.ndarray, counts: np.ndarray, wake: int) -> int:
+    """Neurons (n, ..., C) that would still fire in a further sleep step without any input.
+
+    None in any population: the network has settled, and more sleep changes nothing.
+    """
+    raise RecordingError("no rule for when this neuron has settled", found=type(neuron).__name__)
+
+
+@count_unsettled.register
+def _(neuron: IntegrateAndFire, membrane: np.ndarray, counts: np.ndarray, wake: int) -> int:
+    return int((membrane >= neuron.threshold).sum())
+
+
+@count_unsettled.register
+def _(
+    neuron: ConsistentIntegrateAndFire, membrane: np.ndarray, counts: np.ndarray, wake: int
+) -> int:
+    fires = (membrane >= neuron.threshold) & (counts < wake)
+    takes_back = (membrane < 0) & (counts > 0)
+    return int((fires | takes_back).sum())
+
+
+@count_unsettled.register(LIPool)
+@count_unsettled.register(Relay)
+def _(neuron: LIPool | Relay, membrane: np.ndarray, counts: np.ndarray, wake: int) -> int:
+    return 0  # They answer spikes and never send one of their own accord.

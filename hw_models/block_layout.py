@@ -10,6 +10,7 @@ import numpy as np
 
 from hw_models.axes import lava_shape
 from hw_models.local_time import LocalTime
+from hw_models.message_bits import message_bits
 from toolchain.errors import TargetError
 from toolchain.program.int_program import IntProgram, Population
 
@@ -92,6 +93,11 @@ class BlockLayout:
         """Likewise of what goes out."""
         shape = (self.batch, *lava_shape(self.populations[-1].shape))
         return shape[self.batch == 1 :]
+
+    @property
+    def message_bits(self) -> int:
+        """Bits of the spikes that come in; 0 for unary ones."""
+        return message_bits(self.program.spike_range(self.source))
 
     @property
     def state_size(self) -> int:

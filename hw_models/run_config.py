@@ -13,6 +13,8 @@ from toolchain.errors import TargetError
 
 FAST, FIXED_PT = "fast", "fixed_pt"
 TAGS = (FAST, FIXED_PT)
+STOCK = "stock"
+"""Marks the model of a block that is built on stock synapses."""
 
 
 class SimCfg(Loihi2SimCfg):
@@ -37,9 +39,10 @@ class SimCfg(Loihi2SimCfg):
 
     def select(self, process: Any, proc_models: list[Any]) -> Any:
         """The model for a process; see `Loihi2SimCfg`."""
-        if process.__class__ not in self.exception_proc_model_map and any(
-            FAST in model.tags for model in proc_models
-        ):
-            wanted = "stock" if self._block_tag == FIXED_PT else FAST
-            return next(model for model in proc_models if wanted in model.tags)
+        if process.__class__ not in self.exception_proc_model_map:
+            stock, fast = (
+                [model for model in proc_models if tag in model.tags] for tag in (STOCK, FAST)
+            )
+            if stock and fast:
+                return (stock if self._block_tag == FIXED_PT else fast)[0]
         return super().select(process, proc_models)

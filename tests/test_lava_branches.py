@@ -198,7 +198,7 @@ def test_message_bits_hold_the_range_and_its_sign():
     code = """
 from hw_models import lava_compat
 lava_compat.prepare()
-from hw_models.stock.expansion import message_bits
+from hw_models.message_bits import message_bits
 from toolchain.int_range import IntRange
 print([message_bits(IntRange(*r)) for r in
        ((0, 0), (0, 1), (0, 2), (0, 255), (-1, 0), (-1, 1), (-128, 127), (-128, 128))])

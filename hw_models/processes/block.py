@@ -41,6 +41,8 @@ class Block(AbstractProcess):
 
     Attributes
     ----------
+    layout:
+        As given.
     s_in:
         Spikes of the layer before, (W, H, C) or (F,), with the batch in front if it is not 1.
     s_out:
@@ -58,6 +60,7 @@ class Block(AbstractProcess):
         name: str | None = None,
     ) -> None:
         super().__init__(layout=layout, recorders=dict(recorders or {}), name=name)
+        self.layout = layout
         self.s_in = InPort(shape=layout.in_shape)
         self.s_out = OutPort(shape=layout.out_shape)
         self.v = Var(shape=(layout.state_size,), init=0)

@@ -20,6 +20,7 @@ from lava.utils.weightutils import SignMode
 
 from hw_models.axes import lava_shape
 from hw_models.local_time import LocalTime
+from hw_models.message_bits import message_bits
 from hw_models.processes.consistent_integrate_and_fire import ConsistentIntegrateAndFire
 from hw_models.processes.delay import Delay
 from hw_models.processes.integrate_and_fire import IntegrateAndFire
@@ -31,7 +32,6 @@ from hw_models.stock.groups import merge_groups
 from hw_models.stock.limits import DENSE_WEIGHT_BITS, MAX_GROUPS
 from toolchain import neurons
 from toolchain.errors import TargetError
-from toolchain.int_range import IntRange
 from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
@@ -79,18 +79,6 @@ def expand(
             _connect(synapse, lines, program.delay(population, synapse), process)
         lines.add(population.name, process.s_out)
     return lines.processes, lines.port(populations[-1].name, 0)
-
-
-def message_bits(spikes: IntRange) -> int:
-    """`num_message_bits` for spikes in this range, the sign included; 0 for unary ones.
-
-    With 0 stock synapses take every spike that is not 0 for 1, so -1 needs more.
-    """
-    if spikes.low >= 0 and spikes.high <= 1:
-        return 0
-    if spikes.low >= 0:
-        return spikes.high.bit_length()
-    return 1 + max((-spikes.low - 1).bit_length(), spikes.high.bit_length())
 
 
 class _Lines:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 
@@ -135,7 +135,11 @@ def run_on_lava(
             program, part, builder, settings, (deadline - time.monotonic(), time_limit), report
         )
     versions = {"lava-nc": lava_compat.LAVA_NC, "numpy": np.__version__}
-    extra = {"versions": versions, "repairs": list(lava_compat.needed_repairs())}
+    extra = {
+        "versions": versions,
+        "repairs": list(lava_compat.needed_repairs()),
+        "models": asdict(models),
+    }
     return builder.finish(BACKEND, labels, extra)
 
 

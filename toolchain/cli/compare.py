@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from toolchain.program.int_program import IntProgram
+    from toolchain.recording import Divergence, Recording
+
 
 def command(
     expected: Annotated[Path, typer.Argument(metavar="A.npz", help="What is expected.")],
     found: Annotated[Path, typer.Argument(metavar="B.npz", help="What was found.")],
+    reproduce: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="On a difference, write one sample, the part of the network it needs and a script "
+            "that shows it; needs --net.",
+        ),
+    ] = None,
+    net: Annotated[
+        Path | None, typer.Option(metavar="NET.net", help="The network both were made with.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Its data, if not what the recording says."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare two recordings and name the first divergent layer, step and neuron."""
     from toolchain.recording import Recording, compare
 
+    if (reproduce is None) != (net is None) or (data is not None and reproduce is None):
+        raise typer.BadParameter("--reproduce, --net and --data go together")
     output = Output(as_json=json)
     first, second = Recording.load(expected), Recording.load(found)
     comparison = compare(first, second)
@@ -34,6 +57,56 @@ def command(
         rows = list(comparison.mismatches.items())
         output.table(("layer", "mismatches"), rows, "mismatches by layer")
         output.say(f"first divergence: {comparison.first}")
-    output.result(comparison.as_dict())
+    result = comparison.as_dict()
+    if comparison.first and reproduce is not None and net is not None:
+        script = _reproduce(first, second, comparison.first, net, data, reproduce, output)
+        output.say(f"wrote {script}; run it: python {script}")
+        result["reproducer"] = str(script)
+    output.result(result)
     if not comparison.equal:
         raise typer.Exit(1)
+
+
+def _reproduce(
+    first: Recording,
+    second: Recording,
+    divergence: Divergence,
+    net: Path,
+    data: str | None,
+    folder: Path,
+    output: Output,
+) -> Path:
+    """Write a reproducer; raises SpikeportError where none can be made."""
+    from exports.netx import read_net
+    from exports.reproducer import locate, write_reproducer
+    from toolchain.data import open_split
+    from toolchain.errors import RecordingError
+
+    program = read_net(net)
+    for recording in (first, second):
+        if recording.meta["program_hash"] != program.hash:
+            raise RecordingError(
+                "a recording was made with another network",
+                node=str(net),
+                found=recording.meta["program_hash"][:16],
+                allowed=program.hash[:16],
+            )
+    source = data or first.meta.get("data")
+    if source is None:
+        raise RecordingError("the recording does not name its data", remedy="give --data")
+    inputs = program.input.quantize(open_split(source).real())
+    runs = (first.meta, second.meta)
+    with output.progress(f"searching {divergence.layer} for the sample") as task:
+        divergence = locate(program, inputs, divergence, runs, _run, task.update)
+    return write_reproducer(program, inputs, divergence, runs, folder)
+
+
+def _run(
+    backend: str, models: dict[str, Any], program: IntProgram, inputs: np.ndarray
+) -> Recording:
+    from exports.lava import LavaModels, run_on_lava
+    from toolchain.simulator.reference import simulate
+
+    if backend == "reference":
+        return simulate(program, inputs)
+    return run_on_lava(program, inputs, models=LavaModels(**models))

@@ -42,6 +42,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Raise OutputError, before a long run, if `atomic_path(path)` could not be written."""
+    if path.is_dir() or not path.parent.is_dir():
+        with atomic_path(path):
+            return
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        probe.touch(exist_ok=False)
+    except OSError as error:
+        raise OutputError("cannot be written", node=str(path), found=error.strerror) from error
+    probe.unlink()
+
+
 def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` to `path` through a temporary file and a rename."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:

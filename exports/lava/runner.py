@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,13 +29,18 @@ from exports.lava.process_recorder import read_record
 from exports.netx import write_net
 from hw_models import lava_compat
 from hw_models.stock.limits import check_runnable
+from toolchain.canonical import content_hash
 from toolchain.errors import BackendRunError, TargetError
 from toolchain.program.int_program import IntProgram
 from toolchain.recording import LayerRecord, Mode, Recording, RecordingBuilder
+from toolchain.recording.parts import Parts
+from toolchain.recording.recording import RECORDING_VERSION
 
 BACKEND = "lava"
 CHUNK_BYTES = 1 << 30
 """What one Lava run keeps; more samples are run in several."""
+CHUNK_SAMPLES = 256
+"""Samples of one Lava run at most: what a crash may lose, where parts are kept."""
 LOG_LINES = 25
 FAST_BATCH = 16
 """Samples that advance together in the fast models, unless told otherwise."""
@@ -92,6 +98,8 @@ def run_on_lava(
     labels: np.ndarray | None = None,
     time_limit: float = 600.0,
     progress: Progress | None = None,
+    parts: Path | None = None,
+    resume: bool = False,
 ) -> Recording:
     """Run `program` on graded input spikes `inputs`, int (N, ...), sample after sample.
 
@@ -103,9 +111,15 @@ def run_on_lava(
         Seconds for the whole call.
     progress:
         Called with (samples done, samples in all).
+    parts:
+        Folder in which finished chunks of samples are kept until the recording is made.
+    resume:
+        Take up the chunks that an interrupted run of the same kind left there.
 
     Raises
     ------
+    RecordingError
+        If the parts to be taken up are of another run, or damaged.
     BackendRunError
         If a model failed (with its traceback), a process died, or time ran out.
     MissingDependencyError
@@ -122,18 +136,28 @@ def run_on_lava(
     program.check_inputs(inputs)
     builder = RecordingBuilder(program, mode)
     deadline = time.monotonic() + time_limit
-    chunk = max(1, CHUNK_BYTES // _sample_bytes(program, mode) // models.batch) * models.batch
+    samples = min(CHUNK_SAMPLES, CHUNK_BYTES // _sample_bytes(program, mode))
+    chunk = max(1, samples // models.batch) * models.batch
     settings = (mode.value, models.tag, cuts, models.batch)
-    for start in range(0, len(inputs), chunk):
+    kept = None
+    if parts is not None:
+        kept = Parts(parts, _identity(program, inputs, models, mode, chunk), resume=resume)
+    for index, start in enumerate(range(0, len(inputs), chunk)):
         part = inputs[start : start + chunk].astype(np.int32)
+        records = kept.load(index) if kept else None
+        if records is not None:
+            builder.add(part, records)
+            continue
 
         def report(done: int, start: int = start) -> None:
             if progress:
                 progress(start + done, len(inputs))
 
-        _run_chunk(
-            program, part, builder, settings, (deadline - time.monotonic(), time_limit), report
-        )
+        limits = (deadline - time.monotonic(), time_limit)
+        records = _run_chunk(program, part, builder.digests(), settings, limits, report)
+        if kept:
+            kept.save(index, records)
+        builder.add(part, records)
     versions = {"lava-nc": lava_compat.LAVA_NC, "numpy": np.__version__}
     extra = {
         "versions": versions,
@@ -141,6 +165,20 @@ def run_on_lava(
         "models": asdict(models),
     }
     return builder.finish(BACKEND, labels, extra)
+
+
+def _identity(
+    program: IntProgram, inputs: np.ndarray, models: LavaModels, mode: Mode, chunk: int
+) -> dict[str, Any]:
+    """All that decides what a chunk of a run holds."""
+    return {
+        "program": program.hash,
+        "inputs": content_hash({}, {"inputs": inputs}),
+        "models": asdict(models),
+        "mode": mode.value,
+        "chunk": chunk,
+        "recording_version": RECORDING_VERSION,
+    }
 
 
 def _sample_bytes(program: IntProgram, mode: Mode) -> int:
@@ -169,22 +207,23 @@ def _job(num_samples: int, time_limit: float, settings: _Settings) -> Iterator[J
 def _run_chunk(
     program: IntProgram,
     inputs: np.ndarray,
-    builder: RecordingBuilder,
+    before: Mapping[str, np.ndarray],
     settings: _Settings,
     limits: tuple[float, float],
     report: Callable[[int], None],
-) -> None:
+) -> dict[str, LayerRecord]:
     remaining, time_limit = limits
     with _job(len(inputs), max(remaining, 0.0), settings) as job:
         write_net(program, job.net)
         np.save(job.inputs, to_lava(inputs))
-        if before := builder.digests():
+        if before:
             np.savez(job.digests, **before)  # type: ignore[arg-type]
         status = _supervised(job, report)
         if status != 0 or not job.done.is_file():
             raise _failure(job, status, time_limit)
-        builder.add(inputs, _read_records(job, program))
+        records = _read_records(job, program)
         report(len(inputs))
+        return records
 
 
 def _supervised(job: Job, report: Callable[[int], None]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,14 @@ class Models(str, Enum):
     FAST = "fast"
 
 
+@dataclass(frozen=True)
+class KeptParts:
+    """Where finished parts of a Lava run are kept, and whether to go on behind them."""
+
+    folder: Path
+    resume: bool
+
+
 class Record(str, Enum):
     """How much a recording keeps."""
 
@@ -58,21 +67,32 @@ def command(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Fast models: samples that advance together [16].")
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="On Lava: go on behind what an interrupted run finished."),
+    ] = False,
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
     """Run a network over a data source and record what every layer did."""
     from exports.netx import read_net
     from toolchain.data import open_split
-    from toolchain.files import atomic_path
+    from toolchain.files import check_writable
+    from toolchain.recording.parts import Parts
 
     output = Output(as_json=json)
     choice = _models(backend, models, blocks, batch)
     program = read_net(net)
     dataset = open_split(data)
-    with atomic_path(out) as probe:  # fails before the run if the path cannot be written
-        recording = execute(program, dataset, backend, record, output, time_limit, choice)
-        recording.save(probe)
+    check_writable(out)
+    if resume and backend is not Backend.LAVA:
+        raise typer.BadParameter("--resume needs --backend lava")
+    parts = out.with_name(f"{out.name}.parts")
+    kept = KeptParts(parts, resume) if backend is Backend.LAVA else None
+    recording = execute(program, dataset, backend, record, output, time_limit, choice, kept)
+    recording.save(out)
+    if kept:
+        Parts.remove_folder(parts)
     unsettled = sum(recording.meta["unsettled"].values())
     output.table(
         ("", "value"),
@@ -116,6 +136,7 @@ def execute(
     output: Output,
     time_limit: float,
     models: LavaModels | None = None,
+    kept: KeptParts | None = None,
 ) -> Recording:
     """Run `program` over `dataset` with progress shown; stock Lava models unless told otherwise."""
     from toolchain.recording import Mode
@@ -140,6 +161,8 @@ def execute(
                 labels=dataset.labels,
                 time_limit=time_limit,
                 progress=task.update,
+                parts=kept.folder if kept else None,
+                resume=kept.resume if kept else False,
             )
     recording.meta["data"] = dataset.name
     return recording

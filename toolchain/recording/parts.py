@@ -1,0 +1,120 @@
+"""Finished chunks of a run that is still going on, so that a crash loses no more than one.
+
+A folder beside the recording: `run.json` says what run it is, `<chunk>.npz` holds the records of
+every population. It is removed when the recording is written.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolchain.canonical import canonical_json
+from toolchain.errors import RecordingError
+from toolchain.files import atomic_path
+from toolchain.recording.layer_recorder import LayerRecord
+
+
+class Parts:
+    """The chunks of one run in `folder`.
+
+    Parameters
+    ----------
+    identity:
+        All that decides what the chunks hold, as JSON.
+    resume:
+        Take up what is there; otherwise it is thrown away.
+
+    Raises
+    ------
+    RecordingError
+        If what is to be taken up is of another run, or damaged.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+        self._folder = folder
+        described = canonical_json(dict(identity))
+        if not resume:
+            self.remove_folder(folder)
+        elif folder.is_dir():
+            self._check(described)
+        folder.mkdir(exist_ok=True)
+        with atomic_path(folder / "run.json") as partial:
+            partial.write_text(described)
+
+    def _check(self, described: str) -> None:
+        try:
+            before = json.loads((self._folder / "run.json").read_text())
+        except (OSError, ValueError) as error:
+            raise RecordingError(
+                "these are not the parts of a run",
+                node=str(self._folder),
+                found=error,
+                remedy="remove the folder",
+            ) from error
+        now = json.loads(described)
+        different = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+        if different:
+            raise RecordingError(
+                "the parts are of another run",
+                node=str(self._folder),
+                found=f"differs in {', '.join(different)}",
+                remedy="repeat the command that was interrupted, or leave out --resume",
+            )
+
+    def load(self, chunk: int) -> dict[str, LayerRecord] | None:
+        """Records of a chunk by population; None if it is not finished.
+
+        Raises
+        ------
+        RecordingError
+            If the file is damaged.
+        """
+        path = self._path(chunk)
+        if not path.is_file():
+            return None
+        arrays: dict[str, dict[str, np.ndarray]] = {}
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                for key in file.files:
+                    name, _, what = key.rpartition("/")
+                    arrays.setdefault(name, {})[what] = file[key]
+            return {name: LayerRecord.of_arrays(a) for name, a in arrays.items()}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise RecordingError(
+                "a part is damaged", node=str(path), found=error, remedy="remove the file"
+            ) from error
+
+    def save(self, chunk: int, records: Mapping[str, LayerRecord]) -> None:
+        """Keep a finished chunk."""
+        arrays = {
+            f"{name}/{what}": array
+            for name, record in records.items()
+            for what, array in record.arrays().items()
+        }
+        with atomic_path(self._path(chunk)) as partial, partial.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    @staticmethod
+    def remove_folder(folder: Path) -> None:
+        """Remove what a run kept, if there is anything; other files make it an error.
+
+        Raises
+        ------
+        RecordingError
+            If the folder is there and does not look like the parts of a run.
+        """
+        if folder.is_dir() and not (folder / "run.json").is_file() and any(folder.iterdir()):
+            raise RecordingError(
+                "these are not the parts of a run", node=str(folder), remedy="move the folder away"
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _path(self, chunk: int) -> Path:
+        return self._folder / f"{chunk}.npz"

@@ -210,6 +210,35 @@ def test_the_page_holds_every_number_and_figure(small_runs, tmp_path):
         assert path.read_text().startswith("<?xml")
 
 
+def test_the_page_gives_differences_in_points(small_runs, tmp_path):
+    evaluations = find_evaluations(small_runs)
+    write_page(evaluations, tmp_path / "RESULTS.md", tmp_path / "figures")
+    rows = {}
+    for line in (tmp_path / "RESULTS.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        rows.setdefault(cells[0], cells[1:])
+    assert rows["difference in percentage points"] == ["T = 1", "T = 4"]
+
+    def correct(name, arithmetic, steps):
+        return (
+            evaluations[name]
+            .find(neuron="IF", arithmetic=arithmetic, steps=steps)
+            .accuracy["correct"]
+        )
+
+    def points(first, second):
+        # 40 samples: one is 2.5 points.
+        return [
+            f"{2.5 * (correct(*first, steps) - correct(*second, steps)):+.2f}" for steps in (1, 4)
+        ]
+
+    nq, qcfs = ("nq", "float"), ("qcfs", "float")
+    assert rows["NQ - QCFS, both float"] == points(nq, qcfs)
+    assert rows["NQ: 8-bit integer - float"] == points(("nq", "8-bit integer"), nq)
+    assert rows["QCFS: 3-bit integer - float"] == points(("qcfs", "3-bit integer"), qcfs)
+    assert not any("noise" in name and "float" in name for name in rows)
+
+
 def test_the_page_repeats_to_the_byte(small_runs, tmp_path):
     for name in ("a", "b"):
         folder = tmp_path / name

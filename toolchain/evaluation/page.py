@@ -118,7 +118,40 @@ def _accuracy_table(data: str, model: str, group: dict[str, Evaluation]) -> list
         published_ann, by_steps = published
         cells = [f"{by_steps[t]:.2f}" if t in by_steps else "" for t in steps]
         lines.append(_line(["NQ, published", "float", f"{published_ann:.2f}", *cells, 10000]))
-    return [*lines, "", *_lava_lines(group)]
+    return [*lines, "", *_difference_lines(timed, steps), *_lava_lines(group)]
+
+
+def _difference_lines(timed: Sequence[Evaluation], steps: Sequence[int]) -> list[str]:
+    """NQ against QCFS, and integers against float, in percentage points; fixed noise left out."""
+    trained = [e for e in timed if e.config["fixed_noise"] is None]
+    by_activation = {e.config["activation"]: e for e in trained}
+    pairs = []
+    if {"nq", "qcfs"} <= set(by_activation):
+        sides = ((by_activation["nq"], "float"), (by_activation["qcfs"], "float"))
+        pairs.append(("NQ - QCFS, both float", *sides))
+    for evaluation in trained:
+        for arithmetic in dict.fromkeys(r.arithmetic for r in evaluation.rows if r.neuron == "IF"):
+            if arithmetic != "float":
+                what = f"{figures.training_of(evaluation)}: {arithmetic} - float"
+                pairs.append((what, (evaluation, arithmetic), (evaluation, "float")))
+    if not pairs:
+        return []
+    rows = [
+        _line([what, *(_difference(first, second, t) for t in steps)])
+        for what, first, second in pairs
+    ]
+    head = ["difference in percentage points", *(f"T = {t}" for t in steps)]
+    return [_line(head), _line(["---"] + ["---:"] * len(steps)), *rows, ""]
+
+
+def _difference(first: tuple[Evaluation, str], second: tuple[Evaluation, str], steps: int) -> str:
+    found = [
+        e.find(neuron="IF", arithmetic=arithmetic, steps=steps) for e, arithmetic in (first, second)
+    ]
+    if None in found:
+        return ""
+    a, b = (100 * row.accuracy["accuracy"] for row in found if row is not None)
+    return f"{a - b:+.2f}"
 
 
 def _lava_lines(group: dict[str, Evaluation]) -> list[str]:

@@ -13,7 +13,7 @@ from exports.lava import LavaModels, run_on_lava, runner
 from exports.netx import write_net
 from tests.command_line import ROOT, fails, ok
 from tests.networks import random_inputs, random_program
-from toolchain.errors import RecordingError
+from toolchain.errors import BackendRunError, RecordingError
 from toolchain.program.int_program import Schedule
 from toolchain.recording import Mode, Recording, compare
 from toolchain.simulator.reference import simulate
@@ -129,6 +129,17 @@ def test_damaged_parts_are_refused(program, tmp_path):
     (parts / "run.json").write_text("{")
     with pytest.raises(RecordingError, match="not the parts of a run"):
         run_on_lava(program, inputs, parts=parts, resume=True)
+
+
+def test_a_run_that_finished_nothing_leaves_nothing(program, tmp_path):
+    with pytest.raises(BackendRunError, match="did not end"):
+        run_on_lava(program, random_inputs(program, 2), parts=tmp_path / "parts", time_limit=0.1)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "parts").mkdir()
+    recording = run_on_lava(
+        program, random_inputs(program, 2), parts=tmp_path / "parts", resume=True
+    )
+    assert len(recording.logits) == 2
 
 
 def test_a_folder_with_other_things_is_left_alone(program, tmp_path):

@@ -39,16 +39,13 @@ class Parts:
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
         self._folder = folder
-        described = canonical_json(dict(identity))
+        self._described = canonical_json(dict(identity))
         if not resume:
             self.remove_folder(folder)
-        elif folder.is_dir():
-            self._check(described)
-        folder.mkdir(exist_ok=True)
-        with atomic_path(folder / "run.json") as partial:
-            partial.write_text(described)
+        elif folder.is_dir() and any(folder.iterdir()):
+            self._check()
 
-    def _check(self, described: str) -> None:
+    def _check(self) -> None:
         try:
             before = json.loads((self._folder / "run.json").read_text())
         except (OSError, ValueError) as error:
@@ -58,7 +55,7 @@ class Parts:
                 found=error,
                 remedy="remove the folder",
             ) from error
-        now = json.loads(described)
+        now = json.loads(self._described)
         different = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
         if different:
             raise RecordingError(
@@ -92,7 +89,11 @@ class Parts:
             ) from error
 
     def save(self, chunk: int, records: Mapping[str, LayerRecord]) -> None:
-        """Keep a finished chunk."""
+        """Keep a finished chunk; the first one makes the folder."""
+        if not (self._folder / "run.json").is_file():
+            self._folder.mkdir(exist_ok=True)
+            with atomic_path(self._folder / "run.json") as partial:
+                partial.write_text(self._described)
         arrays = {
             f"{name}/{what}": array
             for name, record in records.items()

@@ -13,7 +13,10 @@ import pytest
 from exports.netx import write_net
 from tests.command_line import ROOT
 from tests.networks import branched_program, random_inputs, random_program
-from toolchain.program.int_program import Schedule
+from toolchain.neurons import IntegrateAndFire, Readout
+from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.int_program import IntProgram, Population, Schedule
+from toolchain.program.synapse import DenseSynapse
 from toolchain.simulator.reference import simulate
 
 USER_PROGRAM = """
@@ -155,6 +158,7 @@ def test_the_table_names_every_layer(tmp_path):
         ("num_layers=0", "cannot be cut there"),
         ("skip_layers=9", "cannot be cut there"),
         ("blocks=9", "cannot be cut into so many blocks"),
+        ("blocks=1, num_layers=1", "only a whole network is grouped"),
     ],
 )
 def test_what_contradicts_the_file_is_refused(tmp_path, how, message):
@@ -171,6 +175,19 @@ def test_what_contradicts_the_file_is_refused(tmp_path, how, message):
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert message in result.stdout, result.stdout + result.stderr
+
+
+def test_stock_synapses_refuse_what_they_would_clip(tmp_path):
+    # 16-bit weights: stock Dense would clip them without a word.
+    dense = DenseSynapse("input", [[1 << 12]])
+    cell = Population("cell", (1,), (dense,), [0], IntegrateAndFire([10], [0]))
+    readout = Population("readout", (1,), (DenseSynapse("cell", [[1]]),), [0], Readout(1.0))
+    quantizer = InputQuantizer((1,), 1.0)
+    program = IntProgram("wide", quantizer, (cell, readout), Schedule(2), weight_bits=16)
+    with pytest.raises(AssertionError, match="stock Dense would clip these weights"):
+        as_user(tmp_path, program, np.array([[1]]), "fixed_pt")
+    out = as_user(tmp_path, program, np.array([[1]]), "fast")
+    assert np.array_equal(logits_of(out, program, 1), simulate(program, np.array([[1]])).logits)
 
 
 def test_some_of_the_layers(tmp_path):

@@ -155,7 +155,14 @@ class Network(AbstractProcess):
                     allowed=", ".join(map(str, possible)),
                 )
         between = [place for place in possible if skip < place < last]
-        if blocks is not None and (skip, last) == (0, total):
+        if blocks is not None:
+            if (skip, last) != (0, total):
+                raise TargetError(
+                    "only a whole network is grouped into a number of blocks",
+                    node=self.filename,
+                    found=f"blocks {blocks} with layers {skip} .. {last - 1}",
+                    remedy="leave out blocks, or skip_layers and num_layers",
+                )
             between = list(even_cuts(self.program, blocks))
         return (skip, *between, last)
 

@@ -29,7 +29,7 @@ from hw_models.processes.readout import Readout
 from hw_models.processes.relay import Relay
 from hw_models.recorder import Recorder
 from hw_models.stock.groups import merge_groups
-from hw_models.stock.limits import DENSE_WEIGHT_BITS, MAX_GROUPS
+from hw_models.stock.limits import DENSE_WEIGHT_BITS, MAX_GROUPS, check_runnable
 from toolchain import neurons
 from toolchain.errors import TargetError
 from toolchain.program.int_program import IntProgram, Population
@@ -63,6 +63,7 @@ def expand(
     TargetError
         Naming the population that Lava cannot run, and why.
     """
+    check_runnable(program)
     lines = _Lines(program, source)
     for population in populations:
         process = lines.made(

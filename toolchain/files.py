@@ -20,6 +20,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     OutputError
         If the folder is missing or cannot be written.
     """
+    temporary = _made_beside(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError("cannot be written", node=str(path), found=error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _made_beside(path: Path) -> Path:
+    """A new empty file beside `path`; raises OutputError as `atomic_path`."""
     if path.is_dir():
         raise OutputError("the output is a folder", node=str(path), remedy="give a file name")
     if not path.parent.is_dir():
@@ -33,26 +45,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.touch(exist_ok=False)
     except OSError as error:
         raise OutputError("cannot be written", node=str(path), found=error.strerror) from error
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError("cannot be written", node=str(path), found=error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    return temporary
 
 
 def check_writable(path: Path) -> None:
     """Raise OutputError, before a long run, if `atomic_path(path)` could not be written."""
-    if path.is_dir() or not path.parent.is_dir():
-        with atomic_path(path):
-            return
-    probe = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        probe.touch(exist_ok=False)
-    except OSError as error:
-        raise OutputError("cannot be written", node=str(path), found=error.strerror) from error
-    probe.unlink()
+    _made_beside(path).unlink()
 
 
 def atomic_write(path: Path, data: bytes) -> None:

@@ -18,7 +18,7 @@ from toolchain import neurons
 from toolchain.errors import TargetError, ValueRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.int_program import IntProgram, Population
-from toolchain.program.spike_ranges import weight_sums
+from toolchain.program.spike_ranges import largest_sum
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
 SUM_LIMIT = (1 << 31) - 1
@@ -213,11 +213,7 @@ class Stage(ABC):
 
 def _check_sums(program: IntProgram, population: Population) -> None:
     """Every partial sum, in whatever order, must fit int32."""
-    bound = 0
-    for synapse in population.synapses:
-        positive, negative = weight_sums(synapse)
-        spikes = program.spike_range(synapse.source)
-        bound += int((positive - negative).max()) * max(abs(spikes.low), abs(spikes.high))
+    bound = sum(largest_sum(s, program.spike_range(s.source)) for s in population.synapses)
     if bound > SUM_LIMIT:
         raise TargetError(
             "the fast models add up in 32 bits",

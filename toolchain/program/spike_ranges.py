@@ -66,6 +66,18 @@ def _signed_sums(synapse: ConvSynapse | DenseSynapse) -> tuple[np.ndarray, np.nd
     return positive << synapse.weight_exponent, negative << synapse.weight_exponent
 
 
+def largest_sum(synapse: Synapse, spikes: IntRange) -> int:
+    """What no partial sum of a synapse exceeds in magnitude, in whatever order it is added up.
+
+    Raises
+    ------
+    ProgramError
+        As `weight_sums`.
+    """
+    positive, negative = weight_sums(synapse)
+    return int((positive - negative).max()) * max(abs(spikes.low), abs(spikes.high))
+
+
 def weighted(
     positive: np.ndarray, negative: np.ndarray, spikes: IntRange
 ) -> tuple[np.ndarray, np.ndarray]:

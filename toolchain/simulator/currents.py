@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from toolchain.errors import BackendRunError, ProgramError, ValueRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.population import Population
-from toolchain.program.spike_ranges import weight_sums
+from toolchain.program.spike_ranges import largest_sum
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 EXACT_FLOAT32 = 2**24
@@ -69,8 +69,7 @@ def exact_dtype(name: str, synapse: Synapse, spikes: IntRange) -> torch.dtype:
     ValueRangeError
         If a sum of the population `name` could pass what float64 holds exactly.
     """
-    positive, negative = weight_sums(synapse)
-    bound = int((positive - negative).max()) * max(abs(spikes.low), abs(spikes.high))
+    bound = largest_sum(synapse, spikes)
     if bound >= EXACT_FLOAT64:
         raise ValueRangeError(
             "a sum may pass what float64 holds exactly",

@@ -110,6 +110,12 @@ class Layer(ABC):
     def _zeros(self, samples: int) -> np.ndarray:
         return np.zeros((samples, *self._plane), self._integer)
 
+    def _initial_potential(self, samples: int) -> np.ndarray:
+        """Of neurons with a threshold, (n, H, W, C)."""
+        neuron = self.population.neuron
+        assert isinstance(neuron, IntegrateAndFire | ConsistentIntegrateAndFire)
+        return self._zeros(samples) + neuron.initial_potential.astype(self._integer)
+
     def _rows(self, potential: np.ndarray) -> Rows:
         return Rows.of_layer(len(potential), self._plane)
 
@@ -153,9 +159,7 @@ class _IntegrateAndFireLayer(Layer):
     """State: potential (n, H, W, C)."""
 
     def start(self, samples: int) -> np.ndarray:
-        neuron = self.population.neuron
-        assert isinstance(neuron, IntegrateAndFire)
-        return self._zeros(samples) + neuron.initial_potential.astype(self._integer)
+        return self._initial_potential(samples)
 
     def run(self, state: np.ndarray, sent: Sent, moment: Moment) -> Result:
         neuron, rows = self.population.neuron, self._rows(state)
@@ -182,9 +186,7 @@ class _ConsistentLayer(Layer):
     """State: potential and net spike count, (n, H, W, C) each."""
 
     def start(self, samples: int) -> tuple[np.ndarray, np.ndarray]:
-        neuron = self.population.neuron
-        assert isinstance(neuron, ConsistentIntegrateAndFire)
-        potential = self._zeros(samples) + neuron.initial_potential.astype(self._integer)
+        potential = self._initial_potential(samples)
         return potential, np.zeros(potential.shape, np.int32)
 
     def run(self, state: tuple[np.ndarray, np.ndarray], sent: Sent, moment: Moment) -> Result:

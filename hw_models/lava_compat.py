@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ def prepare() -> tuple[str, ...]:
         If lava-nc is missing or of another version.
     """
     require_lava()
-    return _apply_repairs()
+    applied = _apply_repairs()
+    _show_tracebacks()
+    return applied
 
 
 @functools.cache
@@ -89,6 +92,29 @@ def _apply_repairs() -> tuple[str, ...]:
 def needed_repairs() -> tuple[str, ...]:
     """Names of the repairs this interpreter needs, without importing lava."""
     return tuple(r.name for r in REPAIRS if r.needed())
+
+
+@functools.cache
+def _show_tracebacks() -> None:
+    """Log what a model raised as an error.
+
+    Lava's own message says "See output above" of a traceback that it logs at a level which
+    nobody sees by default.
+    """
+    module: Any = importlib.import_module(
+        "lava.magma.runtime.message_infrastructure.multiprocessing"
+    )
+    process = module.SystemProcess
+    read = process.exception.fget
+
+    def exception(self: Any) -> Any:
+        raised = read(self)
+        if raised and not getattr(self, "_spikeport_shown", False):
+            self._spikeport_shown = True
+            logging.getLogger("lava").error(raised[1].rstrip())
+        return raised
+
+    process.exception = property(exception, doc=process.exception.__doc__)
 
 
 def _import_with_default_factories() -> None:

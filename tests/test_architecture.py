@@ -84,7 +84,7 @@ def test_only_the_lava_side_imports_lava():
         "hw_models/processes",
         "hw_models/spiking_population.py",
         "hw_models/run_config.py",
-        "hw_models/stock/expansion.py",
+        "hw_models/stock/",
         "exports/lava/worker.py",
         "exports/network/",
         "toolchain/cli/doctor.py",
@@ -167,14 +167,16 @@ def test_every_synapse_is_in_every_pass():
     from typing import get_args
 
     from toolchain.program.spike_ranges import weight_sums
-    from toolchain.program.synapse import Synapse
+    from toolchain.program.synapse import Synapse, WindowSynapse
     from toolchain.program.synops import synapse_fan_out
     from toolchain.simulator.currents import synaptic_current
 
     for kind in get_args(Synapse):
         for dispatch in (weight_sums, synapse_fan_out, synaptic_current):
             assert kind in dispatch.registry, (kind, dispatch)
-        assert f"synapse: {kind.__name__}" in (ROOT / "hw_models/stock/expansion.py").read_text()
+        for name in ("expansion", "connection"):
+            text = (ROOT / f"hw_models/stock/{name}.py").read_text()
+            assert kind.__name__ in text or (name, kind) == ("connection", WindowSynapse)
 
 
 def test_unknown_kinds_raise():

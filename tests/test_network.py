@@ -44,7 +44,7 @@ for part in arguments["parts"]:
     net.run(condition=RunSteps(num_steps=part), run_cfg=config)
     last = net.out_layer
     if hasattr(last, "v") and arguments["tag"] != "fixed_pt":
-        name = net.populations[-1].name
+        name = last.layout.populations[-1].name
         probed = last.layout.potentials(last.v.get(), name).tolist()
 out = sink.data.get()
 net.stop()

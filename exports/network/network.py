@@ -9,55 +9,67 @@ from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from exports.lava.partition import even_cuts, possible_cuts
+from exports.lava.cuba_layers import cuba_layers
+from exports.lava.layer_chain import LayerChain
+from exports.lava.own_layers import own_layers
 from exports.netx import read_net
-from hw_models.block_layout import BlockLayout
-from hw_models.processes.block import Block
+from exports.netx.cuba_reader import is_stock_net
 from toolchain.errors import TargetError
-from toolchain.program.int_program import IntProgram, Population
-from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
+from toolchain.program.int_program import IntProgram
 
 
 class Network(AbstractProcess):
-    """The network of a `.net` file.
+    """The network of a `.net` file, this project's or lava-dl's own (CUBA, conv and dense).
 
-    Connect a port that sends its graded input spikes to `inp` on every wake step of a sample
-    (nothing on sleep steps) and take the readout's accumulator from `out`, as many steps later as
-    the network is deep. It is as long as its layers; `str()` gives a table of them.
+    Connect a port that sends spikes to `inp` and take what the last layer sends from `out`, as
+    many steps later as the network is deep. It is as long as its layers; `str()` gives a table.
+
+    Files of this project take graded input spikes on every wake step of a sample (nothing on
+    sleep steps) and send the readout's accumulator; their steps and resets are in the file.
+    Files of lava-dl run as its own loader runs them, to the same bits, or are refused where it
+    would run something else than they hold; a convolution of 128 groups and more, of which it
+    makes zeros, is run.
 
     Parameters
     ----------
     net_config:
         Path of the file.
     num_layers, skip_layers:
-        Take only the first so many layers, and leave the first of those out. The network can be
-        cut only where a single layer's spikes pass.
+        Take only the first so many layers, and leave the first of those out. A file of this
+        project can be cut only where a single layer's spikes pass; in one of lava-dl all entries
+        count, inputs and flattens included.
     input_message_bits:
-        0, or the bits of the input spikes, which the file knows.
+        Bits of the input spikes, 0 for unary ones; files of this project know.
     input_shape:
-        None, or the (W, H, C) or (F,) of the input, which the file knows.
+        None, or the (W, H, C) or (F,) of the input, where the file does not say.
     reset_interval:
-        None, or the steps of a sample, which the file knows: state is reset before each.
+        Steps after which state is reset; files of this project know. None for never in one of
+        lava-dl's.
     reset_offset:
         Steps before the first sample arrives at `inp`, counted from the first step.
     batch:
         Samples that advance together; from 2 on, shapes have the batch in front.
     blocks:
-        Blocks the layers are grouped into; as many as there are places to cut by default.
+        Blocks the layers are grouped into; as many as there are places to cut by default. Layers
+        of lava-dl's files stand alone.
 
     Attributes
     ----------
     inp, out:
         Ports.
     layers:
-        Blocks, in order; `in_layer` and `out_layer` are the first and the last.
+        `Block`s or `CubaBlock`s, in order; `in_layer` and `out_layer` are the first and the last.
+    depth:
+        Steps from a spike at `inp` to what it causes at `out`.
+    program:
+        Of a file of this project, else None.
 
     Raises
     ------
     TargetError
         If an argument contradicts the file, or the network cannot be cut there.
-    NetFileError
-        If the file is missing, damaged or not one of ours.
+    FormatError
+        If the file is missing, damaged or neither.
     """
 
     def __init__(
@@ -76,45 +88,55 @@ class Network(AbstractProcess):
     ) -> None:
         super().__init__(net_config=str(net_config), name=name)
         self.filename = str(net_config)
-        self.program: IntProgram = read_net(Path(net_config))
-        self._check_interval(reset_interval)
-        edges = self._edges(skip_layers, num_layers, blocks)
-        self.layers = [
-            Block(layout=BlockLayout(self.program, first, last, batch, start=reset_offset))
-            for first, last in pairwise(edges)
-        ]
-        self.populations = self.program.populations[edges[0] : edges[-1]]
+        self.program: IntProgram | None = None
+        part = (skip_layers, num_layers)
+        if is_stock_net(Path(net_config)):
+            if blocks is not None:
+                raise TargetError(
+                    "layers of lava-dl's files are not grouped into blocks",
+                    node=self.filename,
+                    found=f"blocks {blocks}",
+                    allowed="None",
+                )
+            chain = cuba_layers(
+                self.filename,
+                part,
+                message_bits=input_message_bits,
+                input_shape=input_shape,
+                reset=(reset_interval, reset_offset),
+                batch=batch,
+            )
+            ends = [(layer.inp, layer.out) for layer in chain.layers]
+        else:
+            self.program = read_net(Path(net_config))
+            self._check_interval(self.program, reset_interval)
+            chain = own_layers(
+                self.program, self.filename, part, blocks=blocks, batch=batch, start=reset_offset
+            )
+            self._check_input(chain, input_message_bits, input_shape)
+            ends = [(layer.s_in, layer.s_out) for layer in chain.layers]
+        self._chain = chain
+        self.layers = chain.layers
         self.in_layer, self.out_layer = self.layers[0], self.layers[-1]
-        self._check_input(input_message_bits, input_shape)
-        self.inp = InPort(shape=self.in_layer.s_in.shape)
-        self.out = OutPort(shape=self.out_layer.s_out.shape)
-        self.inp.connect(self.in_layer.s_in)
-        for before, after in pairwise(self.layers):
-            before.s_out.connect(after.s_in)
-        self.out_layer.s_out.connect(self.out)
-
-    @property
-    def reset_interval(self) -> int:
-        """Steps of a sample."""
-        return self.program.schedule.num_steps
-
-    @property
-    def depth(self) -> int:
-        """Steps from a spike at `inp` to what it causes at `out`."""
-        depths = self.program.depths()
-        return depths[self.populations[-1].name] - depths[self.in_layer.layout.source]
+        self.depth, self.reset_interval = chain.depth, chain.reset_interval
+        self.output_message_bits = chain.output_message_bits
+        self.inp = InPort(shape=ends[0][0].shape)
+        self.out = OutPort(shape=ends[-1][1].shape)
+        self.inp.connect(ends[0][0])
+        for (_, before), (after, _) in pairwise(ends):
+            before.connect(after)
+        ends[-1][1].connect(self.out)
 
     def __len__(self) -> int:
         """Number of layers."""
-        return len(self.populations)
+        return len(self._chain.rows)
 
     def __str__(self) -> str:
         """A table of the layers, in the columns of lava-dl's."""
-        head = "|   Type   |  W  |  H  |  C  | ker | str | pad | dil | grp |delay|"
-        return "\n".join([head, *(_row(self.program, p) for p in self.populations)])
+        return self._chain.table
 
-    def _check_interval(self, interval: int | None) -> None:
-        steps = self.program.schedule.num_steps
+    def _check_interval(self, program: IntProgram, interval: int | None) -> None:
+        steps = program.schedule.num_steps
         if interval not in (None, steps):
             raise TargetError(
                 "a sample takes as many steps as the file says",
@@ -124,8 +146,8 @@ class Network(AbstractProcess):
                 remedy=f"convert again for {interval} steps",
             )
 
-    def _check_input(self, bits: int, shape: tuple[int, ...] | None) -> None:
-        layout = self.in_layer.layout
+    def _check_input(self, chain: LayerChain, bits: int, shape: tuple[int, ...] | None) -> None:
+        layout = chain.layers[0].layout
         known = layout.message_bits
         if bits not in (0, known):
             raise TargetError(
@@ -141,59 +163,6 @@ class Network(AbstractProcess):
                 found=f"input_shape {tuple(shape)}",
                 allowed=f"{layout.batched_in_shape[1:]}, or None",
             )
-
-    def _edges(self, skip: int, count: int | None, blocks: int | None) -> tuple[int, ...]:
-        total = len(self.program.populations)
-        last = total if count is None else min(count, total)
-        possible = [0, *possible_cuts(self.program), total]
-        for what, place in (("skip_layers", skip), ("num_layers", last)):
-            if place not in possible or not skip < last:
-                raise TargetError(
-                    "the network cannot be cut there",
-                    node=self.filename,
-                    found=f"{what} {place}",
-                    allowed=", ".join(map(str, possible)),
-                )
-        between = [place for place in possible if skip < place < last]
-        if blocks is not None:
-            if (skip, last) != (0, total):
-                raise TargetError(
-                    "only a whole network is grouped into a number of blocks",
-                    node=self.filename,
-                    found=f"blocks {blocks} with layers {skip} .. {last - 1}",
-                    remedy="leave out blocks, or skip_layers and num_layers",
-                )
-            between = list(even_cuts(self.program, blocks))
-        return (skip, *between, last)
-
-
-def _row(program: IntProgram, population: Population) -> str:
-    """One line of the table; of several synapses the one with the largest kernel."""
-    shape = population.shape
-    channels, height, width = shape if len(shape) == 3 else (shape[0], 1, 1)
-
-    def pair(values: tuple[int, int] | None) -> str:
-        return f"{values[1]:2d},{values[0]:2d}" if values else "     "
-
-    synapse = max(
-        population.synapses,
-        key=lambda s: s.weight.size if isinstance(s, ConvSynapse | DenseSynapse) else 0,
-    )
-    kernel = stride = padding = dilation = None
-    groups, kind = "     ", "Dense"
-    if isinstance(synapse, ConvSynapse | WindowSynapse):
-        kind = "Conv" if isinstance(synapse, ConvSynapse) else "Pool"
-        kernel = (
-            (synapse.weight.shape[2], synapse.weight.shape[3])
-            if isinstance(synapse, ConvSynapse)
-            else synapse.kernel
-        )
-        stride, padding, dilation = synapse.stride, synapse.padding, synapse.dilation
-        groups = f"{synapse.groups:5d}" if isinstance(synapse, ConvSynapse) else groups
-    delayed = any(program.delay(population, s) for s in population.synapses)
-    cells = [f"{kind:10s}", f"{width:5d}", f"{height:5d}", f"{channels:5d}"]
-    cells += [pair(values) for values in (kernel, stride, padding, dilation)]
-    return "|" + "|".join([*cells, groups, f"{delayed!s:5s}"]) + "|"
 
 
 @implements(proc=Network, protocol=LoihiProtocol)

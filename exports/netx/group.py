@@ -80,6 +80,20 @@ class Group:
         """One integer."""
         return int(self.integers(name, 0))
 
+    def numbers(self, name: str) -> np.ndarray:
+        """Integers, floats or truth values of any shape, as they are."""
+        dataset = self._get(name, h5py.Dataset)
+        if dataset.dtype.kind not in "iufb":
+            raise FormatError("must hold numbers", node=self.where(name), found=dataset.dtype)
+        return np.asarray(dataset[()])
+
+    def number(self, name: str) -> float:
+        """One of them."""
+        values = self.numbers(name)
+        if values.size != 1:
+            raise FormatError("must be one number", node=self.where(name), found=values.shape)
+        return float(values.item())
+
     def real(self, name: str) -> float:
         """One float."""
         dataset = self._get(name, h5py.Dataset)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from exports.netx.group import Group
@@ -14,7 +13,6 @@ from exports.netx.layout import (
     CHAINS_VERSION,
     CONV,
     DENSE,
-    FILE_LOCKING,
     FLATTEN,
     FORMAT_VERSION,
     INPUT,
@@ -23,6 +21,7 @@ from exports.netx.layout import (
     POOL,
     SYNAPSES,
 )
+from exports.netx.opened import opened
 from toolchain.errors import FormatError, SpikeportError
 from toolchain.neurons import (
     NEURONS,
@@ -45,18 +44,8 @@ def read_net(path: Path) -> IntProgram:
         If it is missing, truncated, not HDF5, of another version, lacks a dataset, holds one of
         the wrong type or shape, or if its content is not what its hash says.
     """
-    if not path.is_file():
-        raise FormatError("no such file", node=str(path))
-    try:
-        with h5py.File(path, "r", locking=FILE_LOCKING) as file:
-            return _read(Group(file, str(path)))
-    except OSError as error:
-        raise FormatError(
-            "not a readable HDF5 file (truncated, or another format)",
-            node=str(path),
-            found=str(error).splitlines()[0],
-            remedy="export it again",
-        ) from error
+    with opened(path) as root:
+        return _read(root)
 
 
 def _read(root: Group) -> IntProgram:
@@ -66,7 +55,7 @@ def _read(root: Group) -> IntProgram:
             node=root.where(),
             found=", ".join(root.names()) or "nothing",
             allowed=f"a group '{OWN}' (FORMAT.md)",
-            remedy="files of lava-dl itself are read by lava.lib.dl.netx",
+            remedy="files of lava-dl itself run with `from exports.network import Network`",
         )
     own = root.group(OWN)
     version = own.integer("format_version")

@@ -111,6 +111,21 @@ def connect(spikes, weight, outputs, total):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def connect_delayed(spikes, weight, delays, now, total):  # type: ignore[no-untyped-def]
+    """The same for weights and delays in steps of (F, F'), into a ring of steps.
+
+    `total` is int32 (B, R, F') of which row `now` is the step without delay.
+    """
+    for b in range(spikes.shape[0]):
+        for f in range(spikes.shape[1]):
+            spike = np.int32(spikes[b, f])
+            if spike != 0:
+                for k in range(weight.shape[1]):
+                    at = (now + delays[f, k]) % total.shape[1]
+                    total[b, at, k] += spike * np.int32(weight[f, k])
+
+
+@compiled
 def fire_if(total, bias, threshold, v, spikes):  # type: ignore[no-untyped-def]
     """One IF step of (N, C) neurons; returns the extremes of the potential before firing."""
     low = high = np.int32(0)

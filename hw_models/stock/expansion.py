@@ -1,9 +1,8 @@
 """The Lava processes of consecutive populations: stock Dense and Conv synapses, our neurons.
 
-Stock convolutions take (W, H, C) arrays and flip their kernels; dense layers take sources
-flattened in C, H, W order. Each of both sends the sum of the step before, so a layer at depth d
-runs d steps behind the input. Where branches of unequal depth meet, the spikes of the shorter
-one are held back; a max pool has no synapse of its own, so its spikes are held back all the way.
+Each stock synapse sends the sum of the step before, so a layer at depth d runs d steps behind the
+input. Where branches of unequal depth meet, the spikes of the shorter one are held back; a max
+pool has no synapse of its own, so its spikes are held back all the way.
 Import only after `hw_models.lava_compat.prepare()`.
 """
 
@@ -14,9 +13,6 @@ from functools import singledispatch
 from typing import Any
 
 import numpy as np
-from lava.proc.conv.process import Conv
-from lava.proc.dense.process import Dense
-from lava.utils.weightutils import SignMode
 
 from hw_models.axes import lava_shape
 from hw_models.local_time import LocalTime
@@ -28,8 +24,8 @@ from hw_models.processes.lipool import LIPool
 from hw_models.processes.readout import Readout
 from hw_models.processes.relay import Relay
 from hw_models.recorder import Recorder
-from hw_models.stock.groups import merge_groups
-from hw_models.stock.limits import DENSE_WEIGHT_BITS, MAX_GROUPS, check_runnable
+from hw_models.stock.connection import connection
+from hw_models.stock.limits import check_runnable
 from toolchain import neurons
 from toolchain.errors import TargetError
 from toolchain.program.int_program import IntProgram, Population
@@ -130,38 +126,15 @@ def _connect(synapse: object, lines: _Lines, delay: int, process: Any) -> None:
 
 
 @_connect.register
-def _(synapse: ConvSynapse, lines: _Lines, delay: int, process: Any) -> None:
-    weight, groups = merge_groups(synapse.weight, synapse.groups, MAX_GROUPS)
-    # Stock Conv ignores weight_exp, so the exponent goes into the weights.
-    flipped = weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1) << synapse.weight_exponent
-    conv = Conv(
-        weight=np.ascontiguousarray(flipped),
-        input_shape=lava_shape(lines.shape(synapse.source)),
-        stride=synapse.stride[::-1],
-        padding=synapse.padding[::-1],
-        dilation=synapse.dilation[::-1],
-        groups=groups,
-        num_message_bits=lines.bits(synapse.source),
+def _(synapse: ConvSynapse | DenseSynapse, lines: _Lines, delay: int, process: Any) -> None:
+    made, port = connection(
+        synapse,
+        lines.shape(synapse.source),
+        lines.port(synapse.source, delay),
+        lines.bits(synapse.source),
     )
-    lines.port(synapse.source, delay).connect(lines.made(conv).s_in)
-    conv.a_out.connect(process.a_in)
-
-
-@_connect.register
-def _(synapse: DenseSynapse, lines: _Lines, delay: int, process: Any) -> None:
-    # Mixed-sign weights lose their lowest bit, so they go in doubled and the sum is halved.
-    dense = Dense(
-        weights=synapse.weight.astype(np.int32) * 2,
-        weight_exp=synapse.weight_exponent - 1,
-        num_weight_bits=DENSE_WEIGHT_BITS,
-        sign_mode=SignMode.MIXED,
-        num_message_bits=lines.bits(synapse.source),
-    )
-    out = lines.port(synapse.source, delay)
-    if len(lines.shape(synapse.source)) > 1:
-        out = out.transpose([2, 1, 0]).flatten()
-    out.connect(lines.made(dense).s_in)
-    dense.a_out.connect(process.a_in)
+    lines.made(made)
+    port.connect(process.a_in)
 
 
 @_connect.register

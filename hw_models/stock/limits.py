@@ -23,7 +23,8 @@ CONV_WEIGHT_MAX = (1 << 31) - 1
 DENSE_WEIGHT_BITS = 8
 """Stock Dense clips to 8 bits; of both signs it holds even numbers -256..254 (lava-nc 0.10.0)."""
 DENSE_SUM_BITS = 30
-"""Stock Dense sums in int32, without a check, and here twice the weights (see `network.py`)."""
+"""Stock Dense sums in int32, without a check, and here twice the weights (see
+`connection.py`)."""
 CONV_SUM_BITS = 24
 """Stock Conv's output wraps modulo 24 bits (lava-nc 0.10.0, `signed_clamp`)."""
 

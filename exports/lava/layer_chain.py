@@ -1,0 +1,68 @@
+"""The layers that a `Network` is made of, and the table that it prints of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, Pair, WindowSynapse
+
+TABLE_HEAD = "|   Type   |  W  |  H  |  C  | ker | str | pad | dil | grp |delay|"
+
+
+@dataclass(frozen=True)
+class LayerChain:
+    """Processes in order, each of which takes the spikes of the one before.
+
+    Attributes
+    ----------
+    layers:
+        With ports `inp` and `out`, or `s_in` and `s_out`.
+    rows:
+        Of the table: a line for each layer.
+    depth:
+        Steps from a spike at the first to what it causes at the last.
+    reset_interval:
+        Steps after which state is reset, or None.
+    output_message_bits:
+        Of what the last one sends; 0 for unary spikes.
+    """
+
+    layers: list[Any]
+    rows: list[str]
+    depth: int
+    reset_interval: int | None
+    output_message_bits: int
+
+    @property
+    def table(self) -> str:
+        """The head and all rows."""
+        return "\n".join([TABLE_HEAD, *self.rows])
+
+
+def table_row(
+    kind: str,
+    shape: tuple[int, ...],
+    synapse: ConvSynapse | DenseSynapse | WindowSynapse | None,
+    *,
+    delayed: bool,
+) -> str:
+    """One line of the table, in the columns of lava-dl's; `shape` is (C, H, W) or (F,)."""
+    channels, height, width = {1: (*shape, 1, 1), 2: (1, *shape)}.get(len(shape), shape)
+
+    def pair(values: Pair | None) -> str:
+        return f"{values[1]:2d},{values[0]:2d}" if values else "     "
+
+    kernel = stride = padding = dilation = None
+    groups = "     "
+    if isinstance(synapse, ConvSynapse | WindowSynapse):
+        kernel = (
+            (synapse.weight.shape[2], synapse.weight.shape[3])
+            if isinstance(synapse, ConvSynapse)
+            else synapse.kernel
+        )
+        stride, padding, dilation = synapse.stride, synapse.padding, synapse.dilation
+        groups = f"{synapse.groups:5d}" if isinstance(synapse, ConvSynapse) else groups
+    cells = [f"{kind:10s}", f"{width:5d}", f"{height:5d}", f"{channels:5d}"]
+    cells += [pair(values) for values in (kernel, stride, padding, dilation)]
+    return "|" + "|".join([*cells, groups, f"{delayed!s:5s}"]) + "|"

@@ -1,0 +1,342 @@
+"""Reads lava-dl's own netx files: CUBA neurons behind conv and dense layers.
+
+What lava-dl's loader drops, cuts or changes without a word is refused here with the reason; what
+is read runs to the same bits there. The form of the files is that of `export_hdf5` of the slayer
+blocks and of `netx/hdf5.py` in lava-dl 0.6.0.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exports.netx.group import Group
+from exports.netx.layout import CONV, DENSE, FLATTEN, INPUT, LAYERS, OWN
+from exports.netx.opened import opened
+from exports.netx.stock_weights import loaded_by_stock
+from hw_models.cuba_layer import MAX_DELAY, CubaLayer, CubaNeuron
+from toolchain.errors import FormatError, ProgramError
+from toolchain.int_range import IntRange
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, Pair
+
+CUBA = ("LOIHI", "CUBA")
+"""Names of the one neuron, older and newer."""
+DEFAULT_NEURON = CubaNeuron(threshold=1 << 17, current_decay=0, voltage_decay=4096)
+"""Of a dense layer without any (netx `hdf5.py`, `create_dense`)."""
+DEFAULT_TRANSFORM = (64, 0)
+"""Weight and bias of an input layer without any (netx `hdf5.py`, `create_input`)."""
+DECAY = IntRange(0, 4096)
+BIAS = IntRange.signed(16)
+"""LIF models keep the bias mantissa as int16 without a check."""
+THRESHOLD = IntRange(0, (1 << 24) - 1)
+"""LIF models shift the threshold by 6 in int32."""
+
+_DESCRIPTIONS = ("inChannels", "outChannels", "kernelSize", "inFeatures", "outFeatures")
+_CONV_GEOMETRY = ("stride", "padding", "dilation", "groups")
+_KNOWN = {
+    INPUT: ("type", "shape", "neuron", "weight", "bias"),
+    FLATTEN: ("type", "shape"),
+    DENSE: ("type", "shape", "neuron", "weight", "bias", "delay", *_DESCRIPTIONS),
+    CONV: ("type", "shape", "neuron", "weight", "bias", *_CONV_GEOMETRY, *_DESCRIPTIONS),
+}
+_TRAINING_ONLY = ("scaleRho", "tauRho", "theta")
+"""Constants of the surrogate gradient."""
+_KNOWN_NEURON = ("type", "iDecay", "vDecay", "vThMant", "refDelay", "gradedSpike", "wgtExp")
+
+
+def is_stock_net(path: Path) -> bool:
+    """Whether the file is a netx file without this project's additions.
+
+    Raises
+    ------
+    FormatError
+        If it is missing or not HDF5.
+    """
+    with opened(path) as root:
+        return LAYERS in root.names() and OWN not in root.names()
+
+
+def read_cuba_net(
+    path: Path,
+    num_layers: int | None = None,
+    message_bits: int = 0,
+    input_shape: tuple[int, ...] | None = None,
+) -> list[CubaLayer | None]:
+    """The layers of the file at `path`, at the indices they have there.
+
+    Parameters
+    ----------
+    num_layers:
+        Read only the first so many, flattens and the input included.
+    message_bits:
+        Of the spikes that come in, where no input layer turns them into its own.
+    input_shape:
+        (C, H, W) or (F,) of the input, for files that do not say.
+
+    Returns
+    -------
+    A layer at each index, None at those without neurons.
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged, holds what lava-dl's loader does not read, or what it would read
+        as something else.
+    """
+    with opened(path) as root:
+        layers = root.group(LAYERS)
+        names = sorted(layers.names(), key=lambda n: (len(n), n))
+        if names != [str(i) for i in range(len(names))]:
+            raise FormatError("layers must be numbered from 0", node=layers.where())
+        reader = _Reader(message_bits, input_shape)
+        try:
+            return [reader.layer(layers.group(name)) for name in names[:num_layers]]
+        except ProgramError as error:
+            raise FormatError(
+                "does not describe a layer", node=layers.where(), found=str(error)
+            ) from error
+
+
+class _Reader:
+    """Goes through the layers in order and keeps the shape that reaches the next one."""
+
+    def __init__(self, message_bits: int, input_shape: tuple[int, ...] | None) -> None:
+        self._bits, self._shape = message_bits, input_shape
+        self._flatten = False
+        self._inside = False
+
+    def layer(self, group: Group) -> CubaLayer | None:
+        """The next layer."""
+        kind = group.text("type")
+        if kind not in _KNOWN:
+            raise FormatError(
+                "lava-dl's loader has no such layer; it stops, or skips it without a word",
+                node=group.where("type"),
+                found=kind,
+                allowed=", ".join(_KNOWN),
+                remedy="num_layers takes only the layers before it",
+            )
+        _refuse_unknown(group, _KNOWN[kind])
+        if kind == FLATTEN:
+            self._flatten = True
+            return None
+        layer = {INPUT: self._input, CONV: self._conv, DENSE: self._dense}[kind](group)
+        if layer is not None:
+            self._shape, self._bits, self._inside = layer.shape, 0, True
+        return layer
+
+    def _input(self, group: Group) -> CubaLayer | None:
+        if self._inside:
+            raise FormatError("an input must come first", node=group.where())
+        shape = _shape(group)
+        if self._shape is not None and self._shape != shape:
+            raise FormatError(
+                "the input shape differs from the one given",
+                node=group.where("shape"),
+                found=shape,
+                allowed=self._shape,
+            )
+        self._shape = shape
+        if "neuron" not in group.names():
+            return None
+        weight, bias = (
+            int(_whole(group, name, ()).item()) if name in group.names() else default
+            for name, default in zip(("weight", "bias"), DEFAULT_TRANSFORM, strict=True)
+        )
+        return CubaLayer(shape, shape, None, _neuron(group), transform=(weight, bias))
+
+    def _conv(self, group: Group) -> CubaLayer:
+        if self._shape is None:
+            raise FormatError(
+                "the file does not say how large its input is",
+                node=group.where(),
+                remedy="give input_shape, (W, H, C)",
+            )
+        if len(self._shape) != 3 or self._flatten:
+            raise FormatError("a convolution needs images", node=group.where(), found=self._shape)
+        weight = _whole(group, "weight")
+        if weight.ndim == 5 and weight.shape[-1] == 1:
+            weight = weight[..., 0]
+        synapse = ConvSynapse(
+            "before",
+            weight,
+            stride=_pair(group, "stride"),
+            padding=_pair(group, "padding"),
+            dilation=_pair(group, "dilation"),
+            groups=int(_whole(group, "groups", ()).item()),
+        )
+        shape = synapse.output_shape(self._shape)
+        if shape != _shape(group):
+            raise FormatError(
+                "the shape differs from what the convolution gives",
+                node=group.where("shape"),
+                found=_shape(group),
+                allowed=shape,
+            )
+        return CubaLayer(
+            shape,
+            self._shape,
+            synapse,
+            _neuron(group),
+            _bias(group, shape[0]),
+            message_bits=self._bits,
+        )
+
+    def _dense(self, group: Group) -> CubaLayer:
+        size = prod(_shape(group))
+        weight = _whole(group, "weight")
+        if weight.ndim == 1 and weight.size % size == 0:
+            weight = weight.reshape(size, -1)
+        if weight.ndim != 2 or len(weight) != size:
+            raise FormatError(
+                "dense weights do not fit the shape",
+                node=group.where("weight"),
+                found=weight.shape,
+                allowed=f"({size}, inputs)",
+            )
+        _refuse_changed(group, weight)
+        source = self._source_of_dense(group, weight.shape[1])
+        neuron = _neuron(group) if "neuron" in group.names() else DEFAULT_NEURON
+        return CubaLayer(
+            (size,),
+            source,
+            DenseSynapse("before", weight),
+            neuron,
+            _bias(group, size),
+            _delays(group, weight.shape),
+            self._bits,
+        )
+
+    def _source_of_dense(self, group: Group, inputs: int) -> tuple[int, ...]:
+        """(F,), or (C, H, W) behind a flatten, in whose order the weights lie."""
+        source = self._shape if self._inside and self._shape else (inputs,)
+        if len(source) > 1 and not self._flatten:
+            raise FormatError("a flatten is missing in front of it", node=group.where())
+        if prod(source) != inputs:
+            raise FormatError(
+                "dense weights do not fit the layer before",
+                node=group.where("weight"),
+                found=inputs,
+                allowed=prod(source),
+            )
+        self._flatten = False
+        return source
+
+
+def _refuse_unknown(group: Group, known: tuple[str, ...]) -> None:
+    strange = sorted(set(group.names()) - set(known))
+    if strange:
+        raise FormatError(
+            "lava-dl's loader has no use for this and drops it without a word",
+            node=group.where(strange[0]),
+            found=", ".join(strange),
+            allowed=", ".join(known),
+        )
+
+
+def _refuse_changed(group: Group, weight: np.ndarray) -> None:
+    loaded = loaded_by_stock(weight)
+    if loaded is None or not np.array_equal(loaded, weight):
+        changed = weight.size if loaded is None else int((loaded != weight).sum())
+        raise FormatError(
+            "lava-dl's loader would run other weights than the file holds",
+            node=group.where("weight"),
+            found=f"{weight.min()} .. {weight.max()}, {changed} of {weight.size} changed",
+            allowed="weights of both signs within -256 .. 254",
+            remedy="scale weights and threshold down, or split the layer by sign",
+        )
+
+
+def _shape(group: Group) -> tuple[int, ...]:
+    shape = tuple(int(size) for size in group.integers("shape", 1))
+    if not 1 <= len(shape) <= 3 or min(shape) < 1:
+        raise FormatError("is not a shape", node=group.where("shape"), found=shape)
+    return shape
+
+
+def _neuron(group: Group) -> CubaNeuron:
+    neuron = group.group("neuron")
+    kind = neuron.text("type")
+    if kind not in CUBA:
+        raise FormatError(
+            "only CUBA neurons are read here",
+            node=neuron.where("type"),
+            found=kind,
+            allowed=", ".join(CUBA),
+            remedy="lava.lib.dl.netx reads it",
+        )
+    _refuse_unknown(neuron, (*_KNOWN_NEURON, *_TRAINING_ONLY))
+    for name, default in (("refDelay", 1), ("gradedSpike", 0), ("wgtExp", 0)):
+        if name in neuron.names() and neuron.number(name) != default:
+            raise FormatError(
+                "lava-dl's loader drops this without a word",
+                node=neuron.where(name),
+                found=neuron.number(name),
+                allowed=default,
+            )
+    values = {name: _whole(neuron, name, ()).item() for name in ("vThMant", "iDecay", "vDecay")}
+    THRESHOLD.check(neuron.where("vThMant"), np.array(values["vThMant"]))
+    for name in ("iDecay", "vDecay"):
+        DECAY.check(neuron.where(name), np.array(values[name]))
+    return CubaNeuron(values["vThMant"], values["iDecay"], values["vDecay"])
+
+
+def _bias(group: Group, channels: int) -> np.ndarray | None:
+    if "bias" not in group.names():
+        return None
+    bias = _whole(group, "bias").reshape(-1)
+    if bias.size not in (1, channels):
+        raise FormatError(
+            "one bias a channel, or one for all",
+            node=group.where("bias"),
+            found=bias.size,
+            allowed=channels,
+        )
+    BIAS.check(group.where("bias"), bias)
+    return np.broadcast_to(bias, (channels,)).astype(np.int32)
+
+
+def _delays(group: Group, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Delays of every synapse, int32 (F_out, F_in): given for each, for each output, or input."""
+    if "delay" not in group.names():
+        return None
+    delays = _whole(group, "delay")
+    IntRange(0, MAX_DELAY).check(group.where("delay"), delays)
+    if delays.ndim == 1:
+        delays = delays[:, None] if delays.size == shape[0] else delays[None, :]
+    try:
+        return np.broadcast_to(delays, shape).astype(np.int32)
+    except ValueError as error:
+        raise FormatError(
+            "delays do not fit the weights",
+            node=group.where("delay"),
+            found=delays.shape,
+            allowed=shape,
+        ) from error
+
+
+def _pair(group: Group, name: str) -> Pair:
+    """(vertical, horizontal), of two integers or one for both."""
+    values = _whole(group, name).reshape(-1)
+    if values.size not in (1, 2):
+        raise FormatError("must be one integer or two", node=group.where(name), found=values.size)
+    return (int(values[0]), int(values[-1]))
+
+
+def _whole(group: Group, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Integers in whatever type, int64; with a shape given, as many values in that shape."""
+    values: Any = group.numbers(name)
+    if values.size == 0 or not np.isfinite(values).all() or (values != np.trunc(values)).any():
+        raise FormatError(
+            "lava-dl's loader cuts what is not a whole number",
+            node=group.where(name),
+            found="no values" if values.size == 0 else f"{values.reshape(-1)[:4]} ...",
+            remedy="quantize before export",
+        )
+    if shape is not None and values.size != prod(shape):
+        raise FormatError(f"must hold {prod(shape)} values", node=group.where(name))
+    whole = np.asarray(values).astype(np.int64)
+    return whole if shape is None else whole.reshape(shape)

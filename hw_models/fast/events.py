@@ -1,0 +1,135 @@
+"""What a synapse does with spikes, event by event, in the layout that the kernels want.
+
+Arrays lie in Lava's order with the batch in front, (B, W, H, C) or (B, F).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import singledispatch
+
+import numpy as np
+
+from hw_models.fast import kernels
+from toolchain.errors import TargetError
+from toolchain.program.synapse import ConvSynapse, DenseSynapse
+
+
+class Events(ABC):
+    """What one synapse does with spikes, in the layout the kernels want."""
+
+    @abstractmethod
+    def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
+        """Add to `total`, int32 (B, ...), what `spikes`, int (B, ...), cause."""
+
+
+class ConvEvents(Events):
+    """A convolution; see `kernels.convolve`."""
+
+    def __init__(self, synapse: ConvSynapse, source_shape: tuple[int, ...]) -> None:
+        groups, (c_out, per_group, k_h, k_w) = synapse.groups, synapse.weight.shape
+        shifted = synapse.weight.astype(np.int64) << synapse.weight_exponent
+        by_group = shifted.reshape(groups, c_out // groups, per_group, k_h, k_w)
+        # (G, C'/G, C/G, K_h, K_w) to (G, K_w, C/G, K_h reversed, C'/G).
+        self._weight = _smallest(by_group[..., ::-1, :].transpose(0, 4, 2, 3, 1)).ravel()
+        along_h, along_w = _targets(synapse, source_shape)
+        self._reached = along_w
+        self._runs = _runs(along_h, joined=groups == 1)
+        height = synapse.output_shape(source_shape)[1]
+        self._out_shape = (groups, per_group, k_w, k_h, height, c_out)
+
+    def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
+        """See `Events`."""
+        kernels.convolve(
+            spikes, self._weight, self._reached, self._runs, self._out_shape, total.ravel()
+        )
+
+
+class DepthwiseEvents(Events):
+    """A convolution with one input and one output channel a group: identities and sum pools."""
+
+    def __init__(self, synapse: ConvSynapse, source_shape: tuple[int, ...]) -> None:
+        shifted = synapse.weight[:, 0].astype(np.int64) << synapse.weight_exponent
+        self._weight = _smallest(shifted.transpose(2, 1, 0))
+        self._along_h, self._along_w = _targets(synapse, source_shape)
+
+    def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
+        """See `Events`."""
+        kernels.convolve_depthwise(spikes, self._weight, self._along_w, self._along_h, total)
+
+
+def _targets(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Where each position's spikes arrive by each tap, along H and along W; -1 for nowhere."""
+    targets = []
+    for axis in range(2):
+        size, out_size = source_shape[1 + axis], synapse.output_shape(source_shape)[1 + axis]
+        taps = np.arange(synapse.weight.shape[2 + axis]) * synapse.dilation[axis]
+        offset = np.arange(size)[:, None] + synapse.padding[axis] - taps
+        target = offset // synapse.stride[axis]
+        inside = (offset % synapse.stride[axis] == 0) & (target >= 0) & (target < out_size)
+        targets.append(np.where(inside, target, -1))
+    return targets
+
+
+def _runs(targets: np.ndarray, *, joined: bool) -> np.ndarray:
+    """Runs of `kernels.convolve` for targets (H, K_h): neighbours joined where allowed.
+
+    With the taps reversed, the targets of stride 1 and dilation 1 go up one by one.
+    """
+    size, taps = targets.shape
+    runs = np.zeros((size, taps, 3), np.int64)
+    for position in range(size):
+        found: list[list[int]] = []
+        for tap, target in enumerate(targets[position, ::-1].tolist()):
+            if target < 0:
+                continue
+            if joined and found and found[-1][0] + found[-1][2] == target:
+                last = found[-1]
+                if last[1] + last[2] == tap:
+                    last[2] += 1
+                    continue
+            found.append([target, tap, 1])
+        runs[position, : len(found)] = found or np.zeros((0, 3))
+    return runs
+
+
+class DenseEvents(Events):
+    """All to all; weights of a source of (C, H, W) are laid out for spikes in (W, H, C)."""
+
+    def __init__(self, synapse: DenseSynapse, source_shape: tuple[int, ...]) -> None:
+        shifted = synapse.weight.astype(np.int64) << synapse.weight_exponent
+        shaped = shifted.reshape(-1, *source_shape)
+        turned = shaped.transpose(*range(shaped.ndim - 1, 0, -1), 0)
+        self._outputs = len(shifted)
+        self._weight = _smallest(turned).ravel()
+
+    def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
+        """See `Events`."""
+        flat = spikes.reshape(len(spikes), -1)
+        kernels.connect(flat, self._weight, self._outputs, total.ravel())
+
+
+def _smallest(weight: np.ndarray) -> np.ndarray:
+    """Contiguous int8, int16 or int32, whatever holds the weights: less memory to read."""
+    low, high = int(weight.min()), int(weight.max())
+    for kind in (np.int8, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return np.ascontiguousarray(weight, kind)
+    raise TargetError("shifted weights do not fit 32 bits", found=f"{low} .. {high}")
+
+
+@singledispatch
+def make_events(synapse: object, source_shape: tuple[int, ...]) -> Events:
+    """The events of a synapse from a source of shape (C, H, W) or (F,)."""
+    raise TargetError("no fast model for this synapse", found=type(synapse).__name__)
+
+
+@make_events.register
+def _(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> Events:
+    depthwise = synapse.weight.shape[1] == 1 and synapse.groups == len(synapse.weight)
+    return (DepthwiseEvents if depthwise else ConvEvents)(synapse, source_shape)
+
+
+@make_events.register
+def _(synapse: DenseSynapse, source_shape: tuple[int, ...]) -> Events:
+    return DenseEvents(synapse, source_shape)

@@ -176,5 +176,8 @@ def _backend(meta: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             found=backend,
             allowed=", ".join(BACKENDS),
         )
-    tag = str(meta.get("models", {}).get("tag", "fixed_pt"))
-    return backend, LavaModels(tag).__dict__ if backend == "lava" else {}
+    if backend != "lava":
+        return backend, {}
+    recorded = meta.get("models", {})
+    kept = {name: recorded[name] for name in ("tag", "neurons", "watch_ranges") if name in recorded}
+    return backend, LavaModels(**kept).__dict__

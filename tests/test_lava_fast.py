@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exports.lava import LavaModels, run_on_lava
+from exports.lava import LavaModels, run_on_lava, runner
 from exports.lava.partition import even_cuts, possible_cuts
 from hw_models.axes import lava_shape
 from hw_models.block_layout import BlockLayout
@@ -149,6 +149,19 @@ def test_several_blocks_in_a_row_on_lava():
         found = run_on_lava(program, inputs, models=models, mode=Mode.FULL, time_limit=120)
         comparison = compare(expected, found)
         assert comparison.equal, comparison.first
+
+
+@pytest.mark.parametrize("models", [LavaModels(), LavaModels.fast(batch=2)])
+def test_spike_times_on_request(models, monkeypatch):
+    monkeypatch.setattr(runner, "CHUNK_SAMPLES", 2)
+    program = random_program(11, "cif", schedule=Schedule(3, 3))
+    inputs = random_inputs(program, 5, 1)
+    expected = simulate(program, inputs, mode=Mode.EVENTS)
+    found = run_on_lava(program, inputs, models=models, mode=Mode.EVENTS, time_limit=120)
+    assert any((rows[:, 3] == -1).any() for rows in found.spike_times.values())
+    for layer, rows in expected.spike_times.items():
+        assert np.array_equal(found.spike_times[layer], rows), layer
+    assert compare(expected, found).equal
 
 
 def test_the_two_models_of_a_block_agree():

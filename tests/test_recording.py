@@ -126,6 +126,45 @@ def test_digests_find_layer_and_step(program, full):
     assert result.first.neuron is None
 
 
+def test_events_are_the_spikes_of_a_full_recording(program, full):
+    events = simulate(program, random_inputs(program, 5), mode=Mode.EVENTS, batch=2)
+    assert set(events.spike_times) == set(full.spikes)
+    for layer, rows in events.spike_times.items():
+        spikes = np.zeros_like(full.spikes[layer])
+        flat = spikes.reshape(*spikes.shape[:2], -1)
+        for sample, step, neuron, spike in rows:
+            flat[step - 1, sample, neuron] = spike
+        assert np.array_equal(spikes, full.spikes[layer])
+        assert len(rows) == np.count_nonzero(spikes)
+        assert rows.tolist() == sorted(rows.tolist())
+        assert events.meta["shapes"][layer] == list(spikes.shape[2:])
+    assert not events.spikes
+    assert compare(full, events).equal
+
+
+def test_events_find_the_spike(program):
+    events = simulate(program, random_inputs(program, 5), mode=Mode.EVENTS)
+    again = compare(events, events)
+    assert again.equal
+    assert again.granularity.startswith("every spike")
+    rows = events.spike_times["dense0"]
+    place = np.flatnonzero(rows[:, 1] == 2)[0]
+    missing = np.delete(rows, place, axis=0)
+    result = compare(events, replace(events, spike_times={**events.spike_times, "dense0": missing}))
+    assert result.mismatches == {"dense0": 1}
+    first = result.first
+    assert (first.sample, first.step) == tuple(rows[place][:2])
+    assert first.neuron == (rows[place][2],)
+    assert (first.expected, first.found) == (1, 0)
+    # The potential of an earlier step comes first, in the same layer or one before.
+    for layer, step in (("dense0", 0), ("conv0", 4)):
+        other = changed(events, "digests", layer, (step, 1, 0))
+        other = replace(other, spike_times={**events.spike_times, "dense0": missing})
+        result = compare(events, other)
+        assert (result.first.layer, result.first.quantity) == (layer, "membrane")
+        assert result.total == 2
+
+
 def test_counts(program, full):
     counts = simulate(program, random_inputs(program, 5), mode=Mode.COUNTS)
     assert compare(full, counts).equal

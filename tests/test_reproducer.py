@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -163,7 +163,7 @@ def test_lava_recordings_name_their_models(program):
     recording = run_on_lava(
         program, random_inputs(program, 2), models=LavaModels.fast(batch=2), time_limit=120
     )
-    assert recording.meta["models"] == {"tag": "fast", "blocks": 1, "batch": 2}
+    assert recording.meta["models"] == asdict(LavaModels.fast(batch=2))
 
 
 def test_wrong_use(work):

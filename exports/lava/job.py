@@ -24,9 +24,28 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from exports.lava.models import LavaModels
+
 SHARED_MEMORY = Path("/dev/shm")
 TIMED_OUT, STOPPED, PROCESS_FAILED = 124, 130, 3
 """Exit statuses of the supervisor, beside the interpreter's own."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run, whatever the samples.
+
+    Attributes
+    ----------
+    mode:
+        How much to record, see `toolchain.recording.Mode`.
+    cuts:
+        Indices of the populations that begin a further block.
+    """
+
+    mode: str
+    models: LavaModels
+    cuts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -39,20 +58,13 @@ class Job:
         Unique; names the run's shared memory segments, so that they can be found again.
     time_limit:
         Seconds from start to end.
-    mode:
-        How much to record, see `toolchain.recording.Mode`.
-    models, cuts, batch:
-        See `hw_models.run_config.SimCfg` and `network.build`.
     """
 
     folder: str
     token: str
     num_samples: int
     time_limit: float
-    mode: str
-    models: str
-    cuts: tuple[int, ...]
-    batch: int
+    plan: Plan
 
     @property
     def path(self) -> Path:
@@ -131,7 +143,9 @@ class Job:
     def load(cls, folder: Path) -> Job:
         """Read `job.json`."""
         values = json.loads((folder / "job.json").read_text())
-        return cls(**{**values, "cuts": tuple(values["cuts"])})
+        plan = values.pop("plan")
+        models = LavaModels(**plan["models"])
+        return cls(**values, plan=Plan(plan["mode"], models, tuple(plan["cuts"])))
 
 
 def leave_nothing(job: Job) -> None:

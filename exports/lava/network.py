@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from exports.lava.models import ATRLIF, LavaModels
 from hw_models.block_layout import BlockLayout
 from hw_models.processes.block import Block
 from hw_models.processes.graded_input import GradedInput
@@ -22,8 +23,8 @@ def build(
     samples_path: Path,
     num_samples: int,
     recorders: Mapping[str, Recorder],
+    models: LavaModels,
     cuts: Sequence[int] = (),
-    batch: int = 1,
 ) -> tuple[Any, int]:
     """Make and connect all processes.
 
@@ -33,10 +34,10 @@ def build(
         `.npy` of graded input spikes in Lava's axis order, see `axes.to_lava`.
     recorders:
         Takes the local steps of a population, by name.
+    models:
+        How many samples advance together, and on which neurons.
     cuts:
         Indices of the populations that begin a further block.
-    batch:
-        Samples that advance together.
 
     Returns
     -------
@@ -47,6 +48,7 @@ def build(
     TargetError
         If the network cannot be cut there.
     """
+    batch = models.batch
     num_batches = -(-num_samples // batch)
     edges = (0, *cuts, len(program.populations))
     layouts = [
@@ -61,7 +63,7 @@ def build(
     port = first.s_out
     for layout in layouts:
         own = {p.name: recorders[p.name] for p in layout.populations if p.name in recorders}
-        block = Block(layout=layout, recorders=own)
+        block = Block(layout=layout, recorders=own, atrlif=models.neurons == ATRLIF)
         port.connect(block.s_in)
         port = block.s_out
     depth = max(program.depths().values())

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,16 @@ from typing import Any
 import numpy as np
 
 from exports.lava.axes import to_lava
-from exports.lava.job import PROCESS_FAILED, TIMED_OUT, Job, leave_nothing
+from exports.lava.job import PROCESS_FAILED, TIMED_OUT, Job, Plan, leave_nothing
+from exports.lava.models import ATRLIF, FIXED_PT, STOCK, LavaModels
 from exports.lava.partition import even_cuts
 from exports.lava.process_recorder import read_record
 from exports.netx import write_net
 from hw_models import lava_compat
+from hw_models.stock.atrlif_limits import check_atrlif
 from hw_models.stock.limits import check_runnable
 from toolchain.canonical import content_hash
-from toolchain.errors import BackendRunError, TargetError
+from toolchain.errors import BackendRunError
 from toolchain.program.int_program import IntProgram
 from toolchain.recording import LayerRecord, Mode, Recording, RecordingBuilder
 from toolchain.recording.parts import Parts
@@ -42,51 +44,7 @@ CHUNK_BYTES = 1 << 30
 CHUNK_SAMPLES = 256
 """Samples of one Lava run at most: what a crash may lose, where parts are kept."""
 LOG_LINES = 25
-FAST_BATCH = 16
-"""Samples that advance together in the fast models, unless told otherwise."""
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class LavaModels:
-    """Which models run a program.
-
-    Attributes
-    ----------
-    tag:
-        "fixed_pt": stock synapses and a process a population; "fast": whole blocks.
-    blocks:
-        Processes the network is cut into (fast).
-    batch:
-        Samples that advance together (fast).
-
-    Raises
-    ------
-    TargetError
-        If stock synapses are asked for more than one sample at a time.
-    """
-
-    tag: str = "fixed_pt"
-    blocks: int = 1
-    batch: int = 1
-
-    @classmethod
-    def fast(cls, blocks: int = 1, batch: int = FAST_BATCH) -> LavaModels:
-        """Whole blocks, a batch at a time."""
-        return cls("fast", blocks, batch)
-
-    def __post_init__(self) -> None:
-        if self.tag not in ("fixed_pt", "fast"):
-            raise TargetError("no such models", found=self.tag, allowed="fixed_pt, fast")
-        if self.batch < 1 or (self.tag == "fixed_pt" and (self.batch, self.blocks) != (1, 1)):
-            raise TargetError(
-                "stock synapses run one sample at a time, a process a layer",
-                found=f"{self.blocks} blocks, a batch of {self.batch}",
-                remedy="use the fast models",
-            )
-
-
-STOCK = LavaModels()
 
 
 def run_on_lava(
@@ -106,7 +64,7 @@ def run_on_lava(
     Parameters
     ----------
     models:
-        Stock synapses, or the fast models: the same bits.
+        Stock synapses, or the fast models, our neurons or stock ones: the same bits.
     time_limit:
         Seconds for the whole call.
     progress:
@@ -125,20 +83,22 @@ def run_on_lava(
     MissingDependencyError
         If lava-nc is missing or of an unknown version.
     TargetError
-        If stock Lava synapses would compute something else than the program.
+        If stock Lava synapses or neurons would compute something else than the program.
     ProgramError, ValueRangeError
         If the inputs do not fit the program, or one is out of range.
     """
     lava_compat.require_lava()
-    if models.tag == "fixed_pt":
+    if models.tag == FIXED_PT:
         check_runnable(program)
+    if models.neurons == ATRLIF:
+        check_atrlif(program, watch=models.watch_ranges)
     cuts = even_cuts(program, models.blocks)
     program.check_inputs(inputs)
     builder = RecordingBuilder(program, mode)
     deadline = time.monotonic() + time_limit
     samples = min(CHUNK_SAMPLES, CHUNK_BYTES // _sample_bytes(program, mode))
     chunk = max(1, samples // models.batch) * models.batch
-    settings = (mode.value, models.tag, cuts, models.batch)
+    plan = Plan(mode.value, models, cuts)
     kept = None
     if parts is not None:
         kept = Parts(parts, _identity(program, inputs, models, mode, chunk), resume=resume)
@@ -154,7 +114,7 @@ def run_on_lava(
                 progress(start + done, len(inputs))
 
         limits = (deadline - time.monotonic(), time_limit)
-        records = _run_chunk(program, part, builder.digests(), settings, limits, report)
+        records = _run_chunk(program, part, builder.digests(), plan, limits, report)
         if kept:
             kept.save(index, records)
         builder.add(part, records)
@@ -186,16 +146,15 @@ def _sample_bytes(program: IntProgram, mode: Mode) -> int:
     neurons = sum(prod(p.shape) for p in program.populations)
     if mode is Mode.FULL:
         return neurons * (5 * program.schedule.num_steps + 4)
+    if mode is Mode.EVENTS:
+        return neurons * 16 * program.schedule.num_steps
     return neurons * 4 if mode is Mode.COUNTS else 8 * prod(program.readout.shape)
 
 
-_Settings = tuple[str, str, tuple[int, ...], int]
-
-
 @contextmanager
-def _job(num_samples: int, time_limit: float, settings: _Settings) -> Iterator[Job]:
+def _job(num_samples: int, time_limit: float, plan: Plan) -> Iterator[Job]:
     folder = Path(tempfile.mkdtemp(prefix="spikeport-lava-"))
-    job = Job(str(folder), secrets.token_hex(4), num_samples, time_limit, *settings)
+    job = Job(str(folder), secrets.token_hex(4), num_samples, time_limit, plan)
     try:
         job.save()
         yield job
@@ -208,12 +167,12 @@ def _run_chunk(
     program: IntProgram,
     inputs: np.ndarray,
     before: Mapping[str, np.ndarray],
-    settings: _Settings,
+    plan: Plan,
     limits: tuple[float, float],
     report: Callable[[int], None],
 ) -> dict[str, LayerRecord]:
     remaining, time_limit = limits
-    with _job(len(inputs), max(remaining, 0.0), settings) as job:
+    with _job(len(inputs), max(remaining, 0.0), plan) as job:
         write_net(program, job.net)
         np.save(job.inputs, to_lava(inputs))
         if before:

@@ -77,10 +77,10 @@ def _recorders(job: Job, program: IntProgram) -> dict[str, ProcessRecorder]:
     steps = program.schedule.num_steps
     return {
         p.name: ProcessRecorder(
-            LayerRecorder(p, program.schedule, Mode(job.mode), before.get(p.name)),
+            LayerRecorder(p, program.schedule, Mode(job.plan.mode), before.get(p.name)),
             job.record(index),
             job.num_samples,
-            job.batch,
+            job.plan.models.batch,
             steps,
             job.progress if p is program.readout else None,
         )
@@ -100,8 +100,11 @@ def run(job: Job) -> None:
 
     program = read_net(job.net)
     recorders = _recorders(job, program)
-    first, num_steps = build(program, job.inputs, job.num_samples, recorders, job.cuts, job.batch)
-    first.run(condition=RunSteps(num_steps=num_steps), run_cfg=SimCfg(job.models))
+    plan = job.plan
+    first, num_steps = build(
+        program, job.inputs, job.num_samples, recorders, plan.models, plan.cuts
+    )
+    first.run(condition=RunSteps(num_steps=num_steps), run_cfg=SimCfg(plan.models.tag))
     job.ran.write_text("ran")
     first.stop()
     job.done.write_text("done")

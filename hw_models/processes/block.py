@@ -38,6 +38,8 @@ class Block(AbstractProcess):
         Which layers, in what rhythm, for how many samples at a time.
     recorders:
         Takes the spikes and membrane potentials of a population, by name.
+    atrlif:
+        The stock model's neurons are Lava's ATRLIF too, as far as `check_atrlif` lets them.
 
     Attributes
     ----------
@@ -57,9 +59,10 @@ class Block(AbstractProcess):
         *,
         layout: BlockLayout,
         recorders: ty.Mapping[str, Recorder] | None = None,
+        atrlif: bool = False,
         name: str | None = None,
     ) -> None:
-        super().__init__(layout=layout, recorders=dict(recorders or {}), name=name)
+        super().__init__(layout=layout, recorders=dict(recorders or {}), atrlif=atrlif, name=name)
         self.layout = layout
         self.s_in = InPort(shape=layout.in_shape)
         self.s_out = OutPort(shape=layout.out_shape)
@@ -112,6 +115,7 @@ class SubBlockStock(AbstractSubProcessModel):
             (layout.source, proc.in_ports.s_in),
             layout.clock,
             proc.proc_params["recorders"],
+            atrlif=proc.proc_params["atrlif"],
         )
         # Lava finds the processes of a model among its attributes.
         for index, process in enumerate(processes):

@@ -17,6 +17,7 @@ import numpy as np
 from hw_models.axes import lava_shape
 from hw_models.local_time import LocalTime
 from hw_models.message_bits import message_bits
+from hw_models.processes.atrlif_population import AtrlifPopulation
 from hw_models.processes.consistent_integrate_and_fire import ConsistentIntegrateAndFire
 from hw_models.processes.delay import Delay
 from hw_models.processes.integrate_and_fire import IntegrateAndFire
@@ -38,6 +39,8 @@ def expand(
     source: tuple[str, Any],
     clock: Callable[[str], LocalTime],
     recorders: Mapping[str, Recorder],
+    *,
+    atrlif: bool = False,
 ) -> tuple[list[Any], Any]:
     """Make and connect the processes of `populations`.
 
@@ -49,6 +52,8 @@ def expand(
         Local time of a layer by its name.
     recorders:
         Takes the local steps of a population, by name.
+    atrlif:
+        Neurons are Lava's ATRLIF, for programs that `check_atrlif` has passed.
 
     Returns
     -------
@@ -62,16 +67,15 @@ def expand(
     check_runnable(program)
     lines = _Lines(program, source)
     for population in populations:
-        process = lines.made(
-            _neuron(
-                population.neuron,
-                population,
-                program,
-                clock=clock(population.name),
-                state_bits=program.state_bits,
-                recorder=recorders.get(population.name),
-            )
-        )
+        how: dict[str, Any] = {
+            "clock": clock(population.name),
+            "recorder": recorders.get(population.name),
+        }
+        if atrlif:
+            process = lines.made(_atrlif(population, **how))
+        else:
+            how["state_bits"] = program.state_bits
+            process = lines.made(_neuron(population.neuron, population, program, **how))
         for synapse in population.synapses:
             _connect(synapse, lines, program.delay(population, synapse), process)
         lines.add(population.name, process.s_out)
@@ -191,6 +195,18 @@ def _(neuron: neurons.Relay, population: Population, program: IntProgram, **how:
 @_neuron.register
 def _(neuron: neurons.Readout, population: Population, program: IntProgram, **how: Any) -> Any:
     return Readout(shape=population.shape, bias=np.array(population.bias), **how)
+
+
+def _atrlif(population: Population, **how: Any) -> Any:
+    if isinstance(population.neuron, neurons.IntegrateAndFire):
+        return AtrlifPopulation(**_spiking(population.neuron, population), **how)
+    return AtrlifPopulation(
+        shape=lava_shape(population.shape),
+        threshold=None,
+        initial_potential=np.zeros(population.shape[0], np.int64),
+        bias=np.array(population.bias),
+        **how,
+    )
 
 
 def _spiking(

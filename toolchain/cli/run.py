@@ -33,6 +33,13 @@ class Models(str, Enum):
     FAST = "fast"
 
 
+class NeuronImpl(str, Enum):
+    """Whose neurons Lava runs behind stock synapses; the bits are the same."""
+
+    OWN = "own"
+    ATRLIF = "atrlif"
+
+
 @dataclass(frozen=True)
 class KeptParts:
     """Where finished parts of a Lava run are kept, and whether to go on behind them."""
@@ -47,6 +54,7 @@ class Record(str, Enum):
     FULL = "full"
     COUNTS = "counts"
     DIGEST = "digest"
+    EVENTS = "events"
 
 
 def command(
@@ -61,6 +69,17 @@ def command(
         Models,
         typer.Option(help="On Lava: stock synapses (fixed_pt), or whole blocks of layers (fast)."),
     ] = Models.FIXED_PT,
+    neuron_impl: Annotated[
+        NeuronImpl,
+        typer.Option(help="On Lava: this project's neurons, or Lava's ATRLIF for IF networks."),
+    ] = NeuronImpl.OWN,
+    watch_ranges: Annotated[
+        bool,
+        typer.Option(
+            "--watch-ranges",
+            help="ATRLIF: run also where the worst case does not fit; stop if a value does not.",
+        ),
+    ] = False,
     blocks: Annotated[
         int, typer.Option(min=1, help="Fast models: processes the network is cut into.")
     ] = 1,
@@ -82,6 +101,8 @@ def command(
 
     output = Output(as_json=json)
     choice = _models(backend, models, blocks, batch)
+    if neuron_impl is NeuronImpl.ATRLIF or watch_ranges:
+        choice = _atrlif(backend, choice, neuron_impl, watch_ranges=watch_ranges)
     program = read_net(net)
     dataset = open_split(data)
     check_writable(out)
@@ -121,6 +142,21 @@ def _models(backend: Backend, models: Models, blocks: int, batch: int | None) ->
     if (models, blocks, batch) != (Models.FIXED_PT, 1, None):
         raise typer.BadParameter("--models, --blocks and --batch need --backend lava --models fast")
     return STOCK
+
+
+def _atrlif(
+    backend: Backend, models: LavaModels, neuron_impl: NeuronImpl, *, watch_ranges: bool
+) -> LavaModels:
+    from exports.lava import STOCK, LavaModels
+
+    if neuron_impl is NeuronImpl.OWN:
+        raise typer.BadParameter("--watch-ranges needs --neuron-impl atrlif")
+    if backend is not Backend.LAVA or models != STOCK:
+        raise typer.BadParameter(
+            "--neuron-impl atrlif needs --backend lava, and stands behind stock synapses: "
+            "leave out --models fast"
+        )
+    return LavaModels.atrlif(watch_ranges=watch_ranges)
 
 
 def synops(recording: Recording) -> int:

@@ -135,6 +135,34 @@ def _channel_bounds(
     program: IntProgram, population: Population, growths: Mapping[str, CountGrowth]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of the current and of the state as (low, high), int64 (2, C) each."""
+    currents = _currents(program, population, growths)
+    return currents.now, _state_interval(population.neuron, program, population, currents)
+
+
+def undischarged(program: IntProgram) -> dict[str, np.ndarray]:
+    """Bounds of start, currents and biases summed up since a sample began, spikes not subtracted.
+
+    int64 (2, C), lowest and highest over all steps, by the names of IF populations and readouts;
+    what neurons need whose reset moves the threshold in place of the potential.
+    """
+    growths = count_growths(program)
+    found = {}
+    for population in program.populations:
+        start = zeros = np.zeros(population.shape[0], np.int64)
+        if isinstance(population.neuron, IntegrateAndFire):
+            start = population.neuron.initial_potential.astype(np.int64)
+        elif not isinstance(population.neuron, Readout):
+            continue
+        currents = _currents(program, population, growths)
+        found[population.name] = _potential_interval(
+            program, population, currents, start, zeros, None
+        )
+    return found
+
+
+def _currents(
+    program: IntProgram, population: Population, growths: Mapping[str, CountGrowth]
+) -> _Currents:
     zeros = np.zeros((2, population.shape[0]), np.int64)
     currents = _Currents(zeros, zeros, zeros)
     for synapse in population.synapses:
@@ -144,7 +172,7 @@ def _channel_bounds(
             currents.by_wake_steps + np.stack(weighted(*sums, growth.wake)),
             currents.by_steps + np.stack(weighted(*sums, growth.step)),
         )
-    return currents.now, _state_interval(population.neuron, program, population, currents)
+    return currents
 
 
 @singledispatch

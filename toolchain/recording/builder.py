@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ class RecordingBuilder:
         self._synops = dict.fromkeys(self._fan_out, 0)
         self._unsettled = {p.name: 0 for p in program.spiking}
         self._chunks: list[Mapping[str, LayerRecord]] = []
+        self._digests: dict[str, np.ndarray] = {}
+        self._num_samples = 0
 
     def recorders(self) -> dict[str, LayerRecorder]:
         """A recorder for each population, for the next chunk."""
@@ -38,10 +41,7 @@ class RecordingBuilder:
 
     def digests(self) -> dict[str, np.ndarray]:
         """Digests of all samples so far, by population; empty where none are kept."""
-        if not self._chunks:
-            return {}
-        last = self._chunks[-1].items()
-        return {name: record.digests for name, record in last if record.digests is not None}
+        return dict(self._digests)
 
     def add(self, inputs: np.ndarray, records: Mapping[str, LayerRecord]) -> None:
         """Add a chunk: graded input spikes, int (n, ...), and the record of every population."""
@@ -49,9 +49,20 @@ class RecordingBuilder:
         self._synops[INPUT] += wake * int(((inputs != 0) * self._fan_out[INPUT]).sum())
         for population in self._program.spiking:
             name = population.name
-            self._synops[name] += int((records[name].events * self._fan_out[name]).sum())
+            self._synops[name] += int((records[name].activity * self._fan_out[name]).sum())
             self._unsettled[name] += records[name].unsettled
-        self._chunks.append(records)
+        chunk = {}
+        for name, record in records.items():
+            if record.digests is not None:
+                self._digests[name] = record.digests
+            times = record.spike_times
+            if times is not None:
+                times = times + np.array([self._num_samples, 0, 0, 0], np.int32)
+            # What has been added up already is not kept for each chunk.
+            nothing = np.zeros(0, np.int64)
+            chunk[name] = replace(record, activity=nothing, digests=None, spike_times=times)
+        self._chunks.append(chunk)
+        self._num_samples += len(inputs)
 
     def finish(
         self, backend: str, labels: np.ndarray | None, extra: Mapping[str, Any]
@@ -69,6 +80,7 @@ class RecordingBuilder:
             "wake_steps": program.schedule.wake_steps,
             "sleep_steps": program.schedule.sleep_steps,
             "layers": [p.name for p in program.populations],
+            "shapes": {p.name: list(p.shape) for p in program.populations},
             "num_samples": len(logits),
             "synops": self._synops,
             "unsettled": self._unsettled,
@@ -81,6 +93,7 @@ class RecordingBuilder:
             membrane=self._joined("membrane", axis=1),
             counts=self._joined("counts", axis=0),
             digests=self.digests(),
+            spike_times=self._joined("spike_times", axis=0),
         )
 
     def _joined(self, what: str, axis: int) -> dict[str, np.ndarray]:

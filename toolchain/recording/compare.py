@@ -112,6 +112,8 @@ class _Tally:
 def compare(expected: Recording, found: Recording) -> Comparison:
     """Compare everything both recordings hold: every value in full mode, digests otherwise.
 
+    Two recordings of events are compared spike by spike, and the potentials by digest.
+
     Schedules that differ count as a divergence; the steps both have are compared all the same.
 
     Raises
@@ -125,9 +127,14 @@ def compare(expected: Recording, found: Recording) -> Comparison:
     if expected.mode is Mode.FULL and found.mode is Mode.FULL:
         granularity = "every value"
         _compare_full(expected, found, tally)
+    elif expected.spike_times and found.spike_times:
+        granularity = "every spike, and digests of membrane potentials"
+        for layer in expected.layers:
+            _compare_events(layer, expected, found, tally)
     elif expected.digests and found.digests:
         granularity = "digests of each layer and step"
-        _compare_digests(expected, found, tally)
+        for layer in expected.layers:
+            tally.note(layer, *_digest_mismatches(layer, expected, found, tally))
     elif expected.counts and found.counts:
         granularity = "spike counts"
         _compare_counts(expected, found, tally)
@@ -203,26 +210,65 @@ def _compare_full(expected: Recording, found: Recording, tally: _Tally) -> None:
                     _compare_array(quantity, a[layer][step], b[layer][step], layer, step + 1, tally)
 
 
-def _compare_digests(expected: Recording, found: Recording, tally: _Tally) -> None:
-    for layer in expected.layers:
-        steps = _common_steps(expected, found)
-        a, b = expected.digests[layer][:steps], found.digests[layer][:steps]
-        different = (a != b).any(axis=2)
-        tally.compared += different.size
-        divergence = None
-        if different.any():
-            step = int(np.argmax(different.any(axis=1)))
-            which = MEMBRANE if different[step, MEMBRANE] else SPIKES
-            divergence = Divergence(
-                layer,
-                ("spikes", "membrane")[which],
-                step + 1,
-                None,
-                None,
-                a[step, which].tobytes().hex(),
-                b[step, which].tobytes().hex(),
-            )
-        tally.note(layer, int(different.sum()), divergence)
+def _digest_mismatches(
+    layer: str,
+    expected: Recording,
+    found: Recording,
+    tally: _Tally,
+    quantities: tuple[int, ...] = (MEMBRANE, SPIKES),
+) -> tuple[int, Divergence | None]:
+    """How many digests differ, and the first; `quantities` in the order of cause and effect."""
+    steps = _common_steps(expected, found)
+    a, b = expected.digests[layer][:steps], found.digests[layer][:steps]
+    different = (a != b).any(axis=2)[:, list(quantities)]
+    tally.compared += different.size
+    if not different.any():
+        return 0, None
+    step, which = (int(index) for index in np.argwhere(different)[0])
+    which = quantities[which]
+    divergence = Divergence(
+        layer,
+        ("spikes", "membrane")[which],
+        step + 1,
+        None,
+        None,
+        a[step, which].tobytes().hex(),
+        b[step, which].tobytes().hex(),
+    )
+    return int(different.sum()), divergence
+
+
+def _compare_events(layer: str, expected: Recording, found: Recording, tally: _Tally) -> None:
+    """Spikes one by one, potentials by digest; the first is that of the earlier step."""
+    outcomes = [_digest_mismatches(layer, expected, found, tally, (MEMBRANE,))]
+    if layer in expected.spike_times:
+        # In the same step the neuron tells more than the digest.
+        outcomes.insert(0, _spike_mismatches(layer, expected, found, tally))
+    found_any = [outcome for outcome in outcomes if outcome[0]]
+    for outcome in sorted(found_any, key=lambda o: o[1].step if o[1] and o[1].step else 0):
+        tally.note(layer, *outcome)
+
+
+def _spike_mismatches(
+    layer: str, expected: Recording, found: Recording, tally: _Tally
+) -> tuple[int, Divergence | None]:
+    """Spikes of the steps that both have; one that only one of them has differs from 0."""
+    steps = _common_steps(expected, found)
+    events = [r.spike_times[layer] for r in (expected, found)]
+    a, b = (rows[rows[:, 1] <= steps] for rows in events)
+    # Cause and effect: by step, then sample and neuron.
+    places, index = np.unique(np.concatenate([a, b])[:, [1, 0, 2]], axis=0, return_inverse=True)
+    values = np.zeros((2, len(places)), np.int64)
+    values[0, index.reshape(-1)[: len(a)]] = a[:, 3]
+    values[1, index.reshape(-1)[len(a) :]] = b[:, 3]
+    different = np.flatnonzero(values[0] != values[1])
+    tally.compared += len(places)
+    if not len(different):
+        return 0, None
+    step, sample, neuron = (int(value) for value in places[different[0]])
+    sent = (int(value) for value in values[:, different[0]])
+    place = tuple(int(i) for i in np.unravel_index(neuron, expected.meta["shapes"][layer]))
+    return len(different), Divergence(layer, "spikes", step, sample, place, *sent)
 
 
 def _compare_counts(expected: Recording, found: Recording, tally: _Tally) -> None:

@@ -33,21 +33,22 @@ class LayerRecord:
 
     Attributes
     ----------
-    events:
-        How often each neuron sent anything but 0, int64 (C, H, W) or (F,); empty for a readout.
+    activity:
+        How often each neuron sent anything but 0, int64 (C, H, W) or (F,); 0 for a readout.
     unsettled:
         Neurons, over all samples, that would still fire without input.
     logits:
         Of a readout, int64 (n, K); else None.
     """
 
-    events: np.ndarray
+    activity: np.ndarray
     unsettled: int
     logits: np.ndarray | None
     counts: np.ndarray | None
     digests: np.ndarray | None
     spikes: np.ndarray | None
     membrane: np.ndarray | None
+    spike_times: np.ndarray | None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that is there, by name."""
@@ -57,9 +58,9 @@ class LayerRecord:
     @classmethod
     def of_arrays(cls, arrays: dict[str, np.ndarray]) -> LayerRecord:
         """Inverse of `arrays`."""
-        optional = ("logits", "counts", "digests", "spikes", "membrane")
+        optional = ("logits", "counts", "digests", "spikes", "membrane", "spike_times")
         return cls(
-            arrays["events"],
+            arrays["activity"],
             int(arrays["unsettled"]),
             **{name: arrays.get(name) for name in optional},
         )
@@ -71,6 +72,7 @@ class _Kept:
     logits: list[np.ndarray] = field(default_factory=list)
     spikes: list[list[np.ndarray]] = field(default_factory=list)
     membrane: list[list[np.ndarray]] = field(default_factory=list)
+    spike_times: list[np.ndarray] = field(default_factory=list)
 
 
 class LayerRecorder:
@@ -92,9 +94,11 @@ class LayerRecorder:
         self._population, self._schedule, self._mode = population, schedule, mode
         self._digests = StepDigests(schedule.num_steps, digests)
         self._reads_out = isinstance(population.neuron, Readout)
-        self._events = np.zeros(channels_last(np.empty((1, *population.shape))).shape[1:], np.int64)
+        shape = channels_last(np.empty((1, *population.shape))).shape[1:]
+        self._activity = np.zeros(shape, np.int64)
         self._counts = np.zeros(0, np.int32)
         self._unsettled = 0
+        self._samples = 0
         self._kept = _Kept()
 
     def step(self, local_step: int, spikes: np.ndarray | None, membrane: np.ndarray) -> None:
@@ -121,7 +125,9 @@ class LayerRecorder:
                 self._kept.membrane.append([])
         if spikes is not None:
             self._counts += spikes
-            self._events += np.count_nonzero(spikes, axis=0)
+            self._activity += np.count_nonzero(spikes, axis=0)
+            if self._mode is Mode.EVENTS:
+                self._kept.spike_times.append(_spike_times(spikes, local_step, self._samples))
         if self._mode is not Mode.COUNTS:
             self._digests.update(local_step, spikes, membrane)
         if self._mode is Mode.FULL:
@@ -135,7 +141,7 @@ class LayerRecorder:
         sent = np.int8 if spikes is None else spikes.dtype
         if (
             membrane.dtype != np.int32
-            or membrane.shape[1:] != self._events.shape
+            or membrane.shape[1:] != self._activity.shape
             or sent != np.int8
             or (spikes is None) != self._reads_out
         ):
@@ -143,35 +149,55 @@ class LayerRecorder:
                 "a backend delivered the wrong kind of spikes or membrane potentials",
                 node=self._population.name,
                 found=f"{sent}, {membrane.dtype} {membrane.shape}",
-                allowed=f"int8, int32 (n, {', '.join(map(str, self._events.shape))})",
+                allowed=f"int8, int32 (n, {', '.join(map(str, self._activity.shape))})",
             )
 
     def _end_of_batch(self, membrane: np.ndarray) -> None:
+        self._samples += len(membrane)
         if self._reads_out:
             self._kept.logits.append(membrane.astype(np.int64))
             return
         self._unsettled += count_unsettled(
             self._population.neuron, membrane, self._counts, self._schedule.wake_steps
         )
-        if self._mode is not Mode.DIGEST:
+        if self._mode in (Mode.FULL, Mode.COUNTS):
             self._kept.counts.append(_kept_copy(self._counts))
 
     def finish(self) -> LayerRecord:
         """What was kept."""
         kept, full = self._kept, self._mode is Mode.FULL
         return LayerRecord(
-            events=channels_first(self._events[None])[0],
+            activity=channels_first(self._activity[None])[0],
             unsettled=self._unsettled,
             logits=np.concatenate(kept.logits) if self._reads_out else None,
             counts=np.concatenate(kept.counts) if kept.counts else None,
             digests=None if self._mode is Mode.COUNTS else self._digests.result(),
             spikes=_by_step(kept.spikes) if full and not self._reads_out else None,
             membrane=_by_step(kept.membrane) if full else None,
+            spike_times=(
+                _sorted(kept.spike_times)
+                if self._mode is Mode.EVENTS and not self._reads_out
+                else None
+            ),
         )
 
 
 def _kept_copy(values: np.ndarray) -> np.ndarray:
     return np.array(channels_first(values), order="C")
+
+
+def _spike_times(spikes: np.ndarray, local_step: int, first: int) -> np.ndarray:
+    """Events of a step, int32 (E, 4), see `Recording`; sample 0 of these has the index `first`."""
+    flat = channels_first(spikes).reshape(len(spikes), -1)
+    sample, neuron = np.nonzero(flat)
+    columns = (sample + first, np.full(len(sample), local_step), neuron, flat[sample, neuron])
+    return np.stack(columns, axis=1).astype(np.int32)
+
+
+def _sorted(events: list[np.ndarray]) -> np.ndarray:
+    """All events by sample, step and neuron."""
+    rows = np.concatenate([np.zeros((0, 4), np.int32), *events])
+    return rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
 
 
 def _by_step(batches: list[list[np.ndarray]]) -> np.ndarray:

@@ -6,9 +6,14 @@
 | `spikes/<layer>` | int8 (T, N, ...) | full |
 | `membrane/<layer>` | int32 (T, N, ...), after firing | full |
 | `counts/<layer>` | int32 (N, ...), net spike count | full, counts |
-| `digest/<layer>` | uint8 (T, 2, 16), see `digest.py` | full, digest |
+| `spike_times/<layer>` | int32 (E, 4), see below | events |
+| `digest/<layer>` | uint8 (T, 2, 16), see `digest.py` | full, digest, events |
 | `logits` | int64 (N, K) | all |
 | `labels` | int64 (N,), -1 where unknown | all |
+
+A row of `spike_times` is an event: sample from 0, local step from 1, neuron as an index into the
+flattened (C, H, W) or (F,) that `shapes` in `meta` gives, and the spike, which is 1, -1, or a
+relay's graded one. Rows are sorted.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ class Mode(Enum):
     FULL = "full"
     COUNTS = "counts"
     DIGEST = "digest"
+    EVENTS = "events"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +53,7 @@ class Recording:
     ----------
     meta:
         At least `program_hash`, `backend`, `mode`, `wake_steps`, `sleep_steps`, `layers` (names
-        in topological order, the readout last), `synops` and `unsettled`.
+        in topological order, the readout last), `shapes` by layer, `synops` and `unsettled`.
     """
 
     meta: dict[str, Any]
@@ -57,6 +63,7 @@ class Recording:
     membrane: dict[str, np.ndarray] = field(default_factory=dict)
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     digests: dict[str, np.ndarray] = field(default_factory=dict)
+    spike_times: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def mode(self) -> Mode:
@@ -87,6 +94,7 @@ class Recording:
             ("membrane", self.membrane),
             ("counts", self.counts),
             ("digest", self.digests),
+            ("spike_times", self.spike_times),
         ):
             arrays |= {f"{prefix}/{name}": array for name, array in group.items()}
         arrays |= {"logits": self.logits, "labels": self.labels}
@@ -142,4 +150,5 @@ class Recording:
             group("membrane"),
             group("counts"),
             group("digest"),
+            group("spike_times"),
         )

@@ -1,0 +1,96 @@
+"""Which programs Lava's ATRLIF runs to the same bits, and why others not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from toolchain import neurons
+from toolchain.errors import TargetError
+from toolchain.int_range import IntRange
+from toolchain.program.bounds import undischarged
+from toolchain.program.int_program import IntProgram, Population, Schedule
+
+SCALE = 64
+"""ATRLIF's states count 64 to a weight unit (lava-nc 0.10.0, `atrlif/models.py`)."""
+REGISTER = IntRange(-((1 << 23) - 1), (1 << 23) - 1)
+"""What its potential is held to; its current wraps one beyond."""
+NEVER = REGISTER.high
+"""Threshold of a readout: reached only when the register is left."""
+BIAS = IntRange.signed(16)
+"""Its bias mantissa is stored as int16."""
+
+
+def check_atrlif(program: IntProgram, *, watch: bool) -> None:
+    """Raise TargetError, naming the population, where ATRLIF cannot run the program.
+
+    Parameters
+    ----------
+    watch:
+        Leave registers that only the worst case leaves to the run, which watches them.
+    """
+    if program.schedule.sleep_steps:
+        raise TargetError(
+            "ATRLIF adds its bias on every step",
+            node=program.name,
+            found=f"{program.schedule.sleep_steps} sleep steps",
+            allowed="0",
+            remedy="run it on neurons of our own",
+        )
+    reached = undischarged(program)
+    for population in program.populations:
+        neuron = population.neuron
+        if not isinstance(neuron, neurons.IntegrateAndFire | neurons.Readout):
+            raise TargetError(
+                "ATRLIF is IF with reset by subtraction, and nothing else",
+                node=population.name,
+                found=neuron.kind,
+                allowed="if, and a readout",
+                remedy="convert with --neuron if, or run it on neurons of our own",
+            )
+        BIAS.check(f"{population.name} bias", population.bias)
+        _check_registers(population, reached[population.name], program.schedule, watch=watch)
+
+
+def _check_registers(
+    population: Population, reached: np.ndarray, schedule: Schedule, *, watch: bool
+) -> None:
+    threshold, (low, high) = _threshold(population), reached
+    half = SCALE // 2 * threshold
+    fixed = max(int(np.abs(SCALE * _start(population) - half).max()), int(half.max()))
+    if fixed > REGISTER.high:
+        raise TargetError(
+            "threshold or start do not fit ATRLIF's registers",
+            node=population.name,
+            found=fixed,
+            allowed=f"<= {REGISTER.high}, of which {SCALE} are one weight unit",
+            remedy="convert with smaller thresholds: fewer weight bits",
+        )
+    # A spike needs what it takes away, so there are no more of them than thresholds came in.
+    spikes = np.clip(high // np.maximum(threshold, 1), 0, schedule.num_steps)
+    refractory = int((SCALE * threshold * spikes).max())
+    worst = IntRange(int((SCALE * low - half).min()), int((SCALE * high - half).max()))
+    for what, interval in (("potential", worst), ("refractory state", IntRange(0, refractory))):
+        if not watch and not REGISTER.contains(interval.low, interval.high):
+            raise TargetError(
+                f"ATRLIF's {what}, which keeps all since the sample began, may leave its register",
+                node=population.name,
+                found=f"{interval} in the worst case",
+                allowed=f"{REGISTER}, of which {SCALE} are one weight unit",
+                remedy="--watch-ranges runs it and stops at the first value that leaves; or "
+                "convert with fewer weight bits or steps",
+            )
+
+
+def _start(population: Population) -> np.ndarray:
+    neuron = population.neuron
+    if isinstance(neuron, neurons.IntegrateAndFire):
+        return neuron.initial_potential.astype(np.int64)
+    return np.zeros(population.shape[0], np.int64)
+
+
+def _threshold(population: Population) -> np.ndarray:
+    """0 of a readout."""
+    neuron = population.neuron
+    if isinstance(neuron, neurons.IntegrateAndFire):
+        return neuron.threshold.astype(np.int64)
+    return np.zeros(population.shape[0], np.int64)

@@ -13,9 +13,12 @@ import importlib
 import inspect
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -168,7 +171,10 @@ def _wide_conv() -> None:
     NumPy 2 (NEP 50) computes `input + 2 * padding` in int8 and fails from 128 pixels on; hand
     plain Python integers to the same function instead.
     """
-    utils: Any = importlib.import_module("lava.proc.conv.utils")
+    _once_imported("lava.proc.conv.utils", _give_plain_geometry)
+
+
+def _give_plain_geometry(utils: Any) -> None:
     original = utils.conv
 
     @functools.wraps(original)
@@ -195,6 +201,40 @@ def _wide_conv() -> None:
         )
 
     utils.conv = conv
+
+
+class _Watcher(MetaPathFinder):
+    """Calls `repair` with the module `name` as soon as that has been imported."""
+
+    def __init__(self, name: str, repair: Callable[[Any], None]) -> None:
+        self._name, self._repair = name, repair
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The usual spec, with the repair behind the module's execution."""
+        if fullname != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            self._repair(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _once_imported(name: str, repair: Callable[[Any], None]) -> None:
+    """Mend a module when it is imported: stock Conv's brings scipy, 0.4 s that few runs need."""
+    if name in sys.modules:
+        repair(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, _Watcher(name, repair))
 
 
 REPAIRS = (

@@ -14,14 +14,15 @@ import numpy as np
 import psutil
 import pytest
 
-from exports.lava import run_on_lava
+from exports.lava import LavaModels, run_on_lava
 from exports.lava.job import SHARED_MEMORY
 from exports.netx import write_net
+from tests.command_line import ROOT
 from tests.networks import random_inputs, random_program
 from toolchain.errors import BackendRunError, ValueRangeError
 from toolchain.neurons import Readout
 from toolchain.program.int_program import Schedule
-from toolchain.recording import compare
+from toolchain.recording import Mode, compare
 from toolchain.simulator.reference import simulate
 
 TEMPORARY = Path(os.environ.get("TMPDIR", "/tmp"))
@@ -44,7 +45,9 @@ def leftovers():
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     before = set(leftovers())
+    descriptors = psutil.Process().num_fds()
     yield
+    assert psutil.Process().num_fds() == descriptors
     deadline = time.monotonic() + SETTLE
     while (left := set(leftovers()) - before) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -111,6 +114,54 @@ def test_two_runs_side_by_side(program):
     for thread in threads:
         thread.join()
     assert compare(results[0], results[1]).equal
+
+
+def test_two_hundred_runs_in_a_row(program):
+    """In one Python process, which gets no larger; descriptors and the rest: see the fixture."""
+    inputs = random_inputs(program, 2)
+    expected = simulate(program, inputs, mode=Mode.DIGEST)
+    models, this = LavaModels.fast(batch=2), psutil.Process()
+    for run in range(200):
+        found = run_on_lava(program, inputs, models=models, mode=Mode.DIGEST, time_limit=60)
+        assert compare(expected, found).equal
+        if run == 20:
+            threads, children, memory = this.num_threads(), this.children(), this.memory_info().rss
+    assert this.num_threads() == threads
+    assert this.children() == children
+    assert this.memory_info().rss < memory + 20e6
+
+
+IN_LITTLE_SHARED_MEMORY = """
+mount -t tmpfs -o size=$1 tmpfs /dev/shm && shift && "$@"
+status=$?
+echo "left: $(ls /dev/shm)"
+exit $status
+"""
+
+
+@pytest.mark.parametrize("size", ["4k", "64k", "300k"])
+def test_full_shared_memory(long_program, size, tmp_path):
+    """No room for the first semaphores, for all of them, and for what the channels carry."""
+    write_net(long_program, tmp_path / "a.net")
+    samples = random_inputs(long_program, 4).astype(float)
+    np.savez(tmp_path / "data.npz", test_samples=samples, test_labels=np.zeros(4, int))
+    # A mount namespace of its own, so that nobody else's shared memory is touched.
+    shell = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", IN_LITTLE_SHARED_MEMORY]
+    run = ["run", "a.net", "--data", "npz:data.npz@test", "--backend", "lava", "-o", "a.npz"]
+    result = subprocess.run(
+        [*shell, "sh", size, sys.executable, "-m", "toolchain.cli", *run, "--time-limit", "60"],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "shared memory is full: /dev/shm holds" in result.stderr
+    assert "did not end" not in result.stderr
+    assert result.stdout.splitlines()[-1] == "left: "
+    assert not (tmp_path / "a.npz").exists()
 
 
 def test_time_out(long_program):
@@ -194,7 +245,7 @@ def test_the_caller_is_ended(long_program, how, tmp_path):
         import signal
         from pathlib import Path
         import numpy as np
-        from exports.lava import run_on_lava
+        from exports.lava import LavaModels, run_on_lava
         from exports.netx import read_net
         signal.signal(signal.SIGINT, signal.default_int_handler)
         run_on_lava(read_net(Path({str(net)!r})), np.load({str(samples)!r}), time_limit=300)

@@ -1,9 +1,22 @@
 """Runs integer programs as Lava processes on the CPU simulator.
 
-`run_on_lava` starts a fresh interpreter for each run; importing this package loads no lava.
+`run_on_lava` starts a fresh interpreter for each run; importing this package loads no lava, and
+nothing else before it is needed, as the processes that stand around a run import it too.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from exports.lava.models import STOCK, LavaModels
-from exports.lava.runner import run_on_lava
+
+if TYPE_CHECKING:
+    from exports.lava.runner import run_on_lava
 
 __all__ = ["STOCK", "LavaModels", "run_on_lava"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "run_on_lava":
+        from exports.lava.runner import run_on_lava
+
+        return run_on_lava
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,9 +6,11 @@ success, an exception in a model, a time-out, Ctrl-C, or SIGKILL of the caller.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,14 @@ from typing import Any
 import numpy as np
 
 from exports.lava.axes import to_lava
-from exports.lava.job import PROCESS_FAILED, TIMED_OUT, Job, Plan, leave_nothing
+from exports.lava.job import (
+    PROCESS_FAILED,
+    SHARED_MEMORY,
+    TIMED_OUT,
+    Job,
+    Plan,
+    leave_nothing,
+)
 from exports.lava.models import ATRLIF, FIXED_PT, STOCK, LavaModels
 from exports.lava.partition import even_cuts
 from exports.lava.process_recorder import read_record
@@ -231,12 +240,19 @@ def _failure(job: Job, status: int, time_limit: float) -> BackendRunError:
         if status == PROCESS_FAILED or errors
         else "the Lava run ended early"
     )
-    return BackendRunError(
-        what,
-        node="lava",
-        found="\n".join([f"status {status}", *(errors[:1] or log)]),
-        remedy="`spikeport doctor` checks the installation",
-    )
+    text = "\n".join([f"status {status}", *(errors[:1] or log)])
+    return BackendRunError(what, node="lava", found=text, remedy=_remedy(text))
+
+
+def _remedy(text: str) -> str:
+    """What to do about a failure; a full shared memory shows as no space, or as a bus error."""
+    if os.strerror(errno.ENOSPC) in text or f"signal {signal.SIGBUS.value} " in text:
+        usage = shutil.disk_usage(SHARED_MEMORY)
+        return (
+            f"shared memory is full: {SHARED_MEMORY} holds {usage.total:,} bytes; make it larger "
+            "(docker run --shm-size), or use the fast models with fewer blocks and samples a batch"
+        )
+    return "`spikeport doctor` checks the installation"
 
 
 def _read_records(job: Job, program: IntProgram) -> dict[str, LayerRecord]:

@@ -23,10 +23,11 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from hw_models.block_layout import BlockLayout
-from hw_models.fast.pipeline import Pipeline
 from hw_models.recorder import Recorder
-from hw_models.stock.expansion import expand
 from toolchain.errors import TargetError
+
+if ty.TYPE_CHECKING:
+    from hw_models.fast.pipeline import Pipeline
 
 
 class Block(AbstractProcess):
@@ -88,7 +89,9 @@ class PyBlockFast(PyLoihiProcessModel):
     def run_spk(self) -> None:
         """One global step."""
         if self.pipeline is None:
-            # Lava sets the variables after the model is made.
+            # Lava sets the variables after the model is made. Compiled code is for this one only.
+            from hw_models.fast.pipeline import Pipeline
+
             self.pipeline = Pipeline(self.layout, self.v, self.recorders)
         sent = self.pipeline.step(self.time_step)
         self.s_out.send(sent.astype(np.int32).reshape(self.layout.out_shape))
@@ -101,6 +104,9 @@ class SubBlockStock(AbstractSubProcessModel):
     """`Block` as stock synapses and a process for each population."""
 
     def __init__(self, proc: ty.Any) -> None:
+        # Stock synapses bring scipy, which the fast model does without.
+        from hw_models.stock.expansion import expand
+
         layout: BlockLayout = proc.proc_params["layout"]
         if layout.batch != 1:
             raise TargetError(

@@ -20,8 +20,6 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from hw_models.axes import lava_shape
-from hw_models.fast.currents import Currents
-from hw_models.stock.connection import connection
 from toolchain.errors import TargetError
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
@@ -84,6 +82,8 @@ class PyConnectionFast(PyLoihiProcessModel):
 
     def __init__(self, proc_params: ty.Any) -> None:
         super().__init__(proc_params)
+        from hw_models.fast.currents import Currents
+
         names = ("synapse", "source_shape", "delays", "message_bits", "batch")
         self.currents = Currents(*(proc_params[name] for name in names))
 
@@ -100,6 +100,8 @@ class SubConnectionStock(AbstractSubProcessModel):
     """`Connection` as a stock synapse."""
 
     def __init__(self, proc: ty.Any) -> None:
+        from hw_models.stock.connection import connection
+
         params = proc.proc_params
         if params["batch"] != 1:
             raise TargetError(

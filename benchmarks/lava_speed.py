@@ -1,6 +1,6 @@
 """Speed of Lava runs: stock netx layers with LIF against the models of this project.
 
-    python benchmarks/lava_speed.py [--rounds 3] [--vgg16] [--json FILE]
+    python benchmarks/lava_speed.py [--rounds 3]
 
 Networks have seeded random weights and BatchNorm statistics of seeded noise, so that spikes are
 neither rare nor everywhere. Every measurement is a Lava run in an interpreter of its own, warmed up
@@ -11,6 +11,8 @@ takes T = 4 steps; steps in which the pipeline fills are not counted.
   weights; a step costs the same whatever the neuron computes).
 - fixed_pt: this project's processes on stock synapses.
 - fast: blocks of layers, event by event, a batch of images at a time.
+
+What it finds goes into benchmarks/speed; `benchmarks/papers.sh` puts it into RESULTS.md.
 """
 
 from __future__ import annotations
@@ -31,6 +33,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from hw_models.lava_compat import LAVA_DL, LAVA_NC  # noqa: E402
+from toolchain.evaluation.document import made_by  # noqa: E402
+from toolchain.evaluation.speed import SUFFIX, Measurement, Table  # noqa: E402
+
 STEPS = 4
 """T of an image."""
 WEIGHT_BITS = 4
@@ -40,8 +46,10 @@ SEED = 0
 NETWORKS: dict[str, tuple[str, tuple[int, ...], float]] = {
     "lenet 1x28x28": ("lenet", (1, 28, 28), 1.0),
     "vgg11 3x32x32": ("vgg11", (3, 32, 32), 1.0),
+    "vgg16 3x32x32": ("vgg16", (3, 32, 32), 1.0),
 }
-LARGE = {"vgg16 3x32x32": ("vgg16", (3, 32, 32), 1.0)}
+WITHOUT_STOCK = ("vgg16 3x32x32",)
+"""Where stock synapses would take minutes an image."""
 WAYS: dict[str, dict[str, Any]] = {
     "stock": {"measured": 4},
     "fixed_pt": {"measured": 4},
@@ -153,8 +161,24 @@ def reference_image(program: Any) -> float:
     return (time.perf_counter() - started) / len(inputs)
 
 
-def measure(networks: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
-    """Medians by network and way."""
+def activity(program: Any) -> str:
+    """Spikes a neuron and step, and synaptic operations an image, on the reference simulator."""
+    from toolchain.recording import Mode
+    from toolchain.simulator.reference import simulate
+
+    inputs = np.random.default_rng(SEED).integers(0, 256, (4, *program.input.shape))
+    found = simulate(program, inputs, mode=Mode.EVENTS)
+    spikes = sum(len(rows) for rows in found.spike_times.values()) / len(inputs)
+    neurons = sum(np.prod(found.meta["shapes"][layer]) for layer in found.spike_times)
+    synops = sum(found.meta["synops"].values()) / len(inputs)
+    return (
+        f"{100 * spikes / neurons / STEPS:.1f} % of neurons fire in a step, "
+        f"{synops / 1e6:,.1f} M synops an image"
+    )
+
+
+def measure(networks: dict[str, Any], rounds: int, folder: Path) -> tuple[Table, ...]:
+    """Medians over the rounds, a table a network."""
     from exports.netx import write_net, write_stock_net
 
     results: dict[str, Any] = {}
@@ -170,44 +194,48 @@ def measure(networks: dict[str, Any], rounds: int, folder: Path) -> dict[str, An
             found = results.setdefault(name, {})
             found.setdefault("reference simulator", []).append({"image": reference_image(ours)})
             for way, options in WAYS.items():
-                if name in LARGE and way in ("stock", "fixed_pt"):
+                if name in WITHOUT_STOCK and way in ("stock", "fixed_pt"):
                     continue
                 path = stock_file if way == "stock" else our_file
                 print(f"round {turn + 1}: {name}, {way}", file=sys.stderr)
                 found.setdefault(way, []).append(run_child(path, way, options))
-    return {
-        name: {
-            way: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-            for way, runs in ways.items()
-        }
+    return tuple(
+        table(f"{name}, T = {STEPS}: {activity(files[name][2])}", ways)
         for name, ways in results.items()
+    )
+
+
+def table(title: str, ways: dict[str, list[dict[str, float]]]) -> Table:
+    """Medians of the rounds; ratios against stock where there is one, and the reference."""
+    medians = {
+        way: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        for way, runs in ways.items()
     }
+    rows = []
+    for way, values in medians.items():
+        ratios = [
+            f"{medians[other]['image'] / values['image']:.2f}" if other in medians else "-"
+            for other in ("stock", "reference simulator")
+        ]
+        step = f"{values['step'] * 1e3:.2f}" if "step" in values else "-"
+        memory = [f"{values[k]:.0f}" if k in values else "-" for k in ("memory", "processes")]
+        rows.append((way, step, f"{values['image'] * 1e3:.2f}", *ratios, *memory))
+    head = ("", "ms a step", "ms an image", "stock / this", "reference / this", "MB", "processes")
+    return Table(title, head, tuple(rows))
 
 
-def show(results: dict[str, Any]) -> None:
-    """A table for each network."""
-    for name, ways in results.items():
-        print(f"\n{name}, T = {STEPS}")
-        first = ways.get("stock", ways["reference simulator"])["image"]
-        against = "stock" if "stock" in ways else "reference"
-        print(f"| way | ms a step | ms an image | {against} / this | MB | processes |")
-        print("|---|---:|---:|---:|---:|---:|")
-        for way, values in ways.items():
-            step = f"{values['step'] * 1e3:.2f}" if "step" in values else "-"
-            memory = f"{values['memory']:.0f}" if "memory" in values else "-"
-            count = f"{values['processes']:.0f}" if "processes" in values else "-"
-            print(
-                f"| {way} | {step} | {values['image'] * 1e3:.2f} | {first / values['image']:.1f} "
-                f"| {memory} | {count} |"
-            )
+TEXT = (
+    "Networks with seeded random weights of 4 bits (stock LIF saturates at 17 bits, which wider "
+    "ones could reach). Each way is a Lava run of its own, in turns; medians of {rounds} rounds. "
+    "Steps in which the pipeline fills are not counted. Stock: lava-dl's `Network`, CUBA layers "
+    "of the same weights. Memory is that of all processes together, shared pages counted once."
+)
 
 
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--vgg16", action="store_true", help="also VGG16, without stock synapses")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--measured", type=int, help=argparse.SUPPRESS)
@@ -218,17 +246,18 @@ def main() -> None:
         found = child(asked.child, asked.way, asked.measured, asked.blocks or None, asked.batch)
         print("RESULT" + json.dumps(found))
         return
-    networks = {**NETWORKS, **(LARGE if asked.vgg16 else {})}
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        results = measure(networks, asked.rounds, Path(folder))
-    from toolchain.evaluation.document import made_by
-
-    show(results)
-    described = made_by(" ".join(["python", *sys.argv]), time.perf_counter() - started)
-    print("\n" + json.dumps(described))
-    if asked.json:
-        asked.json.write_text(json.dumps({**described, "results": results}, indent=1))
+        tables = measure(NETWORKS, asked.rounds, Path(folder))
+    made = made_by(
+        f"python benchmarks/lava_speed.py --rounds {asked.rounds}",
+        time.perf_counter() - started,
+        **{"lava-nc": LAVA_NC, "lava-dl": LAVA_DL, "numpy": np.__version__},
+    )
+    text = TEXT.format(rounds=asked.rounds)
+    found = Measurement("Speed of Lava runs", text, tables, made)
+    found.save(ROOT / "benchmarks" / "speed" / f"lava{SUFFIX}")
+    print("\n".join(found.lines()))
 
 
 if __name__ == "__main__":

@@ -15,4 +15,4 @@ for run in "$@"; do
   "$spikeport" evaluate "$run" --data "$data@test" --weight-bits 8,4 \
     --rounding gptq --calibrate "$data@train" --lava 10
 done
-"$spikeport" results benchmarks/papers -o RESULTS.md --figures docs/results
+"$spikeport" results benchmarks/papers --speed benchmarks/speed -o RESULTS.md --figures docs/results

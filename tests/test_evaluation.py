@@ -18,6 +18,7 @@ from toolchain.evaluation.document import Evaluation, Row
 from toolchain.evaluation.float_network import GAP_EDGES, layer_gaps, spiking_logits
 from toolchain.evaluation.int_network import CountError, compare_counts, readouts
 from toolchain.evaluation.page import find_evaluations, write_page
+from toolchain.evaluation.speed import SUFFIX, Measurement, Table, find_measurements
 from toolchain.program.int_program import Schedule
 from toolchain.simulator.quantized_network import quantized_counts
 from toolchain.training.evaluate import logits, normalised
@@ -237,6 +238,28 @@ def test_the_page_gives_differences_in_points(small_runs, tmp_path):
     assert rows["NQ: 8-bit integer - float"] == points(("nq", "8-bit integer"), nq)
     assert rows["QCFS: 3-bit integer - float"] == points(("qcfs", "3-bit integer"), qcfs)
     assert not any("noise" in name and "float" in name for name in rows)
+
+
+def test_the_page_holds_what_benchmarks_measured(small_runs, tmp_path):
+    table = Table("fast", ("", "ms"), (("one way", "3.5"), ("another", "7.0")))
+    made = {"command": "python bench.py", "seconds": 7.2, "processor": "some", "cores": 2, "x": "1"}
+    measurement = Measurement("Speed of it", "What was measured.", (table,), made)
+    measurement.save(tmp_path / f"it{SUFFIX}")
+    found = find_measurements(tmp_path)
+    assert found == {"it": measurement}
+    page = tmp_path / "RESULTS.md"
+    write_page(find_evaluations(small_runs), page, tmp_path / "figures", found)
+    text = page.read_text()
+    for part in (
+        "## Speed of it",
+        "| one way | 3.5 |",
+        "python bench.py",
+        "7 s on some, 2 cores; x 1",
+    ):
+        assert part in text
+    (tmp_path / f"it{SUFFIX}").write_text("{}")
+    with pytest.raises(DataError, match="not a saved measurement"):
+        find_measurements(tmp_path)
 
 
 def test_the_page_repeats_to_the_byte(small_runs, tmp_path):

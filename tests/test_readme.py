@@ -1,5 +1,6 @@
 """What the README tells a newcomer to type works as it stands there."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.command_line import ok
+from exports.netx import read_net
+from tests.command_line import ROOT, ok
+from toolchain.simulator.reference import simulate
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
@@ -19,7 +22,7 @@ def blocks(language):
 
 def test_your_own_network(tmp_path):
     """The commands of "Your own network", on random images in place of Fashion-MNIST."""
-    code, adapter = blocks("python")
+    code, lava, adapter = blocks("python")
     (tmp_path / "nets.py").write_text(code)
     (tmp_path / "adapter.py").write_text(adapter)
     weights = "import nets; from safetensors.torch import save_file; import torch\n"
@@ -37,6 +40,23 @@ def test_your_own_network(tmp_path):
         assert arguments[0] == "spikeport"
         shown = ok(*arguments[1:], cwd=tmp_path).stdout
     assert "0 mismatches" in shown
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", lava],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    # The table, and the readout of a black image, which the bias alone decides.
+    assert result.stdout.startswith("|   Type   |")
+    (logits,) = simulate(read_net(tmp_path / "small.net"), np.zeros((1, 1, 28, 28), int)).logits
+    assert result.stdout.rpartition("|\n")[2].strip("[] \n").replace(".", "").split() == [
+        str(value) for value in logits
+    ]
     arguments = "convert nets.py:small --input-shape 1,28,28 -o a.net --adapter adapter.py"
     ok(*arguments.split(), cwd=tmp_path)
 

@@ -22,19 +22,26 @@ def command(
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the figures (beside the page: figures)."),
     ] = None,
+    speed: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with what benchmarks of speed left."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write tables and the papers' figures from every evaluation.json below a folder."""
     from toolchain.evaluation.page import find_evaluations, write_page
+    from toolchain.evaluation.speed import find_measurements
 
     output = Output(as_json=json)
     evaluations = find_evaluations(folder)
-    drawn = write_page(evaluations, out, figures or out.parent / "figures")
+    measured = find_measurements(speed) if speed else {}
+    drawn = write_page(evaluations, out, figures or out.parent / "figures", measured)
     output.say(f"wrote {out} from {len(evaluations)} evaluations, and {len(drawn)} figures")
     output.result(
         {
             "out": str(out),
             "evaluations": list(evaluations),
+            "measurements": list(measured),
             "figures": [str(path) for path in drawn],
         }
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from toolchain.errors import DataError
 from toolchain.evaluation import figures
 from toolchain.evaluation.document import FILE_NAME, Evaluation, Row
+from toolchain.evaluation.speed import Measurement
 from toolchain.files import atomic_write
 
 PUBLISHED = {
@@ -47,8 +48,18 @@ def find_evaluations(folder: Path) -> dict[str, Evaluation]:
     return {file.parent.relative_to(folder).as_posix(): Evaluation.read(file) for file in files}
 
 
-def write_page(evaluations: dict[str, Evaluation], page: Path, figure_folder: Path) -> list[Path]:
+def write_page(
+    evaluations: dict[str, Evaluation],
+    page: Path,
+    figure_folder: Path,
+    measurements: Mapping[str, Measurement] | None = None,
+) -> list[Path]:
     """Write the page and its figures; returns the figures.
+
+    Parameters
+    ----------
+    measurements:
+        What benchmarks of speed found, by name.
 
     Figures that need something no evaluation holds are left out.
     """
@@ -58,6 +69,8 @@ def write_page(evaluations: dict[str, Evaluation], page: Path, figure_folder: Pa
         lines += [f"## {model} on {data}", ""]
         lines += _accuracy_table(data, model, group)
         lines += _counts_table(group)
+    for measurement in (measurements or {}).values():
+        lines += measurement.lines()
     lines += ["## Figures", ""]
     for name, path in drawn.items():
         link = Path(os.path.relpath(path, page.parent)).as_posix()
@@ -65,6 +78,9 @@ def write_page(evaluations: dict[str, Evaluation], page: Path, figure_folder: Pa
     lines += ["## How each number was made", ""]
     for name, evaluation in evaluations.items():
         lines += _provenance(name, evaluation)
+    for name, measurement in (measurements or {}).items():
+        command, ran = measurement.made["command"], _ran(measurement.made)
+        lines += [f"**{name}**:", "", "```", command, "```", "", ran, ""]
     atomic_write(page, ("\n".join(lines).rstrip() + "\n").encode())
     return list(drawn.values())
 
@@ -213,9 +229,15 @@ def _line(cells: Sequence[object]) -> str:
     return "| " + " | ".join(str(c) for c in cells) + " |"
 
 
+def _ran(made: Mapping[str, Any]) -> str:
+    """How long, on what, with which versions."""
+    beside = ("command", "seconds", "processor", "cores")
+    versions = ", ".join(f"{k} {v}" for k, v in made.items() if k not in beside)
+    return f"{made['seconds']:.0f} s on {made['processor']}, {made['cores']} cores; {versions}."
+
+
 def _provenance(name: str, evaluation: Evaluation) -> list[str]:
     made, run = evaluation.made_by, evaluation.run
-    versions = ", ".join(f"{k} {made[k]}" for k in ("spikeport", "python", "torch", "numpy"))
     words = shlex.split(made["command"])
     folder = words[2] if words[1:2] == ["evaluate"] else name
     return [
@@ -227,7 +249,7 @@ def _provenance(name: str, evaluation: Evaluation) -> list[str]:
         made["command"],
         "```",
         "",
-        f"{made['seconds']:.0f} s on {made['processor']}, {made['cores']} cores; {versions}.",
+        _ran(made),
         *(f"Note: {note}" for note in evaluation.notes),
         "",
     ]

@@ -1,0 +1,98 @@
+"""What a benchmark measured: tables of text, and how they were made; for the results page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from toolchain.errors import DataError
+from toolchain.files import atomic_write
+
+SUFFIX = ".speed.json"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes
+    ----------
+    rows:
+        Cells as they are printed; the first of each is a name.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def lines(self) -> list[str]:
+        """As Markdown."""
+        rule = ["---", *["---:"] * (len(self.head) - 1)]
+        return [
+            f"**{self.title}**",
+            "",
+            *(f"| {' | '.join(cells)} |" for cells in (self.head, rule, *self.rows)),
+            "",
+        ]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run of a benchmark.
+
+    Attributes
+    ----------
+    text:
+        What was measured, and how to read it.
+    made:
+        Command, versions and machine, see `document.made_by`.
+    """
+
+    title: str
+    text: str
+    tables: tuple[Table, ...]
+    made: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write as JSON; the name ends in `SUFFIX`."""
+        atomic_write(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Measurement:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        DataError
+            If it is damaged.
+        """
+        try:
+            values = json.loads(path.read_text())
+            tables = tuple(
+                Table(t["title"], tuple(t["head"]), tuple(tuple(row) for row in t["rows"]))
+                for t in values["tables"]
+            )
+            return cls(str(values["title"]), str(values["text"]), tables, dict(values["made"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                "not a saved measurement", node=str(path), found=f"{type(error).__name__}: {error}"
+            ) from error
+
+    def lines(self) -> list[str]:
+        """A part of the results page."""
+        tables = [line for table in self.tables for line in table.lines()]
+        return [f"## {self.title}", "", self.text, "", *tables]
+
+
+def find_measurements(folder: Path) -> dict[str, Measurement]:
+    """Every measurement below `folder`, by the name of its file, sorted.
+
+    Raises
+    ------
+    DataError
+        If one is damaged.
+    """
+    files = sorted(folder.rglob(f"*{SUFFIX}"))
+    return {file.name.removesuffix(SUFFIX): Measurement.read(file) for file in files}

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 
 from exports.lava import LavaModels, run_on_lava, runner
 from exports.lava.partition import even_cuts, possible_cuts
+from exports.lava.stock_time import stock_seconds
+from exports.netx import write_net
 from hw_models.axes import lava_shape
 from hw_models.block_layout import BlockLayout
 from hw_models.fast.pipeline import Pipeline
+from tests.command_line import fails
 from tests.networks import BLOCKS, branched_program, random_inputs, random_program
 from toolchain.errors import BackendRunError, TargetError
 from toolchain.neurons import IntegrateAndFire, Readout, Relay
@@ -162,6 +165,26 @@ def test_spike_times_on_request(models, monkeypatch):
     for layer, rows in expected.spike_times.items():
         assert np.array_equal(found.spike_times[layer], rows), layer
     assert compare(expected, found).equal
+
+
+def test_a_long_run_on_stock_synapses_is_announced(tmp_path):
+    weight = np.ones((64, 64, 3, 3), int)
+    conv = ConvSynapse("input", weight, padding=(1, 1))
+    neuron = IntegrateAndFire(np.full(64, 9), np.zeros(64, int))
+    layer = Population("conv", (64, 32, 32), (conv,), np.zeros(64, int), neuron)
+    dense = DenseSynapse("conv", np.ones((2, 64 * 1024), int))
+    readout = Population("readout", (2,), (dense,), [0, 0], Readout(1.0))
+    program = IntProgram(
+        "wide", InputQuantizer((64, 32, 32), 1.0, 1), (layer, readout), Schedule(4)
+    )
+    # LAVA.md: 0.17 s a step of this convolution.
+    assert 0.1 < stock_seconds(program, 1) / 4 < 0.25
+    write_net(program, tmp_path / "wide.net")
+    samples = np.zeros((400, 64, 32, 32), np.uint8)
+    np.savez(tmp_path / "data.npz", test_samples=samples, test_labels=np.zeros(400, int))
+    run = ["run", "wide.net", "--data", "npz:data.npz@test", "--backend", "lava", "-o", "a.npz"]
+    stopped = fails(1, "did not end within 1 s", *run, "--time-limit", "1", cwd=tmp_path)
+    assert "will take about 4 minutes; --models fast" in stopped.stdout + stopped.stderr
 
 
 def test_the_two_models_of_a_block_agree():

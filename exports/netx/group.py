@@ -21,7 +21,7 @@ class Group:
 
     def where(self, name: str = "") -> str:
         """Path of the file and of `name` inside it, for messages."""
-        return f"{self._file}:{self._group.name.rstrip('/')}/{name}".rstrip("/")
+        return f"{self._file}:{self._group.name.rstrip('/')}/{name}".rstrip("/").rstrip(":")
 
     def _get(self, name: str, kind: type) -> Any:
         link = self._group.get(name, getlink=True)

@@ -33,6 +33,10 @@ class Models(str, Enum):
     FAST = "fast"
 
 
+LONG = 60.0
+"""Seconds of a run on stock synapses from which the user is told of the fast models."""
+
+
 class NeuronImpl(str, Enum):
     """Whose neurons Lava runs behind stock synapses; the bits are the same."""
 
@@ -108,6 +112,8 @@ def command(
     check_writable(out)
     if resume and backend is not Backend.LAVA:
         raise typer.BadParameter("--resume needs --backend lava")
+    if backend is Backend.LAVA and choice.tag == Models.FIXED_PT.value:
+        _announce(program, len(dataset), output)
     parts = out.with_name(f"{out.name}.parts")
     kept = KeptParts(parts, resume) if backend is Backend.LAVA else None
     recording = execute(program, dataset, backend, record, output, time_limit, choice, kept)
@@ -142,6 +148,18 @@ def _models(backend: Backend, models: Models, blocks: int, batch: int | None) ->
     if (models, blocks, batch) != (Models.FIXED_PT, 1, None):
         raise typer.BadParameter("--models, --blocks and --batch need --backend lava --models fast")
     return STOCK
+
+
+def _announce(program: IntProgram, num_samples: int, output: Output) -> None:
+    from exports.lava.stock_time import stock_seconds
+
+    seconds = stock_seconds(program, num_samples)
+    if seconds > LONG:
+        output.say(
+            f"stock synapses will take about {seconds / 60:,.0f} minutes; --models fast gives the "
+            "same bits at once",
+            "yellow",
+        )
 
 
 def _atrlif(

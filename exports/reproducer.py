@@ -35,21 +35,21 @@ import numpy as np
 from exports.lava import LavaModels, run_on_lava
 from exports.netx import read_net
 from toolchain.recording import compare
-from toolchain.simulator.reference import simulate
+from toolchain.simulator.simulate import Way, simulate
 
 HERE = Path(__file__).parent
 
 
-def run(backend, models, program, sample):
+def run(backend, how, program, sample):
     if backend == "reference":
-        return simulate(program, sample)
-    return run_on_lava(program, sample, models=LavaModels(**models))
+        return simulate(program, sample, way=Way(how["way"]))
+    return run_on_lava(program, sample, models=LavaModels(**how))
 
 
 def main():
     program, sample = read_net(HERE / "{net}"), np.load(HERE / "{sample}")
-    expected = run({first_backend!r}, {first_models!r}, program, sample)
-    found = run({second_backend!r}, {second_models!r}, program, sample)
+    expected = run({first_backend!r}, {first_how!r}, program, sample)
+    found = run({second_backend!r}, {second_how!r}, program, sample)
     comparison = compare(expected, found)
     print(f"{{comparison.compared:,}} values compared, {{comparison.total:,}} mismatches")
     if comparison.first:
@@ -63,7 +63,7 @@ if __name__ == "__main__":
 
 
 Run = Callable[[str, dict[str, Any], IntProgram, np.ndarray], Recording]
-"""Runs a program on graded spikes by the name of a backend and, for Lava, its models."""
+"""Runs a program on graded spikes by the name of a backend and how it goes, see `_backend`."""
 Progress = Callable[[int, int], None]
 
 
@@ -149,7 +149,7 @@ def write_reproducer(
     folder.mkdir(parents=True, exist_ok=True)
     write_net(small, folder / NET)
     np.save(folder / SAMPLE, inputs[sample : sample + 1].astype(np.int32))
-    (first, first_models), (second, second_models) = (_backend(meta) for meta in runs)
+    (first, first_how), (second, second_how) = (_backend(meta) for meta in runs)
     script = folder / SCRIPT
     script.write_text(
         _SCRIPT.format(
@@ -159,16 +159,16 @@ def write_reproducer(
             net=NET,
             sample=SAMPLE,
             first_backend=first,
-            first_models=first_models,
+            first_how=first_how,
             second_backend=second,
-            second_models=second_models,
+            second_how=second_how,
         )
     )
     return script
 
 
 def _backend(meta: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Backend and, on Lava, its models for one sample."""
+    """Backend, and how it goes for one sample: its models on Lava, the way of the reference."""
     backend = str(meta["backend"])
     if backend not in BACKENDS:
         raise RecordingError(
@@ -177,7 +177,7 @@ def _backend(meta: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             allowed=", ".join(BACKENDS),
         )
     if backend != "lava":
-        return backend, {}
+        return backend, {"way": str(meta.get("way", "stepwise"))}
     recorded = meta.get("models", {})
     kept = {name: recorded[name] for name in ("tag", "neurons", "watch_ranges") if name in recorded}
     return backend, LavaModels(**kept).__dict__

@@ -166,12 +166,13 @@ def test_blocks_never_mix_wake_and_sleep():
     assert all(not b.spikes and not b.membrane for b in blocks)
 
 
-def test_passes_cover_all_samples_in_order(monkeypatch):
+def test_passes_cover_all_samples_in_order():
     program = random_program(2)
     inputs = random_inputs(program, 7)
     expected = simulate(program, inputs).logits
-    monkeypatch.setattr(Engine, "samples", 3)
-    passes = [(where, list(blocks)) for where, blocks in Engine(program).passes(inputs)]
+    engine = Engine(program)
+    engine.samples = 3
+    passes = [(where, list(blocks)) for where, blocks in engine.passes(inputs)]
     assert [where for where, _ in passes] == [slice(0, 3), slice(3, 6), slice(6, 7)]
     assert np.array_equal(np.concatenate([b[-1].readout[-1] for _, b in passes]), expected)
 

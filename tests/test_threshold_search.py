@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolchain.conversion.integers.rounding_error import rounding_errors
 from toolchain.conversion.integers.threshold_search import (
     Term,
     largest_thresholds,
@@ -41,6 +42,27 @@ def cost(theta, terms, bias, channel, bounds=None, correlation=0.1):
         for j, b in enumerate(errors):
             total += a * b * (1.0 if i == j else correlation)
     return total
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("clips", [True, False])
+@pytest.mark.parametrize("shape", [(3, 5), (40, 3000)])
+def test_rounding_errors_against_numpy(shared, clips, shape):
+    """Ties to even included; the larger shape is shared out among threads."""
+    rng = np.random.default_rng(0)
+    weight = rng.integers(-40, 41, shape) / 8
+    importance, weighting = rng.uniform(0, 2, (2, 1 if shared else shape[0], shape[1]))
+    thetas = rng.integers(1, 99, (50, shape[0])) / 2
+    bounds = (np.full(shape[1], -100.0), np.full(shape[1], 99.0)) if clips else None
+    apart, together = rounding_errors(weight, importance, weighting, thetas, bounds)
+    for n, theta in enumerate(thetas):
+        scaled = weight * theta[:, None]
+        rounded = np.rint(scaled)
+        if clips:
+            rounded = np.clip(rounded, -100, 99)
+        error = rounded - scaled
+        assert np.allclose(apart[n], (error**2 * importance).sum(1), rtol=1e-12, atol=0)
+        assert np.allclose(together[n], (error * weighting).sum(1), rtol=1e-9, atol=1e-9)
 
 
 @settings(max_examples=40)

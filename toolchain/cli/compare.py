@@ -101,12 +101,10 @@ def _reproduce(
     return write_reproducer(program, inputs, divergence, runs, folder)
 
 
-def _run(
-    backend: str, models: dict[str, Any], program: IntProgram, inputs: np.ndarray
-) -> Recording:
+def _run(backend: str, how: dict[str, Any], program: IntProgram, inputs: np.ndarray) -> Recording:
     from exports.lava import LavaModels, run_on_lava
-    from toolchain.simulator.reference import simulate
+    from toolchain.simulator.simulate import Way, simulate
 
     if backend == "reference":
-        return simulate(program, inputs)
-    return run_on_lava(program, inputs, models=LavaModels(**models))
+        return simulate(program, inputs, way=Way(how["way"]))
+    return run_on_lava(program, inputs, models=LavaModels(**how))

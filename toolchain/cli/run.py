@@ -11,6 +11,7 @@ import typer
 
 from toolchain.cli.options import Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
+from toolchain.cli.sizes import parse_size
 
 if TYPE_CHECKING:
     from exports.lava import LavaModels
@@ -44,6 +45,21 @@ class NeuronImpl(str, Enum):
     ATRLIF = "atrlif"
 
 
+class Way(str, Enum):
+    """How the reference simulator goes; the bits are the same."""
+
+    FAST = "fast"
+    STEPWISE = "stepwise"
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """How the reference simulator goes, and in how many bytes."""
+
+    way: str = Way.FAST.value
+    memory: int | None = None
+
+
 @dataclass(frozen=True)
 class KeptParts:
     """Where finished parts of a Lava run are kept, and whether to go on behind them."""
@@ -73,6 +89,17 @@ def command(
         Models,
         typer.Option(help="On Lava: stock synapses (fixed_pt), or whole blocks of layers (fast)."),
     ] = Models.FIXED_PT,
+    way: Annotated[
+        Way,
+        typer.Option(
+            "--engine",
+            help="Reference: layer by layer (fast), or step by step as the contract reads.",
+        ),
+    ] = Way.FAST,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Reference, fast: memory to work in, like 2GB."),
+    ] = None,
     neuron_impl: Annotated[
         NeuronImpl,
         typer.Option(help="On Lava: this project's neurons, or Lava's ATRLIF for IF networks."),
@@ -104,6 +131,7 @@ def command(
     from toolchain.recording.parts import Parts
 
     output = Output(as_json=json)
+    how = _simulation(backend, way, memory)
     choice = _models(backend, models, blocks, batch)
     if neuron_impl is NeuronImpl.ATRLIF or watch_ranges:
         choice = _atrlif(backend, choice, neuron_impl, watch_ranges=watch_ranges)
@@ -116,7 +144,7 @@ def command(
         _announce(program, len(dataset), output)
     parts = out.with_name(f"{out.name}.parts")
     kept = KeptParts(parts, resume) if backend is Backend.LAVA else None
-    recording = execute(program, dataset, backend, record, output, time_limit, choice, kept)
+    recording = execute(program, dataset, backend, record, output, time_limit, choice, kept, how)
     recording.save(out)
     if kept:
         Parts.remove_folder(parts)
@@ -137,6 +165,17 @@ def command(
         )
     output.say(f"wrote {out}")
     output.result({"out": str(out), "accuracy": recording.accuracy(), **recording.meta})
+
+
+def _simulation(backend: Backend, way: Way, memory: str | None) -> Simulation:
+    """What the options say; raises BadParameter where they contradict each other."""
+    if backend is not Backend.REFERENCE and (way is not Way.FAST or memory is not None):
+        raise typer.BadParameter("--engine and --memory need --backend reference")
+    if memory is None:
+        return Simulation(way.value)
+    if way is Way.STEPWISE:
+        raise typer.BadParameter("--memory needs --engine fast")
+    return Simulation(way.value, parse_size(memory))
 
 
 def _models(backend: Backend, models: Models, blocks: int, batch: int | None) -> LavaModels:
@@ -191,6 +230,7 @@ def execute(
     time_limit: float,
     models: LavaModels | None = None,
     kept: KeptParts | None = None,
+    how: Simulation | None = None,
 ) -> Recording:
     """Run `program` over `dataset` with progress shown; stock Lava models unless told otherwise."""
     from toolchain.recording import Mode
@@ -199,10 +239,16 @@ def execute(
     mode = Mode(record.value)
     with output.progress(f"{backend.value}: {program.name}") as task:
         if backend is Backend.REFERENCE:
-            from toolchain.simulator.reference import simulate
+            from toolchain.simulator.simulate import Way, simulate
 
             recording = simulate(
-                program, inputs, mode=mode, labels=dataset.labels, progress=task.update
+                program,
+                inputs,
+                mode=mode,
+                labels=dataset.labels,
+                way=Way((how or Simulation()).way),
+                memory=(how or Simulation()).memory,
+                progress=task.update,
             )
         else:
             from exports.lava import STOCK, run_on_lava

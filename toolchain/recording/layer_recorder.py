@@ -16,6 +16,9 @@ from toolchain.program.int_program import Population, Schedule
 from toolchain.recording.digest import StepDigests
 from toolchain.recording.recording import Mode
 
+BYTE, INT8_MAX = 255, 127
+"""What an unsigned and a signed byte hold."""
+
 
 def channels_first(values: np.ndarray) -> np.ndarray:
     """(n, H, W, C) as (n, C, H, W); (n, F) stays."""
@@ -96,12 +99,20 @@ class LayerRecorder:
         self._reads_out = isinstance(population.neuron, Readout)
         shape = channels_last(np.empty((1, *population.shape))).shape[1:]
         self._activity = np.zeros(shape, np.int64)
-        self._counts = np.zeros(0, np.int32)
+        self._counts: np.ndarray | None = None
+        unary = isinstance(population.neuron, IntegrateAndFire | ConsistentIntegrateAndFire)
+        # A byte holds so many spikes of 1 and -1, and is added to most quickly.
+        self._count_type = np.int8 if unary and schedule.num_steps <= INT8_MAX else np.int32
         self._unsettled = 0
         self._samples = 0
         self._kept = _Kept()
 
-    def step(self, local_step: int, spikes: np.ndarray | None, membrane: np.ndarray) -> None:
+    @property
+    def traces(self) -> bool:
+        """Whether it takes the membrane potential of every step, and not of the last only."""
+        return self._mode is not Mode.COUNTS
+
+    def step(self, local_step: int, spikes: np.ndarray | None, membrane: np.ndarray | None) -> None:
         """Add a local step, from 1, of n samples.
 
         Parameters
@@ -110,32 +121,50 @@ class LayerRecorder:
             int8 (n, H, W, C) or (n, F); None by a readout.
         membrane:
             int32, likewise, after firing; of a LIPool the largest count of its window, of a
-            relay 0.
+            relay 0. None, before the last step, where it does not take it.
 
         Raises
         ------
         RecordingError
             If they are of another type or shape.
         """
-        self._check(spikes, membrane)
+        last = local_step == self._schedule.num_steps
+        if membrane is not None:
+            self._check(spikes, membrane)
+        elif self.traces or last or spikes is None:
+            raise RecordingError("a membrane potential is missing", node=self._population.name)
         if local_step == 1:
-            self._counts = np.zeros(membrane.shape, np.int32)
-            if self._mode is Mode.FULL:
-                self._kept.spikes.append([])
-                self._kept.membrane.append([])
+            self._start_batch()
         if spikes is not None:
-            self._counts += spikes
-            self._activity += np.count_nonzero(spikes, axis=0)
-            if self._mode is Mode.EVENTS:
-                self._kept.spike_times.append(_spike_times(spikes, local_step, self._samples))
-        if self._mode is not Mode.COUNTS:
+            self._add_spikes(local_step, spikes)
+        if membrane is not None:
+            self._add_membrane(local_step, spikes, membrane)
+            if last:
+                self._end_of_batch(membrane)
+
+    def _start_batch(self) -> None:
+        self._counts = None
+        if self._mode is Mode.FULL:
+            self._kept.spikes.append([])
+            self._kept.membrane.append([])
+
+    def _add_spikes(self, local_step: int, spikes: np.ndarray) -> None:
+        if self._counts is None:
+            self._counts = np.zeros(spikes.shape, self._count_type)
+        self._counts += spikes
+        self._activity += _number_of_spikes(spikes)
+        if self._mode is Mode.EVENTS:
+            self._kept.spike_times.append(_spike_times(spikes, local_step, self._samples))
+        if self._mode is Mode.FULL:
+            self._kept.spikes[-1].append(_kept_copy(spikes))
+
+    def _add_membrane(
+        self, local_step: int, spikes: np.ndarray | None, membrane: np.ndarray
+    ) -> None:
+        if self.traces:
             self._digests.update(local_step, spikes, membrane)
         if self._mode is Mode.FULL:
             self._kept.membrane[-1].append(_kept_copy(membrane))
-            if spikes is not None:
-                self._kept.spikes[-1].append(_kept_copy(spikes))
-        if local_step == self._schedule.num_steps:
-            self._end_of_batch(membrane)
 
     def _check(self, spikes: np.ndarray | None, membrane: np.ndarray) -> None:
         sent = np.int8 if spikes is None else spikes.dtype
@@ -157,11 +186,12 @@ class LayerRecorder:
         if self._reads_out:
             self._kept.logits.append(membrane.astype(np.int64))
             return
+        assert self._counts is not None
         self._unsettled += count_unsettled(
             self._population.neuron, membrane, self._counts, self._schedule.wake_steps
         )
         if self._mode in (Mode.FULL, Mode.COUNTS):
-            self._kept.counts.append(_kept_copy(self._counts))
+            self._kept.counts.append(_kept_copy(self._counts).astype(np.int32))
 
     def finish(self) -> LayerRecord:
         """What was kept."""
@@ -184,6 +214,14 @@ class LayerRecorder:
 
 def _kept_copy(values: np.ndarray) -> np.ndarray:
     return np.array(channels_first(values), order="C")
+
+
+def _number_of_spikes(spikes: np.ndarray) -> np.ndarray:
+    """How many of n samples sent anything, int64 (...): bytes as long as those hold them."""
+    sent = (spikes != 0).view(np.uint8)
+    parts = [sent[i : i + BYTE] for i in range(0, len(sent), BYTE)]
+    counts = [np.add.reduce(part, axis=0, dtype=np.uint8) for part in parts]
+    return np.asarray(np.sum(counts, 0, np.int64))
 
 
 def _spike_times(spikes: np.ndarray, local_step: int, first: int) -> np.ndarray:

@@ -27,10 +27,11 @@ the largest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from toolchain.conversion.integers.rounding_error import rounding_errors
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 
@@ -47,8 +48,6 @@ CLIPPING_REACH = 4.0
 costs the largest weights a bit and gives it to the others."""
 SAME = 1e-12
 """Relative difference of two errors that only the order of adding up makes."""
-BLOCK = 1 << 15
-"""Weights worked on at a time: some 0.25 MiB an array, so that the passes stay in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +101,9 @@ class ThresholdChoice:
 class _Rows:
     """All terms of a population side by side, weights in units of their exponent.
 
-    `importance` and `weighting`, (C, K), are m and sqrt(k m) of the module's docstring; `low` and
-    `high`, (K,), bound the integers; `clips`: whether a theta may leave rounded weights outside
-    their range.
+    `importance` and `weighting`, (C, K) or (1, K), are m and sqrt(k m) of the module's docstring;
+    `low` and `high`, (K,), bound the integers; `clips`: whether a theta may leave rounded weights
+    outside their range.
     """
 
     weight: np.ndarray
@@ -264,19 +263,27 @@ def _side_by_side(
         unit = 2.0**term.weight_exponent
         weights.append(np.array(term.weight / unit, np.float64, order="C"))
         moment = np.ones(term.weight.shape[1]) if term.moment is None else term.moment
-        squared = np.broadcast_to(moment * unit**2, term.weight.shape)
+        squared = np.atleast_2d(moment * unit**2)
         importance.append(squared)
         together.append(np.sqrt(term.taps * squared))
     return _Rows(
-        np.concatenate(weights, axis=1),
-        np.concatenate(importance, axis=1),
-        np.concatenate(together, axis=1),
+        _joined(weights),
+        _joined(importance),
+        _joined(together),
         np.asarray(bias, np.float64),
         np.concatenate([np.full(t.weight.shape[1], float(t.held.low)) for t in terms]),
         np.concatenate([np.full(t.weight.shape[1], float(t.held.high)) for t in terms]),
         correlation,
         clips,
     )
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Parts (C, K) or (1, K) side by side, (1, K) only if all are; of one part no copy."""
+    if len(parts) == 1:
+        return np.ascontiguousarray(parts[0])
+    rows = max(len(part) for part in parts)
+    return np.concatenate([np.broadcast_to(p, (rows, p.shape[1])) for p in parts], axis=1)
 
 
 def _bias_limit(bias: np.ndarray, limits: TargetLimits) -> np.ndarray:
@@ -344,39 +351,33 @@ def _pass(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The better of `best` and all candidates, (n, C); between equals the largest."""
     best, error = best.copy(), error.copy()
-    size = max(1, BLOCK // max(rows.weight.shape[1], 1))
-    for start in range(0, len(best), size):
-        part = slice(start, start + size)
-        block = replace(
-            rows,
-            weight=rows.weight[part],
-            importance=rows.importance[part],
-            weighting=rows.weighting[part],
-            bias=rows.bias[part],
-        )
-        for theta in candidates[:, part]:
-            found = _squared_error(block, theta)
-            same = np.abs(found - error[part]) <= SAME * error[part]
-            better = (~same & (found < error[part])) | (same & (theta > best[part]))
-            best[part] = np.where(better, theta, best[part])
-            error[part] = np.where(better, found, error[part])
+    for theta, found in zip(candidates, _squared_errors(rows, candidates), strict=True):
+        same = np.abs(found - error) <= SAME * error
+        better = (~same & (found < error)) | (same & (theta > best))
+        best = np.where(better, theta, best)
+        error = np.where(better, found, error)
     return best, error
 
 
 def _squared_error(rows: _Rows, theta: np.ndarray) -> np.ndarray:
     """J of the module's docstring, float64 (C,), for thresholds (C,)."""
-    scaled = rows.weight * theta[:, None]
-    rounded = np.rint(scaled)
-    if rows.clips:
-        np.clip(rounded, rows.low, rows.high, out=rounded)
-    rounded -= scaled
-    bias = rows.bias * theta
+    errors: np.ndarray = _squared_errors(rows, theta[None])[0]
+    return errors
+
+
+def _squared_errors(rows: _Rows, thetas: np.ndarray) -> np.ndarray:
+    """The same for several thresholds a channel, (n, C)."""
+    bounds = (rows.low, rows.high) if rows.clips else None
+    thetas = np.ascontiguousarray(thetas, np.float64)
+    apart, of_weights = rounding_errors(
+        rows.weight, rows.importance, rows.weighting, thetas, bounds
+    )
+    bias = rows.bias * thetas
     together = np.rint(bias) - bias
     if rows.correlation:
-        together += np.sqrt(rows.correlation) * np.einsum("ck,ck->c", rounded, rows.weighting)
-    rounded *= rounded
-    apart = np.einsum("ck,ck->c", rounded, rows.importance)
-    return ((1.0 - rows.correlation) * apart + together**2) / theta**2
+        together += np.sqrt(rows.correlation) * of_weights
+    errors: np.ndarray = ((1.0 - rows.correlation) * apart + together**2) / thetas**2
+    return errors
 
 
 def _outside(rows: _Rows, theta: np.ndarray) -> np.ndarray:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 
 from toolchain.program.bounds import analyse
-from toolchain.program.int_program import INPUT, IntProgram
+from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.recording import LayerRecorder
 from toolchain.simulator.engine.coded import CodedSpikes, channels_first
-from toolchain.simulator.engine.layers import Layer, Moment, make_layer
-
-WORKING_SET = 4 << 20
-"""Bytes that the largest layer's currents of a pass may take (they are float32)."""
-LARGEST_PASS = 512
-"""Samples a pass, at most."""
+from toolchain.simulator.engine.footprint import samples_and_steps
+from toolchain.simulator.engine.layers import Layer, Moment, Result, make_layer
 
 
 class Keep(Enum):
@@ -27,6 +23,8 @@ class Keep(Enum):
 
     READOUT = "readout"
     SPIKES = "spikes"
+    TRACE = "trace"
+    """Nothing more than the readout, but listeners get the potential of every step."""
     EVERYTHING = "everything"
 
 
@@ -67,6 +65,29 @@ class Block:
         return 0
 
 
+Listener = Callable[[Population, int, Result], None]
+
+
+def _feed(recorder: LayerRecorder, first: int, result: Result, shape: tuple[int, ...]) -> None:
+    """Hand a block over step by step, as (n, H, W, C) or (n, F)."""
+    flat = len(shape) == 1
+    spikes = None if result.sent is None else result.sent.as_int8()
+    steps = len(result.trace) if spikes is None else len(spikes)
+    for step in range(steps):
+        membrane = None
+        if len(result.trace):
+            membrane = result.trace[step]
+        elif step == steps - 1:
+            membrane = result.potential
+        if membrane is not None:
+            membrane = membrane.astype(np.int32, copy=False)
+            membrane = membrane[:, 0, 0] if flat else membrane
+        sent = None if spikes is None else spikes[step]
+        recorder.step(
+            first + step + 1, sent[:, 0, 0] if flat and sent is not None else sent, membrane
+        )
+
+
 class Engine:
     """A program made ready to run; use one for many passes.
 
@@ -74,16 +95,35 @@ class Engine:
     ----------
     block:
         Steps a block has at most; by default the wake steps.
+    memory:
+        Bytes that a pass may work in; None for what is fastest.
+    traced:
+        Whether passes keep the potential of every step, for `memory`.
+
+    Attributes
+    ----------
+    samples:
+        Samples of a pass.
 
     Raises
     ------
     ProgramError, ValueRangeError
         If the program holds what the engine cannot run exactly.
+    TargetError
+        If one sample needs more than `memory`.
     """
 
-    def __init__(self, program: IntProgram, *, block: int | None = None) -> None:
+    def __init__(
+        self,
+        program: IntProgram,
+        *,
+        block: int | None = None,
+        memory: int | None = None,
+        traced: bool = False,
+    ) -> None:
         self._program = program
-        self._block = min(block or program.schedule.wake_steps, program.schedule.num_steps)
+        most = min(block or program.schedule.wake_steps, program.schedule.num_steps)
+        self.samples, self._block = samples_and_steps(program, most, memory=memory, traced=traced)
         self._layers: list[Layer] = [
             make_layer(program, population, bound)
             for population, bound in zip(program.populations, analyse(program), strict=True)
@@ -93,12 +133,6 @@ class Engine:
             for population in program.populations
             for synapse in population.synapses
         }
-
-    @property
-    def samples(self) -> int:
-        """Samples of a pass that stays in the cache."""
-        largest = max(prod(p.shape) for p in self._program.populations)
-        return max(1, min(LARGEST_PASS, WORKING_SET // (4 * largest * self._block)))
 
     def passes(
         self, inputs: np.ndarray, keep: Keep = Keep.READOUT
@@ -114,8 +148,15 @@ class Engine:
             where = slice(start, min(start + self.samples, len(inputs)))
             yield where, self.run(inputs[where], keep)
 
-    def run(self, inputs: np.ndarray, keep: Keep = Keep.READOUT) -> Iterator[Block]:
+    def run(
+        self, inputs: np.ndarray, keep: Keep = Keep.READOUT, listen: Listener | None = None
+    ) -> Iterator[Block]:
         """Run graded spikes, int (n, ...), as one pass.
+
+        Parameters
+        ----------
+        listen:
+            Called with each population, the steps before the block, and what it did.
 
         Raises
         ------
@@ -134,12 +175,28 @@ class Engine:
             end = schedule.wake_steps if awake else schedule.num_steps
             steps = min(self._block, end - first)
             wakes = min(first, schedule.wake_steps)
-            moment = Moment(steps, wakes, awake, traced=keep is Keep.EVERYTHING)
+            moment = Moment(steps, wakes, awake, traced=keep in (Keep.TRACE, Keep.EVERYTHING))
             sent = {INPUT: graded} if awake else {}
             with torch.no_grad():
-                block = self._one(states, sent, moment, first, keep)
+                block = self._one(states, sent, moment, first, keep, listen)
             yield block
             first += steps
+
+    def record(self, inputs: np.ndarray, recorders: Mapping[str, LayerRecorder]) -> None:
+        """Run graded spikes, int (n, ...), as one pass and feed every step to the recorders.
+
+        Raises
+        ------
+        ProgramError, ValueRangeError
+            As `run`.
+        """
+        traced = any(recorder.traces for recorder in recorders.values())
+
+        def feed(population: Population, first: int, result: Result) -> None:
+            _feed(recorders[population.name], first, result, population.shape)
+
+        for _ in self.run(inputs, Keep.TRACE if traced else Keep.READOUT, feed):
+            pass
 
     def _one(
         self,
@@ -148,19 +205,22 @@ class Engine:
         moment: Moment,
         first: int,
         keep: Keep,
+        listen: Listener | None,
     ) -> Block:
         spikes: dict[str, np.ndarray] = {}
         membrane: dict[str, np.ndarray] = {}
         for layer in self._layers:
             population = layer.population
             result = layer.run(states[population.name], sent, moment)
+            if listen:
+                listen(population, first, result)
             if keep is Keep.EVERYTHING:
                 trace = channels_first(result.trace, population.shape)
                 membrane[population.name] = trace.astype(np.int32)
             if result.sent is None:
                 continue
             sent[population.name] = result.sent
-            if keep is not Keep.READOUT:
+            if keep in (Keep.SPIKES, Keep.EVERYTHING):
                 spikes[population.name] = result.sent.spikes()
             self._forget(sent, population.name)
         readout = channels_first(result.trace, self._program.readout.shape)

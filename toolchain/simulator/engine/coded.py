@@ -71,7 +71,11 @@ class CodedSpikes:
         """Whether they are bytes."""
         return self.values.dtype == np.uint8
 
+    def as_int8(self) -> np.ndarray:
+        """int8 (T, n, H, W, C), without the offset; a view where it is 0."""
+        values = self.values if self.offset == 0 else self.values - np.uint8(self.offset)
+        return values.view(np.int8)
+
     def spikes(self) -> np.ndarray:
         """int8 (T, n, C, H, W) or (T, n, F), without the offset; a view where it is 0."""
-        values = self.values if self.offset == 0 else self.values - np.uint8(self.offset)
-        return channels_first(values.view(np.int8), self.shape)
+        return channels_first(self.as_int8(), self.shape)

@@ -1,7 +1,7 @@
 """Exact synaptic sums over a block of steps, with the fastest arithmetic that is proved exact.
 
-- int8: oneDNN's convolution of unsigned bytes with signed 8-bit weights. It adds up in int32 and
-  hands out float32, which is exact below 2^24. Without VNNI instructions such kernels may
+- int8: oneDNN's convolution or product of unsigned bytes with signed 8-bit weights. It adds up in
+  int32 and hands out float32, which is exact below 2^24. Without VNNI instructions such kernels may
   saturate in 16 bits, so they are used only where the processor has them.
 - float32 and float64 by the same bounds as in the reference simulator.
 
@@ -40,9 +40,10 @@ class Arithmetic(Enum):
 
 @cache
 def has_int8() -> bool:
-    """Whether oneDNN's int8 convolutions are there and exact: the processor has VNNI."""
+    """Whether oneDNN's int8 sums are there and exact: the processor has VNNI."""
     supported = getattr(torch.cpu, "_is_vnni_supported", None)
-    there = hasattr(torch.ops, "onednn") and hasattr(torch.ops.onednn, "qconv2d_pointwise")
+    names = ("qconv2d_pointwise", "qlinear_pointwise")
+    there = all(hasattr(torch.ops.onednn, name) for name in names)
     return bool(supported and supported() and there)
 
 
@@ -57,7 +58,7 @@ def choose_arithmetic(name: str, synapse: Synapse, spikes: IntRange) -> Arithmet
     if exact_dtype(name, synapse, spikes) is torch.float64:
         return Arithmetic.FLOAT64
     if (
-        isinstance(synapse, ConvSynapse)
+        isinstance(synapse, ConvSynapse | DenseSynapse)
         and has_int8()
         and coded_offset(spikes) is not None
         and INT8.contains(int(synapse.weight.min()), int(synapse.weight.max()))
@@ -122,6 +123,8 @@ def _(synapse: ConvSynapse, source: tuple[int, ...], arithmetic: Arithmetic, off
 
 @_prepare.register
 def _(synapse: DenseSynapse, source: tuple[int, ...], arithmetic: Arithmetic, offset: int) -> _Sum:
+    if arithmetic is Arithmetic.INT8:
+        return _Int8Dense(synapse, source, offset)
     return _Dense(synapse, source, _DTYPES[arithmetic])
 
 
@@ -186,12 +189,46 @@ class _FloatConvolution:
         return total.permute(0, 2, 3, 1).contiguous()
 
 
+def _dense_weight(synapse: DenseSynapse, source: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """(F_out, F_in) for spikes that lie in H, W, C order; the program's are in C, H, W order."""
+    weight = torch.from_numpy(synapse.weight.copy()).reshape(-1, *source)
+    laid_out = weight.movedim(1, -1) if len(source) == 3 else weight
+    return laid_out.flatten(1).to(dtype).contiguous()
+
+
+class _Int8Dense:
+    """uint8 (m, H, W, C) with zero point `offset`, times int8 weights, to float32."""
+
+    def __init__(self, synapse: DenseSynapse, source: tuple[int, ...], offset: int) -> None:
+        outputs = len(synapse.weight)
+        self._scales = torch.ones(outputs)
+        self._zeros = torch.zeros(outputs, dtype=torch.int64)
+        self._offset = offset
+        weight = _dense_weight(synapse, source, torch.int8)
+        self._weight = torch.ops.onednn.qlinear_prepack(weight, None)
+
+    def __call__(self, coded: Tensor, offset: int) -> Tensor:
+        total: Tensor = torch.ops.onednn.qlinear_pointwise(
+            coded.flatten(1),
+            1.0,
+            self._offset,
+            self._weight,
+            self._scales,
+            self._zeros,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
+        return total
+
+
 class _Dense:
     def __init__(self, synapse: DenseSynapse, source: tuple[int, ...], dtype: torch.dtype) -> None:
-        # Weights flattened in C, H, W order; spikes lie in H, W, C order.
-        weight = torch.from_numpy(synapse.weight.copy()).reshape(-1, *source)
-        laid_out = weight.movedim(1, -1) if len(source) == 3 else weight
-        self._weight = laid_out.flatten(1).to(dtype)
+        self._weight = _dense_weight(synapse, source, dtype)
 
     def __call__(self, coded: Tensor, offset: int) -> Tensor:
         return F.linear(coded.flatten(1).to(self._weight.dtype) - offset, self._weight)

@@ -1,0 +1,86 @@
+"""What rounding a layer's weights costs, for many thresholds a channel at once: compiled.
+
+Every candidate has its own sums, taken over the weights in their order, so that they are the same
+on every processor, however many candidates its vectors hold.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+
+HALF_EVEN = 1.5 * 2.0**52
+"""Added and taken away again, it rounds a float64 below 2^51 to an integer, ties to even."""
+WORTH_A_THREAD = 1 << 22
+"""Roundings from which a second thread pays."""
+
+
+@numba.njit(cache=True, nogil=True)
+def _rows_errors(  # type: ignore[no-untyped-def]
+    weight, importance, weighting, low, high, clips, thetas, apart, together, start, stop
+):
+    """Fill `apart` and `together`, (n, C), for the rows `start .. stop`."""
+    count = thetas.shape[0]
+    for c in range(start, stop):
+        row, theta = weight[c], thetas[:, c].copy()
+        of_row = c if importance.shape[0] > 1 else 0
+        important, weighted = importance[of_row], weighting[of_row]
+        squares, sums = np.zeros(count), np.zeros(count)
+        for i in range(row.shape[0]):
+            w, m, q = row[i], important[i], weighted[i]
+            for n in range(count):
+                scaled = w * theta[n]
+                rounded = (scaled + HALF_EVEN) - HALF_EVEN
+                if clips:
+                    rounded = min(max(rounded, low[i]), high[i])
+                error = rounded - scaled
+                squares[n] += error * error * m
+                sums[n] += error * q
+        apart[:, c] = squares
+        together[:, c] = sums
+
+
+def rounding_errors(
+    weight: np.ndarray,
+    importance: np.ndarray,
+    weighting: np.ndarray,
+    thetas: np.ndarray,
+    bounds: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors `d = round(theta w) - theta w`, in units, summed up for each threshold and channel.
+
+    Parameters
+    ----------
+    weight:
+        float64 (C, K).
+    importance, weighting:
+        float64 (C, K), or (1, K) where they are the same for all channels.
+    thetas:
+        float64 (n, C); `theta w` stays below 2^51.
+    bounds:
+        Lowest and highest integers, float64 (K,) each, to which rounded ones are clipped.
+
+    Returns
+    -------
+    `sum importance d^2` and `sum weighting d`, float64 (n, C) each.
+    """
+    channels, inputs = weight.shape
+    apart, together = np.empty_like(thetas), np.empty_like(thetas)
+    nothing = np.zeros(inputs)
+    low, high = bounds if bounds is not None else (nothing, nothing)
+    arguments = (weight, importance, weighting, low, high, bounds is not None, thetas)
+
+    def part(start: int, stop: int) -> None:
+        _rows_errors(*arguments, apart, together, start, stop)
+
+    threads = min(len(os.sched_getaffinity(0)), channels)
+    if threads < 2 or thetas.size * inputs < WORTH_A_THREAD:
+        part(0, channels)
+        return apart, together
+    edges = [channels * i // threads for i in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(part, edges[:-1], edges[1:]))
+    return apart, together

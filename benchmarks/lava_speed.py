@@ -33,6 +33,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.seeded_networks import make_program  # noqa: E402
 from hw_models.lava_compat import LAVA_DL, LAVA_NC  # noqa: E402
 from toolchain.evaluation.document import made_by  # noqa: E402
 from toolchain.evaluation.speed import SUFFIX, Measurement, Table  # noqa: E402
@@ -57,29 +58,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "fast, 1 block, batch 16": {"blocks": 1, "batch": 16, "measured": 12},
     "fast, 2 blocks, batch 16": {"blocks": 2, "batch": 16, "measured": 12},
 }
-
-
-def make_program(model: str, shape: tuple[int, ...], width: float) -> Any:
-    """A network with seeded weights, converted for the stock profile."""
-    import torch
-
-    from hw_models.profile import load_profile
-    from toolchain.activations import QCFS
-    from toolchain.conversion.pipeline import ConversionOptions, convert
-    from toolchain.models import build_model
-    from toolchain.program.input_quantizer import InputQuantizer
-    from toolchain.program.int_program import Schedule
-
-    torch.manual_seed(SEED)
-    net = build_model(model, shape, 10, lambda: QCFS(4, 2.0), width)
-    net.train()
-    with torch.no_grad():
-        for _ in range(20):
-            net(torch.rand(8, *shape))
-    quantizer = InputQuantizer.for_interval(shape, 0.0, 1.0, levels=255)
-    limits = load_profile("stock-netx").as_target_limits()
-    options = ConversionOptions("if", Schedule(1), weight_bits=WEIGHT_BITS)
-    return convert(net.eval(), quantizer, options, limits, name=model).program
 
 
 def child(path: Path, way: str, measured: int, blocks: int | None, batch: int) -> dict[str, float]:
@@ -184,7 +162,7 @@ def measure(networks: dict[str, Any], rounds: int, folder: Path) -> tuple[Table,
     results: dict[str, Any] = {}
     files = {}
     for name, (model, shape, width) in networks.items():
-        program = make_program(model, shape, width)
+        program = make_program(model, shape, width, weight_bits=WEIGHT_BITS, target="stock-netx")
         ours = replace(program, schedule=replace(program.schedule, wake_steps=STEPS))
         files[name] = (folder / f"{model}-stock.net", folder / f"{model}.net", ours)
         write_stock_net(program, files[name][0])

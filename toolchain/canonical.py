@@ -9,9 +9,14 @@ from typing import Any
 
 import numpy as np
 
+HASHED_AT_ONCE = 1 << 20
+"""Values, so that a large array is not copied whole."""
+
 
 def frozen_array(values: Any, dtype: type[np.generic] | np.dtype[Any]) -> np.ndarray:
-    """Copy `values` into a C-contiguous read-only array of `dtype` (no value may change).
+    """`values` as a C-contiguous read-only array of `dtype` (no value may change).
+
+    A copy, unless it is such an array already and nobody can write to its memory.
 
     Raises
     ------
@@ -19,12 +24,20 @@ def frozen_array(values: Any, dtype: type[np.generic] | np.dtype[Any]) -> np.nda
         If the conversion would change a value (2.9 to 2, 300 to int8, NaN to an integer).
     """
     source = np.asarray(values)
+    if _is_frozen(source) and source.dtype == dtype:
+        return source
     with np.errstate(invalid="ignore"):
         array = np.array(source, dtype=dtype, order="C", copy=True)
-    if not np.array_equal(array, source, equal_nan=bool(array.dtype.kind == "f")):
+    safe = np.can_cast(source.dtype, array.dtype, "safe")
+    if not safe and not np.array_equal(array, source, equal_nan=bool(array.dtype.kind == "f")):
         raise ValueError(f"values of dtype {source.dtype} do not survive conversion to {dtype}")
     array.setflags(write=False)
     return array
+
+
+def _is_frozen(array: np.ndarray) -> bool:
+    """Whether it is C-contiguous and nobody can write to it: all of its memory is its own."""
+    return bool(array.flags.c_contiguous and array.flags.owndata and not array.flags.writeable)
 
 
 def canonical_json(value: Any) -> str:
@@ -41,5 +54,7 @@ def content_hash(structure: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"\0{name}:{array.shape}:".encode())
-        digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        flat = np.ascontiguousarray(array).reshape(-1)
+        for start in range(0, flat.size, HASHED_AT_ONCE):
+            digest.update(flat[start : start + HASHED_AT_ONCE].astype("<i8").tobytes())
     return digest.hexdigest()

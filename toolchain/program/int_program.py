@@ -208,7 +208,7 @@ class IntProgram:
                 arrays[f"{p.name}/{what}"] = array
         return arrays
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of all that decides the bits of a run (name and provenance left out)."""
         structure = {k: v for k, v in self.structure().items() if k != "name"}

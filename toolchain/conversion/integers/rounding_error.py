@@ -1,4 +1,4 @@
-"""What rounding a layer's weights costs, for many thresholds a channel at once: compiled.
+"""What rounding a layer's weights costs, and whether they fit: compiled.
 
 Every candidate has its own sums, taken over the weights in their order, so that they are the same
 on every processor, however many candidates its vectors hold.
@@ -41,6 +41,38 @@ def _rows_errors(  # type: ignore[no-untyped-def]
                 sums[n] += error * q
         apart[:, c] = squares
         together[:, c] = sums
+
+
+@numba.njit(cache=True, nogil=True)
+def row_reach(weight, low, high):  # type: ignore[no-untyped-def]
+    """The factor at which a row's first weight passes its range, (C,); inf for rows of zeros.
+
+    `weight` is float64 (C, K); `low` and `high`, (K,), bound a weight times the factor.
+    """
+    reach = np.full(weight.shape[0], np.inf)
+    for c in range(weight.shape[0]):
+        row, nearest = weight[c], np.inf
+        for i in range(row.shape[0]):
+            if row[i] > 0:
+                nearest = min(nearest, high[i] / row[i])
+            elif row[i] < 0:
+                nearest = min(nearest, low[i] / row[i])
+        reach[c] = nearest
+    return reach
+
+
+@numba.njit(cache=True, nogil=True)
+def outside(weight, thetas, low, high):  # type: ignore[no-untyped-def]
+    """How many weights of each row, times its theta and rounded, lie outside: int64 (C,)."""
+    count = np.zeros(weight.shape[0], np.int64)
+    for c in range(weight.shape[0]):
+        row = weight[c]
+        found = 0
+        for i in range(row.shape[0]):
+            rounded = (row[i] * thetas[c] + HALF_EVEN) - HALF_EVEN
+            found += (rounded < low[i]) | (rounded > high[i])
+        count[c] = found
+    return count
 
 
 def rounding_errors(

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolchain.conversion.integers.rounding_error import rounding_errors
+from toolchain.conversion.integers.rounding_error import outside, rounding_errors, row_reach
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 
@@ -294,13 +294,11 @@ def _bias_limit(bias: np.ndarray, limits: TargetLimits) -> np.ndarray:
 
 
 def _largest(name: str, rows: _Rows, limits: TargetLimits) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        each = rows.high / np.abs(rows.weight)
-    widest = np.floor(each.min(axis=1, initial=np.inf) * (1.0 + ROUNDING))
+    widest = np.floor(row_reach(rows.weight, -rows.high, rows.high) * (1.0 + ROUNDING))
     theta = np.minimum(widest, _bias_limit(rows.bias, limits))
     if (theta < 1).any():
         channel = int(np.argmin(theta))
-        worst = int(np.argmin(each[channel]))
+        worst = int(np.argmax(np.abs(rows.weight[channel]) / rows.high))
         raise ConversionError(
             "a single spike is worth more thresholds than a weight can hold",
             node=name,
@@ -313,13 +311,7 @@ def _largest(name: str, rows: _Rows, limits: TargetLimits) -> np.ndarray:
 
 def _reach(rows: _Rows, *, forgiven: float) -> np.ndarray:
     """The factor at which a channel's first weight is `forgiven` beyond its range: (C,)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = np.where(
-            rows.weight > 0,
-            (rows.high + forgiven) / rows.weight,
-            np.where(rows.weight < 0, (rows.low - forgiven) / rows.weight, np.inf),
-        )
-    result: np.ndarray = each.min(axis=1, initial=np.inf)
+    result: np.ndarray = row_reach(rows.weight, rows.low - forgiven, rows.high + forgiven)
     return result
 
 
@@ -333,8 +325,8 @@ def _fitting(name: str, rows: _Rows, limits: TargetLimits) -> tuple[np.ndarray, 
     widest = np.maximum(widest, largest)
     # A tie may round outwards, and float64 may be off by one.
     for _ in range(2):
-        outside = (_outside(rows, widest) > 0) & (widest > largest)
-        widest = np.where(outside, widest - 1, widest)
+        too_wide = (_outside(rows, widest) > 0) & (widest > largest)
+        widest = np.where(too_wide, widest - 1, widest)
     return largest, np.where(_outside(rows, widest) > 0, largest, widest)
 
 
@@ -382,6 +374,5 @@ def _squared_errors(rows: _Rows, thetas: np.ndarray) -> np.ndarray:
 
 def _outside(rows: _Rows, theta: np.ndarray) -> np.ndarray:
     """How many rounded weights a channel do not fit their bits: int64 (C,)."""
-    rounded = np.rint(rows.weight * theta[:, None])
-    outside = (rounded < rows.low) | (rounded > rows.high)
-    return outside.sum(axis=1).astype(np.int64)
+    result: np.ndarray = outside(rows.weight, theta, rows.low, rows.high)
+    return result

@@ -1,0 +1,382 @@
+"""Speed of the exact simulator, of SpikingJelly, and of the float32 network both come from.
+
+    python benchmarks/simulator_speed.py [--rounds 5]
+
+VGG16 and ResNet18 at 32x32, batch 32, T = 1, 2, 4, 8, with seeded random weights of 8 bits and
+noise for images. Ways take turns in one process; medians are given, and peak memory of a process
+that does nothing else. SpikingJelly (2.0.0, IF neurons with soft reset in the same float network)
+is measured where it is installed: `pip install --no-deps spikingjelly==2.0.0 loguru`.
+
+- ANN: one float32 forward of the source network with ReLUs, channels last.
+- fast: the engine, readout only; fast, digests: every spike and potential hashed as well.
+- stepwise: the reference simulator's oracle.
+- int8 roof: the synaptic sums of the fast engine alone, on ready-made bytes.
+
+What it finds goes into benchmarks/speed; `benchmarks/papers.sh` puts it into RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.seeded_networks import images, make_program, source_network  # noqa: E402
+from toolchain.evaluation.document import made_by  # noqa: E402
+from toolchain.evaluation.speed import SUFFIX, Measurement, Table  # noqa: E402
+
+BATCH = 32
+STEPS = (1, 2, 4, 8)
+SHAPE = (3, 32, 32)
+NETWORKS = ("vgg16", "resnet18")
+CIF_STEPS = 4
+SPIKING_JELLY = "2.0.0"
+Way = Callable[[], Any]
+
+
+def program_of(path: Path, steps: int) -> Any:
+    """The program in a file, with so many wake steps; 0 for as many as it has."""
+    from exports.netx import read_net
+
+    program = read_net(path)
+    if not steps:
+        return program
+    return replace(program, schedule=replace(program.schedule, wake_steps=steps))
+
+
+def fast(path: Path, steps: int) -> Way:
+    """The engine, readout only."""
+    from toolchain.simulator.engine.blocks import Engine
+
+    program = program_of(path, steps)
+    engine, inputs = Engine(program), images(program, BATCH)
+
+    def run() -> None:
+        for _, blocks in engine.passes(inputs):
+            for _ in blocks:
+                pass
+
+    return run
+
+
+def fast_digests(path: Path, steps: int) -> Way:
+    """The engine with a recording of digests."""
+    from toolchain.recording import Mode
+    from toolchain.simulator.simulate import simulate
+
+    program = program_of(path, steps)
+    inputs = images(program, BATCH)
+    return lambda: simulate(program, inputs, mode=Mode.DIGEST)
+
+
+def stepwise(path: Path, steps: int) -> Way:
+    """The oracle."""
+    from toolchain.simulator.reference import run_steps
+
+    program = program_of(path, steps)
+    inputs = images(program, BATCH)
+
+    def run() -> None:
+        for _ in run_steps(program, inputs):
+            pass
+
+    return run
+
+
+def roof(path: Path, steps: int) -> Way:
+    """The engine's synaptic sums alone."""
+    from toolchain.program.int_program import INPUT
+    from toolchain.simulator.engine.coded import CodedSpikes, coded_offset, plane_of
+    from toolchain.simulator.engine.sums import SynapticSum
+
+    program = program_of(path, steps)
+    rng = np.random.default_rng(0)
+    work = []
+    for population in program.populations:
+        for synapse in population.synapses:
+            shape, span = program.source_shape(synapse.source), program.spike_range(synapse.source)
+            times = 1 if synapse.source == INPUT else program.schedule.num_steps
+            values = rng.integers(0, 2, (times, BATCH, *plane_of(shape)), np.uint8)
+            coded = CodedSpikes(values, coded_offset(span) or 0, shape)
+            work.append((SynapticSum(population.name, synapse, shape, span), coded))
+
+    def run() -> None:
+        import torch
+
+        with torch.no_grad():
+            for total, coded in work:
+                total(coded)
+
+    return run
+
+
+def ann(model: str) -> Way:
+    """The float32 network with ReLUs."""
+    import torch
+
+    net = with_activations(source_network(model, SHAPE), torch.nn.ReLU)
+    net = net.to(memory_format=torch.channels_last)
+    x = torch.rand(BATCH, *SHAPE).to(memory_format=torch.channels_last)
+
+    def run() -> None:
+        with torch.no_grad():
+            net(x)
+
+    return run
+
+
+def spiking_jelly(model: str, steps: int, *, multi: bool) -> Way:
+    """SpikingJelly's IF neurons in the same network, step by step or all steps at once."""
+    import torch
+    from spikingjelly.activation_based import functional, layer, neuron
+
+    def make() -> Any:
+        return neuron.IFNode(v_threshold=2.0, v_reset=None, step_mode="m" if multi else "s")
+
+    net = with_activations(source_network(model, SHAPE), make)
+    x = torch.rand(BATCH, *SHAPE)
+    if multi:
+        folded_in_time(net, layer.SeqToANNContainer)
+        x = x.expand(steps, *x.shape).contiguous()
+
+    def run() -> None:
+        with torch.no_grad():
+            functional.reset_net(net)
+            if multi:
+                net(x).mean(0)
+            else:
+                sum(net(x) for _ in range(steps))
+
+    return run
+
+
+def with_activations(net: Any, make: Callable[[], Any]) -> Any:
+    """`net` with its quantized activations replaced."""
+    from toolchain.activations import QCFS
+
+    for module in net.modules():
+        for name, child in module.named_children():
+            if isinstance(child, QCFS):
+                setattr(module, name, make())
+    return net
+
+
+def folded_in_time(net: Any, container: Any) -> None:
+    """Wrap all layers without state, which then take (T, N, ...)."""
+    from torch import nn
+
+    stateless = (
+        nn.Conv2d,
+        nn.BatchNorm2d,
+        nn.Linear,
+        nn.AvgPool2d,
+        nn.AdaptiveAvgPool2d,
+        nn.Flatten,
+    )
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, stateless):
+                setattr(module, name, container(child))
+
+
+def ways_of(model: str, path: Path, steps: int, *, with_peer: bool) -> dict[str, Way]:
+    """What is measured for a network and a number of steps."""
+    ways = {
+        "ANN, float32": ann(model),
+        "fast": fast(path, steps),
+        "fast, digests": fast_digests(path, steps),
+        "stepwise": stepwise(path, steps),
+        "int8 roof": roof(path, steps),
+    }
+    if with_peer:
+        ways["SpikingJelly, single-step"] = spiking_jelly(model, steps, multi=False)
+        ways["SpikingJelly, multi-step"] = spiking_jelly(model, steps, multi=True)
+    return ways
+
+
+def in_turns(ways: dict[str, Way], rounds: int) -> dict[str, float]:
+    """Median seconds of each, after two runs to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 2):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            if turn >= 2:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def peak_memory(name: str, model: str, path: Path, steps: int) -> float:
+    """Peak resident MB of a process that runs one way twice."""
+    arguments = ["--child", name, "--model", model, "--net", str(path), "--steps", str(steps)]
+    result = subprocess.run(
+        [sys.executable, __file__, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    if "RESULT" not in result.stdout:
+        raise SystemExit(f"{name} failed:\n{result.stdout}{result.stderr}")
+    return float(json.loads(result.stdout.rpartition("RESULT")[2]))
+
+
+def child(name: str, model: str, path: Path, steps: int) -> float:
+    """Runs one way in this process."""
+    makers: dict[str, Callable[[], Way]] = {
+        "ANN, float32": lambda: ann(model),
+        "fast": lambda: fast(path, steps),
+        "fast, digests": lambda: fast_digests(path, steps),
+        "stepwise": lambda: stepwise(path, steps),
+        "SpikingJelly, single-step": lambda: spiking_jelly(model, steps, multi=False),
+        "SpikingJelly, multi-step": lambda: spiking_jelly(model, steps, multi=True),
+    }
+    way = makers[name]()
+    way()
+    way()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def table(model: str, path: Path, steps: int, rounds: int, *, with_peer: bool) -> Table:
+    """One network and number of steps."""
+    print(f"{model}, T = {steps}", file=sys.stderr)
+    times = in_turns(ways_of(model, path, steps, with_peer=with_peer), rounds)
+    rows = []
+    for name, seconds in times.items():
+        measured = steps == 4 and name != "int8 roof"
+        memory = f"{peak_memory(name, model, path, steps):.0f}" if measured else "-"
+        ratio = seconds / times["ANN, float32"]
+        rows.append((name, f"{seconds * 1e3:.1f}", f"{ratio:.2f}", memory))
+    return Table(f"{model}, T = {steps}", ("", "ms a batch", "/ ANN", "MB"), tuple(rows))
+
+
+def cif_table(model: str, if_path: Path, cif_path: Path, rounds: int) -> Table:
+    """CIF until settled, against IF of as many wake steps."""
+    program = program_of(cif_path, 0)
+    print(f"{model}, CIF", file=sys.stderr)
+    schedule = program.schedule
+    cif = f"CIF, Q = {schedule.wake_steps}, {schedule.sleep_steps} sleep steps"
+    times = in_turns(
+        {
+            "ANN, float32": ann(model),
+            f"IF, T = {CIF_STEPS}": fast(if_path, CIF_STEPS),
+            cif: fast(cif_path, 0),
+        },
+        rounds,
+    )
+    of_if = times[f"IF, T = {CIF_STEPS}"]
+    rows = tuple(
+        (name, f"{s * 1e3:.1f}", f"{s / times['ANN, float32']:.2f}", f"{s / of_if:.2f}")
+        for name, s in times.items()
+    )
+    return Table(f"{model}, CIF until settled", ("", "ms a batch", "/ ANN", "/ IF"), rows)
+
+
+def command_table() -> Table:
+    """From a checkpoint to a verified file, and the shortest command, as processes of their own."""
+    from safetensors.torch import save_file
+
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        save_file(source_network("vgg16", SHAPE).state_dict(), work / "vgg16.safetensors")
+        (work / "nets.py").write_text(
+            "from toolchain.activations import QCFS\nfrom toolchain.models import build_model\n\n\n"
+            "def vgg16():\n    return build_model('vgg16', (3, 32, 32), 10, lambda: QCFS(4, 2.0))\n"
+        )
+        convert = "convert nets.py:vgg16 --weights vgg16.safetensors --input-shape 3,32,32 "
+        convert += "--watch-ranges -o vgg16.net"
+        for command in (convert, "--help"):
+            for _ in range(2):  # the second time, compiled code is there
+                started = time.perf_counter()
+                subprocess.run(
+                    [sys.executable, "-m", "toolchain.cli", *command.split()],
+                    check=True,
+                    capture_output=True,
+                    cwd=work,
+                    env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": folder},
+                )
+                seconds = time.perf_counter() - started
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+            name = (
+                "spikeport convert (VGG16 to a verified .net)"
+                if command == convert
+                else "spikeport --help"
+            )
+            rows.append((name, f"{seconds:.2f}", f"{peak:.0f}" if command == convert else "-"))
+    return Table("Commands", ("", "s", "peak MB"), tuple(rows))
+
+
+TEXT = (
+    "Batch {batch} at 32x32, seeded random weights of 8 bits and noise for images; ways take turns "
+    "in one process, medians of {rounds} rounds. ANN: one float32 forward of the source network "
+    "with ReLUs. Fast: the engine behind `simulate`, readout only, or with digests of every spike "
+    "and potential. Stepwise: its oracle. Int8 roof: the engine's synaptic sums alone. {peer}"
+)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--model", help=argparse.SUPPRESS)
+    parser.add_argument("--net", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.child:
+        print("RESULT" + json.dumps(child(asked.child, asked.model, asked.net, asked.steps)))
+        return
+    import torch
+
+    from exports.netx import write_net
+
+    started = time.perf_counter()
+    try:
+        import spikingjelly  # noqa: F401
+
+        with_peer = True
+    except ImportError:
+        with_peer = False
+    tables = [command_table()]
+    with tempfile.TemporaryDirectory() as folder:
+        for model in NETWORKS:
+            path, cif_path = Path(folder) / f"{model}.net", Path(folder) / f"{model}-cif.net"
+            common: dict[str, Any] = {"weight_bits": 8, "target": "loihi2", "pooling": "stage"}
+            write_net(make_program(model, SHAPE, **common), path)
+            cif = make_program(model, SHAPE, neuron="cif", steps=CIF_STEPS, **common)
+            write_net(cif, cif_path)
+            tables += [table(model, path, t, asked.rounds, with_peer=with_peer) for t in STEPS]
+            tables.append(cif_table(model, path, cif_path, asked.rounds))
+    versions = {"torch": torch.__version__, "numpy": np.__version__}
+    peer = "SpikingJelly was not installed."
+    if with_peer:
+        versions["spikingjelly"] = SPIKING_JELLY
+        peer = "SpikingJelly: its IF neurons with soft reset in the same network."
+    made = made_by(
+        f"python benchmarks/simulator_speed.py --rounds {asked.rounds}",
+        time.perf_counter() - started,
+        **versions,
+    )
+    text = TEXT.format(batch=BATCH, rounds=asked.rounds, peer=peer)
+    found = Measurement("Speed of the exact simulator", text, tuple(tables), made)
+    found.save(ROOT / "benchmarks" / "speed" / f"simulator{SUFFIX}")
+    print("\n".join(found.lines()))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,7 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 from toolchain.recording import Mode
-from toolchain.simulator.engine import sums
+from toolchain.simulator.engine import layers, sums
 from toolchain.simulator.engine.blocks import Engine, Keep
 from toolchain.simulator.engine.coded import CodedSpikes, coded_offset
 from toolchain.simulator.engine.rows import Rows, in_threads
@@ -260,7 +260,7 @@ def test_threads_join_their_extremes():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        found = in_threads(kernel, 5, 1 << 30, np.array([3, -4, 1, 9, 2]))
+        found = in_threads(kernel, (0, 5), 1 << 30, np.array([3, -4, 1, 9, 2]))
     finally:
         torch.set_num_threads(before)
     assert found == (-4, 9, -9, 4)
@@ -268,12 +268,28 @@ def test_threads_join_their_extremes():
 
 
 @pytest.mark.parametrize("plane", [(32, 32, 16), (1, 1, 4096), (5, 7, 3), (1, 1, 1)])
-@pytest.mark.parametrize("samples", [1, 3, 64])
-def test_rows_hold_every_neuron_and_whole_sets_of_channels(plane, samples):
-    rows = Rows.of_layer(samples, plane)
+@pytest.mark.parametrize(("samples", "chunk"), [(1, 1), (3, 2), (64, 64), (64, 5), (6, 4)])
+def test_rows_hold_every_neuron_and_whole_sets_of_channels(plane, samples, chunk):
+    rows = Rows.of_layer(samples, plane, chunk)
     assert rows.count * rows.width == samples * np.prod(plane)
     assert rows.width % plane[2] == 0
     assert rows.width <= max(2048, plane[2])
+    place = 0
+    for start in range(0, samples, chunk):
+        first, end = rows.between(slice(start, min(start + chunk, samples)))
+        assert first == place
+        assert first * rows.width == start * np.prod(plane)
+        place = end
+    assert place == rows.count
+
+
+@pytest.mark.parametrize("currents", [1, 3000, 20_000])
+def test_layers_in_parts_of_the_samples(currents, monkeypatch):
+    """A sample at a time, a few with a rest, and all."""
+    monkeypatch.setattr(layers, "CURRENTS", currents)
+    for kind, schedule in (("if", Schedule(5)), ("cif", Schedule(3, 4))):
+        program = branched_program(4, kind, sorted(BLOCKS), schedule=schedule, low=-9, high=9)
+        assert_same(program, random_inputs(program, 7))
 
 
 @pytest.mark.parametrize(

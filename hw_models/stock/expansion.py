@@ -129,7 +129,8 @@ def _connect(synapse: object, lines: _Lines, delay: int, process: Any) -> None:
     raise TargetError("no Lava process for this synapse", found=type(synapse).__name__)
 
 
-@_connect.register
+@_connect.register(ConvSynapse)
+@_connect.register(DenseSynapse)
 def _(synapse: ConvSynapse | DenseSynapse, lines: _Lines, delay: int, process: Any) -> None:
     made, port = connection(
         synapse,

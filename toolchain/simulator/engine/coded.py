@@ -71,6 +71,10 @@ class CodedSpikes:
         """Whether they are bytes."""
         return self.values.dtype == np.uint8
 
+    def of_samples(self, part: slice) -> CodedSpikes:
+        """Those of some samples, as a view."""
+        return CodedSpikes(self.values[:, part], self.offset, self.shape)
+
     def as_int8(self) -> np.ndarray:
         """int8 (T, n, H, W, C), without the offset; a view where it is 0."""
         values = self.values if self.offset == 0 else self.values - np.uint8(self.offset)

@@ -8,9 +8,8 @@ from toolchain.errors import TargetError
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import WindowSynapse
 
-WORKING_SET = 64 << 20
-"""Bytes that the largest layer's currents of a pass may take (they are float32): few enough to be
-written and read in turn, enough samples for the convolutions to pay."""
+SPIKES = 64 << 20
+"""Bytes of the largest layer's spikes of a pass: enough samples for small layers to pay."""
 LARGEST_PASS = 512
 """Samples a pass, at most."""
 INTEGER = 8
@@ -35,7 +34,7 @@ def samples_and_steps(
         If not even a single sample and step fit.
     """
     largest = max(prod(p.shape) for p in program.populations)
-    samples = max(1, min(LARGEST_PASS, WORKING_SET // (4 * largest * block)))
+    samples = max(1, min(LARGEST_PASS, SPIKES // (largest * block)))
     if memory is None:
         return samples, block
     left = memory - _weights(program)

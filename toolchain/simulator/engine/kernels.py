@@ -2,9 +2,9 @@
 
 Neurons lie in rows: `width` neurons whose parameters are laid out alongside, so that the inner
 loop is long and free of branches and the row's state stays in the cache over all steps. A current
-has one step (the same at every step) or as many as the block. Every kernel runs over the rows
-`start .. stop` and returns the lowest and highest of what it is to have watched: the current, and
-the state before firing. The equations stand in `toolchain.neurons`.
+has one step (the same at every step) or as many as the block, and begins with the row `base`.
+Every kernel runs over the rows `start .. stop` and returns the lowest and highest of what it is to
+have watched: the current, and the state before firing. The equations stand in `toolchain.neurons`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def accumulate(total, current, shift, start, stop):  # type: ignore[no-untyped-d
 
 @compiled
 def integrate_and_fire(  # type: ignore[no-untyped-def]
-    current, shift, bias, threshold, v, spikes, trace, start, stop
+    current, shift, base, bias, threshold, v, spikes, trace, start, stop
 ):
     """IF; `trace`, (T, rows, width) or empty, receives the potential after each step."""
     kind = v.dtype.type
@@ -37,7 +37,7 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
     for row in range(start, stop):
         potential = v[row]
         for t in range(spikes.shape[0]):
-            drive = current[t if current.shape[0] > 1 else 0, row]
+            drive = current[t if current.shape[0] > 1 else 0, row - base]
             fired = spikes[t, row]
             for k in range(potential.shape[0]):
                 i = kind(drive[k]) << shift
@@ -54,7 +54,7 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
 
 @compiled
 def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
-    current, shift, bias, threshold, v, counts, wakes, awake, spikes, trace, start, stop
+    current, shift, base, bias, threshold, v, counts, wakes, awake, spikes, trace, start, stop
 ):
     """CIF; `wakes` are the wake steps before this block, spikes are sent as 1 + s."""
     kind = v.dtype.type
@@ -66,7 +66,7 @@ def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
         for t in range(spikes.shape[0]):
             if awake:
                 cap += np.int32(1)
-            drive = current[t if current.shape[0] > 1 else 0, row]
+            drive = current[t if current.shape[0] > 1 else 0, row - base]
             fired = spikes[t, row]
             for k in range(potential.shape[0]):
                 i = kind(drive[k]) << shift
@@ -86,7 +86,7 @@ def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def read_out(current, shift, bias, v, trace, start, stop):  # type: ignore[no-untyped-def]
+def read_out(current, shift, base, bias, v, trace, start, stop):  # type: ignore[no-untyped-def]
     """A readout; `trace` receives the accumulator after each step."""
     kind = v.dtype.type
     low_current = high_current = kind(0)
@@ -94,7 +94,7 @@ def read_out(current, shift, bias, v, trace, start, stop):  # type: ignore[no-un
     for row in range(start, stop):
         accumulator = v[row]
         for t in range(trace.shape[0]):
-            drive = current[t if current.shape[0] > 1 else 0, row]
+            drive = current[t if current.shape[0] > 1 else 0, row - base]
             for k in range(accumulator.shape[0]):
                 i = kind(drive[k]) << shift
                 u = accumulator[k] + i + bias[k]
@@ -106,12 +106,12 @@ def read_out(current, shift, bias, v, trace, start, stop):  # type: ignore[no-un
 
 
 @compiled
-def relay(current, shift, offset, spikes, start, stop):  # type: ignore[no-untyped-def]
+def relay(current, shift, base, offset, spikes, start, stop):  # type: ignore[no-untyped-def]
     """A relay: the current as a graded spike, sent with `offset` added."""
     low = high = np.int64(0)
     for row in range(start, stop):
         for t in range(spikes.shape[0]):
-            drive = current[t if current.shape[0] > 1 else 0, row]
+            drive = current[t if current.shape[0] > 1 else 0, row - base]
             fired = spikes[t, row]
             for k in range(fired.shape[0]):
                 i = np.int64(drive[k]) << shift

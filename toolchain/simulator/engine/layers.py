@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,17 @@ from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.engine import kernels
 from toolchain.simulator.engine.coded import CodedSpikes, coded_offset, plane_of
-from toolchain.simulator.engine.rows import Rows, in_threads
+from toolchain.simulator.engine.rows import Rows, in_threads, joined
 from toolchain.simulator.engine.sums import SynapticSum
 from toolchain.simulator.watch import watch
 
 Sent = Mapping[str, CodedSpikes]
 """Spikes by source; asleep, the input is left out."""
 INT32 = IntRange.signed(32)
+CURRENTS = 16 << 20
+"""Bytes of currents (float32) summed up before the neurons take them: few enough to be written and
+read in turn, and for the allocator to hand the same memory out again; enough samples for the
+convolutions to pay."""
 
 
 @dataclass(frozen=True)
@@ -116,20 +121,47 @@ class Layer(ABC):
         assert isinstance(neuron, IntegrateAndFire | ConsistentIntegrateAndFire)
         return self._zeros(samples) + neuron.initial_potential.astype(self._integer)
 
-    def _rows(self, potential: np.ndarray) -> Rows:
-        return Rows.of_layer(len(potential), self._plane)
+    def _rows(self, samples: int, moment: Moment) -> tuple[Rows, list[slice]]:
+        """The layer's rows, and its samples in parts of `CURRENTS` bytes."""
+        size = min(samples, max(1, CURRENTS // (4 * moment.steps * prod(self._plane))))
+        starts = range(0, samples, size)
+        parts = [slice(start, min(start + size, samples)) for start in starts]
+        return Rows.of_layer(samples, self._plane, size), parts
 
-    def _current(self, sent: Sent, rows: Rows) -> tuple[np.ndarray, int]:
-        """(T or 1, rows, width) summed over synapses, and by how much to shift it left."""
-        arriving = [(total(sent[name]), total.shift) for name, total in self._sums if name in sent]
+    def _in_parts(
+        self,
+        kernel: Callable[..., Any],
+        sent: Sent,
+        rows_and_parts: tuple[Rows, list[slice]],
+        moment: Moment,
+        *arguments: Any,
+    ) -> tuple[int, ...]:
+        """`kernel(current, shift, base, *arguments, start, stop)` part by part; its extremes."""
+        rows, parts = rows_and_parts
+        reaches = []
+        for part in parts:
+            where = rows.between(part)
+            current, shift = self._current(sent, part, rows)
+            work = moment.steps * (where[1] - where[0]) * rows.width
+            reaches.append(in_threads(kernel, where, work, current, shift, where[0], *arguments))
+        return joined(reaches)
+
+    def _current(self, sent: Sent, part: slice, rows: Rows) -> tuple[np.ndarray, int]:
+        """(T or 1, rows of the part, width) over all synapses, and by how much to shift it left."""
+        arriving = [
+            (rows.of(total(sent[name].of_samples(part))), total.shift)
+            for name, total in self._sums
+            if name in sent
+        ]
         if len(arriving) == 1:
-            current, shift = arriving[0]
-            return rows.of(current), shift
+            return arriving[0]
+        first, end = rows.between(part)
         steps = max((len(current) for current, _ in arriving), default=1)
-        total = np.zeros((steps, rows.count, rows.width), self._integer)
+        summed = np.zeros((steps, end - first, rows.width), self._integer)
         for current, shift in arriving:
-            in_threads(kernels.accumulate, rows.count, total.size, total, rows.of(current), shift)
-        return total, 0
+            where = (0, end - first)
+            in_threads(kernels.accumulate, where, summed.size, summed, current, shift)
+        return summed, 0
 
     def _along(self, values: np.ndarray, rows: Rows) -> np.ndarray:
         """A value a channel, laid out along a row."""
@@ -162,16 +194,14 @@ class _IntegrateAndFireLayer(Layer):
         return self._initial_potential(samples)
 
     def run(self, state: np.ndarray, sent: Sent, moment: Moment) -> Result:
-        neuron, rows = self.population.neuron, self._rows(state)
+        neuron, (rows, parts) = self.population.neuron, self._rows(len(state), moment)
         assert isinstance(neuron, IntegrateAndFire)
-        current, shift = self._current(sent, rows)
         spikes, trace = self._new_spikes(len(state), moment), self._new_trace(len(state), moment)
-        reach = in_threads(
+        reach = self._in_parts(
             kernels.integrate_and_fire,
-            rows.count,
-            spikes.values.size,
-            current,
-            shift,
+            sent,
+            (rows, parts),
+            moment,
             self._bias(rows, moment),
             self._along(neuron.threshold, rows),
             rows.of(state),
@@ -192,15 +222,14 @@ class _ConsistentLayer(Layer):
     def run(self, state: tuple[np.ndarray, np.ndarray], sent: Sent, moment: Moment) -> Result:
         neuron, (potential, counts) = self.population.neuron, state
         assert isinstance(neuron, ConsistentIntegrateAndFire)
-        rows, samples = self._rows(potential), len(potential)
-        current, shift = self._current(sent, rows)
+        samples = len(potential)
+        rows, parts = self._rows(samples, moment)
         spikes, trace = self._new_spikes(samples, moment), self._new_trace(samples, moment)
-        reach = in_threads(
+        reach = self._in_parts(
             kernels.consistent_integrate_and_fire,
-            rows.count,
-            spikes.values.size,
-            current,
-            shift,
+            sent,
+            (rows, parts),
+            moment,
             self._bias(rows, moment),
             self._along(neuron.threshold, rows),
             rows.of(potential),
@@ -221,15 +250,13 @@ class _ReadoutLayer(Layer):
         return self._zeros(samples)
 
     def run(self, state: np.ndarray, sent: Sent, moment: Moment) -> Result:
-        rows = self._rows(state)
-        current, shift = self._current(sent, rows)
+        rows, parts = self._rows(len(state), moment)
         trace = np.empty((moment.steps, *state.shape), self._integer)
-        reach = in_threads(
+        reach = self._in_parts(
             kernels.read_out,
-            rows.count,
-            trace.size,
-            current,
-            shift,
+            sent,
+            (rows, parts),
+            moment,
             self._bias(rows, moment),
             rows.of(state),
             rows.of(trace),
@@ -245,14 +272,13 @@ class _RelayLayer(Layer):
         return self._zeros(samples)
 
     def run(self, state: np.ndarray, sent: Sent, moment: Moment) -> Result:
-        rows, spikes = self._rows(state), self._new_spikes(len(state), moment)
-        current, shift = self._current(sent, rows)
-        reach = in_threads(
+        rows, parts = self._rows(len(state), moment)
+        spikes = self._new_spikes(len(state), moment)
+        reach = self._in_parts(
             kernels.relay,
-            rows.count,
-            spikes.values.size,
-            current,
-            shift,
+            sent,
+            (rows, parts),
+            moment,
             self._offset,
             rows.of(spikes.values),
         )
@@ -284,7 +310,7 @@ class _PoolLayer(Layer):
         spikes, trace = self._new_spikes(samples, moment), self._new_trace(samples, moment)
         reach = in_threads(
             kernels.lipool,
-            samples,
+            (0, samples),
             moment.steps * counts.size,
             sent[s.source].values,
             sent[s.source].offset,

@@ -1,7 +1,6 @@
 """The fast engine against the reference simulator, bit by bit, and against hand-computed steps."""
 
-import threading
-
+import numba
 import numpy as np
 import pytest
 import torch
@@ -16,9 +15,10 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 from toolchain.recording import Mode
-from toolchain.simulator.engine import layers, sums
+from toolchain.simulator.engine import layers, rows, sums
 from toolchain.simulator.engine.blocks import Engine, Keep
 from toolchain.simulator.engine.coded import CodedSpikes, coded_offset
+from toolchain.simulator.engine.kernels import Kernel
 from toolchain.simulator.engine.rows import Rows, in_threads
 from toolchain.simulator.engine.sums import Arithmetic, choose_arithmetic
 from toolchain.simulator.reference import simulate
@@ -249,38 +249,46 @@ def test_threads_share_the_neurons(monkeypatch):
         torch.set_num_threads(before)
 
 
-def test_threads_join_their_extremes():
+def test_threads_join_their_extremes(monkeypatch):
+    monkeypatch.setattr(rows, "THREADS", 3)
     seen = []
 
-    def kernel(values, start, stop):
-        seen.append((start, stop, threading.current_thread().name))
+    def alone(values, start, stop):
         part = values[start:stop]
         return part.min(), part.max(), -part.max(), -part.min()
 
+    def together(edges, reaches, values):
+        for i in range(len(edges) - 1):
+            seen.append((int(edges[i]), int(edges[i + 1])))
+            reaches[i] = alone(values, edges[i], edges[i + 1])
+
+    monkeypatch.setattr(numba, "set_num_threads", seen.append)
+    values = np.array([77, 3, -4, 1, 9, 2, 88])
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        found = in_threads(kernel, (0, 5), 1 << 30, np.array([3, -4, 1, 9, 2]))
+        found = in_threads(Kernel(alone, together), (1, 6), 1 << 30, values)
     finally:
         torch.set_num_threads(before)
     assert found == (-4, 9, -9, 4)
-    assert sorted(part[:2] for part in seen) == [(0, 2), (2, 5)]
+    assert seen == [2, (1, 3), (3, 6)]
+    assert in_threads(Kernel(alone, together), (1, 3), 1, values) == (-4, 3, -3, 4)
 
 
 @pytest.mark.parametrize("plane", [(32, 32, 16), (1, 1, 4096), (5, 7, 3), (1, 1, 1)])
 @pytest.mark.parametrize(("samples", "chunk"), [(1, 1), (3, 2), (64, 64), (64, 5), (6, 4)])
 def test_rows_hold_every_neuron_and_whole_sets_of_channels(plane, samples, chunk):
-    rows = Rows.of_layer(samples, plane, chunk)
-    assert rows.count * rows.width == samples * np.prod(plane)
-    assert rows.width % plane[2] == 0
-    assert rows.width <= max(2048, plane[2])
+    laid_out = Rows.of_layer(samples, plane, chunk)
+    assert laid_out.count * laid_out.width == samples * np.prod(plane)
+    assert laid_out.width % plane[2] == 0
+    assert laid_out.width <= max(2048, plane[2])
     place = 0
     for start in range(0, samples, chunk):
-        first, end = rows.between(slice(start, min(start + chunk, samples)))
+        first, end = laid_out.between(slice(start, min(start + chunk, samples)))
         assert first == place
-        assert first * rows.width == start * np.prod(plane)
+        assert first * laid_out.width == start * np.prod(plane)
         place = end
-    assert place == rows.count
+    assert place == laid_out.count
 
 
 @pytest.mark.parametrize("currents", [1, 3000, 20_000])

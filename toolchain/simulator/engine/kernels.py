@@ -9,10 +9,33 @@ have watched: the current, and the state before firing. The equations stand in `
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import numba
 import numpy as np
 
-compiled = numba.njit(cache=True, nogil=True)
+compiled: Any = numba.njit(cache=True, nogil=True)
+parallel: Any = numba.njit(cache=True, nogil=True, parallel=True)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A loop over rows, for one thread and for several.
+
+    Attributes
+    ----------
+    alone:
+        `alone(*arguments, start, stop)` returns the extremes.
+    together:
+        `together(edges, reaches, *arguments)` runs from each of the edges, (n + 1,), to the next at
+        once and leaves the extremes in `reaches`, int64 (n, 4). Where numba's threads are OpenMP's,
+        they are the ones torch has; others would wait while torch's, done, still spin.
+    """
+
+    alone: Callable[..., tuple[int, int, int, int]]
+    together: Callable[..., None]
 
 
 @compiled
@@ -24,6 +47,7 @@ def accumulate(total, current, shift, start, stop):  # type: ignore[no-untyped-d
             drive = current[t if current.shape[0] > 1 else 0, row]
             for k in range(into.shape[0]):
                 into[k] += into.dtype.type(drive[k]) << shift
+    return 0, 0, 0, 0
 
 
 @compiled
@@ -175,3 +199,64 @@ def lipool(  # type: ignore[no-untyped-def]
             if trace.shape[0]:
                 trace[t, sample] = largest[sample]
     return low, high, low, high
+
+
+@compiled
+def keep(reaches, i, reach):  # type: ignore[no-untyped-def]
+    """Extremes of part `i`."""
+    for k in range(4):
+        reaches[i, k] = reach[k]
+
+
+@parallel
+def accumulate_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
+    """See `Kernel`."""
+    for i in numba.prange(len(edges) - 1):
+        keep(reaches, i, accumulate(*arguments, edges[i], edges[i + 1]))
+
+
+@parallel
+def integrate_and_fire_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
+    """See `Kernel`."""
+    for i in numba.prange(len(edges) - 1):
+        keep(reaches, i, integrate_and_fire(*arguments, edges[i], edges[i + 1]))
+
+
+@parallel
+def consistent_integrate_and_fire_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
+    """See `Kernel`."""
+    for i in numba.prange(len(edges) - 1):
+        keep(reaches, i, consistent_integrate_and_fire(*arguments, edges[i], edges[i + 1]))
+
+
+@parallel
+def read_out_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
+    """See `Kernel`."""
+    for i in numba.prange(len(edges) - 1):
+        keep(reaches, i, read_out(*arguments, edges[i], edges[i + 1]))
+
+
+@parallel
+def relay_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
+    """See `Kernel`."""
+    for i in numba.prange(len(edges) - 1):
+        keep(reaches, i, relay(*arguments, edges[i], edges[i + 1]))
+
+
+@parallel
+def lipool_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
+    """See `Kernel`."""
+    for i in numba.prange(len(edges) - 1):
+        keep(reaches, i, lipool(*arguments, edges[i], edges[i + 1]))
+
+
+# Numba keeps compiled code by file and name, and notices changes of that file: so there is a
+# function for each kernel, and it stands here.
+ACCUMULATE = Kernel(accumulate, accumulate_together)
+INTEGRATE_AND_FIRE = Kernel(integrate_and_fire, integrate_and_fire_together)
+CONSISTENT_INTEGRATE_AND_FIRE = Kernel(
+    consistent_integrate_and_fire, consistent_integrate_and_fire_together
+)
+READ_OUT = Kernel(read_out, read_out_together)
+RELAY = Kernel(relay, relay_together)
+LIPOOL = Kernel(lipool, lipool_together)

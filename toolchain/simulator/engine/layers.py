@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -18,14 +18,14 @@ from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.engine import kernels
 from toolchain.simulator.engine.coded import CodedSpikes, coded_offset, plane_of
-from toolchain.simulator.engine.rows import Rows, in_threads, joined
+from toolchain.simulator.engine.rows import Reach, Rows, in_threads, joined
 from toolchain.simulator.engine.sums import SynapticSum
 from toolchain.simulator.watch import watch
 
 Sent = Mapping[str, CodedSpikes]
 """Spikes by source; asleep, the input is left out."""
 INT32 = IntRange.signed(32)
-CURRENTS = 16 << 20
+CURRENTS = 8 << 20
 """Bytes of currents (float32) summed up before the neurons take them: few enough to be written and
 read in turn, and for the allocator to hand the same memory out again; enough samples for the
 convolutions to pay."""
@@ -130,12 +130,12 @@ class Layer(ABC):
 
     def _in_parts(
         self,
-        kernel: Callable[..., Any],
+        kernel: kernels.Kernel,
         sent: Sent,
         rows_and_parts: tuple[Rows, list[slice]],
         moment: Moment,
         *arguments: Any,
-    ) -> tuple[int, ...]:
+    ) -> Reach:
         """`kernel(current, shift, base, *arguments, start, stop)` part by part; its extremes."""
         rows, parts = rows_and_parts
         reaches = []
@@ -160,7 +160,7 @@ class Layer(ABC):
         summed = np.zeros((steps, end - first, rows.width), self._integer)
         for current, shift in arriving:
             where = (0, end - first)
-            in_threads(kernels.accumulate, where, summed.size, summed, current, shift)
+            in_threads(kernels.ACCUMULATE, where, summed.size, summed, current, shift)
         return summed, 0
 
     def _along(self, values: np.ndarray, rows: Rows) -> np.ndarray:
@@ -180,7 +180,7 @@ class Layer(ABC):
         values = np.empty((moment.steps, samples, *self._plane), np.uint8)
         return CodedSpikes(values, self._offset, self.population.shape)
 
-    def _watch(self, what: str, reach: tuple[int, ...], limits: IntRange) -> None:
+    def _watch(self, what: str, reach: Reach, limits: IntRange) -> None:
         """Check the extremes that a kernel has seen."""
         name = self.population.name
         watch(name, "summed current", int(reach[0]), int(reach[1]), self._limits)
@@ -198,7 +198,7 @@ class _IntegrateAndFireLayer(Layer):
         assert isinstance(neuron, IntegrateAndFire)
         spikes, trace = self._new_spikes(len(state), moment), self._new_trace(len(state), moment)
         reach = self._in_parts(
-            kernels.integrate_and_fire,
+            kernels.INTEGRATE_AND_FIRE,
             sent,
             (rows, parts),
             moment,
@@ -226,7 +226,7 @@ class _ConsistentLayer(Layer):
         rows, parts = self._rows(samples, moment)
         spikes, trace = self._new_spikes(samples, moment), self._new_trace(samples, moment)
         reach = self._in_parts(
-            kernels.consistent_integrate_and_fire,
+            kernels.CONSISTENT_INTEGRATE_AND_FIRE,
             sent,
             (rows, parts),
             moment,
@@ -253,7 +253,7 @@ class _ReadoutLayer(Layer):
         rows, parts = self._rows(len(state), moment)
         trace = np.empty((moment.steps, *state.shape), self._integer)
         reach = self._in_parts(
-            kernels.read_out,
+            kernels.READ_OUT,
             sent,
             (rows, parts),
             moment,
@@ -275,7 +275,7 @@ class _RelayLayer(Layer):
         rows, parts = self._rows(len(state), moment)
         spikes = self._new_spikes(len(state), moment)
         reach = self._in_parts(
-            kernels.relay,
+            kernels.RELAY,
             sent,
             (rows, parts),
             moment,
@@ -298,6 +298,8 @@ class _PoolLayer(Layer):
         (synapse,) = population.synapses
         assert isinstance(synapse, WindowSynapse)
         self._synapse = synapse
+        pairs = (synapse.kernel, synapse.stride, synapse.padding, synapse.dilation)
+        self._geometry = [np.array(pair, np.int64) for pair in pairs]
         self._source_plane = plane_of(program.source_shape(synapse.source))
 
     def start(self, samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -309,15 +311,12 @@ class _PoolLayer(Layer):
         s, samples = self._synapse, len(largest)
         spikes, trace = self._new_spikes(samples, moment), self._new_trace(samples, moment)
         reach = in_threads(
-            kernels.lipool,
+            kernels.LIPOOL,
             (0, samples),
             moment.steps * counts.size,
             sent[s.source].values,
             sent[s.source].offset,
-            s.kernel,
-            s.stride,
-            s.padding,
-            s.dilation,
+            *self._geometry,
             counts,
             largest,
             spikes.values,

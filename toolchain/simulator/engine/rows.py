@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import gcd, prod
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 
+from toolchain.simulator.engine.kernels import Kernel
+
 ROW = 2048
 """Neurons a row holds, at most, where the channels allow: a row's state stays in the cache."""
-WORTH_A_THREAD = 1 << 18
+THREADS: int = numba.get_num_threads()
+"""As many as numba has."""
+WORTH_A_THREAD = 1 << 16
 """Neuron steps from which a second thread pays."""
 
 Plane = tuple[int, int, int]
+Reach = tuple[int, int, int, int]
+"""Lowest and highest current, lowest and highest state before firing."""
 
 
 @dataclass(frozen=True)
@@ -61,31 +67,23 @@ def _rows(samples: int, sites: int, channels: int, part: int) -> Rows:
     return Rows(count, together * channels, part, part * sites // together)
 
 
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="spikeport-neurons")
-
-
-def in_threads(
-    kernel: Callable[..., Any], where: tuple[int, int], work: int, *arguments: Any
-) -> Any:
+def in_threads(kernel: Kernel, where: tuple[int, int], work: int, *arguments: Any) -> Reach:
     """`kernel(*arguments, start, stop)` over the rows `where`, in as many threads as torch uses.
 
-    `work` is the number of neuron steps. A kernel that returns extremes (low, high, low, high)
-    has them joined.
+    `work` is the number of neuron steps. Returns the extremes over all parts.
     """
     first, end = where
-    threads = min(torch.get_num_threads(), end - first)
+    threads = min(torch.get_num_threads(), THREADS, end - first)
     if threads < 2 or work < WORTH_A_THREAD:
-        return kernel(*arguments, first, end)
-    edges = [first + (end - first) * i // threads for i in range(threads + 1)]
-    found = list(
-        _pool(threads).map(lambda i: kernel(*arguments, edges[i], edges[i + 1]), range(threads))
-    )
-    return None if found[0] is None else joined(found)
+        return joined([kernel.alone(*arguments, first, end)])
+    edges = first + (end - first) * np.arange(threads + 1) // threads
+    reaches = np.empty((threads, 4), np.int64)
+    numba.set_num_threads(threads)
+    kernel.together(edges, reaches, *arguments)
+    return joined(reaches.tolist())
 
 
-def joined(reaches: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+def joined(reaches: Sequence[Sequence[int]]) -> Reach:
     """Extremes (low, high, low, high) of several parts as those of all."""
-    columns = list(zip(*reaches, strict=True))
-    return tuple((min, max)[i % 2](column) for i, column in enumerate(columns))
+    low, high, lowest, highest = zip(*reaches, strict=True)
+    return int(min(low)), int(max(high)), int(min(lowest)), int(max(highest))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolchain.conversion.integers.row_blocks import row_blocks
 from toolchain.conversion.integers.spike_values import Spikes, spikes_of
 from toolchain.conversion.integers.thresholds import (
     Branch,
@@ -243,18 +244,22 @@ def _synapses(term: Term, branch: IntegerBranch) -> list[Synapse]:
 
 def _rounding(layer: Layer, rows: FloatRows, chosen: IntegerRows) -> LayerRounding:
     branches, zeroed, signal, noise = [], 0, 0.0, 0.0
-    lam = 1.0 if rows.lam is None else rows.lam[:, None]
+    lam = (np.ones(len(rows.bias)) if rows.lam is None else rows.lam)[:, None]
     for term, branch, integers in zip(layer.terms, rows.branches, chosen.branches, strict=True):
-        total = integers.total
-        difference = total / chosen.factor[:, None] - branch.rows
-        error = np.abs(difference).max()
-        signal += float(((branch.rows / lam) ** 2).sum())
-        noise += float(((difference / lam) ** 2).sum())
+        error = peak = 0.0
+        for part in row_blocks(*branch.rows.shape):
+            few, few_lam = branch.rows[part], lam[part]
+            total = integers.of_rows(part)
+            difference = total / chosen.factor[part, None] - few
+            error = max(error, float(np.abs(difference).max()))
+            peak = max(peak, float(np.abs(few).max()))
+            signal += float(((few / few_lam) ** 2).sum())
+            noise += float(((difference / few_lam) ** 2).sum())
+            zeroed += int(((total == 0) & (few != 0)).sum())
         exponents = tuple(exponent for exponent, _ in integers.parts)
         ignored = len(rows.branches) > 1 and is_negligible(branch, rows.lam)
-        relative = float(error / (np.abs(branch.rows).max() or 1.0))
+        relative = error / (peak or 1.0)
         branches.append(BranchRounding(term.source, exponents, relative, ignored))
-        zeroed += int(((total == 0) & (branch.rows != 0)).sum())
     lowered = rows.room < 1
     return LayerRounding(
         layer.name,

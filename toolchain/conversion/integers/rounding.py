@@ -24,13 +24,14 @@ rounded to the nearest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from toolchain.conversion.integers.input_moments import InputMoments
+from toolchain.conversion.integers.row_blocks import row_blocks
 from toolchain.conversion.integers.threshold_search import Term
 from toolchain.errors import ConversionError
 from toolchain.int_range import TargetLimits
@@ -99,10 +100,17 @@ def round_nearest(
     `terms` and `bias` are in thresholds, `threshold` (C,) is the factor to integers: theta, or
     1 / scale for a readout with terms in logits.
     """
-    target = _targets(terms, bias, threshold)
     low, high = _ranges(terms, limits)
-    values, clamped = _nearest(target, low, high)
-    return Rounded(*_split(values, terms), int(clamped.sum()))
+    weights = tuple(np.empty(term.weight.shape, np.int64) for term in terms)
+    rounded_bias, clamped = np.empty(len(bias), np.int64), 0
+    for part in row_blocks(len(bias), len(low)):
+        few = [replace(term, weight=term.weight[part]) for term in terms]
+        values, outside = _nearest(_targets(few, bias[part], threshold[part]), low, high)
+        of_terms, rounded_bias[part] = _split(values, few)
+        for into, rows in zip(weights, of_terms, strict=True):
+            into[part] = rows
+        clamped += int(outside.sum())
+    return Rounded(weights, rounded_bias, clamped)
 
 
 def round_gptq(

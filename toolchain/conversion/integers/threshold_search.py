@@ -261,7 +261,8 @@ def _side_by_side(
     weights, importance, together = [], [], []
     for term in terms:
         unit = 2.0**term.weight_exponent
-        weights.append(np.array(term.weight / unit, np.float64, order="C"))
+        weight = np.asarray(term.weight, np.float64)
+        weights.append(np.ascontiguousarray(weight if unit == 1.0 else weight / unit))
         moment = np.ones(term.weight.shape[1]) if term.moment is None else term.moment
         squared = np.atleast_2d(moment * unit**2)
         importance.append(squared)

@@ -28,6 +28,7 @@ from itertools import product
 
 import numpy as np
 
+from toolchain.conversion.integers.row_blocks import row_blocks
 from toolchain.conversion.integers.threshold_search import ROUNDING
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
@@ -121,7 +122,11 @@ class IntegerBranch:
     @property
     def total(self) -> np.ndarray:
         """What the parts add up to, exponents included: int64 (C, n)."""
-        return np.asarray(sum(weight << exponent for exponent, weight in self.parts))
+        return self.of_rows(slice(None))
+
+    def of_rows(self, part: slice) -> np.ndarray:
+        """The same of some channels."""
+        return np.asarray(sum(weight[part] << exponent for exponent, weight in self.parts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +173,7 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
         zero, or the branches' scales are too far apart.
     """
     largest = IntRange.signed(weight_bits).high
-    peaks = np.stack([np.abs(b.rows).max(axis=1) for b in rows.branches])
+    peaks = np.stack([_magnitude(b.rows) for b in rows.branches])
     if rows.lam is None and not peaks.any():
         raise ConversionError(
             "all weights of the readout are zero", node=rows.name, allowed="some signal"
@@ -326,22 +331,48 @@ def _round_branch(
 ) -> tuple[IntegerBranch, np.ndarray]:
     """Integers of one branch, and their squared error a channel, float64 (C,), in units of 1."""
     largest = IntRange.signed(weight_bits).high
+    peak = float((_magnitude(branch.rows) * factor).max())
+    exponent = _smallest_exponent(peak, largest, limits.max_weight_exponent)
+    if exponent and branch.uniform:
+        return _round_uniform(branch, factor, exponent, largest, limits)
+    integers = np.empty(branch.rows.shape, np.int64)
+    squared = np.empty(len(branch.rows))
+    for part in row_blocks(*branch.rows.shape):
+        exact = branch.rows[part] * factor[part, None]
+        rounded = np.rint(exact / 2.0**exponent)
+        integers[part] = rounded
+        exact -= rounded * 2.0**exponent
+        squared[part] = np.einsum("cn,cn->c", exact, exact)
+    return IntegerBranch(((exponent, integers),)), squared
+
+
+def _round_uniform(
+    branch: Branch, factor: np.ndarray, exponent: int, largest: int, limits: TargetLimits
+) -> tuple[IntegerBranch, np.ndarray]:
+    """The same in two synapses, where one with this exponent is too coarse."""
     exact = branch.rows * factor[:, None]
-    exponent = _smallest_exponent(exact, largest, limits.max_weight_exponent)
     high = np.rint(exact / 2.0**exponent)
     rest = exact - high * 2.0**exponent
     parts = [(exponent, high.astype(np.int64))]
-    if exponent and branch.uniform and (np.abs(rest) > COARSE * np.abs(exact)).any():
-        exponent = _smallest_exponent(rest, largest, limits.max_weight_exponent)
+    if (np.abs(rest) > COARSE * np.abs(exact)).any():
+        exponent = _smallest_exponent(
+            float(np.abs(rest).max()), largest, limits.max_weight_exponent
+        )
         low = np.rint(rest / 2.0**exponent)
         rest = rest - low * 2.0**exponent
         parts.append((exponent, low.astype(np.int64)))
     return IntegerBranch(tuple(parts)), np.einsum("cn,cn->c", rest, rest)
 
 
-def _smallest_exponent(exact: np.ndarray, largest: int, highest: int) -> int:
-    """The smallest shift with which rounded weights are at most `largest`, or the highest."""
-    peak, exponent = np.abs(exact).max(), 0
+def _magnitude(rows: np.ndarray) -> np.ndarray:
+    """Largest magnitude of each row, (C,), without a copy of them."""
+    result: np.ndarray = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    return result
+
+
+def _smallest_exponent(peak: float, largest: int, highest: int) -> int:
+    """The smallest shift with which weights up to `peak`, rounded, are at most `largest`."""
+    exponent = 0
     while exponent < highest and np.rint(peak / 2.0**exponent) > largest:
         exponent += 1
     return exponent

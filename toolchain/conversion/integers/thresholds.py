@@ -366,7 +366,7 @@ def _round_uniform(
 
 def _magnitude(rows: np.ndarray) -> np.ndarray:
     """Largest magnitude of each row, (C,), without a copy of them."""
-    result: np.ndarray = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    result: np.ndarray = np.maximum(np.abs(rows.max(axis=1)), np.abs(rows.min(axis=1)))
     return result
 
 

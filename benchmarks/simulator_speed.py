@@ -74,13 +74,14 @@ def fast(path: Path, steps: int) -> Way:
 
 
 def fast_digests(path: Path, steps: int) -> Way:
-    """The engine with a recording of digests."""
-    from toolchain.recording import Mode
-    from toolchain.simulator.simulate import simulate
+    """The engine, every spike and potential hashed."""
+    from toolchain.recording import Mode, RecordingBuilder
+    from toolchain.simulator.engine.blocks import Engine
 
     program = program_of(path, steps)
+    engine, builder = Engine(program, traced=True), RecordingBuilder(program, Mode.DIGEST)
     inputs = images(program, BATCH)
-    return lambda: simulate(program, inputs, mode=Mode.DIGEST)
+    return lambda: engine.record(inputs, builder.recorders())
 
 
 def stepwise(path: Path, steps: int) -> Way:
@@ -248,7 +249,8 @@ def child(name: str, model: str, path: Path, steps: int) -> float:
     way = makers[name]()
     way()
     way()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def table(model: str, path: Path, steps: int, rounds: int, *, with_peer: bool) -> Table:

@@ -39,14 +39,18 @@ class Kernel:
 
 
 @compiled
-def accumulate(total, current, shift, start, stop):  # type: ignore[no-untyped-def]
-    """Add `current << shift` to `total`, int (T, rows, width)."""
+def accumulate(total, current, shift, first, start, stop):  # type: ignore[no-untyped-def]
+    """Add `current << shift` to `total`, int (T, rows, width), which the `first` one fills."""
     for row in range(start, stop):
         for t in range(total.shape[0]):
             into = total[t, row]
             drive = current[t if current.shape[0] > 1 else 0, row]
-            for k in range(into.shape[0]):
-                into[k] += into.dtype.type(drive[k]) << shift
+            if first:
+                for k in range(into.shape[0]):
+                    into[k] = into.dtype.type(drive[k]) << shift
+            else:
+                for k in range(into.shape[0]):
+                    into[k] += into.dtype.type(drive[k]) << shift
     return 0, 0, 0, 0
 
 

@@ -156,11 +156,14 @@ class Layer(ABC):
         if len(arriving) == 1:
             return arriving[0]
         first, end = rows.between(part)
+        where = (0, end - first)
         steps = max((len(current) for current, _ in arriving), default=1)
-        summed = np.zeros((steps, end - first, rows.width), self._integer)
-        for current, shift in arriving:
-            where = (0, end - first)
-            in_threads(kernels.ACCUMULATE, where, summed.size, summed, current, shift)
+        if not arriving:
+            return np.zeros((steps, end - first, rows.width), self._integer), 0
+        summed = np.empty((steps, end - first, rows.width), self._integer)
+        for index, (current, shift) in enumerate(arriving):
+            fills = index == 0
+            in_threads(kernels.ACCUMULATE, where, summed.size, summed, current, shift, fills)
         return summed, 0
 
     def _along(self, values: np.ndarray, rows: Rows) -> np.ndarray:

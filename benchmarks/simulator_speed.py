@@ -303,7 +303,8 @@ def command_table() -> Table:
         convert = "convert nets.py:vgg16 --weights vgg16.safetensors --input-shape 3,32,32 "
         convert += "--watch-ranges -o vgg16.net"
         for command in (convert, "--help"):
-            for _ in range(2):  # the second time, compiled code is there
+            times = []
+            for _ in range(4):  # after the first, compiled code is there
                 started = time.perf_counter()
                 subprocess.run(
                     [sys.executable, "-m", "toolchain.cli", *command.split()],

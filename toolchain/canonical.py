@@ -35,6 +35,12 @@ def frozen_array(values: Any, dtype: type[np.generic] | np.dtype[Any]) -> np.nda
     return array
 
 
+def handed_over(array: np.ndarray) -> np.ndarray:
+    """A fresh array that nobody else holds, read-only: `frozen_array` keeps it without a copy."""
+    array.setflags(write=False)
+    return array
+
+
 def _is_frozen(array: np.ndarray) -> bool:
     """Whether it is C-contiguous and nobody can write to it: all of its memory is its own."""
     return bool(array.flags.c_contiguous and array.flags.owndata and not array.flags.writeable)

@@ -16,6 +16,7 @@ from functools import singledispatch
 
 import numpy as np
 
+from toolchain.canonical import handed_over
 from toolchain.conversion.folding.draft import Draft, spiking_values
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
@@ -122,7 +123,8 @@ def _(before: MaxPool2d, norm: BatchNorm, draft: Draft) -> None:
 def _into_rows(before: Conv2d | Linear, norm: BatchNorm, draft: Draft) -> None:
     rows = norm.gain.reshape(-1, *([1] * (before.weight.ndim - 1)))
     bias = before.bias * norm.gain + norm.offset
-    _replace(before, replace(before, weight=before.weight * rows, bias=bias), norm, draft)
+    weight = handed_over(before.weight * rows)
+    _replace(before, replace(before, weight=weight, bias=bias), norm, draft)
 
 
 def _replace(before: FloatNode, folded: FloatNode, norm: BatchNorm, draft: Draft) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from toolchain.canonical import handed_over
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import AvgPool2d, Conv2d, Linear, Shape
 
@@ -55,9 +56,10 @@ def pool_into_conv(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape) 
             left = j * pool.stride[1] * conv.dilation[1]
             window = kernel[:, :, top : top + pool.kernel[0], left : left + pool.kernel[1]]
             window += conv.weight[:, :, i, j, None, None]
+    kernel /= pool.kernel[0] * pool.kernel[1]
     return replace(
         conv,
-        weight=kernel / (pool.kernel[0] * pool.kernel[1]),
+        weight=handed_over(kernel),
         stride=(conv.stride[0] * pool.stride[0], conv.stride[1] * pool.stride[1]),
         padding=(
             conv.padding[0] * pool.stride[0] + pool.padding[0],

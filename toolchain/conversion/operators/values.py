@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx, nn
 
+from toolchain.canonical import handed_over
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import FloatNode, node_shape
 from toolchain.program.synapse import Pair
@@ -115,7 +117,10 @@ def as_array(tensor: Tensor | None, length: int = 0) -> np.ndarray:
     """Return a tensor as float64 array; None becomes `length` zeros."""
     if tensor is None:
         return np.zeros(length)
-    return tensor.detach().cpu().double().numpy()
+    values = tensor.detach().cpu()
+    if values.dtype not in (torch.float32, torch.float64):
+        values = values.double()
+    return handed_over(np.array(values.numpy(), np.float64, order="C"))
 
 
 def as_pair(value: Any) -> Pair:

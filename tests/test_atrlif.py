@@ -135,7 +135,7 @@ def test_a_current_that_would_wrap_is_noticed():
     [
         (chain(1, 50, 0, neuron=ConsistentIntegrateAndFire), "reset by subtraction, and nothing"),
         (chain(1, 50, 0, sleep=2, neuron=ConsistentIntegrateAndFire), "bias on every step"),
-        (chain(1, 50, 0, bias=32768), "outside the range"),
+        (chain(1, 50, 0, bias=32768), "keeps its bias in 16 bits"),
         (chain(1, 262144, 0), "do not fit ATRLIF's registers"),
         (chain(1, 50, 140000), "do not fit ATRLIF's registers"),
         (branched_program(1), "reset by subtraction, and nothing"),

@@ -47,7 +47,16 @@ def check_atrlif(program: IntProgram, *, watch: bool) -> None:
                 allowed="if, and a readout",
                 remedy="convert with --neuron if, or run it on neurons of our own",
             )
-        BIAS.check(f"{population.name} bias", population.bias)
+        low, high = int(population.bias.min()), int(population.bias.max())
+        if not BIAS.contains(low, high):
+            raise TargetError(
+                "ATRLIF keeps its bias in 16 bits",
+                node=population.name,
+                found=f"{low} .. {high}",
+                allowed=str(BIAS),
+                remedy="convert with --target stock-netx, whose biases have 16 bits, or fewer "
+                "weight bits",
+            )
         _check_registers(population, reached[population.name], program.schedule, watch=watch)
 
 

@@ -18,6 +18,7 @@ from exports.netx.layout import CONV, DENSE, FLATTEN, INPUT, LAYERS, OWN
 from exports.netx.opened import opened
 from exports.netx.stock_weights import loaded_by_stock
 from hw_models.cuba_layer import MAX_DELAY, CubaLayer, CubaNeuron
+from hw_models.stock.limits import NEURON_BIAS
 from toolchain.errors import FormatError, ProgramError
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Pair
@@ -29,8 +30,6 @@ DEFAULT_NEURON = CubaNeuron(threshold=1 << 17, current_decay=0, voltage_decay=40
 DEFAULT_TRANSFORM = (64, 0)
 """Weight and bias of an input layer without any (netx `hdf5.py`, `create_input`)."""
 DECAY = IntRange(0, 4096)
-BIAS = IntRange.signed(16)
-"""LIF models keep the bias mantissa as int16 without a check."""
 THRESHOLD = IntRange(0, (1 << 24) - 1)
 """LIF models shift the threshold by 6 in int32."""
 
@@ -88,9 +87,7 @@ def read_cuba_net(
     """
     with opened(path) as root:
         layers = root.group(LAYERS)
-        names = sorted(layers.names(), key=lambda n: (len(n), n))
-        if names != [str(i) for i in range(len(names))]:
-            raise FormatError("layers must be numbered from 0", node=layers.where())
+        names = layers.numbered("layers")
         reader = _Reader(message_bits, input_shape)
         try:
             return [reader.layer(layers.group(name)) for name in names[:num_layers]]
@@ -295,7 +292,7 @@ def _bias(group: Group, channels: int) -> np.ndarray | None:
             found=bias.size,
             allowed=channels,
         )
-    BIAS.check(group.where("bias"), bias)
+    NEURON_BIAS.check(group.where("bias"), bias)
     return np.broadcast_to(bias, (channels,)).astype(np.int32)
 
 

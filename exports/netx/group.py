@@ -47,6 +47,13 @@ class Group:
         """What is in it."""
         return list(self._group)
 
+    def numbered(self, what: str, first: int = 0) -> list[str]:
+        """What is in it, whose names count up from `first`; `what` it is, for the message."""
+        expected = [str(first + i) for i in range(len(self.names()))]
+        if sorted(self.names(), key=lambda n: (len(n), n)) != expected:
+            raise FormatError(f"{what} must be numbered from {first}", node=self.where())
+        return expected
+
     def text(self, name: str) -> str:
         """A string, scalar or as stock netx writes it."""
         value = self._get(name, h5py.Dataset)

@@ -99,9 +99,7 @@ def _read(root: Group) -> IntProgram:
 
 
 def _read_layers(layers: Group, header: dict[str, Any], version: int) -> tuple[Population, ...]:
-    expected = [str(i) for i in range(len(layers.names()))]
-    if sorted(layers.names(), key=lambda n: (len(n), n)) != expected:
-        raise FormatError("layers must be numbered from 0", node=layers.where())
+    expected = layers.numbered("layers")
     first = layers.group("0")
     if first.text("type") != INPUT:
         raise FormatError("the first layer must be the input", node=first.where("type"))
@@ -200,13 +198,10 @@ def _read_population(group: Group, kind: str, sources: _Sources) -> Population:
 
 
 def _read_further(group: Group, sources: _Sources) -> tuple[Synapse, ...]:
-    expected = [str(i) for i in range(1, len(group.names()) + 1)]
-    if sources.version == CHAINS_VERSION or not expected:
+    if sources.version == CHAINS_VERSION or not group.names():
         raise FormatError("further synapses are out of place here", node=group.where())
-    if sorted(group.names(), key=lambda n: (len(n), n)) != expected:
-        raise FormatError("further synapses must be numbered from 1", node=group.where())
     synapses = []
-    for name in expected:
+    for name in group.numbered("further synapses", 1):
         one = group.group(name)
         kind = one.text("kind")
         if kind not in WEIGHTED:

@@ -16,6 +16,7 @@ import numpy as np
 
 from exports.netx.layout import FILE_LOCKING
 from exports.netx.writer import write_layers, write_string, write_synapse
+from hw_models.stock.limits import MAX_GROUPS, NEURON_BIAS
 from toolchain.errors import TargetError
 from toolchain.files import atomic_path
 from toolchain.int_range import IntRange
@@ -28,14 +29,10 @@ FULL_DECAY = 4096
 """Decay constant at which a 12-bit decay forgets everything in one step (lava-nc LIF models)."""
 THRESHOLD = IntRange(0, 131071)
 """17-bit mantissa (lava-nc LIF: v is held to +-(2^23 - 1) = +-131071 weight units)."""
-BIAS = IntRange.signed(16)
-"""LIF models keep the bias mantissa as int16 without a check."""
 WEIGHT = IntRange(-256, 254)
 """What `optimize_weight_bits` of lava-dl passes unchanged for weights of both signs."""
 READOUT_THRESHOLD = THRESHOLD.high
 """With `v` held below it, a readout layer never fires."""
-MAX_GROUPS = 127
-"""Stock Conv keeps groups as int8; from 128 on it silently gives zeros."""
 
 
 def write_stock_net(program: IntProgram, path: Path) -> None:
@@ -101,7 +98,9 @@ def _check(population: Population, state: IntRange) -> None:
             node=name,
             found=f"{int(synapse.weight.min())} .. {int(synapse.weight.max())}",
         )
-    BIAS.check(f"{name} bias with initial potential and threshold difference", _bias(population))
+    NEURON_BIAS.check(
+        f"{name} bias with initial potential and threshold difference", _bias(population)
+    )
     shift = _threshold_shift(population)
     low, high = state.low + int(shift.min()), state.high + int(shift.max())
     if not IntRange(-THRESHOLD.high, THRESHOLD.high).contains(low, high):

@@ -6,15 +6,13 @@ import numpy as np
 
 from hw_models.axes import lava_shape
 from hw_models.fast import kernels
-from hw_models.fast.events import make_events
+from hw_models.fast.events import SUM_LIMIT, make_events
+from hw_models.stock.limits import CONV_SUM_BITS
 from toolchain.errors import ValueRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
-CURRENT = IntRange.signed(24)
-"""Stock Conv's output wraps modulo 24 bits (lava-nc 0.10.0, `signed_clamp`)."""
-SUM_LIMIT = (1 << 31) - 1
-"""The kernels add up in int32."""
+CURRENT = IntRange.signed(CONV_SUM_BITS)
 
 
 class Currents:

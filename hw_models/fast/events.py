@@ -14,6 +14,9 @@ from hw_models.fast import kernels
 from toolchain.errors import TargetError
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
+SUM_LIMIT = (1 << 31) - 1
+"""The kernels add up in int32."""
+
 
 class Events(ABC):
     """What one synapse does with spikes, in the layout the kernels want."""

@@ -13,16 +13,13 @@ import numpy as np
 
 from hw_models.axes import lava_shape
 from hw_models.fast import kernels
-from hw_models.fast.events import make_events
+from hw_models.fast.events import SUM_LIMIT, make_events
 from toolchain import neurons
 from toolchain.errors import TargetError, ValueRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.spike_ranges import largest_sum
 from toolchain.program.synapse import WindowSynapse
-
-SUM_LIMIT = (1 << 31) - 1
-"""The kernels add up in int32."""
 
 
 class Stage(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hw_models.stock.limits import NEURON_BIAS
 from toolchain import neurons
 from toolchain.errors import TargetError
 from toolchain.int_range import IntRange
@@ -16,8 +17,6 @@ REGISTER = IntRange(-((1 << 23) - 1), (1 << 23) - 1)
 """What its potential is held to; its current wraps one beyond."""
 NEVER = REGISTER.high
 """Threshold of a readout: reached only when the register is left."""
-BIAS = IntRange.signed(16)
-"""Its bias mantissa is stored as int16."""
 
 
 def check_atrlif(program: IntProgram, *, watch: bool) -> None:
@@ -48,12 +47,12 @@ def check_atrlif(program: IntProgram, *, watch: bool) -> None:
                 remedy="convert with --neuron if, or run it on neurons of our own",
             )
         low, high = int(population.bias.min()), int(population.bias.max())
-        if not BIAS.contains(low, high):
+        if not NEURON_BIAS.contains(low, high):
             raise TargetError(
                 "ATRLIF keeps its bias in 16 bits",
                 node=population.name,
                 found=f"{low} .. {high}",
-                allowed=str(BIAS),
+                allowed=str(NEURON_BIAS),
                 remedy="convert with --target stock-netx, whose biases have 16 bits, or fewer "
                 "weight bits",
             )

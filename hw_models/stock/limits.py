@@ -25,6 +25,8 @@ DENSE_WEIGHT_BITS = 8
 DENSE_SUM_BITS = 30
 """Stock Dense sums in int32, without a check, and here twice the weights (see
 `connection.py`)."""
+NEURON_BIAS = IntRange.signed(16)
+"""LIF and ATRLIF keep the bias mantissa as int16 without a check (lava-nc 0.10.0)."""
 CONV_SUM_BITS = 24
 """Stock Conv's output wraps modulo 24 bits (lava-nc 0.10.0, `signed_clamp`)."""
 

@@ -4,6 +4,7 @@ At local step t a population takes its sources' spikes of local step t, so a who
 can be run through one layer before the next: time folds into the batch of the convolutions, and
 the time loop of the neurons stays in the processor's cache. Blocks never mix wake and sleep steps.
 
-`coded` (spikes as bytes, channels last) <- `sums` (exact synaptic sums) <- `kernels` (compiled
-loops of the neurons) <- `layers` (one population over a block) <- `blocks` (the whole program).
+`coded` (spikes as bytes, channels last) and `kernels` (compiled loops of the neurons, laid out by
+`rows`) <- `events` (sums of few spikes) <- `sums` (exact synaptic sums) and `direct` (spikes that
+reach one neuron) <- `layers` (one population over a block) <- `blocks` (the whole program).
 """

@@ -53,14 +53,14 @@ def samples_and_steps(
 
 
 def _weights(program: IntProgram) -> int:
-    """Weights in the program, as float32 beside, and once more as the kernels pack them."""
+    """Weights in the program, as float32 beside, as the kernels pack them, and for events."""
     count = sum(
         s.weight.size
         for p in program.populations
         for s in p.synapses
         if not isinstance(s, WindowSynapse)
     )
-    return 12 * count
+    return 16 * count
 
 
 def _of_sample(program: IntProgram, steps: int, *, traced: bool) -> int:
@@ -82,9 +82,9 @@ def _of_sample(program: IntProgram, steps: int, *, traced: bool) -> int:
 
 
 def _of_layer(population: Population, sizes: dict[str, int], steps: int, *, traced: bool) -> int:
-    """Float32 currents of each synapse in two layouts, their sum, spikes, the trace."""
+    """Float32 currents of each synapse in two layouts and picked out, their sum, spikes, trace."""
     neurons = sizes[population.name]
     arriving = sum(sizes[s.source] for s in population.synapses)
     branches = len(population.synapses)
-    each = 8 * branches + (INTEGER if branches > 1 else 0) + 2 + (INTEGER + 4 if traced else 0)
+    each = 12 * branches + (INTEGER if branches > 1 else 0) + 2 + (INTEGER + 4 if traced else 0)
     return steps * (each * neurons + 4 * arriving)

@@ -3,6 +3,8 @@
 Neurons lie in rows: `width` neurons whose parameters are laid out alongside, so that the inner
 loop is long and free of branches and the row's state stays in the cache over all steps. A current
 has one step (the same at every step) or as many as the block, and begins with the row `base`.
+`direct`, (T or 1, rows, width) or empty, are spikes of a population of the same shape, sent with
+`zero` added, each of which reaches one neuron with the weight `gain`, (width,): see `arrive`.
 Every kernel runs over the rows `start .. stop` and returns the lowest and highest of what it is to
 have watched: the current, and the state before firing. The equations stand in `toolchain.neurons`.
 """
@@ -55,21 +57,36 @@ def accumulate(total, current, shift, first, start, stop):  # type: ignore[no-un
 
 
 @compiled
+def arrive(into, drive, shift, direct, zero, gain, t, row):  # type: ignore[no-untyped-def]
+    """Put what reaches a row at step t, `drive << shift` and the direct spikes, into `into`."""
+    kind = into.dtype.type
+    if direct.shape[0]:
+        spikes = direct[t if direct.shape[0] > 1 else 0, row]
+        for k in range(into.shape[0]):
+            into[k] = (kind(drive[k]) << shift) + gain[k] * (kind(spikes[k]) - kind(zero))
+    else:
+        for k in range(into.shape[0]):
+            into[k] = kind(drive[k]) << shift
+
+
+@compiled
 def integrate_and_fire(  # type: ignore[no-untyped-def]
-    current, shift, base, bias, threshold, v, spikes, trace, start, stop
+    current, shift, base, direct, zero, gain, bias, threshold, v, spikes, trace, start, stop
 ):
     """IF; `trace`, (T, rows, width) or empty, receives the potential after each step."""
     kind = v.dtype.type
     low_current = high_current = kind(0)
     low = high = kind(0)
+    arriving = np.empty(v.shape[1], v.dtype)
     for row in range(start, stop):
         potential = v[row]
         for t in range(spikes.shape[0]):
             drive = current[t if current.shape[0] > 1 else 0, row - base]
+            arrive(arriving, drive, shift, direct, zero, gain, t, row)
             fired = spikes[t, row]
             for k in range(potential.shape[0]):
-                i = kind(drive[k]) << shift
-                u = potential[k] + i + bias[k]
+                i = arriving[k]
+                u = kind(potential[k] + i + bias[k])
                 low_current, high_current = min(low_current, i), max(high_current, i)
                 low, high = min(low, u), max(high, u)
                 fires = u >= threshold[k]
@@ -82,12 +99,33 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
 
 @compiled
 def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
-    current, shift, base, bias, threshold, v, counts, wakes, awake, spikes, trace, start, stop
+    current,
+    shift,
+    base,
+    direct,
+    zero,
+    gain,
+    bias,
+    threshold,
+    v,
+    counts,
+    wakes,
+    awake,
+    spikes,
+    trace,
+    start,
+    stop,
 ):
-    """CIF; `wakes` are the wake steps before this block, spikes are sent as 1 + s."""
+    """CIF; `wakes` are the wake steps before this block, spikes are sent as 1 + s.
+
+    Asleep, nothing is the same at every step but silence; then a row that has not fired in a step
+    fires no more.
+    """
     kind = v.dtype.type
+    silent = not awake and current.shape[0] == 1 and direct.shape[0] == 0
     low_current = high_current = kind(0)
     low = high = kind(0)
+    arriving = np.empty(v.shape[1], v.dtype)
     for row in range(start, stop):
         potential, count = v[row], counts[row]
         cap = np.int32(wakes)
@@ -95,37 +133,49 @@ def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
             if awake:
                 cap += np.int32(1)
             drive = current[t if current.shape[0] > 1 else 0, row - base]
+            arrive(arriving, drive, shift, direct, zero, gain, t, row)
             fired = spikes[t, row]
+            busy = np.int32(0)
             for k in range(potential.shape[0]):
-                i = kind(drive[k]) << shift
-                u = potential[k] + i + bias[k]
+                i = arriving[k]
+                u = kind(potential[k] + i + bias[k])
                 low_current, high_current = min(low_current, i), max(high_current, i)
                 low, high = min(low, u), max(high, u)
                 n = count[k]
                 up = (u >= threshold[k]) & (n < cap)
                 down = (u < 0) & (n > 0)
                 s = np.int32(up) - np.int32(down)
+                busy |= s
                 fired[k] = np.uint8(s + 1)
                 count[k] = n + s
                 potential[k] = u - threshold[k] * kind(s)
             if trace.shape[0]:
                 trace[t, row] = potential
+            if silent and not busy:
+                spikes[t:, row] = 1
+                for later in range(t + 1, trace.shape[0]):
+                    trace[later, row] = potential
+                break
     return low_current, high_current, low, high
 
 
 @compiled
-def read_out(current, shift, base, bias, v, trace, start, stop):  # type: ignore[no-untyped-def]
+def read_out(  # type: ignore[no-untyped-def]
+    current, shift, base, direct, zero, gain, bias, v, trace, start, stop
+):
     """A readout; `trace` receives the accumulator after each step."""
     kind = v.dtype.type
     low_current = high_current = kind(0)
     low = high = kind(0)
+    arriving = np.empty(v.shape[1], v.dtype)
     for row in range(start, stop):
         accumulator = v[row]
         for t in range(trace.shape[0]):
             drive = current[t if current.shape[0] > 1 else 0, row - base]
+            arrive(arriving, drive, shift, direct, zero, gain, t, row)
             for k in range(accumulator.shape[0]):
-                i = kind(drive[k]) << shift
-                u = accumulator[k] + i + bias[k]
+                i = arriving[k]
+                u = kind(accumulator[k] + i + bias[k])
                 low_current, high_current = min(low_current, i), max(high_current, i)
                 low, high = min(low, u), max(high, u)
                 accumulator[k] = u
@@ -134,15 +184,19 @@ def read_out(current, shift, base, bias, v, trace, start, stop):  # type: ignore
 
 
 @compiled
-def relay(current, shift, base, offset, spikes, start, stop):  # type: ignore[no-untyped-def]
+def relay(  # type: ignore[no-untyped-def]
+    current, shift, base, direct, zero, gain, offset, spikes, start, stop
+):
     """A relay: the current as a graded spike, sent with `offset` added."""
     low = high = np.int64(0)
+    arriving = np.empty(spikes.shape[2], gain.dtype)
     for row in range(start, stop):
         for t in range(spikes.shape[0]):
             drive = current[t if current.shape[0] > 1 else 0, row - base]
+            arrive(arriving, drive, shift, direct, zero, gain, t, row)
             fired = spikes[t, row]
             for k in range(fired.shape[0]):
-                i = np.int64(drive[k]) << shift
+                i = np.int64(arriving[k])
                 low, high = min(low, i), max(high, i)
                 fired[k] = np.uint8(i + offset)
     return low, high, low, high

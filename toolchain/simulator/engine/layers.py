@@ -18,6 +18,7 @@ from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.engine import kernels
 from toolchain.simulator.engine.coded import CodedSpikes, coded_offset, plane_of
+from toolchain.simulator.engine.direct import part_direct
 from toolchain.simulator.engine.rows import Reach, Rows, in_threads, joined
 from toolchain.simulator.engine.sums import SynapticSum
 from toolchain.simulator.watch import watch
@@ -84,6 +85,7 @@ class Layer(ABC):
         self._offset = 0
         if not isinstance(population.neuron, Readout):
             self._offset = coded_offset(program.spike_range(population.name)) or 0
+        self._direct, summed = part_direct(program, population)
         self._sums = [
             (
                 synapse.source,
@@ -94,8 +96,7 @@ class Layer(ABC):
                     program.spike_range(synapse.source),
                 ),
             )
-            for synapse in population.synapses
-            if not isinstance(synapse, WindowSynapse)
+            for synapse in summed
         ]
 
     @abstractmethod
@@ -136,18 +137,31 @@ class Layer(ABC):
         moment: Moment,
         *arguments: Any,
     ) -> Reach:
-        """`kernel(current, shift, base, *arguments, start, stop)` part by part; its extremes."""
+        """`kernel(current, shift, base, *direct, *arguments, start, stop)` part by part.
+
+        Returns the extremes over all parts.
+        """
         rows, parts = rows_and_parts
+        direct = self._direct_spikes(sent, rows)
         reaches = []
         for part in parts:
             where = rows.between(part)
             current, shift = self._current(sent, part, rows)
             work = moment.steps * (where[1] - where[0]) * rows.width
-            reaches.append(in_threads(kernel, where, work, current, shift, where[0], *arguments))
+            of_part = (current, shift, where[0])
+            reaches.append(in_threads(kernel, where, work, *of_part, *direct, *arguments))
         return joined(reaches)
 
+    def _direct_spikes(self, sent: Sent, rows: Rows) -> tuple[np.ndarray, int, np.ndarray]:
+        """(T or 1, rows, width) or empty, the byte that says no spike, and the gain along a row."""
+        if self._direct is None or self._direct.source not in sent:
+            nothing = np.empty((0, rows.count, rows.width), np.uint8)
+            return nothing, 0, np.zeros(rows.width, self._integer)
+        spikes = sent[self._direct.source]
+        return rows.of(spikes.values), spikes.offset, self._along(self._direct.gain, rows)
+
     def _current(self, sent: Sent, part: slice, rows: Rows) -> tuple[np.ndarray, int]:
-        """(T or 1, rows of the part, width) over all synapses, and by how much to shift it left."""
+        """(T or 1, rows of the part, width) of all sums, and by how much to shift it left."""
         arriving = [
             (rows.of(total(sent[name].of_samples(part))), total.shift)
             for name, total in self._sums

@@ -67,13 +67,18 @@ def _rows(samples: int, sites: int, channels: int, part: int) -> Rows:
     return Rows(count, together * channels, part, part * sites // together)
 
 
+def allowed_threads() -> int:
+    """As many as torch uses, of those that numba has."""
+    return min(torch.get_num_threads(), THREADS)
+
+
 def in_threads(kernel: Kernel, where: tuple[int, int], work: int, *arguments: Any) -> Reach:
     """`kernel(*arguments, start, stop)` over the rows `where`, in as many threads as torch uses.
 
     `work` is the number of neuron steps. Returns the extremes over all parts.
     """
     first, end = where
-    threads = min(torch.get_num_threads(), THREADS, end - first)
+    threads = min(allowed_threads(), end - first)
     if threads < 2 or work < WORTH_A_THREAD:
         return joined([kernel.alone(*arguments, first, end)])
     edges = first + (end - first) * np.arange(threads + 1) // threads

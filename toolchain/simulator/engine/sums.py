@@ -24,6 +24,7 @@ from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
 from toolchain.simulator.currents import COMPARED_SAMPLES, exact_dtype, synaptic_current
 from toolchain.simulator.engine.coded import CodedSpikes, coded_offset, plane_of
+from toolchain.simulator.engine.events import FEW_WEIGHTS, EventSum, Planes, sort_planes
 
 INT8 = IntRange.signed(8)
 _Sum = Callable[[Tensor, int], Tensor]
@@ -83,23 +84,57 @@ class SynapticSum:
         self._out = plane_of(synapse.output_shape(source))
         self._sum = _prepare(synapse, source, self.arithmetic, coded_offset(of) or 0)
         self._unverified = self.arithmetic is not Arithmetic.FLOAT64
+        ungrouped = isinstance(synapse, ConvSynapse) and synapse.groups == 1
+        by_events = ungrouped and self.arithmetic is not Arithmetic.FLOAT64
+        self._event_channels = self._out[2] if by_events else 0
+        self._event_sum: EventSum | None = None
 
     def __call__(self, spikes: CodedSpikes) -> np.ndarray:
-        """Raises BackendRunError if the first result is not exact."""
-        steps, samples = spikes.values.shape[:2]
-        total = self._sum(torch.from_numpy(spikes.values).flatten(0, 1), spikes.offset)
-        result = total.numpy().reshape(steps, samples, *self._out)
-        if self._unverified:
-            self._verify(spikes, result)
-            self._unverified = False
-        return result
+        """Sums; one step of zeros where nothing arrives at all.
 
-    def _verify(self, spikes: CodedSpikes, result: np.ndarray) -> None:
-        few = spikes.values[:1, :COMPARED_SAMPLES].astype(np.int64) - spikes.offset
-        first = CodedSpikes(few, 0, spikes.shape)
-        plain = torch.from_numpy(few[0]).movedim(-1, 1).reshape(len(few[0]), *first.shape)
+        Raises BackendRunError if the first result is not exact.
+        """
+        steps, samples = spikes.values.shape[:2]
+        values = torch.from_numpy(spikes.values).flatten(0, 1)
+        planes = self._sorted(values, spikes)
+        if planes is None:
+            result = self._exact(values, spikes)
+        elif not len(planes.dense) and not len(planes.sparse):
+            return np.zeros((1, samples, *self._out), np.float32)
+        else:
+            result = self._of_planes(values, spikes, planes)
+        return result.reshape(steps, samples, *self._out)
+
+    def _sorted(self, values: Tensor, spikes: CodedSpikes) -> Planes | None:
+        if not spikes.is_byte or self._synapse.weight[0].size <= FEW_WEIGHTS:
+            return None
+        return sort_planes(values.numpy(), spikes.offset, self._event_channels)
+
+    def _of_planes(self, values: Tensor, spikes: CodedSpikes, planes: Planes) -> np.ndarray:
+        result = torch.zeros((len(values), *self._out))
+        if len(planes.dense):
+            which = torch.from_numpy(planes.dense)
+            found = self._exact(values[which], spikes)
+            result = result.to(torch.from_numpy(found).dtype)
+            result.index_copy_(0, which, torch.from_numpy(found))
+        if len(planes.sparse):
+            assert isinstance(self._synapse, ConvSynapse)
+            self._event_sum = self._event_sum or EventSum(self._synapse)
+            self._event_sum.add(values.numpy(), spikes.offset, planes.sparse, result.numpy())
+        return result.numpy()
+
+    def _exact(self, values: Tensor, spikes: CodedSpikes) -> np.ndarray:
+        """Sums of bytes (m, H, W, C) of these spikes."""
+        found = self._sum(values, spikes.offset).numpy().reshape(-1, *self._out)
+        if self._unverified:
+            self._verify(values[:COMPARED_SAMPLES], spikes, found[:COMPARED_SAMPLES])
+            self._unverified = False
+        return found
+
+    def _verify(self, values: Tensor, spikes: CodedSpikes, result: np.ndarray) -> None:
+        plain = (values.long() - spikes.offset).movedim(-1, 1).reshape(-1, *spikes.shape)
         exact = synaptic_current(self._synapse, plain, torch.float64) >> self.shift
-        found = torch.from_numpy(result[0, :COMPARED_SAMPLES]).movedim(-1, 1).reshape(exact.shape)
+        found = torch.from_numpy(result).movedim(-1, 1).reshape(exact.shape)
         if not torch.equal(found.long(), exact):
             raise BackendRunError(
                 f"{self.arithmetic.value} sums of this torch build are not exact",

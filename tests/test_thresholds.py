@@ -1,6 +1,7 @@
 """Thresholds and integers of populations with several synapses, by hand and by brute force."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from hw_models.profile import load_profile
 from tests.branched_modules import Block, ResNet, act
 from toolchain.conversion.integers.integerise import integerise
-from toolchain.conversion.integers.thresholds import (
-    COARSE,
-    Branch,
-    FloatRows,
-    choose_integers,
-)
+from toolchain.conversion.integers.population_rows import Branch, FloatRows
+from toolchain.conversion.integers.thresholds import COARSE, choose_integers, choose_scales
 from toolchain.conversion.pipeline import ConversionOptions, convert, fold
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError
@@ -262,3 +260,31 @@ def test_another_search_can_take_the_place_of_this_one(limits):
     assert ("layer1.0.add", ["layer1.0.conv2", "act1"]) in seen
     for a, b in zip(usual.spiking, other.spiking, strict=True):
         assert (b.neuron.threshold == np.maximum(a.neuron.threshold // 2, 1)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_scales_are_those_of_the_integers(data):
+    """Where the weights need not be rounded to choose them, and where they do."""
+    channels = data.draw(st.integers(1, 5))
+    count, bits = data.draw(st.integers(1, 2)), data.draw(st.sampled_from([4, 8]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    spread = 10.0 ** rng.integers(-1, 2, (count, 1, 1))
+    branches = tuple(
+        Branch(f"b{i}", values)
+        for i, values in enumerate(spread * rng.normal(size=(count, channels, 6)))
+    )
+    lam = data.draw(st.sampled_from([None, rng.uniform(0.5, 20.0, channels)]))
+    room = data.draw(st.sampled_from([np.ones(1), rng.uniform(0.3, 1.0, channels)]))
+    rows = FloatRows("layer", branches, rng.normal(size=channels), lam, room)
+    limits = load_profile("loihi2").as_target_limits()
+    try:
+        chosen = choose_integers(rows, bits, limits)
+    except ConversionError as error:
+        with pytest.raises(ConversionError, match=re.escape(str(error).splitlines()[0])):
+            choose_scales(rows, bits, limits)
+        return
+    found = choose_scales(rows, bits, limits)
+    assert np.array_equal(found.theta, chosen.theta)
+    assert found.scale == chosen.scale
+    assert found.exponents == tuple(b.exponents(bits) for b in chosen.branches)

@@ -150,6 +150,7 @@ def command(
         provenance=network.provenance,
         calibration=calibration,
     )
+    del network  # its weights are not needed beside the file's
     if calibration is not None and neuron == "cif" and sleep is None:
         conversion = _settled(conversion, calibration)
     _write(conversion.program, out, stock)

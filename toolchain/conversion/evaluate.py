@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Collection
 from functools import singledispatch
 
@@ -50,7 +51,9 @@ def node_values(
 
 
 def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:
-    tensor = torch.from_numpy(np.array(array))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        tensor = torch.from_numpy(array)  # nothing here writes to it
     if like is None or tensor.shape[0] == 1:
         return tensor
     return tensor.reshape(1, -1, *([1] * (like.ndim - 2)))

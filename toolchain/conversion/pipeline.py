@@ -109,6 +109,7 @@ def convert(
     measured = options.relu_percentile is not None
     traced = trace(model, quantizer.shape, plain_relu=measured)
     folded, notes = fold(traced, options.pooling)
+    del traced  # its float64 weights would stand beside the folded ones
     check_against_module(model, folded, _samples(quantizer))
     if options.relu_percentile is not None and calibration is not None:
         folded = with_thresholds(

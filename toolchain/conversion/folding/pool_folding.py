@@ -30,8 +30,14 @@ def pool_into_dense(pool: AvgPool2d, dense: Linear, source: Shape, pooled: Shape
     else:
         area = rows.sum(1)[:, None] * columns.sum(1)[None, :]
     weight = dense.weight.reshape(-1, *pooled) / area
-    spread = np.einsum("fcpq,ph,qw->fchw", weight, rows, columns)
-    return replace(dense, weight=spread.reshape(len(spread), -1))
+    spread = _spread(weight.reshape(-1, rows.shape[0] * columns.shape[0]), rows, columns)
+    spread.shape = (len(dense.weight), -1)
+    return replace(dense, weight=handed_over(spread))
+
+
+def _spread(weight: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Weights (n, p q) handed on by `rows`, (p, h), and `columns`, (q, w): (n, h w)."""
+    return weight @ np.kron(rows, columns)
 
 
 def pool_into_conv(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape) -> Conv2d:
@@ -45,18 +51,10 @@ def pool_into_conv(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape) 
     for axis in range(2):
         _check_border(pool, conv, source, pooled, axis)
     c_out, c_in, k_h, k_w = conv.weight.shape
-    reach = [
-        pool.stride[a] * conv.dilation[a] * (conv.weight.shape[2 + a] - 1) + pool.kernel[a]
-        for a in range(2)
-    ]
-    kernel = np.zeros((c_out, c_in, reach[0], reach[1]))
-    for i in range(k_h):
-        for j in range(k_w):
-            top = i * pool.stride[0] * conv.dilation[0]
-            left = j * pool.stride[1] * conv.dilation[1]
-            window = kernel[:, :, top : top + pool.kernel[0], left : left + pool.kernel[1]]
-            window += conv.weight[:, :, i, j, None, None]
+    rows, columns = _taps_taken(pool, conv, 0), _taps_taken(pool, conv, 1)
+    kernel = _spread(conv.weight.reshape(-1, k_h * k_w), rows, columns)
     kernel /= pool.kernel[0] * pool.kernel[1]
+    kernel.shape = (c_out, c_in, rows.shape[1], columns.shape[1])
     return replace(
         conv,
         weight=handed_over(kernel),
@@ -67,6 +65,15 @@ def pool_into_conv(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape) 
         ),
         dilation=(1, 1),
     )
+
+
+def _taps_taken(pool: AvgPool2d, conv: Conv2d, axis: int) -> np.ndarray:
+    """(taps, folded taps) matrix along one axis: 1 where a tap takes the mean over a folded one."""
+    taps, step = conv.weight.shape[2 + axis], pool.stride[axis] * conv.dilation[axis]
+    matrix = np.zeros((taps, step * (taps - 1) + pool.kernel[axis]))
+    for tap in range(taps):
+        matrix[tap, step * tap : step * tap + pool.kernel[axis]] = 1.0
+    return matrix
 
 
 def _check_border(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape, axis: int) -> None:

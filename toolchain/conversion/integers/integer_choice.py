@@ -16,14 +16,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from toolchain.conversion.integers.calibration import LayerStatistics
-from toolchain.conversion.integers.rounding import Rounded, round_gptq, round_nearest
-from toolchain.conversion.integers.threshold_search import Term, search_scale, search_thresholds
-from toolchain.conversion.integers.thresholds import (
+from toolchain.conversion.integers.population_rows import (
     FloatRows,
     IntegerBranch,
     IntegerRows,
-    choose_integers,
+    Scales,
 )
+from toolchain.conversion.integers.rounding import Rounded, round_gptq, round_nearest
+from toolchain.conversion.integers.threshold_search import Term, search_scale, search_thresholds
+from toolchain.conversion.integers.thresholds import choose_integers, choose_scales
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 
@@ -70,18 +71,27 @@ class IntegerChoice:
 
     def __call__(self, rows: FloatRows, weight_bits: int, limits: TargetLimits) -> IntegerRows:
         """See `choose_integers`."""
-        start = choose_integers(rows, weight_bits, limits)
         if (self.thresholds, self.rounding) == ("largest", "nearest"):
-            return start
+            return choose_integers(rows, weight_bits, limits)
+        start = choose_scales(rows, weight_bits, limits)
+        terms = self._in_thresholds(rows, start, weight_bits)
         if rows.lam is None:
-            return self._readout(rows, start, weight_bits, limits)
+            return self._readout(rows, start, terms, weight_bits, limits)
+        bias = rows.bias / rows.lam
         searched, ceiling = start.theta, np.full(len(start.theta), float(limits.threshold_max))
         if self.thresholds == "search":
-            searched, ceiling = self._searched(rows, start, weight_bits, limits)
-        terms, bias = self._in_thresholds(rows, start, weight_bits), rows.bias / rows.lam
+            ceiling = self._ceiling(rows, weight_bits, limits)
+            searched = search_thresholds(
+                rows.name,
+                terms,
+                bias,
+                limits=limits,
+                ceiling=ceiling,
+                allow_clipping=self.allow_clipping,
+            ).threshold
         if self.rounding == "nearest":
             rounded = round_nearest(terms, bias, searched, limits=limits)
-            return _rows(rows, start, searched, rounded, (), weight_bits)
+            return _rows(rows, start, searched, rounded, ())
         candidates = np.stack([searched, start.theta])
         if self.thresholds == "search":
             low, high = start.theta / 2, np.maximum(searched, start.theta)
@@ -90,37 +100,29 @@ class IntegerChoice:
         candidates = np.maximum(np.minimum(candidates, np.floor(ceiling)), 1.0)
         return self._compensated(rows, start, terms, bias, candidates, weight_bits, limits)
 
-    def _searched(
-        self, rows: FloatRows, start: IntegerRows, weight_bits: int, limits: TargetLimits
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Thresholds by search, and what they may be at most, (C,) each.
+    def _ceiling(self, rows: FloatRows, weight_bits: int, limits: TargetLimits) -> np.ndarray:
+        """What searched thresholds may be at most, (C,).
 
         Room is a share of the threshold that was found without it.
         """
-        if rows.lam is None:
-            raise TypeError("a readout has no thresholds")
-        bias = rows.bias / rows.lam
-        ceiling = np.full(len(bias), float(limits.threshold_max))
+        ceiling = np.full(len(rows.bias), float(limits.threshold_max))
         if (rows.room < 1).any():
             plain = replace(self, rounding="nearest")
             free = plain(replace(rows, room=np.ones(1)), weight_bits, limits).theta
             ceiling = np.maximum(np.floor(free * rows.room), 1.0)
-        found = search_thresholds(
-            rows.name,
-            self._in_thresholds(rows, start, weight_bits),
-            bias,
-            limits=limits,
-            ceiling=ceiling,
-            allow_clipping=self.allow_clipping,
-        )
-        return found.threshold, ceiling
+        return ceiling
 
     def _readout(
-        self, rows: FloatRows, start: IntegerRows, weight_bits: int, limits: TargetLimits
+        self,
+        rows: FloatRows,
+        start: Scales,
+        terms: Sequence[Term],
+        weight_bits: int,
+        limits: TargetLimits,
     ) -> IntegerRows:
         if start.scale is None:
             raise TypeError("a readout needs a scale")
-        terms, channels = self._in_thresholds(rows, start, weight_bits), len(rows.bias)
+        channels = len(rows.bias)
         factors = [1.0 / start.scale]
         if self.thresholds == "search":
             room = float(rows.room.min())
@@ -129,7 +131,7 @@ class IntegerChoice:
         if self.rounding == "nearest":
             factor = np.full(channels, factors[0])
             rounded = round_nearest(terms, rows.bias, factor, limits=limits)
-            return _rows(rows, start, factor, rounded, (), weight_bits)
+            return _rows(rows, start, factor, rounded, ())
         if self.thresholds == "search":
             factors += list(np.linspace(factors[1] / 2, max(factors), SPACED))
         candidates = np.array(factors)[:, None] * np.ones(channels)
@@ -138,7 +140,7 @@ class IntegerChoice:
     def _compensated(
         self,
         rows: FloatRows,
-        start: IntegerRows,
+        start: Scales,
         terms: Sequence[Term],
         bias: np.ndarray,
         candidates: np.ndarray,
@@ -156,7 +158,7 @@ class IntegerChoice:
         active = [t for t, included in zip(terms, compensates, strict=True) if included]
         if not active:
             rounded = round_nearest(terms, bias, candidates[0], limits=limits)
-            return _rows(rows, start, candidates[0], rounded, (), weight_bits)
+            return _rows(rows, start, candidates[0], rounded, ())
         found = round_gptq(
             rows.name,
             active,
@@ -179,11 +181,9 @@ class IntegerChoice:
                 "changes (more samples may help)",
             )
         rounded = Rounded(weights, found.bias, found.clamped)
-        return _rows(rows, start, found.threshold, rounded, notes, weight_bits)
+        return _rows(rows, start, found.threshold, rounded, notes)
 
-    def _in_thresholds(
-        self, rows: FloatRows, start: IntegerRows, weight_bits: int
-    ) -> tuple[Term, ...]:
+    def _in_thresholds(self, rows: FloatRows, start: Scales, weight_bits: int) -> tuple[Term, ...]:
         """The branches in thresholds a spike (logits for a readout), with exponents as chosen.
 
         A branch held in two synapses is one term with the finer exponent and a wider range.
@@ -199,7 +199,7 @@ class IntegerChoice:
                 measured = iter(statistics.moments.second_moments())
         terms = []
         for index, branch in enumerate(rows.branches):
-            low, high = _exponents(start.branches[index], weight_bits)
+            low, high = start.exponents[index]
             held = signed if low == high else IntRange(-signed.high, signed.high)
             held = IntRange(held.low << (high - low), held.high << (high - low))
             moment, taps = np.full(branch.rows.shape[1], branch.second_moment), branch.taps
@@ -211,15 +211,14 @@ class IntegerChoice:
 
 def _rows(
     rows: FloatRows,
-    start: IntegerRows,
+    start: Scales,
     threshold: np.ndarray,
     rounded: Rounded,
     notes: tuple[str, ...],
-    weight_bits: int,
 ) -> IntegerRows:
     branches = tuple(
-        _branch(weight, integers, weight_bits)
-        for weight, integers in zip(rounded.weights, start.branches, strict=True)
+        _branch(weight, *exponents)
+        for weight, exponents in zip(rounded.weights, start.exponents, strict=True)
     )
     theta = start.theta if rows.lam is None else threshold.astype(np.int64)
     factor = np.asarray(threshold, np.float64) if rows.lam is None else theta / rows.lam
@@ -228,19 +227,8 @@ def _rows(
     return IntegerRows(factor, theta, scale, branches, bias, rounded.clamped, notes)
 
 
-def _exponents(integers: IntegerBranch, weight_bits: int) -> tuple[int, int]:
-    """Exponents of a branch's synapses, the finer first; the same twice where there is one.
-
-    The finer one is raised until any remainder of the coarser one fits its bits.
-    """
-    exponents = [exponent for exponent, _ in integers.parts]
-    high = max(exponents)
-    return max(min(exponents), high - (weight_bits - 1)), high
-
-
-def _branch(weight: np.ndarray, integers: IntegerBranch, weight_bits: int) -> IntegerBranch:
-    """Integers of one branch as one synapse, or in two as they were chosen."""
-    low, high = _exponents(integers, weight_bits)
+def _branch(weight: np.ndarray, low: int, high: int) -> IntegerBranch:
+    """Integers of one branch as one synapse, or in two of these exponents."""
     if low == high:
         return IntegerBranch(((low, weight),))
     upper = np.rint(weight / 2.0 ** (high - low)).astype(np.int64)

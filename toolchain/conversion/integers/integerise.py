@@ -18,14 +18,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolchain.conversion.integers.row_blocks import row_blocks
-from toolchain.conversion.integers.spike_values import Spikes, spikes_of
-from toolchain.conversion.integers.thresholds import (
+from toolchain.canonical import handed_over
+from toolchain.conversion.integers.population_rows import (
     Branch,
-    ChooseIntegers,
     FloatRows,
     IntegerBranch,
     IntegerRows,
+)
+from toolchain.conversion.integers.row_blocks import row_blocks
+from toolchain.conversion.integers.spike_values import Spikes, spikes_of
+from toolchain.conversion.integers.thresholds import (
+    ChooseIntegers,
     choose_integers,
     is_negligible,
 )
@@ -227,7 +230,7 @@ def _population(layer: Layer, chosen: IntegerRows, neuron: str) -> Population:
 def _synapses(term: Term, branch: IntegerBranch) -> list[Synapse]:
     operation = term.operation
     if isinstance(operation, Linear):
-        return [DenseSynapse(term.source, weight, exp) for exp, weight in branch.parts]
+        return [DenseSynapse(term.source, handed_over(weight), exp) for exp, weight in branch.parts]
     return [
         ConvSynapse(
             term.source,

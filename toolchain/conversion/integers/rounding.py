@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,12 +35,13 @@ from toolchain.conversion.integers.input_moments import InputMoments
 from toolchain.conversion.integers.row_blocks import row_blocks
 from toolchain.conversion.integers.threshold_search import Term
 from toolchain.errors import ConversionError
-from toolchain.int_range import TargetLimits
+from toolchain.int_range import IntRange, TargetLimits
 
 DAMPING = 0.01
 """Share of a column's own moment added to the Hessian's diagonal; GPTQ's `percdamp`."""
 BLOCK = 128
 """Columns rounded before the rest is updated at once; GPTQ's block size."""
+INT32 = IntRange.signed(32)
 DETERMINED = 1e-6
 """Below this pivot, relative to a column's moment, its inputs are a combination of others."""
 
@@ -51,7 +53,7 @@ class Rounded:
     Attributes
     ----------
     weights:
-        int64, (C, K) each, one a synapse.
+        int32, or int64 where their ranges need it, (C, K) each, one a synapse.
     bias:
         int64, (C,).
     clamped:
@@ -101,7 +103,7 @@ def round_nearest(
     1 / scale for a readout with terms in logits.
     """
     low, high = _ranges(terms, limits)
-    weights = tuple(np.empty(term.weight.shape, np.int64) for term in terms)
+    weights = tuple(np.empty(term.weight.shape, _integer(term)) for term in terms)
     rounded_bias, clamped = np.empty(len(bias), np.int64), 0
     for part in row_blocks(len(bias), len(low)):
         few = [replace(term, weight=term.weight[part]) for term in terms]
@@ -111,6 +113,10 @@ def round_nearest(
             into[part] = rows
         clamped += int(outside.sum())
     return Rounded(weights, rounded_bias, clamped)
+
+
+def _integer(term: Term) -> type[np.signedinteger[Any]]:
+    return np.int32 if INT32.contains(term.held.low, term.held.high) else np.int64
 
 
 def round_gptq(

@@ -7,7 +7,9 @@ on every processor, however many candidates its vectors hold.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numba
 import numpy as np
@@ -15,7 +17,7 @@ import numpy as np
 HALF_EVEN = 1.5 * 2.0**52
 """Added and taken away again, it rounds a float64 below 2^51 to an integer, ties to even."""
 WORTH_A_THREAD = 1 << 22
-"""Roundings from which a second thread pays."""
+"""Weights (times thresholds tried) from which a second thread pays."""
 
 
 @numba.njit(cache=True, nogil=True)
@@ -43,35 +45,45 @@ def _rows_errors(  # type: ignore[no-untyped-def]
         together[:, c] = sums
 
 
-@numba.njit(cache=True, nogil=True)
-def row_reach(weight, low, high):  # type: ignore[no-untyped-def]
-    """The factor at which a row's first weight passes its range, (C,); inf for rows of zeros.
-
-    `weight` is float64 (C, K); `low` and `high`, (K,), bound a weight times the factor.
-    """
-    reach = np.full(weight.shape[0], np.inf)
-    for c in range(weight.shape[0]):
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
+def _rows_reach(weight, low, high, reach, start, stop):  # type: ignore[no-untyped-def]
+    """Fill `reach`, (C,), for the rows `start .. stop`; free of branches but for the smaller."""
+    for c in range(start, stop):
         row, nearest = weight[c], np.inf
         for i in range(row.shape[0]):
-            if row[i] > 0:
-                nearest = min(nearest, high[i] / row[i])
-            elif row[i] < 0:
-                nearest = min(nearest, low[i] / row[i])
+            bound = high[i] if row[i] > 0 else -low[i]
+            nearest = min(nearest, bound / abs(row[i]))
         reach[c] = nearest
-    return reach
 
 
 @numba.njit(cache=True, nogil=True)
-def outside(weight, thetas, low, high):  # type: ignore[no-untyped-def]
-    """How many weights of each row, times its theta and rounded, lie outside: int64 (C,)."""
-    count = np.zeros(weight.shape[0], np.int64)
-    for c in range(weight.shape[0]):
+def _rows_outside(weight, thetas, low, high, count, start, stop):  # type: ignore[no-untyped-def]
+    """Fill `count`, (C,), for the rows `start .. stop`."""
+    for c in range(start, stop):
         row = weight[c]
         found = 0
         for i in range(row.shape[0]):
             rounded = (row[i] * thetas[c] + HALF_EVEN) - HALF_EVEN
             found += (rounded < low[i]) | (rounded > high[i])
         count[c] = found
+
+
+def row_reach(weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The factor at which a row's first weight passes its range, (C,); inf for rows of zeros.
+
+    `weight` is float64 (C, K); `low` < 0 and `high` > 0, (K,), bound a weight times the factor.
+    """
+    reach = np.empty(len(weight))
+    _in_threads(partial(_rows_reach, weight, low, high, reach), *weight.shape)
+    return reach
+
+
+def outside(
+    weight: np.ndarray, thetas: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """How many weights of each row, times its theta and rounded, lie outside: int64 (C,)."""
+    count = np.empty(len(weight), np.int64)
+    _in_threads(partial(_rows_outside, weight, thetas, low, high, count), *weight.shape)
     return count
 
 
@@ -103,16 +115,18 @@ def rounding_errors(
     apart, together = np.empty_like(thetas), np.empty_like(thetas)
     nothing = np.zeros(inputs)
     low, high = bounds if bounds is not None else (nothing, nothing)
-    arguments = (weight, importance, weighting, low, high, bounds is not None, thetas)
+    clips = bounds is not None
+    run = partial(_rows_errors, weight, importance, weighting, low, high, clips, thetas)
+    _in_threads(partial(run, apart, together), channels, inputs * len(thetas))
+    return apart, together
 
-    def part(start: int, stop: int) -> None:
-        _rows_errors(*arguments, apart, together, start, stop)
 
+def _in_threads(run: Callable[[int, int], None], channels: int, work: int) -> None:
+    """`run(start, stop)` over all channels, of so much work each, where it pays in threads."""
     threads = min(len(os.sched_getaffinity(0)), channels)
-    if threads < 2 or thetas.size * inputs < WORTH_A_THREAD:
-        part(0, channels)
-        return apart, together
+    if threads < 2 or channels * work < WORTH_A_THREAD:
+        run(0, channels)
+        return
     edges = [channels * i // threads for i in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(part, edges[:-1], edges[1:]))
-    return apart, together
+        list(pool.map(run, edges[:-1], edges[1:]))

@@ -312,8 +312,7 @@ def _largest(name: str, rows: _Rows, limits: TargetLimits) -> np.ndarray:
 
 def _reach(rows: _Rows, *, forgiven: float) -> np.ndarray:
     """The factor at which a channel's first weight is `forgiven` beyond its range: (C,)."""
-    result: np.ndarray = row_reach(rows.weight, rows.low - forgiven, rows.high + forgiven)
-    return result
+    return row_reach(rows.weight, rows.low - forgiven, rows.high + forgiven)
 
 
 def _fitting(name: str, rows: _Rows, limits: TargetLimits) -> tuple[np.ndarray, np.ndarray]:
@@ -375,5 +374,4 @@ def _squared_errors(rows: _Rows, thetas: np.ndarray) -> np.ndarray:
 
 def _outside(rows: _Rows, theta: np.ndarray) -> np.ndarray:
     """How many rounded weights a channel do not fit their bits: int64 (C,)."""
-    result: np.ndarray = outside(rows.weight, theta, rows.low, rows.high)
-    return result
+    return outside(rows.weight, theta, rows.low, rows.high)

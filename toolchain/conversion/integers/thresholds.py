@@ -23,11 +23,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 
 import numpy as np
 
+from toolchain.conversion.integers.population_rows import (
+    Branch,
+    FloatRows,
+    IntegerBranch,
+    IntegerRows,
+    Scales,
+)
 from toolchain.conversion.integers.row_blocks import row_blocks
 from toolchain.conversion.integers.threshold_search import ROUNDING
 from toolchain.errors import ConversionError
@@ -44,120 +50,6 @@ NEGLIGIBLE = 1 / 256
 PATIENCE = 12
 """Candidates without improvement after which the search over more than two branches ends, so
 that sums of dozens stay affordable."""
-
-
-@dataclass(frozen=True, eq=False)
-class Branch:
-    """Float weights of one synapse.
-
-    Attributes
-    ----------
-    name:
-        For messages.
-    rows:
-        float64 (C, n): real weights times the value of one input spike.
-    largest_spike:
-        Largest magnitude of a spike it takes: 1, or more for graded ones.
-    identity:
-        Whether it passes its source on unchanged.
-    taps:
-        How many spikes a graded one is the sum of (a sum pool's window).
-    """
-
-    name: str
-    rows: np.ndarray
-    largest_spike: int = 1
-    identity: bool = False
-    taps: int = 1
-
-    @property
-    def second_moment(self) -> float:
-        """Sum of the squares of the spikes that one input is the sum of, each at its largest."""
-        return self.taps * (self.largest_spike / self.taps) ** 2
-
-    @cached_property
-    def uniform(self) -> bool:
-        """Whether all weights of an output channel are equal or zero."""
-        magnitude = np.abs(self.rows)
-        return bool(((magnitude == 0) | (magnitude == magnitude.max(axis=1, keepdims=True))).all())
-
-
-@dataclass(frozen=True, eq=False)
-class FloatRows:
-    """All that decides a population's integers.
-
-    Attributes
-    ----------
-    name:
-        The population's, for messages.
-    branches:
-        One a synapse, each (C, n).
-    bias:
-        float64 (C,).
-    lam:
-        Float thresholds, (C,), > 0; None for a readout, whose channels share one scale.
-    room:
-        Factors in (0, 1] on the thresholds, (C,) or (1,), from the range analysis.
-    """
-
-    name: str
-    branches: tuple[Branch, ...]
-    bias: np.ndarray
-    lam: np.ndarray | None
-    room: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class IntegerBranch:
-    """Integer weights of one branch: one synapse, or two whose currents add up to it.
-
-    Attributes
-    ----------
-    parts:
-        (weight exponent, int64 (C, n)) of each synapse.
-    """
-
-    parts: tuple[tuple[int, np.ndarray], ...]
-
-    @property
-    def total(self) -> np.ndarray:
-        """What the parts add up to, exponents included: int64 (C, n)."""
-        return self.of_rows(slice(None))
-
-    def of_rows(self, part: slice) -> np.ndarray:
-        """The same of some channels."""
-        return np.asarray(sum(weight[part] << exponent for exponent, weight in self.parts))
-
-
-@dataclass(frozen=True, eq=False)
-class IntegerRows:
-    """What was chosen.
-
-    Attributes
-    ----------
-    factor:
-        float64 (C,): integer weight = factor * real weight; theta / lam, or 1 / scale.
-    theta:
-        int64 (C,), thresholds; zeros for a readout.
-    scale:
-        Real value of one unit of a readout; None with an activation.
-    branches:
-        In the order of the float ones.
-    bias:
-        float64 (C,), whole numbers.
-    clipped:
-        Integers that stand at the end of their range because their target lay beyond it.
-    notes:
-        What the user should know about this choice.
-    """
-
-    factor: np.ndarray
-    theta: np.ndarray
-    scale: float | None
-    branches: tuple[IntegerBranch, ...]
-    bias: np.ndarray
-    clipped: int = 0
-    notes: tuple[str, ...] = ()
 
 
 ChooseIntegers = Callable[[FloatRows, int, TargetLimits], IntegerRows]
@@ -202,6 +94,28 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
     if (rows.room < 1).any():
         chosen, _ = _rounded(rows, _lowered(rows, scaled), weight_bits, limits)
     return chosen
+
+
+def choose_scales(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> Scales:
+    """The scales of `choose_integers`, without rounding any weight where there is no choice.
+
+    Raises
+    ------
+    ConversionError
+        As `choose_integers`.
+    """
+    if len(rows.branches) == 1:
+        largest = IntRange.signed(weight_bits).high
+        peaks = _magnitude(rows.branches[0].rows)[None]
+        if rows.lam is not None or peaks.any():
+            scaled = _scaled(rows, peaks, np.zeros(1, np.int64), largest, limits)
+            if (rows.room < 1).any():
+                scaled = _lowered(rows, scaled)
+            if not _smallest_exponent(float((peaks[0] * scaled.factor).max()), largest, 1):
+                return Scales(scaled.theta, scaled.scale, ((0, 0),))
+    chosen = choose_integers(rows, weight_bits, limits)
+    exponents = tuple(branch.exponents(weight_bits) for branch in chosen.branches)
+    return Scales(chosen.theta, chosen.scale, exponents)
 
 
 def _exponents(peaks: np.ndarray, largest: int, highest: int) -> list[tuple[int, ...]]:
@@ -335,7 +249,7 @@ def _round_branch(
     exponent = _smallest_exponent(peak, largest, limits.max_weight_exponent)
     if exponent and branch.uniform:
         return _round_uniform(branch, factor, exponent, largest, limits)
-    integers = np.empty(branch.rows.shape, np.int64)
+    integers = np.empty(branch.rows.shape, np.int32)
     squared = np.empty(len(branch.rows))
     for part in row_blocks(*branch.rows.shape):
         exact = branch.rows[part] * factor[part, None]

@@ -1,0 +1,153 @@
+"""What goes into the choice of a population's integers, and what comes out of it.
+
+`FloatRows` holds the float weights of its branches (one a synapse); `Scales` what thresholds and
+exponents are chosen; `IntegerRows` the integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """Float weights of one synapse.
+
+    Attributes
+    ----------
+    name:
+        For messages.
+    rows:
+        float64 (C, n): real weights times the value of one input spike.
+    largest_spike:
+        Largest magnitude of a spike it takes: 1, or more for graded ones.
+    identity:
+        Whether it passes its source on unchanged.
+    taps:
+        How many spikes a graded one is the sum of (a sum pool's window).
+    """
+
+    name: str
+    rows: np.ndarray
+    largest_spike: int = 1
+    identity: bool = False
+    taps: int = 1
+
+    @property
+    def second_moment(self) -> float:
+        """Sum of the squares of the spikes that one input is the sum of, each at its largest."""
+        return self.taps * (self.largest_spike / self.taps) ** 2
+
+    @cached_property
+    def uniform(self) -> bool:
+        """Whether all weights of an output channel are equal or zero."""
+        magnitude = np.abs(self.rows)
+        return bool(((magnitude == 0) | (magnitude == magnitude.max(axis=1, keepdims=True))).all())
+
+
+@dataclass(frozen=True, eq=False)
+class FloatRows:
+    """All that decides a population's integers.
+
+    Attributes
+    ----------
+    name:
+        The population's, for messages.
+    branches:
+        One a synapse, each (C, n).
+    bias:
+        float64 (C,).
+    lam:
+        Float thresholds, (C,), > 0; None for a readout, whose channels share one scale.
+    room:
+        Factors in (0, 1] on the thresholds, (C,) or (1,), from the range analysis.
+    """
+
+    name: str
+    branches: tuple[Branch, ...]
+    bias: np.ndarray
+    lam: np.ndarray | None
+    room: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerBranch:
+    """Integer weights of one branch: one synapse, or two whose currents add up to it.
+
+    Attributes
+    ----------
+    parts:
+        (weight exponent, int32 or int64 (C, n)) of each synapse.
+    """
+
+    parts: tuple[tuple[int, np.ndarray], ...]
+
+    def exponents(self, weight_bits: int) -> tuple[int, int]:
+        """Exponents of the synapses, the finer first; the same twice where there is one.
+
+        The finer one is raised until any remainder of the coarser one fits its bits.
+        """
+        exponents = [exponent for exponent, _ in self.parts]
+        high = max(exponents)
+        return max(min(exponents), high - (weight_bits - 1)), high
+
+    @property
+    def total(self) -> np.ndarray:
+        """What the parts add up to, exponents included: int64 (C, n)."""
+        return self.of_rows(slice(None))
+
+    def of_rows(self, part: slice) -> np.ndarray:
+        """The same of some channels."""
+        wide = ((exponent, weight[part].astype(np.int64)) for exponent, weight in self.parts)
+        return np.asarray(sum(weight << exponent for exponent, weight in wide))
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerRows:
+    """What was chosen.
+
+    Attributes
+    ----------
+    factor:
+        float64 (C,): integer weight = factor * real weight; theta / lam, or 1 / scale.
+    theta:
+        int64 (C,), thresholds; zeros for a readout.
+    scale:
+        Real value of one unit of a readout; None with an activation.
+    branches:
+        In the order of the float ones.
+    bias:
+        float64 (C,), whole numbers.
+    clipped:
+        Integers that stand at the end of their range because their target lay beyond it.
+    notes:
+        What the user should know about this choice.
+    """
+
+    factor: np.ndarray
+    theta: np.ndarray
+    scale: float | None
+    branches: tuple[IntegerBranch, ...]
+    bias: np.ndarray
+    clipped: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """What a population's integers are chosen within.
+
+    Attributes
+    ----------
+    theta, scale:
+        As in `IntegerRows`.
+    exponents:
+        Of each branch, as `IntegerBranch.exponents` has them.
+    """
+
+    theta: np.ndarray
+    scale: float | None
+    exponents: tuple[tuple[int, int], ...]

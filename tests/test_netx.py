@@ -53,6 +53,13 @@ def test_round_trip(seed, kind, hidden, signed, tmp_path_factory):
     assert back.hash == program.hash
 
 
+def test_paths_as_strings(program, net, tmp_path):
+    write_net(program, str(tmp_path / "b.net"))
+    assert read_net(str(tmp_path / "b.net")).hash == read_net(net).hash
+    with pytest.raises(FormatError, match="no such file"):
+        read_net(str(tmp_path / "missing.net"))
+
+
 def test_provenance_survives(net):
     assert read_net(net).provenance == {"seed": 7}
 

@@ -49,8 +49,9 @@ def test_round_trip(program, tmp_path, mode):
             assert np.array_equal(ours[name], theirs[name])
     assert compare(recording, back).equal
     again = tmp_path / "b.npz"
-    back.save(again)
+    back.save(str(again))
     assert again.read_bytes() == path.read_bytes()
+    assert compare(recording, Recording.load(str(again))).equal
 
 
 def test_types_of_the_file(full, tmp_path):

@@ -35,7 +35,7 @@ from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 
-def read_net(path: Path) -> IntProgram:
+def read_net(path: Path | str) -> IntProgram:
     """Read and check the file at `path`.
 
     Raises
@@ -44,7 +44,7 @@ def read_net(path: Path) -> IntProgram:
         If it is missing, truncated, not HDF5, of another version, lacks a dataset, holds one of
         the wrong type or shape, or if its content is not what its hash says.
     """
-    with opened(path) as root:
+    with opened(Path(path)) as root:
         return _read(root)
 
 

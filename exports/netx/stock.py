@@ -35,7 +35,7 @@ READOUT_THRESHOLD = THRESHOLD.high
 """With `v` held below it, a readout layer never fires."""
 
 
-def write_stock_net(program: IntProgram, path: Path) -> None:
+def write_stock_net(program: IntProgram, path: Path | str) -> None:
     """Write `program` (IF, T = 1) so that `lava.lib.dl.netx.hdf5.Network` runs it to the same bits.
 
     Load it with `input_message_bits = program.input.bits` and, for networks that begin with a
@@ -57,7 +57,10 @@ def write_stock_net(program: IntProgram, path: Path) -> None:
     bounds = {b.name: b for b in analyse(program)}
     for population in program.populations:
         _check(population, bounds[population.name].state)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=FILE_LOCKING) as file:
+    with (
+        atomic_path(Path(path)) as temporary,
+        h5py.File(temporary, "w", locking=FILE_LOCKING) as file,
+    ):
         write_layers(program, file, _write_layer)
 
 

@@ -32,7 +32,7 @@ from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 
-def write_net(program: IntProgram, path: Path) -> None:
+def write_net(program: IntProgram, path: Path | str) -> None:
     """Write `program` to `path`; nothing is left behind if anything fails.
 
     Raises
@@ -42,7 +42,7 @@ def write_net(program: IntProgram, path: Path) -> None:
     FormatError
         If the file read back is not the program (a bug, never silently accepted).
     """
-    with atomic_path(path) as temporary:
+    with atomic_path(Path(path)) as temporary:
         with h5py.File(temporary, "w", locking=FILE_LOCKING) as file:
             _write(program, file)
         back = read_net(temporary)

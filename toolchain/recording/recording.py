@@ -86,7 +86,7 @@ class Recording:
             return None
         return float((self.predictions == self.labels).mean())
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write as `.npz`, through a temporary file and a rename."""
         arrays: dict[str, np.ndarray] = {"meta": np.array(canonical_json(self.meta))}
         for prefix, group in (
@@ -99,7 +99,7 @@ class Recording:
             arrays |= {f"{prefix}/{name}": array for name, array in group.items()}
         arrays |= {"logits": self.logits, "labels": self.labels}
         with (
-            atomic_path(path) as temporary,
+            atomic_path(Path(path)) as temporary,
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         ):
             for name, array in arrays.items():
@@ -110,7 +110,7 @@ class Recording:
                     np.lib.format.write_array(member, array, allow_pickle=False)  # type: ignore[no-untyped-call]
 
     @classmethod
-    def load(cls, path: Path) -> Recording:
+    def load(cls, path: Path | str) -> Recording:
         """Read a recording.
 
         Raises
@@ -118,6 +118,7 @@ class Recording:
         RecordingError
             If the file is missing, damaged, or not a recording of this version.
         """
+        path = Path(path)
         if not path.is_file():
             raise RecordingError("no such file", node=str(path))
         try:

@@ -222,3 +222,8 @@ def test_from_the_command_line(tmp_path):
         ("--backend reference", ["1GB", "--backend", "lava"]),
     ):
         fails(2, words, *sized, *how, cwd=tmp_path)
+    placed = (*run, "-o", "x.npz", "--device", "nonsense")
+    fails(1, "this device cannot be used", *placed, cwd=tmp_path)
+    fails(2, "--engine fast", *placed, "--engine", "stepwise", cwd=tmp_path)
+    ok(*run, "-o", "named.npz", "--device", "cpu", cwd=tmp_path)
+    ok("compare", "fast.npz", "named.npz", cwd=tmp_path)

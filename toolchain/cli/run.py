@@ -54,10 +54,11 @@ class Way(str, Enum):
 
 @dataclass(frozen=True)
 class Simulation:
-    """How the reference simulator goes, and in how many bytes."""
+    """How the reference simulator goes, in how many bytes, and where."""
 
     way: str = Way.FAST.value
     memory: int | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ def command(
         str | None,
         typer.Option(metavar="SIZE", help="Reference, fast: memory to work in, like 2GB."),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="cuda[:N]", help="Reference, fast: a GPU instead of the processor."),
+    ] = None,
     neuron_impl: Annotated[
         NeuronImpl,
         typer.Option(help="On Lava: this project's neurons, or Lava's ATRLIF for IF networks."),
@@ -131,7 +136,7 @@ def command(
     from toolchain.recording.parts import Parts
 
     output = Output(as_json=json)
-    how = _simulation(backend, way, memory)
+    how = _simulation(backend, way, memory, device)
     choice = _models(backend, models, blocks, batch)
     if neuron_impl is NeuronImpl.ATRLIF or watch_ranges:
         choice = _atrlif(backend, choice, neuron_impl, watch_ranges=watch_ranges)
@@ -167,15 +172,15 @@ def command(
     output.result({"out": str(out), "accuracy": recording.accuracy(), **recording.meta})
 
 
-def _simulation(backend: Backend, way: Way, memory: str | None) -> Simulation:
+def _simulation(backend: Backend, way: Way, memory: str | None, device: str | None) -> Simulation:
     """What the options say; raises BadParameter where they contradict each other."""
-    if backend is not Backend.REFERENCE and (way is not Way.FAST or memory is not None):
-        raise typer.BadParameter("--engine and --memory need --backend reference")
-    if memory is None:
-        return Simulation(way.value)
-    if way is Way.STEPWISE:
-        raise typer.BadParameter("--memory needs --engine fast")
-    return Simulation(way.value, parse_size(memory))
+    asked = memory is not None or device is not None
+    if backend is not Backend.REFERENCE and (way is not Way.FAST or asked):
+        raise typer.BadParameter("--engine, --memory and --device need --backend reference")
+    if way is Way.STEPWISE and asked:
+        raise typer.BadParameter("--memory and --device need --engine fast")
+    size = None if memory is None else parse_size(memory)
+    return Simulation(way.value, size, None if device == "cpu" else device)
 
 
 def _models(backend: Backend, models: Models, blocks: int, batch: int | None) -> LavaModels:
@@ -239,15 +244,18 @@ def execute(
     mode = Mode(record.value)
     with output.progress(f"{backend.value}: {program.name}") as task:
         if backend is Backend.REFERENCE:
+            from toolchain.simulator.engine.device_layers import open_device
             from toolchain.simulator.simulate import Way, simulate
 
+            how = how or Simulation()
             recording = simulate(
                 program,
                 inputs,
                 mode=mode,
                 labels=dataset.labels,
-                way=Way((how or Simulation()).way),
-                memory=(how or Simulation()).memory,
+                way=Way(how.way),
+                memory=how.memory,
+                device=open_device(how.device) if how.device else None,
                 progress=task.update,
             )
         else:

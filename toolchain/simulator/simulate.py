@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ def simulate(
     labels: np.ndarray | None = None,
     way: Way = Way.FAST,
     memory: int | None = None,
+    device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> Recording:
     """Run `program` on graded input spikes `inputs`, int (N, ...).
@@ -44,6 +46,8 @@ def simulate(
     memory:
         Bytes that the fast engine may work in, the recording itself not counted; None for what
         is fastest.
+    device:
+        A GPU for the fast engine; None for its compiled loops on the processor.
     progress:
         Called with (samples done, samples in all).
 
@@ -62,11 +66,14 @@ def simulate(
     builder = RecordingBuilder(program, mode)
     recorders = builder.recorders()
     traced = any(recorder.traces for recorder in recorders.values())
-    engine = Engine(program, memory=memory, traced=traced)
+    engine = Engine(program, memory=memory, traced=traced, device=device)
     for start in range(0, len(inputs), engine.samples):
         engine.record(inputs[start : start + engine.samples], recorders)
         if progress:
             progress(min(start + engine.samples, len(inputs)), len(inputs))
     builder.add(inputs, {name: recorder.finish() for name, recorder in recorders.items()})
     versions = {"torch": torch.__version__, "numpy": np.__version__}
-    return builder.finish(reference.BACKEND, labels, {"versions": versions, "way": way.value})
+    how: dict[str, Any] = {"versions": versions, "way": way.value}
+    if device:
+        how["device"] = str(device)
+    return builder.finish(reference.BACKEND, labels, how)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -14,6 +14,7 @@ from toolchain.program.bounds import analyse
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.recording import LayerRecorder
 from toolchain.simulator.engine.coded import CodedSpikes, channels_first
+from toolchain.simulator.engine.device_layers import DeviceLayer, DeviceResult, DeviceSpikes
 from toolchain.simulator.engine.footprint import samples_and_steps
 from toolchain.simulator.engine.layers import Layer, Moment, Result, make_layer
 
@@ -65,10 +66,11 @@ class Block:
         return 0
 
 
-Listener = Callable[[Population, int, Result], None]
+AnyResult = Result | DeviceResult
+Listener = Callable[[Population, int, AnyResult], None]
 
 
-def _feed(recorder: LayerRecorder, first: int, result: Result, shape: tuple[int, ...]) -> None:
+def _feed(recorder: LayerRecorder, first: int, result: AnyResult, shape: tuple[int, ...]) -> None:
     """Hand a block over step by step, as (n, H, W, C) or (n, F)."""
     flat = len(shape) == 1
     spikes = None if result.sent is None else result.sent.as_int8()
@@ -99,6 +101,8 @@ class Engine:
         Bytes that a pass may work in; None for what is fastest.
     traced:
         Whether passes keep the potential of every step, for `memory`.
+    device:
+        Where layers are run as tensors, a GPU; None for compiled loops on the processor.
 
     Attributes
     ----------
@@ -120,14 +124,18 @@ class Engine:
         block: int | None = None,
         memory: int | None = None,
         traced: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         self._program = program
+        self._device = device
         most = min(block or program.schedule.wake_steps, program.schedule.num_steps)
         self.samples, self._block = samples_and_steps(program, most, memory=memory, traced=traced)
-        self._layers: list[Layer] = [
-            make_layer(program, population, bound)
-            for population, bound in zip(program.populations, analyse(program), strict=True)
-        ]
+        bounds = zip(program.populations, analyse(program), strict=True)
+        self._layers: Sequence[Layer | DeviceLayer]
+        if device is None:
+            self._layers = [make_layer(program, *of_one) for of_one in bounds]
+        else:
+            self._layers = [DeviceLayer(program, *of_one, device) for of_one in bounds]
         self._last_use = {
             synapse.source: population.name
             for population in program.populations
@@ -167,7 +175,7 @@ class Engine:
         """
         program, schedule = self._program, self._program.schedule
         program.check_inputs(inputs)
-        graded = CodedSpikes.of_input(inputs, program.spike_range(INPUT))
+        graded = self._graded(inputs)
         states = {layer.population.name: layer.start(len(inputs)) for layer in self._layers}
         first = 0
         while first < schedule.num_steps:
@@ -192,16 +200,21 @@ class Engine:
         """
         traced = any(recorder.traces for recorder in recorders.values())
 
-        def feed(population: Population, first: int, result: Result) -> None:
+        def feed(population: Population, first: int, result: AnyResult) -> None:
             _feed(recorders[population.name], first, result, population.shape)
 
         for _ in self.run(inputs, Keep.TRACE if traced else Keep.READOUT, feed):
             pass
 
+    def _graded(self, inputs: np.ndarray) -> CodedSpikes | DeviceSpikes:
+        if self._device is None:
+            return CodedSpikes.of_input(inputs, self._program.spike_range(INPUT))
+        return DeviceSpikes.of_input(inputs, self._device)
+
     def _one(
         self,
         states: dict[str, Any],
-        sent: dict[str, CodedSpikes],
+        sent: dict[str, Any],
         moment: Moment,
         first: int,
         keep: Keep,
@@ -226,7 +239,7 @@ class Engine:
         readout = channels_first(result.trace, self._program.readout.shape)
         return Block(first, moment.steps, moment.awake, readout, spikes, membrane)
 
-    def _forget(self, sent: dict[str, CodedSpikes], done: str) -> None:
+    def _forget(self, sent: dict[str, Any], done: str) -> None:
         """Let go of spikes that no later layer takes."""
         for source in [s for s in sent if self._last_use.get(s) == done]:
             del sent[source]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolchain.cli.calibration import open_calibration
+from toolchain.cli.heap import keep_heap
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output, percent
 from toolchain.errors import ConversionError, DataError
@@ -112,6 +113,7 @@ def command(
     from toolchain.conversion import pipeline
     from toolchain.conversion.adapters import load_adapter_file
 
+    keep_heap()
     output = Output(as_json=json)
     limits = load_profile(target or ("stock-netx" if stock else "loihi2")).as_target_limits()
     for path in adapter or []:

@@ -35,15 +35,15 @@ THRESHOLD = IntRange(0, (1 << 24) - 1)
 
 _DESCRIPTIONS = ("inChannels", "outChannels", "kernelSize", "inFeatures", "outFeatures")
 _CONV_GEOMETRY = ("stride", "padding", "dilation", "groups")
-_KNOWN = {
+KNOWN = {
     INPUT: ("type", "shape", "neuron", "weight", "bias"),
     FLATTEN: ("type", "shape"),
     DENSE: ("type", "shape", "neuron", "weight", "bias", "delay", *_DESCRIPTIONS),
     CONV: ("type", "shape", "neuron", "weight", "bias", *_CONV_GEOMETRY, *_DESCRIPTIONS),
 }
-_TRAINING_ONLY = ("scaleRho", "tauRho", "theta")
+TRAINING_ONLY = ("scaleRho", "tauRho", "theta")
 """Constants of the surrogate gradient."""
-_KNOWN_NEURON = ("type", "iDecay", "vDecay", "vThMant", "refDelay", "gradedSpike", "wgtExp")
+KNOWN_NEURON = ("type", "iDecay", "vDecay", "vThMant", "refDelay", "gradedSpike", "wgtExp")
 
 
 def is_stock_net(path: Path) -> bool:
@@ -108,15 +108,15 @@ class _Reader:
     def layer(self, group: Group) -> CubaLayer | None:
         """The next layer."""
         kind = group.text("type")
-        if kind not in _KNOWN:
+        if kind not in KNOWN:
             raise FormatError(
                 "lava-dl's loader has no such layer; it stops, or skips it without a word",
                 node=group.where("type"),
                 found=kind,
-                allowed=", ".join(_KNOWN),
+                allowed=", ".join(KNOWN),
                 remedy="num_layers takes only the layers before it",
             )
-        _refuse_unknown(group, _KNOWN[kind])
+        _refuse_unknown(group, KNOWN[kind])
         if kind == FLATTEN:
             self._flatten = True
             return None
@@ -265,7 +265,7 @@ def _neuron(group: Group) -> CubaNeuron:
             allowed=", ".join(CUBA),
             remedy="lava.lib.dl.netx reads it",
         )
-    _refuse_unknown(neuron, (*_KNOWN_NEURON, *_TRAINING_ONLY))
+    _refuse_unknown(neuron, (*KNOWN_NEURON, *TRAINING_ONLY))
     for name, default in (("refDelay", 1), ("gradedSpike", 0), ("wgtExp", 0)):
         if name in neuron.names() and neuron.number(name) != default:
             raise FormatError(

@@ -12,7 +12,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from toolchain import __version__
-from toolchain.cli import compare, convert, demo, doctor, evaluate, inspect, results, run, train
+from toolchain.cli import (
+    compare,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    inspect,
+    lint,
+    results,
+    run,
+    train,
+)
 from toolchain.errors import MissingDependencyError, SpikeportError
 
 INSTALLABLE = {
@@ -34,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, train, evaluate, results, convert, run, compare, inspect, doctor):
+for module in (demo, train, evaluate, results, convert, run, compare, inspect, lint, doctor):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 
 

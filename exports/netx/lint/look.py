@@ -1,0 +1,51 @@
+"""Looks at one file, in this process; `isolated` is for files that nobody vouches for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+
+from exports.netx.group import Group
+from exports.netx.layout import FILE_LOCKING, LAYERS, OWN
+from exports.netx.lint.findings import Findings
+from exports.netx.lint.limits import look_over
+from exports.netx.lint.own_program import look_at_program
+from exports.netx.lint.stock_layers import StockLinter
+from hw_models.profile import Profile
+from toolchain.errors import FormatError, SpikeportError
+
+DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError, OverflowError)
+"""What h5py raises on damaged files."""
+
+
+def look_at(path: Path, profile: Profile | None = None) -> Findings:
+    """All findings of the file at `path`.
+
+    Raises
+    ------
+    FormatError
+        If there is no such file.
+    """
+    if not path.is_file():
+        raise FormatError("no such file", node=str(path))
+    findings = Findings(str(path))
+    try:
+        with h5py.File(path, "r", locking=FILE_LOCKING) as file:
+            if not look_over(file, findings):
+                return findings
+            own = OWN in file
+            findings.kind = "spikeport" if own else "stock" if LAYERS in file else "unknown"
+            if findings.kind == "stock":
+                StockLinter(findings).look(Group(file, str(path)))
+            elif not own:
+                names = ", ".join(file) or "nothing"
+                findings.add("malformed", "/", f"no group '{LAYERS}': {names}")
+        if own:
+            look_at_program(path, findings, profile)
+    except SpikeportError as error:
+        findings.add_error("malformed", error)
+    except DAMAGED as error:
+        first, *_ = str(error).splitlines() or [""]
+        findings.add("unreadable", "/", f"{type(error).__name__}: {first}")
+    return findings

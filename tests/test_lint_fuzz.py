@@ -3,7 +3,9 @@
 import random
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 
 import h5py
 import numpy as np
@@ -134,13 +136,10 @@ def test_ten_thousand_changed_files(tmp_path):
     ]
     write_net(branched_program(3, "if", sorted(BLOCKS), low=-9, high=9), whole[3])
     originals = [path.read_bytes() for path in whole]
-    with ThreadPoolExecutor(SHARES) as pool:
-        shares = pool.map(
-            lambda seed: look_at_many(seed, FILES // SHARES, originals, tmp_path),
-            range(SEED, SEED + SHARES),
-        )
-        told, slowest = Counter(), 0.0
-        for found, longest in shares:
+    look = partial(look_at_many, count=FILES // SHARES, originals=originals, folder=tmp_path)
+    told, slowest = Counter(), 0.0
+    with ProcessPoolExecutor(SHARES, get_context("spawn")) as pool:
+        for found, longest in pool.map(look, range(SEED, SEED + SHARES)):
             told, slowest = told + found, max(slowest, longest)
     assert slowest < 30
     # The changes reach everything: files that stay whole, that HDF5 cannot read, that say nonsense.

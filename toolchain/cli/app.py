@@ -13,6 +13,7 @@ import typer
 
 from toolchain import __version__
 from toolchain.cli import (
+    audit,
     compare,
     convert,
     demo,
@@ -45,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, train, evaluate, results, convert, run, compare, inspect, lint, doctor):
+for module in (demo, train, evaluate, results, convert, run, compare, audit, inspect, lint, doctor):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 
 

@@ -21,6 +21,7 @@ from toolchain.conversion.integers.fit_ranges import COARSEST, Lowering, Room, f
 from toolchain.conversion.integers.integer_choice import IntegerChoice
 from toolchain.conversion.integers.integerise import SPIKING_NEURONS, LayerRounding, integerise
 from toolchain.conversion.integers.percentile import with_thresholds
+from toolchain.conversion.layers import Layer, layers_of
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
@@ -129,7 +130,7 @@ def convert(
         )
     program, rounding = _integers(folded, quantizer, options, limits, name, statistics)
     notes += _losses(rounding, options, limits)
-    origin = {**(provenance or {}), **_origin(rounding, options, calibration)}
+    origin = {**(provenance or {}), **_origin(folded, rounding, options, calibration)}
     program = replace(program, watch_ranges=options.watch_ranges, provenance=origin)
     bounds = analyse(program) if options.watch_ranges else prove(program)
     return Conversion(program, folded, tuple(rounding), bounds, notes)
@@ -186,11 +187,26 @@ def _half_unit(weight_bits: int) -> float:
 
 
 def _origin(
-    rounding: list[LayerRounding], options: ConversionOptions, calibration: Calibration | None
+    folded: FloatProgram,
+    rounding: list[LayerRounding],
+    options: ConversionOptions,
+    calibration: Calibration | None,
 ) -> dict[str, Any]:
-    """How the integers were chosen and what it cost, for the provenance."""
+    """How the integers were chosen and what it cost, for the provenance.
+
+    Thresholds that are measured, not trained, cannot be read off the checkpoint: they stand there.
+    """
+    measured: dict[str, Any] = {}
+    if options.relu_percentile is not None:
+        measured["relu_thresholds"] = {
+            layer.name: layer.activation.threshold.tolist()
+            for layer in layers_of(folded)
+            if isinstance(layer, Layer) and layer.activation is not None
+        }
     return {
+        **measured,
         "integers": {
+            "pooling": options.pooling,
             "thresholds": options.thresholds,
             "rounding": options.rounding,
             "allow_clipping": options.allow_clipping,

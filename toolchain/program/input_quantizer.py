@@ -117,10 +117,7 @@ class InputQuantizer:
             )
         if not np.isfinite(samples).all():
             raise DataError("samples hold NaN or infinity", node="input")
-        channel_shape = (-1, *([1] * (len(self.shape) - 1)))
-        mean = np.asarray(self.mean, np.float64).reshape(channel_shape)
-        std = np.asarray(self.std, np.float64).reshape(channel_shape)
-        levels = np.rint((samples.astype(np.float64) - mean) / std / self.scale)
+        levels = np.rint(self.normalise(samples) / self.scale)
         try:
             return self.range.check("input", levels.astype(np.int64)).astype(np.int32)
         except ValueRangeError as error:
@@ -131,6 +128,14 @@ class InputQuantizer:
                 allowed=f"{self.range} in units of {self.scale:.6g}",
                 remedy="scale the data as in training, or convert again with a wider input range",
             ) from error
+
+    def normalise(self, samples: np.ndarray) -> np.ndarray:
+        """What real samples (N, ...) stand for in the float network: float64 (N, ...)."""
+        channel_shape = (-1, *([1] * (len(self.shape) - 1)))
+        mean = np.asarray(self.mean, np.float64).reshape(channel_shape)
+        std = np.asarray(self.std, np.float64).reshape(channel_shape)
+        normalised: np.ndarray = (np.asarray(samples, np.float64) - mean) / std
+        return normalised
 
     def describe(self) -> dict[str, Any]:
         """All fields as JSON."""

@@ -25,6 +25,7 @@ from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.engine.coded import channels_first, channels_last, plane_of
 from toolchain.simulator.engine.device_sums import INT32, DeviceSum
 from toolchain.simulator.engine.layers import Moment
+from toolchain.simulator.engine.rows import Reach
 from toolchain.simulator.watch import watch
 
 
@@ -86,6 +87,7 @@ class DeviceResult:
     sent: DeviceSpikes | None
     last: Tensor
     steps: Tensor
+    reach: Reach
 
     @cached_property
     def potential(self) -> np.ndarray:
@@ -190,10 +192,10 @@ class DeviceLayer:
             if traced:
                 trace.append(step.potential)
         assert last is not None
-        self._watch(torch.stack(extremes).tolist())
+        reach = self._watch(torch.stack(extremes).tolist())
         empty = torch.empty((0, *last.shape), dtype=last.dtype, device=self.device)
         spikes = DeviceSpikes(torch.stack(fired), self.population.shape) if fired else None
-        return DeviceResult(spikes, last, torch.stack(trace) if trace else empty)
+        return DeviceResult(spikes, last, torch.stack(trace) if trace else empty, reach)
 
     def _current(self, sent: Mapping[str, DeviceSpikes]) -> Tensor:
         """(T or 1, n, H, W, C) of all synapses, or what a pool takes; (0,) where nothing comes."""
@@ -217,12 +219,13 @@ class DeviceLayer:
             return torch.zeros(2, dtype=torch.int64, device=self.device)
         return torch.stack(torch.aminmax(current)).long()
 
-    def _watch(self, extremes: list[list[int]]) -> None:
+    def _watch(self, extremes: list[list[int]]) -> Reach:
         (low, high), *states = extremes
         name = self.population.name
         watch(name, "summed current", low, high, self._limits)
         lowest, highest = min(s[0] for s in states), max(s[1] for s in states)
         watch(name, self._what, lowest, highest, self._state_limits)
+        return low, high, lowest, highest
 
 
 def _watched(neuron: object, program: IntProgram) -> tuple[str, IntRange]:

@@ -64,11 +64,14 @@ class Result:
         int (n, H, W, C), at the end of the block.
     trace:
         int (T, n, H, W, C), after each step; empty where not wanted.
+    reach:
+        Extremes of the summed current and of the state before firing.
     """
 
     sent: CodedSpikes | None
     potential: np.ndarray
     trace: np.ndarray
+    reach: Reach
 
 
 class Layer(ABC):
@@ -226,7 +229,7 @@ class _IntegrateAndFireLayer(Layer):
             rows.of(trace),
         )
         self._watch("membrane potential", reach, self._limits)
-        return Result(spikes, state, trace)
+        return Result(spikes, state, trace, reach)
 
 
 class _ConsistentLayer(Layer):
@@ -257,7 +260,7 @@ class _ConsistentLayer(Layer):
             rows.of(trace),
         )
         self._watch("membrane potential", reach, self._limits)
-        return Result(spikes, potential, trace)
+        return Result(spikes, potential, trace, reach)
 
 
 class _ReadoutLayer(Layer):
@@ -279,7 +282,7 @@ class _ReadoutLayer(Layer):
             rows.of(trace),
         )
         self._watch("accumulator", reach, self._limits)
-        return Result(None, state, trace)
+        return Result(None, state, trace, reach)
 
 
 class _RelayLayer(Layer):
@@ -302,7 +305,7 @@ class _RelayLayer(Layer):
         self._watch("graded spike", reach, Relay.spike_limits)
         trace = self._new_trace(len(state), moment)
         trace[:] = 0
-        return Result(spikes, state, trace)
+        return Result(spikes, state, trace, reach)
 
 
 class _PoolLayer(Layer):
@@ -340,7 +343,7 @@ class _PoolLayer(Layer):
             trace,
         )
         self._watch("spike count", reach, self._limits)
-        return Result(spikes, largest, trace)
+        return Result(spikes, largest, trace, reach)
 
 
 _LAYERS: dict[type, type[Layer]] = {

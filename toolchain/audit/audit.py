@@ -1,0 +1,240 @@
+"""All parts of an audit over one data source, as one document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from toolchain import __version__
+from toolchain.audit.agreement import describe_versions
+from toolchain.audit.budget import Budget
+from toolchain.audit.certificate import certify
+from toolchain.audit.chain import Chain, make_chain
+from toolchain.audit.chip_fit import Chip, fit
+from toolchain.audit.counts import LayerExtremes, count_spikes
+from toolchain.audit.energy import Cost, Operations
+from toolchain.audit.gates import Gate
+from toolchain.audit.rasters import Raster, record_raster
+from toolchain.audit.source_network import SourceNetwork
+from toolchain.evaluation.accuracy import Accuracy
+from toolchain.program.int_program import IntProgram
+from toolchain.simulator.engine.blocks import Engine
+
+VERSION = 1
+FLOAT, QUANTIZED = "float network", "quantized network"
+INTEGER, LAVA = "integer reference", "Lava"
+BATCH = 64
+"""Samples at a time: what each neuron of a large network did is kept for so many."""
+BUDGET_BATCH = 16
+"""The same where it stands beside float64 values of the source network."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, samples done and samples in all."""
+
+
+@dataclass(frozen=True)
+class LavaRun:
+    """What Lava did with the first samples.
+
+    Attributes
+    ----------
+    logits:
+        int64 (n, K).
+    compared, mismatches:
+        Values compared with the reference, and those that differ.
+    divergence:
+        The first of them, in words; empty where there is none.
+    """
+
+    logits: np.ndarray
+    compared: int
+    mismatches: int
+    divergence: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is audited.
+
+    Attributes
+    ----------
+    inputs:
+        Graded input spikes, int (N, ...).
+    samples:
+        What they stand for before input quantization, normalised: float (N, ...).
+    labels:
+        (N,), or None.
+    source:
+        The network that the program was converted from, where its checkpoint is at hand.
+    versions:
+        Outputs (N, K) of the checkpoint's own module, by version.
+    lava:
+        Called with the first samples' inputs; None where Lava does not run.
+    """
+
+    program: IntProgram
+    inputs: np.ndarray
+    samples: np.ndarray
+    labels: np.ndarray | None
+    data: str
+    source: SourceNetwork | None = None
+    versions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    lava: LavaRun | None = None
+    chip: Chip | None = None
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+
+
+def run_audit(
+    subject: Subject, gates: Sequence[Gate], budget_samples: int, progress: Progress
+) -> dict[str, Any]:
+    """The audit's document, as plain values for JSON.
+
+    Raises
+    ------
+    ValueRangeError
+        If a sum or state leaves its range.
+    """
+    program = subject.program
+    observed = {p.name: LayerExtremes() for p in program.populations}
+    operations = Operations(program)
+    steps = _count_all(subject, observed, operations, progress)
+    outputs = {**subject.versions, INTEGER: steps[-1]}
+    if subject.lava is not None:
+        outputs[LAVA] = subject.lava.logits
+    document: dict[str, Any] = {
+        "audit_version": VERSION,
+        "spikeport": __version__,
+        "program": _describe_program(program),
+        "data": {"name": subject.data, "samples": len(subject.inputs)},
+        "versions": describe_versions(outputs, subject.labels),
+        "by_steps": _by_steps(program, steps, subject.labels),
+    }
+    if subject.lava is not None:
+        lava = subject.lava
+        document["lava"] = {
+            "samples": len(lava.logits),
+            "compared": lava.compared,
+            "mismatches": lava.mismatches,
+            "divergence": lava.divergence,
+        }
+    if subject.source is not None:
+        _explain(document, subject, subject.source, min(budget_samples, len(steps[-1])), progress)
+    progress("ranges", 0, 1)
+    state = program.state_range
+    document["ranges"] = {
+        "state": [state.low, state.high],
+        "populations": [row.describe(state) for row in certify(program, observed)],
+    }
+    document["energy"] = operations.describe(subject.costs)
+    if subject.chip is not None:
+        document["chip"] = fit(program, subject.chip).describe()
+    document["rasters"] = _raster(program, subject.inputs).describe()
+    document["metrics"] = _metrics(document)
+    document["gates"] = [gate.check(document["metrics"]) for gate in gates]
+    document["passed"] = all(gate["passed"] for gate in document["gates"])
+    return document
+
+
+def _count_all(
+    subject: Subject,
+    observed: dict[str, LayerExtremes],
+    operations: Operations,
+    progress: Progress,
+) -> np.ndarray:
+    """Readouts after each step, int64 (T, N, K)."""
+    engine, readouts = Engine(subject.program), []
+    for start in range(0, len(subject.inputs), BATCH):
+        batch = subject.inputs[start : start + BATCH]
+        found = count_spikes(engine, subject.program, batch, observed)
+        operations.add(batch, found)
+        readouts.append(found.readout)
+        progress("integer reference", start + len(batch), len(subject.inputs))
+    return np.concatenate(readouts, axis=1)
+
+
+def _explain(
+    document: dict[str, Any],
+    subject: Subject,
+    source: SourceNetwork,
+    count: int,
+    progress: Progress,
+) -> None:
+    """Error budget and accuracy chain on the first samples."""
+    engine, budget, chains = Engine(subject.program), Budget(source), []
+    for start in range(0, count, BUDGET_BATCH):
+        where = slice(start, min(start + BUDGET_BATCH, count))
+        inputs, samples = subject.inputs[where], subject.samples[where]
+        ignored = {p.name: LayerExtremes() for p in subject.program.populations}
+        found = count_spikes(engine, subject.program, inputs, ignored)
+        budget.add(inputs, samples, found)
+        chains.append(make_chain(source, inputs, samples, found.readout[-1]))
+        progress("error budget", where.stop, count)
+    layers = [layer.describe() for layer in budget.layers.values()]
+    document["budget"] = {"samples": count, "layers": layers}
+    if subject.labels is not None:
+        whole = Chain.joined(chains)
+        document["chain"] = {"samples": count, **whole.describe(subject.labels[:count])}
+
+
+def _describe_program(program: IntProgram) -> dict[str, Any]:
+    schedule = program.schedule
+    return {
+        "name": program.name,
+        "hash": program.hash,
+        "neurons": sorted({p.neuron.kind for p in program.populations}),
+        "wake_steps": schedule.wake_steps,
+        "sleep_steps": schedule.sleep_steps,
+        "weight_bits": program.weight_bits,
+        "state_bits": program.state_bits,
+        "watch_ranges": program.watch_ranges,
+        "layers": [{"name": p.name, "shape": list(p.shape)} for p in program.populations],
+        "provenance": program.provenance,
+    }
+
+
+def _by_steps(
+    program: IntProgram, steps: np.ndarray, labels: np.ndarray | None
+) -> list[dict[str, Any]]:
+    """Accuracy of the integer network after each step; of agreement with the end without labels."""
+    answers = steps[-1].argmax(1) if labels is None else labels
+    return [
+        {
+            "step": t + 1,
+            "awake": t < program.schedule.wake_steps,
+            **Accuracy.of(readout, answers).describe(),
+        }
+        for t, readout in enumerate(steps)
+    ]
+
+
+def _metrics(document: Mapping[str, Any]) -> dict[str, float | None]:
+    """What gates may ask for; None where it was not measured."""
+    accuracy = document["versions"]["accuracy"]
+    agreement = document["versions"]["agreement"]
+    integer = accuracy.get(INTEGER, {}).get("accuracy")
+    float_one = accuracy.get(FLOAT, {}).get("accuracy")
+    alike = agreement.get(FLOAT, {}).get(INTEGER)
+    chip = document.get("chip", {})
+    problems = chip.get("problems")
+    ranges = document["ranges"]["populations"]
+    both = None not in (integer, float_one)
+    return {
+        "mismatches": document.get("lava", {}).get("mismatches"),
+        "drop": 100 * (float_one - integer) if both else None,
+        "accuracy": None if integer is None else 100 * integer,
+        "agreement": None if alike is None else 100 * alike["same"] / alike["samples"],
+        "headroom": min(row["headroom_bits"] for row in ranges),
+        "synops": document["energy"]["synops"],
+        "cores": chip.get("cores"),
+        "chips": chip.get("chips"),
+        "chip_errors": None
+        if problems is None
+        else sum(problem["level"] == "error" for problem in problems),
+    }
+
+
+def _raster(program: IntProgram, inputs: np.ndarray) -> Raster:
+    return record_raster(program, inputs[:1])

@@ -1,0 +1,240 @@
+"""Where each layer's error comes from: terms that add up to it, neuron by neuron.
+
+For a layer with threshold lam, everything in units of lam and per step, let z be the float
+pre-activation for what the layer *really* received (counts of its sources over T, times what a
+spike is worth), z_ann the one in the float network, and X the integers that it summed up. Then
+
+    propagated    f(z) - f(z_ann)        what came in was not what the float network had
+    clipping      clip(z) - f(z)         0 where the network was trained with its thresholds
+    quantization  q(z) - clip(z)         only multiples of 1 / T can be sent
+    rounding      q(X) - q(z)            integer weights, biases and start
+    unevenness    counts / T - q(X)      spikes that came too early, too late, or not in time
+
+with f what the float network does (clip for trained thresholds, ReLU for measured ones),
+clip(z) = min(max(z, 0), 1) and q the levels that a spiking neuron reaches when its input comes
+evenly: floor(T z + 1/2) / T within 0 .. 1. They add up to counts / T - f(z_ann), the layer's error
+against the float network. Of the readout, in logits, there are propagated and rounding only.
+Unevenness is Theorem 1's residual error (Huang et al., IEEE TNNLS 2025): it is 0 where a membrane
+ends within 0 .. theta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolchain.audit.counts import BatchCounts
+from toolchain.audit.source_network import Acts, SourceNetwork
+from toolchain.conversion.layers import Layer
+from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
+from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.synapse import WindowSynapse
+from toolchain.simulator.currents import per_channel, synaptic_current
+
+TERMS = ("propagated", "clipping", "quantization", "rounding", "unevenness")
+READOUT_TERMS = ("propagated", "rounding")
+
+
+@dataclass
+class Moments:
+    """Sums over all neurons and samples, to be added up batch by batch."""
+
+    count: int = 0
+    total: float = 0.0
+    magnitude: float = 0.0
+    squares: float = 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Take in float64 values of any shape."""
+        self.count += values.numel()
+        self.total += float(values.sum())
+        self.magnitude += float(values.abs().sum())
+        self.squares += float((values * values).sum())
+
+    def describe(self) -> dict[str, float]:
+        """Mean, mean magnitude and root mean square."""
+        n = max(self.count, 1)
+        return {
+            "mean": self.total / n,
+            "mean_magnitude": self.magnitude / n,
+            "rms": float(np.sqrt(self.squares / n)),
+        }
+
+
+@dataclass
+class LayerBudget:
+    """The error of one layer.
+
+    Attributes
+    ----------
+    unit:
+        "lam" (thresholds, per step) or "logits".
+    terms:
+        By name, in the order in which they add up.
+    total:
+        The layer's error against the float network.
+    unexplained:
+        Largest magnitude of `total` less all terms, over all neurons: float64 rounding.
+    too_many, too_few:
+        Neurons that sent more or fewer spikes than evenly coming input would have made them.
+    below, above:
+        Neurons whose membrane ends below 0 or above theta: the theorem's condition does not hold.
+        Below 0 is also where neurons end that never had a reason to fire.
+    """
+
+    name: str
+    unit: str
+    terms: dict[str, Moments]
+    total: Moments = field(default_factory=Moments)
+    unexplained: float = 0.0
+    neurons: int = 0
+    too_many: int = 0
+    too_few: int = 0
+    below: int = 0
+    above: int = 0
+
+    def add(self, parts: Mapping[str, Tensor], total: Tensor) -> None:
+        """Take in a batch: values of each term and of the whole, (n, ...) each."""
+        for name, values in parts.items():
+            self.terms[name].add(values)
+        self.total.add(total)
+        rest = total - sum(parts.values(), start=torch.zeros_like(total))
+        self.unexplained = max(self.unexplained, float(rest.abs().max()))
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON; shares are of all neurons of all samples."""
+        shares: dict[str, Any] = {}
+        if self.unit == "lam":
+            n = max(self.neurons, 1)
+            shares = {
+                "too_many": self.too_many / n,
+                "too_few": self.too_few / n,
+                "below": self.below / n,
+                "above": self.above / n,
+            }
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "total": self.total.describe(),
+            "terms": {name: moments.describe() for name, moments in self.terms.items()},
+            "unexplained": self.unexplained,
+            **shares,
+        }
+
+
+class Budget:
+    """The errors of all layers with weights, over as many batches as are added."""
+
+    def __init__(self, network: SourceNetwork) -> None:
+        self._network = network
+        self.layers: dict[str, LayerBudget] = {}
+        for layer in self._weighted():
+            readout = layer.activation is None
+            names = READOUT_TERMS if readout else TERMS
+            unit = "logits" if readout else "lam"
+            self.layers[layer.name] = LayerBudget(layer.name, unit, {n: Moments() for n in names})
+
+    def _weighted(self) -> list[Layer]:
+        return [layer for layer in self._network.layers if isinstance(layer, Layer)]
+
+    @torch.no_grad()
+    def add(self, inputs: np.ndarray, samples: np.ndarray, found: BatchCounts) -> None:
+        """Take in a batch.
+
+        Parameters
+        ----------
+        inputs:
+            Graded input spikes, int (n, ...).
+        samples:
+            What they stand for: normalised samples, float (n, ...).
+        found:
+            What the integer network did with them.
+        """
+        network, program = self._network, self._network.program
+        plain = Acts.RELU if network.measured else Acts.CLIPPED
+        ideal = network.forward(torch.from_numpy(samples).double(), plain)
+        steps = program.schedule.wake_steps
+        counts = {INPUT: inputs.astype(np.int64) * steps, **found.counts}
+        received = {name: self._worth(name, sent, steps) for name, sent in counts.items()}
+        for layer in self._weighted():
+            population, budget = program.population(layer.name), self.layers[layer.name]
+            z = network.preactivation(layer, received)
+            summed = _summed(program, population, counts)
+            if layer.activation is None:
+                self._readout(layer, z, ideal[layer.name], summed / steps)
+                continue
+            fired = torch.from_numpy(counts[layer.name])
+            even = _even_counts(population, summed, steps)
+            sent = fired.double() / steps
+            wanted = ideal[layer.name] / network.threshold(layer, z)
+            plainly = network.activated(layer, z, plain)
+            clipped = network.activated(layer, z, Acts.CLIPPED)
+            levels = network.activated(layer, z, Acts.QUANTIZED)
+            parts = {
+                "propagated": plainly - wanted,
+                "clipping": clipped - plainly,
+                "quantization": levels - clipped,
+                "rounding": even / steps - levels,
+                "unevenness": sent - even / steps,
+            }
+            budget.add(parts, sent - wanted)
+            self._count(budget, population, fired, even, found.potential[layer.name])
+
+    def _worth(self, name: str, counts: np.ndarray, steps: int) -> Tensor:
+        """Real values (n, ...) that counts over so many steps stand for."""
+        sent = torch.from_numpy(counts).double() / steps
+        value = torch.from_numpy(np.array(self._network.spikes[name].value, np.float64))
+        return sent * value.reshape(1, -1, *([1] * (sent.ndim - 2)))
+
+    def _readout(self, layer: Layer, z: Tensor, ideal: Tensor, summed: Tensor) -> None:
+        neuron = self._network.program.readout.neuron
+        assert isinstance(neuron, Readout)
+        given = neuron.scale * summed
+        parts = {"propagated": z - ideal, "rounding": given - z}
+        self.layers[layer.name].add(parts, given - ideal)
+
+    def _count(
+        self,
+        budget: LayerBudget,
+        population: Population,
+        fired: Tensor,
+        even: Tensor,
+        potential: np.ndarray,
+    ) -> None:
+        neuron = population.neuron
+        assert isinstance(neuron, IntegrateAndFire | ConsistentIntegrateAndFire)
+        left = torch.from_numpy(potential)
+        budget.neurons += fired.numel()
+        budget.too_many += int((fired > even).sum())
+        budget.too_few += int((fired < even).sum())
+        budget.below += int((left < 0).sum())
+        budget.above += int((left > per_channel(population, neuron.threshold)).sum())
+
+
+def _summed(
+    program: IntProgram, population: Population, counts: Mapping[str, np.ndarray]
+) -> Tensor:
+    """What a population summed up over all steps, biases included: float64 integers (n, ...)."""
+    total = torch.zeros(1, dtype=torch.int64)
+    for synapse in population.synapses:
+        assert not isinstance(synapse, WindowSynapse)
+        sent = torch.from_numpy(counts[synapse.source])
+        total = total + synaptic_current(synapse, sent, torch.float64)
+    bias = per_channel(population, population.bias) * program.schedule.wake_steps
+    return (total + bias).double()
+
+
+def _even_counts(population: Population, summed: Tensor, steps: int) -> Tensor:
+    """Counts if the same input had come evenly: METHODS, "Settled CIF is lossless"."""
+    neuron = population.neuron
+    assert isinstance(neuron, IntegrateAndFire | ConsistentIntegrateAndFire)
+    start = per_channel(population, neuron.initial_potential)
+    reached = torch.div(
+        summed + start, per_channel(population, neuron.threshold), rounding_mode="floor"
+    )
+    return reached.clamp(0, steps)

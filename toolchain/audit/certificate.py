@@ -1,0 +1,155 @@
+"""How far sums and states can go, how far they went, and an input that drives them there.
+
+The bound of each population is proved for every input (`toolchain.program.bounds`). Against it
+stand what was observed on data, and what an input reaches that is constructed for it: starting from
+the gradient of the channel with the largest bound, every pixel goes to the end of its range that
+drives the channel on. Where that attains the bound, the bound is tight; where not, the rest is
+slack, of the bound or of the search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from toolchain.audit.counts import LayerExtremes, count_spikes
+from toolchain.int_range import IntRange
+from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire
+from toolchain.program.bounds import PopulationBounds, analyse
+from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
+from toolchain.simulator.currents import per_channel
+from toolchain.simulator.engine.blocks import Engine
+
+VERSION = 1
+ASCENTS = 4
+"""Times the gradient is taken; the first from the middle of the input's range."""
+LEAK = 0.1
+"""Slope where an activation is cut off, so that gradients find their way through."""
+
+
+def bounds_of(program: IntProgram) -> dict[str, Any]:
+    """The proved bounds of a program as JSON, for its provenance."""
+    return {
+        "version": VERSION,
+        "state_bits": program.state_bits,
+        "populations": {
+            b.name: {
+                "current": [b.current.low, b.current.high],
+                "state": [b.state.low, b.state.high],
+            }
+            for b in analyse(program)
+        },
+    }
+
+
+@dataclass(frozen=True)
+class RangeRow:
+    """One population: proved, observed on data, and reached by constructed inputs."""
+
+    bound: PopulationBounds
+    observed: LayerExtremes
+    reached: LayerExtremes
+
+    def describe(self, state: IntRange) -> dict[str, Any]:
+        """As JSON; a share is of the bound's larger side."""
+        return {
+            "name": self.bound.name,
+            "headroom_bits": self.bound.headroom_bits(state),
+            "current": _compared(self.bound.current, self.observed.current, self.reached.current),
+            "state": _compared(self.bound.state, self.observed.state, self.reached.state),
+        }
+
+
+def _compared(bound: IntRange, observed: IntRange, reached: IntRange) -> dict[str, Any]:
+    worst = max(-bound.low, bound.high, 1)
+    high_side = bound.high >= -bound.low
+    best = max(reached.high, observed.high) if high_side else -min(reached.low, observed.low)
+    return {
+        "bound": [bound.low, bound.high],
+        "observed": [observed.low, observed.high],
+        "reached": [reached.low, reached.high],
+        "attained": best >= worst,
+        "share": best / worst,
+    }
+
+
+def certify(program: IntProgram, observed: Mapping[str, LayerExtremes]) -> list[RangeRow]:
+    """Bounds, what was observed, and what constructed inputs reach, by population."""
+    bounds = analyse(program)
+    inputs = np.concatenate([driving_inputs(program, bound) for bound in bounds])
+    reached = {p.name: LayerExtremes() for p in program.populations}
+    engine = Engine(program)
+    for start in range(0, len(inputs), engine.samples):
+        count_spikes(engine, program, inputs[start : start + engine.samples], reached)
+    return [RangeRow(bound, observed[bound.name], reached[bound.name]) for bound in bounds]
+
+
+def driving_inputs(program: IntProgram, bound: PopulationBounds) -> np.ndarray:
+    """Graded spikes, int64 (2 * ASCENTS, ...), that drive the worst channel up, and down."""
+    low, high = program.input.range.low, program.input.range.high
+    found = []
+    for sign in (1.0, -1.0):
+        x = torch.full((1, *program.input.shape), (low + high) / 2, dtype=torch.float32)
+        for _ in range(ASCENTS):
+            x.requires_grad_(True)
+            with torch.enable_grad():
+                drive = _middle(_drive(program, x, bound.name), bound.channel)
+                (gradient,) = torch.autograd.grad(sign * drive, x)
+            x = torch.where(gradient > 0, float(high), float(low))
+            found.append(x)
+    return torch.cat(found).to(torch.int64).numpy()
+
+
+def _middle(current: Tensor, channel: int) -> Tensor:
+    """The neuron in the middle of the plane: its kernel lies inside it, if any one's does."""
+    values = current[0, channel]
+    return values[values.shape[0] // 2, values.shape[1] // 2] if values.ndim == 2 else values
+
+
+def _drive(program: IntProgram, x: Tensor, until: str) -> Tensor:
+    """Current into the population `until` for real inputs (1, ...), all spikes as rates."""
+    rates = {INPUT: x}
+    for population in program.populations:
+        current = _current(population, rates)
+        if population.name == until:
+            return current
+        rates[population.name] = _rate(population, current)
+    raise KeyError(until)
+
+
+def _current(population: Population, rates: Mapping[str, Tensor]) -> Tensor:
+    total: Tensor | None = None
+    for synapse in population.synapses:
+        rate = rates[synapse.source]
+        if isinstance(synapse, WindowSynapse):
+            (above, left) = synapse.padding
+            padded = F.pad(rate, (left, left, above, above))
+            return F.max_pool2d(padded, synapse.kernel, synapse.stride, 0, synapse.dilation)
+        one = _weighted(synapse, rate) * 2.0**synapse.weight_exponent
+        total = one if total is None else total + one
+    assert total is not None
+    return total
+
+
+def _weighted(synapse: ConvSynapse | DenseSynapse, rate: Tensor) -> Tensor:
+    weight = torch.from_numpy(synapse.weight.astype(np.float32))
+    if isinstance(synapse, DenseSynapse):
+        return F.linear(rate.flatten(1), weight)
+    how = (synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
+    return F.conv2d(rate, weight, None, *how)
+
+
+def _rate(population: Population, current: Tensor) -> Tensor:
+    neuron = population.neuron
+    if not isinstance(neuron, IntegrateAndFire | ConsistentIntegrateAndFire):
+        return current
+    drive = current + per_channel(population, population.bias)
+    rate = drive / per_channel(population, neuron.threshold)
+    return rate.float().clamp(0, 1) + LEAK * (rate.float() - rate.float().clamp(0, 1))

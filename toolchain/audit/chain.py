@@ -1,0 +1,94 @@
+"""What each source of error costs in accuracy: the float network, made into the integer one.
+
+Each version takes over one more source of error, so that the steps from the first to the last add
+up to the whole gap; and each version "without" lacks just one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from toolchain.audit.source_network import Acts, SourceNetwork
+from toolchain.evaluation.accuracy import Accuracy
+from toolchain.simulator.quantized_network import quantized_counts
+
+FLOAT, CLIPPED = "float network", "+ clipping"
+QUANTIZED, INPUT_QUANTIZED = "+ activation quantization", "+ input quantization"
+ROUNDED, UNEVEN = "+ threshold and weight rounding", "+ unevenness (the integer network)"
+WITHOUT_ROUNDING = "without threshold and weight rounding"
+WITHOUT_UNEVENNESS = "without unevenness"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Outputs (N, K) by version: one more error each, and all but one."""
+
+    steps: Mapping[str, np.ndarray]
+    without: Mapping[str, np.ndarray]
+
+    @classmethod
+    def joined(cls, chains: Sequence[Chain]) -> Chain:
+        """Batches of the same network as one."""
+        whole = [
+            {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+            for batches in ([c.steps for c in chains], [c.without for c in chains])
+        ]
+        return cls(*whole)
+
+    def describe(self, labels: np.ndarray) -> dict[str, Any]:
+        """Accuracies as JSON; each step's change adds up to the gap between first and last."""
+        steps: list[dict[str, Any]] = []
+        before: float | None = None
+        for name, outputs in self.steps.items():
+            accuracy = Accuracy.of(outputs, labels)
+            change = None if before is None else accuracy.fraction - before
+            steps.append({"name": name, **accuracy.describe(), "change": change})
+            before = accuracy.fraction
+        without = [
+            {"name": name, **Accuracy.of(outputs, labels).describe()}
+            for name, outputs in self.without.items()
+        ]
+        return {"steps": steps, "without": without}
+
+
+@torch.no_grad()
+def make_chain(
+    network: SourceNetwork, inputs: np.ndarray, samples: np.ndarray, spiking: np.ndarray
+) -> Chain:
+    """All versions on some samples.
+
+    Parameters
+    ----------
+    inputs:
+        Graded input spikes, int (n, ...).
+    samples:
+        Normalised samples before input quantization, float (n, ...).
+    spiking:
+        Readouts of the integer network, int (n, K).
+    """
+    program = network.program
+    real = torch.from_numpy(samples).float()
+    given = torch.from_numpy(inputs * program.input.scale).float()
+    readout = program.readout.name
+
+    def outputs(x: torch.Tensor, acts: Acts) -> np.ndarray:
+        found: np.ndarray = network.forward(x, acts)[readout].numpy()
+        return found
+
+    steps = {FLOAT: outputs(real, Acts.RELU if network.measured else Acts.CLIPPED)}
+    if network.measured:
+        steps[CLIPPED] = outputs(real, Acts.CLIPPED)
+    steps[QUANTIZED] = outputs(real, Acts.QUANTIZED)
+    steps[INPUT_QUANTIZED] = outputs(given, Acts.QUANTIZED)
+    _, steps[ROUNDED] = quantized_counts(program, inputs)
+    steps[UNEVEN] = spiking
+    without = {
+        WITHOUT_ROUNDING: network.spiking_logits(given).numpy(),
+        WITHOUT_UNEVENNESS: steps[ROUNDED],
+    }
+    return Chain(steps, without)

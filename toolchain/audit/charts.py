@@ -1,0 +1,200 @@
+"""The audit's charts as SVG that takes its colours from the page: the same in light and dark.
+
+Drawn by matplotlib with placeholder colours, which become CSS variables; text stays text.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+INK, FAINT = "#010203", "#040506"
+SERIES = ("#100001", "#100002", "#100003", "#100004", "#100005", "#100006")
+"""Placeholders; the page defines --ink, --faint and --series-1 .. 6."""
+_VARIABLES = {
+    INK: "var(--ink)",
+    FAINT: "var(--faint)",
+    **{placeholder: f"var(--series-{i + 1})" for i, placeholder in enumerate(SERIES)},
+}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "spikeport",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.4,
+    "legend.frameon": False,
+}
+ROW = 0.26
+"""Height of a bar's row in inches."""
+WIDTH = 8.0
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """An inline SVG element with a title, for those who cannot see it."""
+    buffer = io.StringIO()
+    how: Any = {"transparent": True, "bbox_inches": "tight", "metadata": {"Date": None}}
+    figure.savefig(buffer, format="svg", **how)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for placeholder, variable in _VARIABLES.items():
+        text = text.replace(placeholder, variable)
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    return text.replace(">", f' role="img"><title>{title}</title>', 1)
+
+
+def accuracy_by_steps(document: dict[str, Any]) -> str:
+    """Accuracy after each step with its interval, and what the float network has."""
+    steps = document["by_steps"]
+    with mpl.rc_context(_STYLE):
+        figure = Figure((WIDTH * 0.7, 2.6))
+        axes = figure.subplots()
+        x = [s["step"] for s in steps]
+        middle, low, high = (
+            np.array([100 * s[key] for s in steps]) for key in ("accuracy", "low", "high")
+        )
+        axes.fill_between(x, low, high, color=SERIES[0], alpha=0.2, linewidth=0)
+        axes.plot(x, middle, "o-", color=SERIES[0], label="integer network, 95 % interval")
+        for index, (name, found) in enumerate(document["versions"]["accuracy"].items()):
+            if "network" in name:
+                axes.axhline(
+                    100 * found["accuracy"],
+                    color=SERIES[1 + index],
+                    linestyle=("--", ":")[index % 2],
+                    label=name,
+                )
+        asleep = [s["step"] for s in steps if not s["awake"]]
+        if asleep:
+            axes.axvspan(min(asleep) - 0.5, max(asleep) + 0.5, color=FAINT, alpha=0.15)
+        axes.set_xlabel("local step (shaded: asleep)" if asleep else "local step")
+        axes.set_ylabel("accuracy, %" if document["versions"]["accuracy"] else "agreement, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y")
+        axes.legend(loc="lower right")
+        return _svg(figure, "Accuracy after each step")
+
+
+def budget(layers: Sequence[dict[str, Any]]) -> str:
+    """Root mean square of each term by layer, in thresholds."""
+    layers = [layer for layer in layers if layer["unit"] == "lam"]
+    terms = list(layers[0]["terms"])
+    with mpl.rc_context(_STYLE):
+        figure = Figure((WIDTH, 1.0 + ROW * len(layers)))
+        axes = figure.subplots()
+        places = np.arange(len(layers))
+        left = np.zeros(len(layers))
+        for index, term in enumerate(terms):
+            sizes = np.array([layer["terms"][term]["rms"] for layer in layers])
+            axes.barh(places, sizes, 0.7, left, color=SERIES[index], label=term)
+            left += sizes
+        totals = [layer["total"]["rms"] for layer in layers]
+        axes.plot(totals, places, "|", color=INK, markersize=10, label="all together")
+        _name_rows(axes, [layer["name"] for layer in layers])
+        axes.set_xlabel("root mean square a neuron, in thresholds (lam) a step")
+        axes.legend(ncols=len(terms) + 1, loc="lower center", bbox_to_anchor=(0.4, 1.0), fontsize=8)
+        return _svg(figure, "Error budget of every layer")
+
+
+def ranges(rows: Sequence[dict[str, Any]], state_bits: int) -> str:
+    """Bits that states need at most, that were observed, and that the register has."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure((WIDTH, 1.0 + ROW * len(rows)))
+        axes = figure.subplots()
+        places = np.arange(len(rows))
+        for offset, key, color in (
+            (-0.2, "bound", SERIES[0]),
+            (0.0, "reached", SERIES[1]),
+            (0.2, "observed", SERIES[2]),
+        ):
+            bits = [_bits(row["state"][key]) for row in rows]
+            axes.barh(places + offset, bits, 0.2, color=color, label=_RANGE_NAMES[key])
+        axes.axvline(state_bits, color=INK, linestyle="--", label=f"register, {state_bits} bits")
+        _name_rows(axes, [row["name"] for row in rows])
+        axes.set_xlabel("bits with sign")
+        axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.4, 1.0), fontsize=8)
+        return _svg(figure, "Ranges of membrane potentials")
+
+
+_RANGE_NAMES = {
+    "bound": "proved bound",
+    "reached": "reached by a constructed input",
+    "observed": "observed on data",
+}
+
+
+def _bits(interval: Sequence[int]) -> float:
+    return float(np.log2(max(-interval[0], interval[1], 1)) + 1)
+
+
+def raster(layer: dict[str, Any]) -> str:
+    """Spikes of some neurons over the steps, and the membranes of the busiest."""
+    spikes, potential = np.array(layer["spikes"]), np.array(layer["potential"])
+    steps = np.arange(1, spikes.shape[1] + 1)
+    with mpl.rc_context(_STYLE):
+        figure = Figure((WIDTH * 0.8, 2.6))
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        for sign, color, label in ((1, SERIES[0], "spike"), (-1, SERIES[1], "taken back")):
+            rows, times = (spikes * sign > 0).nonzero()
+            if len(rows):
+                above.scatter(steps[times], rows, 9, color=color, marker="|", label=label)
+        above.set_ylabel("neuron")
+        above.set_yticks([])
+        above.set_title(layer["name"], loc="left", fontsize=9)
+        for index, values in enumerate(potential):
+            below.plot(steps, values, ".-", color=SERIES[2 + index], linewidth=1)
+        for level in (0, 1):
+            below.axhline(level, color=FAINT, linewidth=0.6)
+        below.set_ylabel("v / theta")
+        below.set_xlabel("local step")
+        below.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return _svg(figure, f"Spikes and membranes of {layer['name']}")
+
+
+def core_map(chip: dict[str, Any]) -> str:
+    """Every core as a square, by layer, chip after chip."""
+    total, per_chip = chip["cores"], chip["cores_per_chip"]["value"]
+    columns = 32
+    with mpl.rc_context(_STYLE):
+        chips = -(-total // per_chip)
+        rows_of_chip = -(-min(per_chip, total) // columns)
+        figure = Figure((WIDTH, 0.5 + 0.22 * (rows_of_chip + 1) * min(chips, 12)))
+        axes = figure.subplots()
+        core = 0
+        for index, layer in enumerate(chip["layers"]):
+            color = SERIES[index % len(SERIES)]
+            xs, ys = [], []
+            for _ in range(layer["cores"]):
+                of_chip, place = divmod(core, per_chip)
+                xs.append(place % columns)
+                ys.append(of_chip * (rows_of_chip + 1) + place // columns)
+                core += 1
+            axes.scatter(xs, ys, 60, color=color, marker="s", alpha=1 - 0.4 * (index // 6 % 2))
+            axes.text(xs[0], ys[0], str(index + 1), ha="center", va="center", fontsize=6)
+        axes.set_xlim(-0.7, columns - 0.3)
+        axes.invert_yaxis()
+        axes.set_aspect("equal")
+        axes.axis("off")
+        return _svg(figure, f"{total} cores on {chips} chips")
+
+
+def _name_rows(axes: Any, names: Sequence[str]) -> None:
+    axes.set_yticks(np.arange(len(names)), names)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)

@@ -1,0 +1,263 @@
+"""Whether a program fits a chip: a partition of every layer onto cores, against public limits.
+
+A layer is cut into equal pieces, by channel or by area (rows of the plane), into as few as its
+limits allow. A piece by channel sees every source neuron of its groups; a piece by area only the
+rows that its kernels reach, but holds all kernels. What is counted for a core:
+
+- neurons it holds;
+- in-axons: source neurons whose spikes reach it;
+- out-axons: for each of its neurons, the cores that its spikes go to;
+- synaptic memory: the weights it holds, once a kernel where the chip shares kernels of
+  convolutions, else once a synapse.
+
+A limit with a public source is an error when it is passed, one without is a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any
+
+from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, Pair, Synapse, WindowSynapse
+
+NEURONS, IN_AXONS, OUT_AXONS, MEMORY = "neurons", "in_axons", "out_axons", "synapse_bits"
+PER_CORE = (NEURONS, IN_AXONS, OUT_AXONS, MEMORY)
+
+
+@dataclass(frozen=True)
+class ChipLimit:
+    """One number and where it is from; `source` is empty where none is public."""
+
+    value: int
+    source: str
+
+    @property
+    def level(self) -> str:
+        """What passing it is."""
+        return "error" if self.source else "warning"
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A chip's limits.
+
+    Attributes
+    ----------
+    per_core:
+        Of `PER_CORE`, those that are known.
+    shares_kernels:
+        Whether a kernel is kept once a core.
+    """
+
+    name: str
+    cores: ChipLimit
+    per_core: Mapping[str, ChipLimit]
+    shares_kernels: bool
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The largest piece of a layer cut into `pieces`."""
+
+    split: str
+    pieces: int
+    use: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """How a layer is cut, and what the other cut would take (None where it has no solution)."""
+
+    name: str
+    shape: tuple[int, ...]
+    chosen: Piece
+    other: Piece | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A program on a chip."""
+
+    chip: Chip
+    layers: tuple[LayerFit, ...]
+
+    @property
+    def cores(self) -> int:
+        """Cores over all layers; no core holds parts of two."""
+        return sum(layer.chosen.pieces for layer in self.layers)
+
+    @property
+    def chips(self) -> int:
+        """Chips that hold so many cores."""
+        return ceil(self.cores / self.chip.cores.value)
+
+    def problems(self) -> list[dict[str, Any]]:
+        """Limits that are passed all the same, with their sources."""
+        found = []
+        for layer in self.layers:
+            for name, limit in self.chip.per_core.items():
+                used = layer.chosen.use[name]
+                if used > limit.value:
+                    found.append(
+                        {
+                            "level": limit.level,
+                            "layer": layer.name,
+                            "limit": name,
+                            "used": used,
+                            "allowed": limit.value,
+                            "source": limit.source,
+                        }
+                    )
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "chip": self.chip.name,
+            "cores": self.cores,
+            "chips": self.chips,
+            "cores_per_chip": {
+                "value": self.chip.cores.value,
+                "source": self.chip.cores.source,
+            },
+            "limits": {
+                name: {"value": limit.value, "source": limit.source, "level": limit.level}
+                for name, limit in self.chip.per_core.items()
+            },
+            "shares_kernels": self.chip.shares_kernels,
+            "problems": self.problems(),
+            "layers": [
+                {
+                    "name": layer.name,
+                    "shape": list(layer.shape),
+                    "split": layer.chosen.split,
+                    "cores": layer.chosen.pieces,
+                    "use": dict(layer.chosen.use),
+                    "other_split": None
+                    if layer.other is None
+                    else {"split": layer.other.split, "cores": layer.other.pieces},
+                }
+                for layer in self.layers
+            ],
+        }
+
+
+def fit(program: IntProgram, chip: Chip) -> Fit:
+    """Cut every population so that neurons, in-axons and memory fit, with the fewest cores."""
+    chosen: list[LayerFit] = []
+    for population in program.populations:
+        cuts = [_fewest(program, population, chip, split) for split in ("channel", "area")]
+        possible = [cut for cut in cuts if cut is not None]
+        best = min(possible, key=lambda p: (p.pieces, p.use[IN_AXONS]), default=None)
+        if best is None:
+            # Not even single channels or rows fit: the finest cut shows by how much.
+            best = _cut(program, population, chip, "channel", population.shape[0])
+        other = next((cut for cut in possible if cut.split != best.split), None)
+        chosen.append(LayerFit(population.name, population.shape, best, other))
+    cores = {layer.name: layer.chosen for layer in chosen}
+    return Fit(chip, tuple(_with_out_axons(program, layer, cores) for layer in chosen))
+
+
+def _fewest(program: IntProgram, population: Population, chip: Chip, split: str) -> Piece | None:
+    """The cut into the fewest pieces that fit; None if even the finest does not."""
+    units = _units(population, split)
+    low, high = 1, units
+    if not _fits(_cut(program, population, chip, split, units), chip):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if _fits(_cut(program, population, chip, split, middle), chip):
+            high = middle
+        else:
+            low = middle + 1
+    return _cut(program, population, chip, split, low)
+
+
+def _units(population: Population, split: str) -> int:
+    """Channels, or rows."""
+    if split == "channel":
+        return population.shape[0]
+    return population.shape[1] if len(population.shape) == 3 else 1
+
+
+def _fits(piece: Piece, chip: Chip) -> bool:
+    return all(
+        piece.use[name] <= chip.per_core[name].value
+        for name in (NEURONS, IN_AXONS, MEMORY)
+        if name in chip.per_core
+    )
+
+
+def _cut(program: IntProgram, population: Population, chip: Chip, split: str, pieces: int) -> Piece:
+    size = ceil(_units(population, split) / pieces)
+    pieces = ceil(_units(population, split) / size)
+    channels = size if split == "channel" else population.shape[0]
+    plane = population.shape[1:] or (1, 1)
+    rows = size if split == "area" and len(population.shape) == 3 else plane[0]
+    in_axons = memory = 0
+    for synapse in population.synapses:
+        shape = program.source_shape(synapse.source)
+        in_axons += _in_axons(synapse, shape, channels, rows)
+        memory += _weights(synapse, channels, rows * plane[1], shares=chip.shares_kernels)
+    use = {
+        NEURONS: channels * rows * plane[1],
+        IN_AXONS: in_axons,
+        MEMORY: memory * program.weight_bits,
+        OUT_AXONS: 0,
+    }
+    return Piece(split, pieces, use)
+
+
+def _in_axons(synapse: Synapse, source: tuple[int, ...], channels: int, rows: int) -> int:
+    """Source neurons that reach so many channels and rows."""
+    if isinstance(synapse, DenseSynapse):
+        return prod(source)
+    if isinstance(synapse, ConvSynapse):
+        groups, per_group = synapse.groups, len(synapse.weight) // synapse.groups
+        taken = min(groups, ceil(channels / per_group)) * synapse.weight.shape[1]
+        kernel: Pair = (synapse.weight.shape[2], synapse.weight.shape[3])
+    else:
+        taken, kernel = channels, synapse.kernel
+    reach = (rows - 1) * synapse.stride[0] + (kernel[0] - 1) * synapse.dilation[0] + 1
+    return taken * min(reach, source[1]) * source[2]
+
+
+def _weights(synapse: Synapse, channels: int, sites: int, *, shares: bool) -> int:
+    """Weights that so many channels at so many sites hold."""
+    if isinstance(synapse, WindowSynapse):
+        return channels * sites * prod(synapse.kernel)
+    kernel = synapse.weight[0].size * channels
+    return kernel if shares and isinstance(synapse, ConvSynapse) else kernel * sites
+
+
+def _with_out_axons(program: IntProgram, layer: LayerFit, cores: Mapping[str, Piece]) -> LayerFit:
+    """For each neuron of the largest piece, the cores that its spikes reach."""
+    targets = 0
+    for population in program.populations:
+        for synapse in population.synapses:
+            if synapse.source != layer.name:
+                continue
+            piece = cores[population.name]
+            targets += _cores_reached(synapse, population, piece)
+    use = {**layer.chosen.use, OUT_AXONS: layer.chosen.use[NEURONS] * targets}
+    chosen = Piece(layer.chosen.split, layer.chosen.pieces, use)
+    return LayerFit(layer.name, layer.shape, chosen, layer.other)
+
+
+def _cores_reached(synapse: Synapse, population: Population, piece: Piece) -> int:
+    """Cores of the target that one source neuron reaches, at most."""
+    if isinstance(synapse, DenseSynapse):
+        return piece.pieces
+    kernel = synapse.kernel if isinstance(synapse, WindowSynapse) else synapse.weight.shape[2:]
+    if piece.split == "channel":
+        groups = population.shape[0]
+        if isinstance(synapse, ConvSynapse):
+            groups = synapse.groups
+        per_piece = ceil(population.shape[0] / piece.pieces)
+        return min(piece.pieces, ceil(population.shape[0] / groups / per_piece) + (groups > 1))
+    rows = ceil(population.shape[1] / piece.pieces)
+    covered = ceil(((kernel[0] - 1) * synapse.dilation[0] + 1) / synapse.stride[0])
+    return min(piece.pieces, ceil((covered - 1) / rows) + 1)

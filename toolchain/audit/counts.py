@@ -1,0 +1,82 @@
+"""What an integer network did on a batch: net spike counts, potentials at the end, extremes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from toolchain.int_range import IntRange
+from toolchain.program.int_program import IntProgram, Population
+from toolchain.simulator.engine.blocks import AnyResult, Engine
+from toolchain.simulator.engine.coded import channels_first
+
+
+@dataclass
+class LayerExtremes:
+    """The lowest and highest summed current of a step, and state before firing, seen so far."""
+
+    current: IntRange = field(default_factory=lambda: IntRange(0, 0))
+    state: IntRange = field(default_factory=lambda: IntRange(0, 0))
+
+    def widen(self, low: int, high: int, lowest: int, highest: int) -> None:
+        """Take in what was seen in a block."""
+        self.current = IntRange(min(self.current.low, low), max(self.current.high, high))
+        self.state = IntRange(min(self.state.low, lowest), max(self.state.high, highest))
+
+
+@dataclass(frozen=True)
+class BatchCounts:
+    """One batch of n samples after all steps.
+
+    Attributes
+    ----------
+    counts:
+        Net count by spiking population (graded spikes summed up), int64 (n, ...).
+    events:
+        Spikes by spiking population, whatever their size: int64 (n, ...).
+    magnitude:
+        Sum of their sizes, int64 (n, ...).
+    potential:
+        Membrane potential at the end, int64 (n, ...), readout included.
+    readout:
+        After each step, int64 (T, n, K).
+    """
+
+    counts: dict[str, np.ndarray]
+    events: dict[str, np.ndarray]
+    magnitude: dict[str, np.ndarray]
+    potential: dict[str, np.ndarray]
+    readout: np.ndarray
+
+
+def count_spikes(
+    engine: Engine, program: IntProgram, inputs: np.ndarray, extremes: dict[str, LayerExtremes]
+) -> BatchCounts:
+    """Run graded spikes, int (n, ...), as one pass; `extremes`, by population, are widened.
+
+    Raises
+    ------
+    ProgramError, ValueRangeError
+        As `Engine.run`.
+    """
+    counts: dict[str, np.ndarray] = {}
+    events: dict[str, np.ndarray] = {}
+    magnitude: dict[str, np.ndarray] = {}
+    potential: dict[str, np.ndarray] = {}
+
+    def listen(population: Population, first: int, result: AnyResult) -> None:
+        name = population.name
+        extremes[name].widen(*result.reach)
+        potential[name] = channels_first(result.potential, population.shape).astype(np.int64)
+        if result.sent is None:
+            return
+        spikes = result.sent.spikes()
+        counts[name] = counts.get(name, 0) + spikes.sum(0, dtype=np.int64)
+        events[name] = events.get(name, 0) + np.count_nonzero(spikes, axis=0)
+        sizes = np.abs(spikes, dtype=np.int16).sum(0, dtype=np.int64)
+        magnitude[name] = magnitude.get(name, 0) + sizes
+
+    readout = [block.readout for block in engine.run(inputs, listen=listen)]
+    steps = np.concatenate(readout).astype(np.int64)
+    return BatchCounts(counts, events, magnitude, potential, steps)

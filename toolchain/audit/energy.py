@@ -1,0 +1,98 @@
+"""Operations of a run, and what a table of costs makes of them: an estimate, not a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from toolchain.audit.counts import BatchCounts
+from toolchain.program.int_program import INPUT, IntProgram
+from toolchain.program.synops import dense_operations, fan_out
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Energy of one operation in pJ, and where the number is from."""
+
+    picojoules: float
+    source: str
+
+
+@dataclass
+class Operations:
+    """Operations by population that sends, summed over samples, all steps.
+
+    Attributes
+    ----------
+    events:
+        Spikes sent, whatever their size.
+    synops:
+        Weights added because a spike arrived, exact at the borders; a graded spike counts once.
+    magnitude:
+        The same, a graded spike of size k counted k times.
+    """
+
+    program: IntProgram
+    samples: int = 0
+    events: dict[str, int] = field(default_factory=dict)
+    synops: dict[str, int] = field(default_factory=dict)
+    magnitude: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def fans(self) -> dict[str, np.ndarray]:
+        """Fan-out of every neuron."""
+        return fan_out(self.program)
+
+    def add(self, inputs: np.ndarray, found: BatchCounts) -> None:
+        """Take in a batch of graded inputs, int (n, ...), and what came of it."""
+        wake, fans = self.program.schedule.wake_steps, self.fans
+        self.samples += len(inputs)
+        self._count(INPUT, (inputs != 0) * wake, np.abs(inputs.astype(np.int64)) * wake, fans)
+        for name, events in found.events.items():
+            self._count(name, events, found.magnitude[name], fans)
+
+    def _count(
+        self, name: str, events: np.ndarray, size: np.ndarray, fans: dict[str, np.ndarray]
+    ) -> None:
+        for into, values in (
+            (self.events, events),
+            (self.synops, events * fans[name]),
+            (self.magnitude, size * fans[name]),
+        ):
+            into[name] = into.get(name, 0) + int(values.sum(dtype=np.int64))
+
+    def describe(self, costs: Mapping[str, Cost]) -> dict[str, Any]:
+        """As JSON, per sample; `costs` has synop, neuron_update, and mac of the float network."""
+        n, steps = max(self.samples, 1), self.program.schedule.num_steps
+        updates = steps * sum(prod(p.shape) for p in self.program.populations)
+        macs = dense_operations(self.program)
+        layers = [
+            {
+                "name": name,
+                "events": self.events[name] / n,
+                "synops": self.synops[name] / n,
+                "synops_by_magnitude": self.magnitude[name] / n,
+            }
+            for name in self.events
+        ]
+        synops = sum(self.synops.values()) / n
+        found = {"synop": synops, "neuron_update": float(updates), "mac": float(macs)}
+        return {
+            "layers": layers,
+            "synops": synops,
+            "synops_by_magnitude": sum(self.magnitude.values()) / n,
+            "neuron_updates": updates,
+            "ann_macs": macs,
+            "estimate": {
+                "note": "operations times costs of a table; nothing was measured",
+                "nanojoules": {k: found[k] * cost.picojoules / 1e3 for k, cost in costs.items()},
+                "costs": {
+                    k: {"picojoules": c.picojoules, "source": c.source} for k, c in costs.items()
+                },
+            },
+        }

@@ -1,0 +1,208 @@
+"""The network that an integer program was converted from, layer by layer on real values.
+
+Values are those of the folded float network, (n, ...), by population name; the input's are
+normalised samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from toolchain.conversion.folding.average_pools import POOLING
+from toolchain.conversion.integers.spike_values import Spikes, spikes_of
+from toolchain.conversion.layers import AnyLayer, Layer, PoolLayer, layers_of
+from toolchain.conversion.pipeline import fold
+from toolchain.conversion.trace import trace
+from toolchain.errors import CheckpointError
+from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire
+from toolchain.program.float_program import Conv2d, MaxPool2d
+from toolchain.program.int_program import INPUT, IntProgram
+
+
+class Acts(Enum):
+    """What activations do to a pre-activation z with threshold lam.
+
+    - relu: max(z, 0);
+    - clipped: min(max(z, 0), lam);
+    - quantized: the levels that a spiking network of so many steps can send.
+    """
+
+    RELU = "relu"
+    CLIPPED = "clipped"
+    QUANTIZED = "quantized"
+
+
+@dataclass(frozen=True, eq=False)
+class SourceNetwork:
+    """The folded float network behind a program.
+
+    Attributes
+    ----------
+    layers:
+        In the program's order and by its names.
+    spikes:
+        What a spike of each layer is worth.
+    measured:
+        Whether its thresholds were measured behind plain ReLUs: then clipping is an error of the
+        conversion, otherwise the network was trained with it.
+    """
+
+    program: IntProgram
+    layers: tuple[AnyLayer, ...]
+    spikes: Mapping[str, Spikes]
+    measured: bool
+
+    @classmethod
+    def of(cls, program: IntProgram, model: nn.Module) -> SourceNetwork:
+        """From the module that `program` was converted from.
+
+        Raises
+        ------
+        CheckpointError
+            If the module has other layers than the program.
+        """
+        origin = program.provenance.get("integers", {})
+        thresholds = program.provenance.get("relu_thresholds")
+        traced = trace(model, program.input.shape, plain_relu=thresholds is not None)
+        chosen = origin.get("pooling")
+        for pooling in POOLING if chosen is None else (chosen,):
+            folded, _ = fold(traced, pooling)
+            layers = tuple(layers_of(folded))
+            if _shapes(layers) == [(p.name, p.shape) for p in program.populations]:
+                break
+        else:
+            raise CheckpointError(
+                "the checkpoint is not the network that the file was converted from",
+                node=program.name,
+                found=", ".join(layer.name for layer in layers),
+                allowed=", ".join(p.name for p in program.populations),
+                remedy="give the checkpoint it was made of; `spikeport inspect` shows where "
+                "it came from",
+            )
+        if thresholds is not None:
+            layers = tuple(_with_threshold(layer, thresholds) for layer in layers)
+        spikes = spikes_of(layers, program.input)
+        return cls(program, layers, spikes, thresholds is not None)
+
+    def preactivation(self, layer: Layer, values: Mapping[str, Tensor]) -> Tensor:
+        """Z of a layer, (n, ...), for the values of its sources."""
+        like = next(iter(values.values()))
+        total = torch.from_numpy(layer.bias).to(like.dtype)
+        total = total.reshape(1, -1, *([1] * (len(layer.shape) - 1)))
+        for term in layer.terms:
+            x, operation = values[term.source], term.operation
+            weight = torch.from_numpy(np.array(operation.weight)).to(x.dtype)
+            if isinstance(operation, Conv2d):
+                how = (operation.stride, operation.padding, operation.dilation, operation.groups)
+                total = total + F.conv2d(x, weight, None, *how)
+            else:
+                total = total + F.linear(x.flatten(1), weight)
+        return total
+
+    def threshold(self, layer: Layer, like: Tensor) -> Tensor:
+        """Lam of a layer, broadcast to (n, ...)."""
+        assert layer.activation is not None
+        lam = torch.from_numpy(np.array(layer.activation.threshold)).to(like.dtype)
+        return lam.reshape(1, -1, *([1] * (like.ndim - 2)))
+
+    def activated(self, layer: Layer, z: Tensor, acts: Acts) -> Tensor:
+        """Activations for pre-activations (n, ...), in units of lam."""
+        assert layer.activation is not None
+        x = z / self.threshold(layer, z)
+        if acts is Acts.RELU:
+            return x.clamp(min=0)
+        if acts is Acts.CLIPPED:
+            return x.clamp(0, 1)
+        steps = self.program.schedule.wake_steps
+        return (x * steps + layer.activation.shift).floor().clamp(0, steps) / steps
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, acts: Acts) -> dict[str, Tensor]:
+        """Values of all layers for normalised samples (n, ...); the readout's are logits."""
+        values = {INPUT: x}
+        for layer in self.layers:
+            if isinstance(layer, PoolLayer):
+                values[layer.name] = pooled(layer, values[layer.source])
+                continue
+            z = self.preactivation(layer, values)
+            if layer.activation is None:
+                values[layer.name] = z
+            else:
+                values[layer.name] = self.activated(layer, z, acts) * self.threshold(layer, z)
+        return values
+
+    @torch.no_grad()
+    def spiking_logits(self, x: Tensor) -> Tensor:
+        """Mean readout (n, K) of the spiking network with these real weights and thresholds."""
+        schedule = self.program.schedule
+        states: dict[str, Any] = {}
+        total: Tensor | None = None
+        for step in range(schedule.num_steps):
+            awake = step < schedule.wake_steps
+            values = {INPUT: x if awake else torch.zeros_like(x)}
+            for layer in self.layers:
+                if isinstance(layer, PoolLayer):
+                    values[layer.name] = self._pool_step(layer, values[layer.source], states)
+                    continue
+                z = self.preactivation(layer, values)
+                if not awake:
+                    bias = torch.from_numpy(layer.bias).to(z.dtype)
+                    z = z - bias.reshape(1, -1, *([1] * (z.ndim - 2)))
+                if layer.activation is None:
+                    total = z if total is None else total + z
+                else:
+                    values[layer.name] = self._fire(layer, z, states, awake=awake)
+        assert total is not None
+        return total / schedule.wake_steps
+
+    def _fire(self, layer: Layer, z: Tensor, states: dict[str, Any], *, awake: bool) -> Tensor:
+        """Values sent in one step: spikes times lam."""
+        assert layer.activation is not None
+        neuron, lam = self.program.population(layer.name).neuron, self.threshold(layer, z)
+        assert isinstance(neuron, IntegrateAndFire | ConsistentIntegrateAndFire)
+        if layer.name not in states:
+            zeros = torch.zeros_like(z)
+            states[layer.name] = neuron.start(zeros + lam * layer.activation.shift, zeros)
+        state, spikes = neuron.step(states[layer.name], z, lam, awake)
+        states[layer.name] = state
+        return spikes * lam
+
+    def _pool_step(self, layer: PoolLayer, sent: Tensor, states: dict[str, Any]) -> Tensor:
+        """A max pool sends the change of its windows' largest sums; an average pool is linear."""
+        if not isinstance(layer.pool, MaxPool2d):
+            return pooled(layer, sent)
+        summed, largest = states.get(layer.name, (torch.zeros_like(sent), 0))
+        summed = summed + sent
+        states[layer.name] = (summed, pooled(layer, summed))
+        change: Tensor = states[layer.name][1] - largest
+        return change
+
+
+def _with_threshold(layer: AnyLayer, thresholds: Mapping[str, list[float]]) -> AnyLayer:
+    """The layer with the threshold that was measured for it."""
+    if isinstance(layer, PoolLayer) or layer.activation is None:
+        return layer
+    measured = np.array(thresholds[layer.name])
+    return replace(layer, activation=replace(layer.activation, threshold=measured))
+
+
+def pooled(layer: PoolLayer, values: Tensor) -> Tensor:
+    """A pool of values (n, C, H, W)."""
+    pool = layer.pool
+    if isinstance(pool, MaxPool2d):
+        return F.max_pool2d(values, pool.kernel, pool.stride, pool.padding, pool.dilation)
+    return F.avg_pool2d(
+        values, pool.kernel, pool.stride, pool.padding, count_include_pad=pool.count_padding
+    )
+
+
+def _shapes(layers: tuple[AnyLayer, ...]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(layer.name, layer.shape) for layer in layers]

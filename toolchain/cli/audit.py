@@ -1,0 +1,270 @@
+"""`spikeport audit`: why a conversion loses accuracy, and whether it may be shipped."""
+
+from __future__ import annotations
+
+import json as json_text
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from toolchain.cli.options import Data, Json, Net, TimeLimit
+from toolchain.cli.output import Output, percent
+from toolchain.errors import CheckpointError, TargetError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from toolchain.audit.audit import LavaRun
+    from toolchain.audit.chip_fit import Chip
+    from toolchain.audit.source_network import SourceNetwork
+    from toolchain.cli.network import Network
+    from toolchain.data import Dataset
+    from toolchain.program.int_program import IntProgram
+
+FAILED = 1
+LAVA_SAMPLES = 16
+
+
+def command(
+    net: Net,
+    data: Data,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHECKPOINT|FILE.py:FACTORY", help="What the file was converted from."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="State dict for FILE.py:FACTORY (.safetensors, .pt).")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="OUT.html", help="Write one offline page.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="OUT.json", help="Write the document.")
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC<=NUMBER", help="Fail unless this holds: mismatches=0."),
+    ] = None,
+    lava: Annotated[
+        int, typer.Option(min=0, help="Samples that run on Lava as well, by digest.")
+    ] = LAVA_SAMPLES,
+    target: Annotated[
+        str, typer.Option(metavar="NAME|FILE.toml", help="Chip that it is fitted to.")
+    ] = "loihi2",
+    budget_samples: Annotated[int, typer.Option(min=1, help="Samples of the error budget.")] = 128,
+    time_limit: TimeLimit = 3600.0,
+    json: Json = False,
+) -> None:
+    """Run a network in four ways, and say what each layer loses, and what it needs.
+
+    Float network, quantized network, integer reference and Lava; an error budget and the accuracy
+    that each source of error costs (with --checkpoint); proved and attained ranges; cores of the
+    target; operations. Exit code 1 if a gate fails.
+    """
+    from exports.netx import read_net
+    from hw_models.energy import load_costs
+    from toolchain.audit.audit import Subject, run_audit
+    from toolchain.audit.energy import Cost
+    from toolchain.audit.gates import Gate
+    from toolchain.data import open_split
+    from toolchain.files import check_writable
+
+    output = Output(as_json=json)
+    gates = [Gate.parse(text) for text in gate or []]
+    chip = _chip(target)
+    for path in (html, out):
+        if path is not None:
+            check_writable(path)
+    program = read_net(net)
+    dataset = open_split(data)
+    real = dataset.real()
+    inputs = program.input.quantize(real)
+    samples = program.input.normalise(real)
+    source, versions = _float_side(program, checkpoint, weights, samples)
+    subject = Subject(
+        program=program,
+        inputs=inputs,
+        samples=samples,
+        labels=dataset.labels,
+        data=dataset.name,
+        source=source,
+        versions=versions,
+        lava=_on_lava(program, inputs[:lava], dataset, output, time_limit) if lava else None,
+        chip=chip,
+        costs={k: Cost(c.picojoules, c.source) for k, c in load_costs().items()},
+    )
+    with output.progress(f"audit: {program.name}") as task:
+        document = run_audit(
+            subject, gates, budget_samples, lambda what, n, of: task.update(n, of, what)
+        )
+    _write(document, html, out, output)
+    _show(document, output)
+    output.result(document)
+    if not document["passed"]:
+        raise typer.Exit(FAILED)
+
+
+def _chip(target: str) -> Chip:
+    from hw_models.profile import load_profile
+    from toolchain.audit.chip_fit import PER_CORE, Chip, ChipLimit
+
+    profile = load_profile(target)
+    limits = {k: ChipLimit(v.value, v.source) for k, v in profile.chip.items()}
+    if "cores" not in limits:
+        raise TargetError(
+            "is no chip",
+            node=target,
+            found="limits of numbers only",
+            remedy="--target loihi1, loihi2, or a TOML file with [chip.cores]",
+        )
+    per_core = {k: limits[k] for k in PER_CORE if k in limits}
+    return Chip(profile.name, limits["cores"], per_core, profile.shares_kernels)
+
+
+def _float_side(
+    program: IntProgram, checkpoint: str | None, weights: Path | None, samples: np.ndarray
+) -> tuple[SourceNetwork | None, dict[str, np.ndarray]]:
+    """The network that the program came from, and what its own module answers."""
+    if checkpoint is None:
+        return None, {}
+    import torch
+
+    from toolchain.activations import Mode
+    from toolchain.audit.audit import FLOAT, QUANTIZED
+    from toolchain.audit.source_network import SourceNetwork
+    from toolchain.cli.network import InputDescription, load_network
+    from toolchain.training.evaluate import logits
+
+    shape = program.input.shape
+    description = InputDescription(shape, None, program.input.bits, (0.0,), (1.0,))
+    network = load_network(checkpoint, weights, description)
+    _check_origin(program, network, checkpoint)
+    source = SourceNetwork.of(program, network.model)
+    x = torch.from_numpy(samples).float()
+    versions = {
+        FLOAT: logits(network.model, x, Mode.CLIPPED).numpy(),
+        QUANTIZED: logits(network.model, x, Mode.QUANTIZED).numpy(),
+    }
+    if source.measured:
+        del versions[QUANTIZED]
+    return source, versions
+
+
+def _check_origin(program: IntProgram, network: Network, checkpoint: str) -> None:
+    for key in ("checkpoint_sha256", "weights_sha256"):
+        ours, theirs = network.provenance.get(key), program.provenance.get(key)
+        if theirs is not None and ours != theirs:
+            raise CheckpointError(
+                "is not what the file was converted from",
+                node=checkpoint,
+                found=f"{key} {ours}",
+                allowed=theirs,
+                remedy="give the checkpoint (and --weights) it was made of",
+            )
+
+
+def _on_lava(
+    program: IntProgram, inputs: np.ndarray, dataset: Dataset, output: Output, time_limit: float
+) -> LavaRun:
+    from exports.lava import LavaModels, run_on_lava
+    from toolchain.audit.audit import LavaRun
+    from toolchain.recording import Mode, compare
+    from toolchain.simulator.simulate import simulate
+
+    labels = dataset.labels[: len(inputs)]
+    with output.progress(f"lava: {program.name}") as task:
+        found = run_on_lava(
+            program,
+            inputs,
+            models=LavaModels.fast(),
+            mode=Mode.DIGEST,
+            labels=labels,
+            time_limit=time_limit,
+            progress=task.update,
+        )
+    expected = simulate(program, inputs, mode=Mode.DIGEST, labels=labels)
+    outcome = compare(expected, found)
+    first = "" if outcome.first is None else str(outcome.first)
+    return LavaRun(found.logits, outcome.compared, outcome.total, first)
+
+
+def _write(document: dict[str, Any], html: Path | None, out: Path | None, output: Output) -> None:
+    from toolchain.files import atomic_write
+
+    if out is not None:
+        text = json_text.dumps(document, indent=1, default=str)
+        atomic_write(out, text.encode() + b"\n")
+        output.say(f"wrote {out}")
+    if html is not None:
+        from toolchain.audit.page import write_page
+
+        atomic_write(html, write_page(document).encode())
+        output.say(f"wrote {html}")
+
+
+def _show(document: dict[str, Any], output: Output) -> None:
+    rows = [
+        (name, percent(a["accuracy"]), f"{percent(a['low'])} .. {percent(a['high'])}", a["total"])
+        for name, a in document["versions"]["accuracy"].items()
+    ]
+    output.table(("version", "accuracy", "95 %", "samples"), rows, document["program"]["name"])
+    if "chain" in document:
+        steps = [
+            (
+                s["name"],
+                percent(s["accuracy"]),
+                "" if s["change"] is None else f"{100 * s['change']:+.2f}",
+            )
+            for s in document["chain"]["steps"]
+        ]
+        output.table(("error", "accuracy", "points"), steps, "what each source of error costs")
+    if "budget" in document:
+        _show_budget(document["budget"], output)
+    _show_needs(document, output)
+    for gate in document["gates"]:
+        found = "not measured" if gate["found"] is None else f"{gate['found']:.6g}"
+        style = "green" if gate["passed"] else "red"
+        word = "passed" if gate["passed"] else "FAILED"
+        output.say(f"gate {gate['gate']}: {word} (found {found})", style)
+
+
+def _show_budget(budget: dict[str, Any], output: Output) -> None:
+    from toolchain.audit.budget import TERMS
+
+    rows = []
+    for layer in budget["layers"]:
+        terms = layer["terms"]
+        cells = [f"{terms[t]['mean']:+.4f}" if t in terms else "" for t in TERMS]
+        rows.append((layer["name"], f"{layer['total']['mean']:+.4f}", *cells))
+    output.table(
+        ("layer", "error", *TERMS),
+        rows,
+        f"mean error a neuron, {budget['samples']} samples, thresholds a step (logits at the end)",
+    )
+
+
+def _show_needs(document: dict[str, Any], output: Output) -> None:
+    metrics, lava = document["metrics"], document.get("lava")
+    rows: list[tuple[str, object]] = [
+        ("smallest headroom", f"{metrics['headroom']:.1f} bits"),
+        ("synops a sample", f"{metrics['synops']:,.0f}"),
+    ]
+    if lava is not None:
+        told = f"{lava['mismatches']} mismatches of {lava['compared']:,}, {lava['samples']} samples"
+        rows.append(("Lava", told))
+    if "chip" in document:
+        chip = document["chip"]
+        rows.append((chip["chip"], f"{chip['cores']:,} cores on {chip['chips']:,} chips"))
+    output.table(("", ""), rows, "needs")
+    for problem in document.get("chip", {}).get("problems", []):
+        source = problem["source"] or "no public source"
+        output.say(
+            f"{problem['level']}: {problem['layer']} needs {problem['used']:,} {problem['limit']} "
+            f"a core, of {problem['allowed']:,} ({source})",
+            "red" if problem["level"] == "error" else "yellow",
+        )
+    if lava is not None and lava["divergence"]:
+        output.say(f"first divergence on Lava: {lava['divergence']}", "red")

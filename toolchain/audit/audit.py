@@ -121,7 +121,11 @@ def run_audit(
             "divergence": lava.divergence,
         }
     if subject.source is not None:
-        _explain(document, subject, subject.source, min(budget_samples, len(steps[-1])), progress)
+        count = min(budget_samples, len(subject.inputs))
+        document["budget"] = _budget(subject, subject.source, count, progress)
+        if subject.labels is not None:
+            chain = _chain(subject, subject.source, steps[-1], progress)
+            document["chain"] = chain.describe(subject.labels)
     progress("ranges", 0, 1)
     state = program.state_range
     document["ranges"] = {
@@ -155,28 +159,32 @@ def _count_all(
     return np.concatenate(readouts, axis=1)
 
 
-def _explain(
-    document: dict[str, Any],
-    subject: Subject,
-    source: SourceNetwork,
-    count: int,
-    progress: Progress,
-) -> None:
-    """Error budget and accuracy chain on the first samples."""
-    engine, budget, chains = Engine(subject.program), Budget(source), []
+def _budget(
+    subject: Subject, source: SourceNetwork, count: int, progress: Progress
+) -> dict[str, Any]:
+    """The error budget on the first samples."""
+    program = subject.program
+    engine, budget = Engine(program), Budget(source)
+    extremes = {p.name: LayerExtremes() for p in program.populations}
     for start in range(0, count, BUDGET_BATCH):
         where = slice(start, min(start + BUDGET_BATCH, count))
-        inputs, samples = subject.inputs[where], subject.samples[where]
-        ignored = {p.name: LayerExtremes() for p in subject.program.populations}
-        found = count_spikes(engine, subject.program, inputs, ignored)
-        budget.add(inputs, samples, found)
-        chains.append(make_chain(source, inputs, samples, found.readout[-1]))
+        found = count_spikes(engine, program, subject.inputs[where], extremes)
+        budget.add(subject.inputs[where], subject.samples[where], found)
         progress("error budget", where.stop, count)
-    layers = [layer.describe() for layer in budget.layers.values()]
-    document["budget"] = {"samples": count, "layers": layers}
-    if subject.labels is not None:
-        whole = Chain.joined(chains)
-        document["chain"] = {"samples": count, **whole.describe(subject.labels[:count])}
+    return {"samples": count, "layers": [layer.describe() for layer in budget.layers.values()]}
+
+
+def _chain(
+    subject: Subject, source: SourceNetwork, readouts: np.ndarray, progress: Progress
+) -> Chain:
+    """All versions between float and integer network, on all samples."""
+    chains, count = [], len(subject.inputs)
+    for start in range(0, count, BATCH):
+        where = slice(start, min(start + BATCH, count))
+        batch = (subject.inputs[where], subject.samples[where], readouts[where])
+        chains.append(make_chain(source, *batch))
+        progress("accuracy of each version", where.stop, count)
+    return Chain.joined(chains)
 
 
 def _describe_program(program: IntProgram) -> dict[str, Any]:

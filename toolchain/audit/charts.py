@@ -39,6 +39,7 @@ _STYLE: Any = {
     "grid.linewidth": 0.4,
     "legend.frameon": False,
 }
+PIXELS_A_POINT = 4 / 3
 ROW = 0.26
 """Height of a bar's row in inches."""
 WIDTH = 8.0
@@ -53,7 +54,9 @@ def _svg(figure: Figure, title: str) -> str:
     text = text[text.index("<svg") :]
     for placeholder, variable in _VARIABLES.items():
         text = text.replace(placeholder, variable)
-    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    width = PIXELS_A_POINT * float(re.search(r'width="([\d.]+)pt"', text)[1])  # type: ignore[index]
+    size = f'style="width: {width:.0f}px"'
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', size, text, count=1)
     return text.replace(">", f' role="img"><title>{title}</title>', 1)
 
 

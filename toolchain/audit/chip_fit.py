@@ -10,7 +10,8 @@ rows that its kernels reach, but holds all kernels. What is counted for a core:
 - synaptic memory: the weights it holds, once a kernel where the chip shares kernels of
   convolutions, else once a synapse.
 
-A limit with a public source is an error when it is passed, one without is a warning.
+A limit with a public source is an error when it is passed, one without is a warning. Out-axons
+follow from how the next layers are cut; they are reported, not fitted.
 """
 
 from __future__ import annotations
@@ -150,30 +151,36 @@ def fit(program: IntProgram, chip: Chip) -> Fit:
     chosen: list[LayerFit] = []
     for population in program.populations:
         cuts = [_fewest(program, population, chip, split) for split in ("channel", "area")]
-        possible = [cut for cut in cuts if cut is not None]
-        best = min(possible, key=lambda p: (p.pieces, p.use[IN_AXONS]), default=None)
-        if best is None:
-            # Not even single channels or rows fit: the finest cut shows by how much.
-            best = _cut(program, population, chip, "channel", population.shape[0])
+        # A limit that no cut can keep to does not decide between them; it is reported.
+        kept = max(len(limits) for limits, _ in cuts)
+        possible = [cut for limits, cut in cuts if len(limits) == kept]
+        best = min(possible, key=lambda p: (p.pieces, p.use[IN_AXONS]))
         other = next((cut for cut in possible if cut.split != best.split), None)
         chosen.append(LayerFit(population.name, population.shape, best, other))
     cores = {layer.name: layer.chosen for layer in chosen}
     return Fit(chip, tuple(_with_out_axons(program, layer, cores) for layer in chosen))
 
 
-def _fewest(program: IntProgram, population: Population, chip: Chip, split: str) -> Piece | None:
-    """The cut into the fewest pieces that fit; None if even the finest does not."""
+def _fewest(
+    program: IntProgram, population: Population, chip: Chip, split: str
+) -> tuple[tuple[str, ...], Piece]:
+    """The limits that the finest cut keeps to, and the cut into the fewest pieces that does so."""
     units = _units(population, split)
+    finest = _cut(program, population, chip, split, units)
+    limits = tuple(
+        name
+        for name in (NEURONS, IN_AXONS, MEMORY)
+        if name in chip.per_core and finest.use[name] <= chip.per_core[name].value
+    )
     low, high = 1, units
-    if not _fits(_cut(program, population, chip, split, units), chip):
-        return None
     while low < high:
         middle = (low + high) // 2
-        if _fits(_cut(program, population, chip, split, middle), chip):
+        piece = _cut(program, population, chip, split, middle)
+        if all(piece.use[name] <= chip.per_core[name].value for name in limits):
             high = middle
         else:
             low = middle + 1
-    return _cut(program, population, chip, split, low)
+    return limits, _cut(program, population, chip, split, low)
 
 
 def _units(population: Population, split: str) -> int:
@@ -181,14 +188,6 @@ def _units(population: Population, split: str) -> int:
     if split == "channel":
         return population.shape[0]
     return population.shape[1] if len(population.shape) == 3 else 1
-
-
-def _fits(piece: Piece, chip: Chip) -> bool:
-    return all(
-        piece.use[name] <= chip.per_core[name].value
-        for name in (NEURONS, IN_AXONS, MEMORY)
-        if name in chip.per_core
-    )
 
 
 def _cut(program: IntProgram, population: Population, chip: Chip, split: str, pieces: int) -> Piece:

@@ -27,7 +27,7 @@ p { margin: .4rem 0 .8rem; max-width: 46rem; } .faint { color: var(--faint); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: .7rem 1rem; min-width: 9rem; }
 .card b { display: block; font-size: 1.35rem; } .good { color: var(--good); }
-.bad { color: var(--bad); } .scroll { overflow-x: auto; }
+.bad, .error { color: var(--bad); } .warning { color: var(--series-2); } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
@@ -172,9 +172,8 @@ def _chain(document: dict[str, Any]) -> str:
     ]
     rows += [(s["name"], _percent(s["accuracy"]), "") for s in chain["without"]]
     return (
-        "<h2>What each source of error costs</h2><p>One more in each line, on "
-        f"{chain['samples']:,} samples; the changes, in points, add up to the whole gap. Below, "
-        "the integer network without one of them.</p>"
+        "<h2>What each source of error costs</h2><p>One more in each line; the changes, in points, "
+        "add up to the whole gap. Below, the integer network without one of them.</p>"
         + _table(("version", "accuracy", "change"), rows, "chain")
     )
 
@@ -207,7 +206,8 @@ def _budget(document: dict[str, Any]) -> str:
         f"<h2>Error budget</h2><p>Mean error of a neuron against the float network on "
         f"{budget['samples']:,} samples, in thresholds a step (logits for the readout), and where "
         "it comes from: <b>propagated</b> from the layers before, <b>clipping</b> at the "
-        "threshold, <b>quantization</b> to whole spikes, <b>rounding</b> of weights and thresholds, and "
+        "threshold, <b>quantization</b> to whole spikes, <b>rounding</b> of weights and "
+        "thresholds, and "
         "<b>unevenness</b>, spikes that came too early or too late. The terms add up to the "
         "error.</p>" + charts.budget(budget["layers"]) + _table(columns, rows, "budget")
     )
@@ -259,13 +259,13 @@ def _chip(document: dict[str, Any]) -> str:
         for k, v in {"cores a chip": chip["cores_per_chip"], **chip["limits"]}.items()
     ]
     problems = "".join(
-        f'<li class="bad">{p["level"]}: {escape(p["layer"])} needs {p["used"]:,} {p["limit"]}, '
+        f'<li class="{p["level"]}">{p["level"]}: {escape(p["layer"])} needs {p["used"]:,} {p["limit"]}, '
         f"of {p['allowed']:,}</li>"
         for p in chip["problems"]
     )
     return (
-        f"<h2>On {escape(chip['chip'])}</h2><p>{chip['cores']:,} cores on {chip['chips']:,} "
-        "chips, largest piece of each layer:</p>"
+        f"<h2>On {escape(chip['chip'])}</h2><p>{chip['cores']:,} cores, {chip['chips']:,} "
+        "chip(s), largest piece of each layer:</p>"
         + (f"<ul>{problems}</ul>" if problems else "")
         + charts.core_map(chip)
         + _table(columns, rows, "chip")

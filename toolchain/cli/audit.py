@@ -257,7 +257,7 @@ def _show_needs(document: dict[str, Any], output: Output) -> None:
         rows.append(("Lava", told))
     if "chip" in document:
         chip = document["chip"]
-        rows.append((chip["chip"], f"{chip['cores']:,} cores on {chip['chips']:,} chips"))
+        rows.append((chip["chip"], f"{chip['cores']:,} cores, {chip['chips']:,} chip(s)"))
     output.table(("", ""), rows, "needs")
     for problem in document.get("chip", {}).get("problems", []):
         source = problem["source"] or "no public source"

@@ -215,7 +215,7 @@ class DeviceLayer:
 
     def _extremes(self, current: Tensor) -> Tensor:
         """Lowest and highest, int64 (2,)."""
-        if self.window is not None or not current.numel():
+        if not current.numel():
             return torch.zeros(2, dtype=torch.int64, device=self.device)
         return torch.stack(torch.aminmax(current)).long()
 

@@ -342,6 +342,9 @@ class _PoolLayer(Layer):
             spikes.values,
             trace,
         )
+        arriving = sent[s.source].values
+        low, high = (int(end) - sent[s.source].offset for end in (arriving.min(), arriving.max()))
+        reach = (min(low, 0), max(high, 0), reach[2], reach[3])
         self._watch("spike count", reach, self._limits)
         return Result(spikes, largest, trace, reach)
 

@@ -27,7 +27,8 @@ p { margin: .4rem 0 .8rem; max-width: 46rem; } .faint { color: var(--faint); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: .7rem 1rem; min-width: 9rem; }
 .card b { display: block; font-size: 1.35rem; } .good { color: var(--good); }
-.bad, .error { color: var(--bad); } .warning { color: var(--series-2); } .scroll { overflow-x: auto; }
+.bad, .error { color: var(--bad); } .warning { color: var(--series-2); }
+.scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
@@ -259,8 +260,8 @@ def _chip(document: dict[str, Any]) -> str:
         for k, v in {"cores a chip": chip["cores_per_chip"], **chip["limits"]}.items()
     ]
     problems = "".join(
-        f'<li class="{p["level"]}">{p["level"]}: {escape(p["layer"])} needs {p["used"]:,} {p["limit"]}, '
-        f"of {p['allowed']:,}</li>"
+        f'<li class="{p["level"]}">{p["level"]}: {escape(p["layer"])} needs {p["used"]:,} '
+        f"{p['limit']}, of {p['allowed']:,}</li>"
         for p in chip["problems"]
     )
     return (

@@ -225,7 +225,8 @@ class DeviceLayer:
         watch(name, "summed current", low, high, self._limits)
         lowest, highest = min(s[0] for s in states), max(s[1] for s in states)
         watch(name, self._what, lowest, highest, self._state_limits)
-        return low, high, lowest, highest
+        kept = (0, 0) if isinstance(self.population.neuron, Relay) else (lowest, highest)
+        return low, high, *kept
 
 
 def _watched(neuron: object, program: IntProgram) -> tuple[str, IntRange]:

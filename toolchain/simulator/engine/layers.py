@@ -305,7 +305,7 @@ class _RelayLayer(Layer):
         self._watch("graded spike", reach, Relay.spike_limits)
         trace = self._new_trace(len(state), moment)
         trace[:] = 0
-        return Result(spikes, state, trace, reach)
+        return Result(spikes, state, trace, (reach[0], reach[1], 0, 0))
 
 
 class _PoolLayer(Layer):

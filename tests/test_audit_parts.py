@@ -10,7 +10,7 @@ from hw_models.profile import load_profile
 from tests.networks import BLOCKS, branched_program, random_inputs, random_program
 from tests.oracles.numpy_loop import current
 from toolchain.audit.agreement import describe_versions
-from toolchain.audit.certificate import bounds_of, certify
+from toolchain.audit.certificate import certify
 from toolchain.audit.chip_fit import Chip, ChipLimit, fit
 from toolchain.audit.counts import LayerExtremes, count_spikes
 from toolchain.audit.energy import Cost, Operations
@@ -19,7 +19,6 @@ from toolchain.audit.rasters import record_raster
 from toolchain.errors import DataError, TargetError
 from toolchain.int_range import IntRange
 from toolchain.neurons import IntegrateAndFire, Readout, Relay
-from toolchain.program.bounds import analyse
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
@@ -95,15 +94,6 @@ def test_no_input_passes_a_bound(kind):
             for seen in (described[what]["observed"], described[what]["reached"]):
                 assert low <= seen[0] <= seen[1] <= high
         assert 0 <= described["current"]["share"] <= 1
-
-
-def test_certificates_hold_the_proved_bounds():
-    program = random_program(2)
-    certificate = bounds_of(program)
-    for bound in analyse(program):
-        held = certificate["populations"][bound.name]
-        assert held["state"] == [bound.state.low, bound.state.high]
-        assert held["current"] == [bound.current.low, bound.current.high]
 
 
 def pooled_program():

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from exports.netx import write_net
+from exports.netx import read_net, write_net
 from exports.netx.lint import RULES, lint_file
 from exports.netx.lint.isolated import Worker
 from exports.netx.lint.look import look_at
@@ -24,13 +24,16 @@ from tests.netx_files import (
 )
 from tests.test_engine import one_convolution
 from toolchain.errors import FormatError, TargetError
+from toolchain.program.bounds import analyse
 from toolchain.program.int_program import Schedule
+from toolchain.program.range_certificate import range_certificate
 
 OTHER_EXAMPLES = {
     "unreadable",
     "hostile",
     "crash",
     "not-this-program",
+    "certificate",
     "range-not-proved",
     "ranges-watched",
     "other-target",
@@ -129,6 +132,36 @@ def test_a_changed_program(tmp_path):
     with h5py.File(path, "r+") as file:
         file["layer/1/bias"][0] += 1
     assert [f.rule_id for f in lint_file(path).found] == ["not-this-program"]
+
+
+def test_certificates_are_proved_anew(tmp_path):
+    path = own_file(tmp_path / "own.net")
+    program = read_net(path)
+    with h5py.File(path, "r+") as file:
+        written = json.loads(file["spikeport/certificate"][()])
+        assert written == range_certificate(program)
+        assert written["holds"]
+        for bound in analyse(program):
+            held = written["populations"][bound.name]
+            assert held["state"] == [bound.state.low, bound.state.high]
+            assert held["current"] == [bound.current.low, bound.current.high]
+
+    def with_certificate(text):
+        with h5py.File(path, "r+") as file:
+            del file["spikeport/certificate"]
+            file["spikeport/certificate"] = text
+        return [(f.rule_id, f.where) for f in lint_file(path).found]
+
+    written["populations"]["conv0"]["state"][1] -= 1
+    assert with_certificate(json.dumps(written)) == [("certificate", "conv0")]
+    written["populations"]["conv0"]["state"][1] += 1
+    written["holds"] = False
+    assert with_certificate(json.dumps(written)) == [("certificate", "holds")]
+    assert {rule for rule, _ in with_certificate("[]")} == {"certificate"}
+    assert {rule for rule, _ in with_certificate(json.dumps({"version": 1}))} == {"certificate"}
+    with h5py.File(path, "r+") as file:
+        del file["spikeport/certificate"]
+    assert lint_file(path).found == []
 
 
 def test_ranges_are_proved_anew(tmp_path):

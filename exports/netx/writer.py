@@ -29,6 +29,7 @@ from toolchain.errors import FormatError
 from toolchain.files import atomic_path
 from toolchain.neurons import Readout
 from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.range_certificate import range_certificate
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 
@@ -62,6 +63,7 @@ def _write(program: IntProgram, file: h5py.File) -> None:
     own["program_hash"] = program.hash
     own["header"] = canonical_json(_header(program))
     own["provenance"] = program.provenance_json()
+    own["certificate"] = canonical_json(range_certificate(program))
 
 
 def write_layers(

@@ -27,26 +27,10 @@ from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 from toolchain.simulator.currents import per_channel
 from toolchain.simulator.engine.blocks import Engine
 
-VERSION = 1
 ASCENTS = 4
 """Times the gradient is taken; the first from the middle of the input's range."""
 LEAK = 0.1
 """Slope where an activation is cut off, so that gradients find their way through."""
-
-
-def bounds_of(program: IntProgram) -> dict[str, Any]:
-    """The proved bounds of a program as JSON, for its provenance."""
-    return {
-        "version": VERSION,
-        "state_bits": program.state_bits,
-        "populations": {
-            b.name: {
-                "current": [b.current.low, b.current.high],
-                "state": [b.state.low, b.state.high],
-            }
-            for b in analyse(program)
-        },
-    }
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from exports.netx.layout import OWN
 from exports.netx.lint.findings import Findings
+from exports.netx.opened import opened
 from exports.netx.reader import read_net
 from hw_models.profile import Profile
 from toolchain.errors import FormatError, SpikeportError, UnprovedRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.bounds import prove
 from toolchain.program.int_program import IntProgram
+from toolchain.program.range_certificate import VERSION, range_certificate
 from toolchain.program.synapse import WindowSynapse
 
 
@@ -22,6 +25,7 @@ def look_at_program(path: Path, findings: Findings, profile: Profile | None) -> 
         findings.add_error("not-this-program", error)
         return
     _look_at_ranges(program, findings)
+    _look_at_certificate(path, program, findings)
     if profile is not None:
         _look_at_target(program, profile, findings)
 
@@ -34,6 +38,29 @@ def _look_at_ranges(program: IntProgram, findings: Findings) -> None:
         findings.add_error(rule, error)
     except SpikeportError as error:
         findings.add_error("range-not-proved", error)
+
+
+def _look_at_certificate(path: Path, program: IntProgram, findings: Findings) -> None:
+    """The bounds that the file claims against those that are proved here."""
+    with opened(path) as root:
+        own = root.group(OWN)
+        if "certificate" not in own.names():
+            return
+        try:
+            claimed = own.json("certificate")
+        except FormatError as error:
+            findings.add_error("certificate", error)
+            return
+    if claimed.get("version") != VERSION:
+        return
+    proved = range_certificate(program)
+    for name, bounds in proved["populations"].items():
+        held = dict(claimed.get("populations") or {}).get(name)
+        if held != bounds:
+            findings.add("certificate", name, f"{held}, proved {bounds}")
+    for key in ("state_bits", "holds"):
+        if claimed.get(key) != proved[key]:
+            findings.add("certificate", key, f"{claimed.get(key)}, proved {proved[key]}")
 
 
 def _look_at_target(program: IntProgram, profile: Profile, findings: Findings) -> None:

@@ -306,6 +306,15 @@ _ALL = (
         "toolchain/program/bounds.py",
     ),
     Rule(
+        "certificate",
+        Level.ERROR,
+        "a range certificate that does not hold",
+        "the bounds in the file are not those that its weights prove: whoever trusts them sizes "
+        "registers wrongly",
+        "convert again",
+        "exports/netx/FORMAT.md",
+    ),
+    Rule(
         "ranges-watched",
         Level.WARNING,
         "ranges that runs have to watch",

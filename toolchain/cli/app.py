@@ -24,6 +24,7 @@ from toolchain.cli import (
     results,
     run,
     train,
+    verify,
 )
 from toolchain.errors import MissingDependencyError, SpikeportError
 
@@ -46,7 +47,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, train, evaluate, results, convert, run, compare, audit, inspect, lint, doctor):
+for module in (
+    demo,
+    train,
+    evaluate,
+    results,
+    convert,
+    run,
+    compare,
+    audit,
+    inspect,
+    lint,
+    verify,
+    doctor,
+):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -149,7 +152,7 @@ def command(
         options,
         limits,
         name=network.name,
-        provenance=network.provenance,
+        provenance={**network.provenance, **_made()},
         calibration=calibration,
     )
     del network  # its weights are not needed beside the file's
@@ -157,6 +160,16 @@ def command(
         conversion = _settled(conversion, calibration)
     _write(conversion.program, out, stock)
     _report(conversion, out, output, losses=report)
+
+
+def _made() -> dict[str, Any]:
+    """How the file was made: the command and the versions that could make a difference."""
+    import numpy
+    import torch
+
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions["numpy"] = numpy.__version__
+    return {"command": f"spikeport {shlex.join(sys.argv[1:])}", "versions": versions}
 
 
 def _numbers(option: str, text: str, kind: type[Any]) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,6 +67,15 @@ class Dataset:
         if self.pixel_max is not None:
             return (0.0, 1.0)
         return (float(self.samples.min()), float(self.samples.max()))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all samples and labels, with their types and shapes."""
+        digest = hashlib.sha256()
+        for array in (self.samples, self.labels):
+            digest.update(f"{array.dtype.str}{array.shape}:".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def real(self) -> np.ndarray:
         """Real values, float32, shape of `samples`: pixels divided by `pixel_max`."""

@@ -1,0 +1,66 @@
+"""Replays kept in a `.net` file: JSON under /spikeport/replays, no part of the program's hash."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+
+from exports.netx.layout import FILE_LOCKING, OWN
+from exports.netx.opened import opened
+from exports.netx.reader import read_net
+from toolchain.canonical import canonical_json
+from toolchain.errors import FormatError
+from toolchain.files import atomic_path
+from toolchain.recording.replay import Replay
+
+REPLAYS = "replays"
+
+
+def read_replays(path: Path) -> list[Replay]:
+    """The replays in the file at `path`; none in files from before there were any.
+
+    Raises
+    ------
+    FormatError
+        If the file or its replays are damaged.
+    """
+    with opened(path) as root:
+        own = root.group(OWN)
+        if REPLAYS not in own.names():
+            return []
+        where = own.where(REPLAYS)
+        held = own.json(REPLAYS)
+        try:
+            return [Replay.from_description(fields) for fields in held["runs"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(
+                "does not describe replays", node=where, found=f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def add_replay(path: Path, replay: Replay) -> None:
+    """Put a replay into the file, in place of one of the same data; the program stays as it is.
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged.
+    OutputError
+        If it cannot be written.
+    """
+    before = read_net(path)
+    kept = [r for r in read_replays(path) if r.data_sha256 != replay.data_sha256]
+    runs = [r.describe() for r in (*kept, replay)]
+    with atomic_path(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+", locking=FILE_LOCKING) as file:
+            own = file[OWN]
+            if REPLAYS in own:
+                del own[REPLAYS]
+            own[REPLAYS] = canonical_json({"runs": runs})
+        back = read_net(temporary)
+        if back.hash != before.hash or json.loads(back.provenance_json()) != before.provenance:
+            raise FormatError("the program changed when a replay was added", node=str(path))

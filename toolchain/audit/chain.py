@@ -24,6 +24,19 @@ WITHOUT_ROUNDING = "without threshold and weight rounding"
 WITHOUT_UNEVENNESS = "without unevenness"
 
 
+NOTABLE = 0.002
+"""Share of the samples from which a loss is worth advice."""
+ADVICE = {
+    CLIPPED: "a higher --relu-percentile, or training with trained thresholds (qcfs, nq)",
+    QUANTIZED: "more steps, or training with as many levels as there are steps",
+    INPUT_QUANTIZED: "more --input-bits",
+    ROUNDED: "more --weight-bits, or --rounding gptq with --calibrate",
+    UNEVEN: "more steps, training that models it (nq), or CIF neurons with sleep (cqrelu), which "
+    "have none once settled",
+}
+"""What helps against each source of error."""
+
+
 @dataclass(frozen=True)
 class Chain:
     """Outputs (N, K) by version: one more error each, and all but one."""
@@ -53,7 +66,16 @@ class Chain:
             {"name": name, **Accuracy.of(outputs, labels).describe()}
             for name, outputs in self.without.items()
         ]
-        return {"steps": steps, "without": without}
+        return {"steps": steps, "without": without, "advice": _advice(steps)}
+
+
+def _advice(steps: Sequence[dict[str, Any]]) -> list[str]:
+    """Notable losses, the largest first, with what helps."""
+    losses = sorted((s for s in steps[1:] if s["change"] <= -NOTABLE), key=lambda s: s["change"])
+    return [
+        f"{s['name'].removeprefix('+ ')} costs {-100 * s['change']:.2f} points: {ADVICE[s['name']]}"
+        for s in losses
+    ]
 
 
 @torch.no_grad()

@@ -172,10 +172,12 @@ def _chain(document: dict[str, Any]) -> str:
         for s in chain["steps"]
     ]
     rows += [(s["name"], _percent(s["accuracy"]), "") for s in chain["without"]]
+    advice = "".join(f"<li>{escape(line)}</li>" for line in chain["advice"])
     return (
         "<h2>What each source of error costs</h2><p>One more in each line; the changes, in points, "
         "add up to the whole gap. Below, the integer network without one of them.</p>"
         + _table(("version", "accuracy", "change"), rows, "chain")
+        + f'<ul id="advice">{advice}</ul>'
     )
 
 

@@ -221,6 +221,8 @@ def _show(document: dict[str, Any], output: Output) -> None:
             for s in document["chain"]["steps"]
         ]
         output.table(("error", "accuracy", "points"), steps, "what each source of error costs")
+        for advice in document["chain"]["advice"]:
+            output.say(advice, "yellow")
     if "budget" in document:
         _show_budget(document["budget"], output)
     _show_needs(document, output)

@@ -205,6 +205,24 @@ def test_cuts_by_channel_and_by_area():
     assert (found.chosen.split, found.chosen.pieces, found.other) == ("channel", 2, None)
 
 
+def test_area_is_cut_into_parts_of_rows():
+    # 30 inputs: a row of 6 sees 3 rows of 6, two channels: 36. Parts of 3 columns see 5: 30.
+    conv = fit(wide_program(), chip(in_axons=30)).layers[0].chosen
+    assert (conv.split, conv.pieces, conv.tile) == ("area", 16, (4, 1, 3))
+    assert conv.use["in_axons"] == 2 * 3 * 5
+    assert conv.use["neurons"] == 12
+
+
+def test_synapses_of_one_source_share_its_axons():
+    program = wide_program()
+    conv, readout = program.populations
+    twice = replace(conv, synapses=(*conv.synapses, conv.synapses[0]))
+    doubled = replace(program, populations=(twice, readout))
+    once, both = (fit(p, chip(neurons=192)).layers[0].chosen.use for p in (program, doubled))
+    assert both["in_axons"] == once["in_axons"]
+    assert both["synapse_bits"] == 2 * once["synapse_bits"]
+
+
 def test_out_axons_follow_the_next_layer():
     # The readout is cut into five pieces: each of the 192 neurons reaches all of them.
     found = fit(wide_program(), chip(neurons=192, synapse_bits=2 * 192 * 8, out_axons=500))

@@ -1,8 +1,8 @@
 """Whether a program fits a chip: a partition of every layer onto cores, against public limits.
 
-A layer is cut into equal pieces, by channel or by area (rows of the plane), into as few as its
-limits allow. A piece by channel sees every source neuron of its groups; a piece by area only the
-rows that its kernels reach, but holds all kernels. What is counted for a core:
+A layer is cut into equal pieces, by channel or by area (bands of rows, then parts of rows), into
+as few as its limits allow. A piece by channel sees every source neuron of its groups; a piece by
+area only what its kernels reach, but holds all kernels. What is counted for a core:
 
 - neurons it holds;
 - in-axons: source neurons whose spikes reach it;
@@ -17,14 +17,16 @@ follow from how the next layers are cut; they are reported, not fitted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 from typing import Any
 
 from toolchain.program.int_program import IntProgram, Population
-from toolchain.program.synapse import ConvSynapse, DenseSynapse, Pair, Synapse, WindowSynapse
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 NEURONS, IN_AXONS, OUT_AXONS, MEMORY = "neurons", "in_axons", "out_axons", "synapse_bits"
+Tile = tuple[int, int, int]
+"""Channels, rows and columns."""
 PER_CORE = (NEURONS, IN_AXONS, OUT_AXONS, MEMORY)
 
 
@@ -61,10 +63,11 @@ class Chip:
 
 @dataclass(frozen=True)
 class Piece:
-    """The largest piece of a layer cut into `pieces`."""
+    """The largest piece of a layer cut into `pieces`: channels, rows and columns of it."""
 
     split: str
     pieces: int
+    tile: Tile
     use: Mapping[str, int]
 
 
@@ -184,44 +187,60 @@ def _fewest(
 
 
 def _units(population: Population, split: str) -> int:
-    """Channels, or rows."""
+    """Into how many pieces it can be cut: channels, or sites of the plane."""
+    return population.shape[0] if split == "channel" else prod(population.shape[1:])
+
+
+def _tile(population: Population, split: str, pieces: int) -> tuple[Tile, int]:
+    """The largest of at most so many pieces, and how many there are."""
+    channels, (height, width) = population.shape[0], population.shape[1:] or (1, 1)
     if split == "channel":
-        return population.shape[0]
-    return population.shape[1] if len(population.shape) == 3 else 1
+        size = ceil(channels / pieces)
+        return (size, height, width), ceil(channels / size)
+    rows = ceil(height / min(pieces, height))
+    bands = ceil(height / rows)
+    columns = ceil(width / max(1, pieces // height)) if rows == 1 else width
+    return (channels, rows, columns), bands * ceil(width / columns)
 
 
 def _cut(program: IntProgram, population: Population, chip: Chip, split: str, pieces: int) -> Piece:
-    size = ceil(_units(population, split) / pieces)
-    pieces = ceil(_units(population, split) / size)
-    channels = size if split == "channel" else population.shape[0]
-    plane = population.shape[1:] or (1, 1)
-    rows = size if split == "area" and len(population.shape) == 3 else plane[0]
-    in_axons = memory = 0
+    tile, pieces = _tile(population, split, pieces)
+    in_axons: dict[str, int] = {}
+    memory = 0
     for synapse in population.synapses:
         shape = program.source_shape(synapse.source)
-        in_axons += _in_axons(synapse, shape, channels, rows)
-        memory += _weights(synapse, channels, rows * plane[1], shares=chip.shares_kernels)
+        # Two synapses from one source share its axons.
+        taken = in_axons.get(synapse.source, 0)
+        in_axons[synapse.source] = max(taken, _in_axons(synapse, shape, tile))
+        memory += _weights(synapse, tile[0], tile[1] * tile[2], shares=chip.shares_kernels)
     use = {
-        NEURONS: channels * rows * plane[1],
-        IN_AXONS: in_axons,
+        NEURONS: prod(tile),
+        IN_AXONS: sum(in_axons.values()),
         MEMORY: memory * program.weight_bits,
         OUT_AXONS: 0,
     }
-    return Piece(split, pieces, use)
+    return Piece(split, pieces, tile, use)
 
 
-def _in_axons(synapse: Synapse, source: tuple[int, ...], channels: int, rows: int) -> int:
-    """Source neurons that reach so many channels and rows."""
+def _in_axons(synapse: Synapse, source: tuple[int, ...], tile: Tile) -> int:
+    """Source neurons that reach a tile."""
     if isinstance(synapse, DenseSynapse):
         return prod(source)
     if isinstance(synapse, ConvSynapse):
         groups, per_group = synapse.groups, len(synapse.weight) // synapse.groups
-        taken = min(groups, ceil(channels / per_group)) * synapse.weight.shape[1]
-        kernel: Pair = (synapse.weight.shape[2], synapse.weight.shape[3])
+        taken = min(groups, ceil(tile[0] / per_group)) * synapse.weight.shape[1]
     else:
-        taken, kernel = channels, synapse.kernel
-    reach = (rows - 1) * synapse.stride[0] + (kernel[0] - 1) * synapse.dilation[0] + 1
-    return taken * min(reach, source[1]) * source[2]
+        taken = tile[0]
+    for axis in range(2):
+        reach = (tile[1 + axis] - 1) * synapse.stride[axis] + _span(synapse, axis)
+        taken *= min(reach, source[1 + axis])
+    return taken
+
+
+def _span(synapse: ConvSynapse | WindowSynapse, axis: int) -> int:
+    """Rows or columns that a kernel covers."""
+    kernel = synapse.kernel if isinstance(synapse, WindowSynapse) else synapse.weight.shape[2:]
+    return int((kernel[axis] - 1) * synapse.dilation[axis] + 1)
 
 
 def _weights(synapse: Synapse, channels: int, sites: int, *, shares: bool) -> int:
@@ -234,29 +253,35 @@ def _weights(synapse: Synapse, channels: int, sites: int, *, shares: bool) -> in
 
 def _with_out_axons(program: IntProgram, layer: LayerFit, cores: Mapping[str, Piece]) -> LayerFit:
     """For each neuron of the largest piece, the cores that its spikes reach."""
-    targets = 0
-    for population in program.populations:
-        for synapse in population.synapses:
-            if synapse.source != layer.name:
-                continue
-            piece = cores[population.name]
-            targets += _cores_reached(synapse, population, piece)
+    targets = sum(
+        max(
+            (
+                _cores_reached(synapse, population, cores[population.name])
+                for synapse in population.synapses
+                if synapse.source == layer.name
+            ),
+            default=0,
+        )
+        for population in program.populations
+    )
     use = {**layer.chosen.use, OUT_AXONS: layer.chosen.use[NEURONS] * targets}
-    chosen = Piece(layer.chosen.split, layer.chosen.pieces, use)
-    return LayerFit(layer.name, layer.shape, chosen, layer.other)
+    return replace(layer, chosen=replace(layer.chosen, use=use))
 
 
 def _cores_reached(synapse: Synapse, population: Population, piece: Piece) -> int:
     """Cores of the target that one source neuron reaches, at most."""
     if isinstance(synapse, DenseSynapse):
         return piece.pieces
-    kernel = synapse.kernel if isinstance(synapse, WindowSynapse) else synapse.weight.shape[2:]
     if piece.split == "channel":
         groups = population.shape[0]
         if isinstance(synapse, ConvSynapse):
             groups = synapse.groups
-        per_piece = ceil(population.shape[0] / piece.pieces)
-        return min(piece.pieces, ceil(population.shape[0] / groups / per_piece) + (groups > 1))
-    rows = ceil(population.shape[1] / piece.pieces)
-    covered = ceil(((kernel[0] - 1) * synapse.dilation[0] + 1) / synapse.stride[0])
-    return min(piece.pieces, ceil((covered - 1) / rows) + 1)
+        in_group = population.shape[0] // groups
+        return min(piece.pieces, ceil(in_group / piece.tile[0]) + (groups > 1))
+    reached = 1
+    for axis in range(2):
+        covered = ceil(_span(synapse, axis) / synapse.stride[axis])
+        size = piece.tile[1 + axis]
+        if size < population.shape[1 + axis]:
+            reached *= ceil((covered - 1) / size) + 1
+    return min(piece.pieces, reached)

@@ -19,6 +19,7 @@ from toolchain.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     inspect,
     lint,
     results,
@@ -36,6 +37,7 @@ INSTALLABLE = {
     "matplotlib": "matplotlib",
     "yaml": "pyyaml",
     "tomli_w": "tomli-w",
+    "nir": "nir",
 }
 """Packages that some commands need and others do not, and what pip calls them."""
 
@@ -59,6 +61,7 @@ for module in (
     inspect,
     lint,
     verify,
+    export,
     doctor,
 ):
     app.command(module.__name__.rpartition(".")[2])(module.command)

@@ -32,7 +32,10 @@ CALIBRATION_SEED = 0
 
 def command(
     source: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT|FILE.py:FACTORY", help="What to convert.")
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT|FILE.py:FACTORY", help="What to convert; or a FILE.nir of `export`."
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="NET.net", help="File to write.")],
     neuron: Annotated[str, typer.Option(help="if or cif.")] = "if",
@@ -118,6 +121,9 @@ def command(
 
     keep_heap()
     output = Output(as_json=json)
+    if Path(source).suffix == ".nir":
+        _from_nir(Path(source), out, output)
+        return
     limits = load_profile(target or ("stock-netx" if stock else "loihi2")).as_target_limits()
     for path in adapter or []:
         load_adapter_file(path)
@@ -170,6 +176,17 @@ def _made() -> dict[str, Any]:
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     versions["numpy"] = numpy.__version__
     return {"command": f"spikeport {shlex.join(sys.argv[1:])}", "versions": versions}
+
+
+def _from_nir(path: Path, out: Path, output: Output) -> None:
+    """The program in a NIR graph of this project, as it was; other options say nothing to it."""
+    from exports.netx import write_net
+    from exports.nir import read_nir
+
+    program = read_nir(path)
+    write_net(program, out)
+    output.say(f"wrote {out}, the program in {path} as it was")
+    output.result({"out": str(out), "program_hash": program.hash})
 
 
 def _numbers(option: str, text: str, kind: type[Any]) -> tuple[Any, ...]:

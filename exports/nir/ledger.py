@@ -1,0 +1,108 @@
+"""What NIR cannot carry of a program, and what became of it.
+
+NIR 1.0 describes neurons by differential equations: an `IF` fires where `v > v_threshold` and is
+then *set* to `v_reset`. Reset by subtraction has no node there, so a program of several steps is
+another network to any tool that takes the graph at its word; of one step it is not, since a neuron
+that has fired is not asked again. Thresholds are written as theta - 1/2, which for integers makes
+"above" the same as "at least theta".
+
+All that is lost to other tools stands in the graph's metadata under "spikeport", as JSON, from
+which `read_nir` makes the program again, integer by integer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from toolchain.errors import TargetError
+from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout
+from toolchain.program.int_program import IntProgram
+
+
+class Fate(str, Enum):
+    """What became of it."""
+
+    FOLDED = "folded"
+    """Into a number that NIR has: any tool gives the same bits."""
+    METADATA = "metadata"
+    """Other tools do not see it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that NIR has no word for."""
+
+    what: str
+    where: str
+    fate: Fate
+    consequence: str
+
+
+def ledger(program: IntProgram) -> list[Entry]:
+    """All entries of a program, in its order.
+
+    Raises
+    ------
+    TargetError
+        If a population has neurons that no NIR node comes near to.
+    """
+    one_step = program.schedule.num_steps == 1
+    entries = []
+    for population in program.populations:
+        neuron, name = population.neuron, population.name
+        if isinstance(neuron, ConsistentIntegrateAndFire | LIPool):
+            raise TargetError(
+                "NIR has no neuron that takes spikes back or pools them",
+                node=name,
+                found=neuron.kind,
+                allowed="IF neurons, sum pools, a readout",
+                remedy="convert with --neuron if, and --pooling average in training",
+            )
+        if isinstance(neuron, Readout):
+            consequence = f"real output = {neuron.scale:.6g} * sum over steps / {_wake(program)}"
+            entries.append(Entry("accumulating readout", name, Fate.METADATA, consequence))
+        if not isinstance(neuron, IntegrateAndFire):
+            continue
+        if one_step:
+            entries.append(
+                Entry("initial potential", name, Fate.FOLDED, "added to the bias of the one step")
+            )
+            continue
+        if np.any(neuron.initial_potential):
+            entries.append(
+                Entry("initial potential", name, Fate.METADATA, "v starts at 0 elsewhere")
+            )
+        consequence = "elsewhere a spike sets v to 0, and what lay above the threshold is lost"
+        entries.append(Entry("reset by subtraction", name, Fate.METADATA, consequence))
+    quantizer = program.input
+    entries.append(
+        Entry(
+            "input quantizer",
+            "input",
+            Fate.METADATA,
+            f"inputs are integers, one unit is {quantizer.scale:.6g}; given at every step",
+        )
+    )
+    entries.append(
+        Entry(
+            "integer types",
+            "everywhere",
+            Fate.METADATA,
+            f"weights of {program.weight_bits} bits and states of {program.state_bits} bits are "
+            "float32 elsewhere, which holds these integers exactly",
+        )
+    )
+    return entries
+
+
+def resets_differ(program: IntProgram) -> bool:
+    """Whether a tool that resets to zero gives other spikes."""
+    spiking = any(isinstance(p.neuron, IntegrateAndFire) for p in program.populations)
+    return spiking and program.schedule.num_steps > 1
+
+
+def _wake(program: IntProgram) -> int:
+    return program.schedule.wake_steps

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json as json_text
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolchain import __version__
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output
 
@@ -91,9 +92,9 @@ def _write(looked: list[Findings], form: Format, out: Path | None) -> None:
     from exports.netx.lint.sarif import as_sarif
     from toolchain.files import atomic_write
 
-    document = (
-        as_sarif(looked) if form is Format.SARIF else {"files": [f.as_dict() for f in looked]}
-    )
+    document: dict[str, Any] = {"files": [findings.as_dict() for findings in looked]}
+    if form is Format.SARIF:
+        document = as_sarif(looked, __version__)
     text = json_text.dumps(document, indent=1) + "\n"
     if out is None:
         typer.echo(text, nl=False)

@@ -8,13 +8,12 @@ from typing import Any
 
 from exports.netx.lint.findings import Findings
 from exports.netx.lint.rules import RULES, Rule
-from toolchain import __version__
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def as_sarif(all_findings: Sequence[Findings]) -> dict[str, Any]:
-    """One run over some files, as a plain value for JSON."""
+def as_sarif(all_findings: Sequence[Findings], version: str) -> dict[str, Any]:
+    """One run of this version over some files, as a plain value for JSON."""
     order = list(RULES)
     results = [
         {
@@ -27,7 +26,7 @@ def as_sarif(all_findings: Sequence[Findings]) -> dict[str, Any]:
         for findings in all_findings
         for finding in findings.found
     ]
-    driver = {"name": "spikeport lint", "version": __version__, "rules": _rules()}
+    driver = {"name": "spikeport lint", "version": version, "rules": _rules()}
     return {
         "$schema": SCHEMA,
         "version": "2.1.0",

@@ -24,6 +24,7 @@ from toolchain.cli import (
     lint,
     results,
     run,
+    sweep,
     train,
     verify,
 )
@@ -38,6 +39,7 @@ INSTALLABLE = {
     "yaml": "pyyaml",
     "tomli_w": "tomli-w",
     "nir": "nir",
+    "distributed": "distributed",
 }
 """Packages that some commands need and others do not, and what pip calls them."""
 
@@ -61,6 +63,7 @@ for module in (
     inspect,
     lint,
     verify,
+    sweep,
     export,
     doctor,
 ):

@@ -74,7 +74,7 @@ def command(
 
     output = Output(as_json=json)
     gates = [Gate.parse(text) for text in gate or []]
-    chip = _chip(target)
+    chip = chip_of(target)
     for path in (html, out):
         if path is not None:
             check_writable(path)
@@ -107,7 +107,8 @@ def command(
         raise typer.Exit(FAILED)
 
 
-def _chip(target: str) -> Chip:
+def chip_of(target: str) -> Chip:
+    """The chip that a target is; raises TargetError if it is none."""
     from hw_models.profile import load_profile
     from toolchain.audit.chip_fit import PER_CORE, Chip, ChipLimit
 

@@ -1,0 +1,63 @@
+"""What a sweep tries."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from toolchain.canonical import canonical_json
+from toolchain.program.int_program import Schedule
+
+SLEEP_FACTOR = 4
+"""Sleep steps a wake step of CIF networks, as `convert` gives them by default."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One conversion.
+
+    Attributes
+    ----------
+    run:
+        Checkpoint folder; its levels were chosen in training.
+    levels:
+        Those of the checkpoint, for the table.
+    steps:
+        Time steps of IF, wake steps of CIF.
+    """
+
+    run: str
+    levels: int
+    neuron: str
+    steps: int
+    weight_bits: int
+
+    @property
+    def schedule(self) -> Schedule:
+        """Wake steps, and for CIF sleep steps."""
+        return Schedule(self.steps, SLEEP_FACTOR * self.steps if self.neuron == "cif" else 0)
+
+    def key(self, checkpoint_sha256: str, data_sha256: str, target: str) -> str:
+        """What names this point's result: the same for the same bits, wherever they lie."""
+        fields: dict[str, Any] = asdict(self)
+        del fields["run"]
+        fields |= {"checkpoint": checkpoint_sha256, "data": data_sha256, "target": target}
+        return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
+
+
+def make_grid(
+    runs: Sequence[tuple[Path, int]],
+    neurons: Sequence[str],
+    steps: Sequence[int],
+    weight_bits: Sequence[int],
+) -> list[Point]:
+    """All combinations, the fewest steps first; `runs` are checkpoint folders and their levels."""
+    points = [
+        Point(str(run.resolve()), levels, neuron, t, bits)
+        for (run, levels), neuron, t, bits in product(runs, neurons, steps, weight_bits)
+    ]
+    return sorted(points, key=lambda p: (p.steps, p.weight_bits))

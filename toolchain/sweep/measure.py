@@ -1,0 +1,108 @@
+"""One point of a sweep, measured: runs in any process that sees the same files."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+from toolchain.audit.chip_fit import Chip, fit
+from toolchain.conversion.pipeline import ConversionOptions, convert
+from toolchain.data import Dataset, open_split
+from toolchain.errors import SpikeportError
+from toolchain.evaluation.accuracy import Accuracy
+from toolchain.int_range import TargetLimits
+from toolchain.recording import Mode
+from toolchain.simulator.simulate import simulate
+from toolchain.sweep.grid import Point
+from toolchain.training.checkpoint import Checkpoint, load_checkpoint, make_quantizer
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found at a point.
+
+    Attributes
+    ----------
+    correct, total:
+        Samples predicted as labelled.
+    synops:
+        Synaptic operations a sample.
+    latency:
+        Steps until the answer.
+    cores:
+        Of the target.
+    seconds:
+        That it took.
+    error:
+        Why there is nothing, in one line; then all numbers are 0.
+    """
+
+    key: str
+    point: Point
+    correct: int = 0
+    total: int = 0
+    synops: float = 0.0
+    latency: int = 0
+    cores: int = 0
+    program_hash: str = ""
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct predictions."""
+        return self.correct / self.total if self.total else 0.0
+
+
+_TRACING = Lock()
+"""torch.fx replaces `Module.__call__` for the whole process while it traces."""
+
+
+@lru_cache(maxsize=4)
+def _checkpoint(run: str) -> Checkpoint:
+    return load_checkpoint(Path(run))
+
+
+@lru_cache(maxsize=2)
+def _data(source: str) -> Dataset:
+    return open_split(source)
+
+
+def measure(key: str, point: Point, data: str, limits: TargetLimits, chip: Chip) -> Result:
+    """Convert and run one point; what cannot be converted is a result as well."""
+    started = time.perf_counter()
+    try:
+        found = _measured(key, point, data, limits, chip)
+    except SpikeportError as error:
+        told = error.message if error.found is None else f"{error.message}: {error.found}"
+        return Result(key, point, seconds=time.perf_counter() - started, error=told)
+    return found
+
+
+def _measured(key: str, point: Point, data: str, limits: TargetLimits, chip: Chip) -> Result:
+    started = time.perf_counter()
+    checkpoint, dataset = _checkpoint(point.run), _data(data)
+    quantizer = make_quantizer(
+        checkpoint.config, checkpoint.sample_shape, checkpoint.value_range, checkpoint.pixel_max
+    )
+    options = ConversionOptions(point.neuron, point.schedule, point.weight_bits)
+    name = Path(point.run).name
+    with _TRACING:
+        program = convert(checkpoint.model, quantizer, options, limits, name=name).program
+    inputs = program.input.quantize(dataset.real())
+    recording = simulate(program, inputs, mode=Mode.DIGEST, labels=dataset.labels)
+    accuracy = Accuracy.of(recording.logits, dataset.labels)
+    return Result(
+        key,
+        point,
+        accuracy.correct,
+        accuracy.total,
+        sum(recording.meta["synops"].values()) / len(inputs),
+        program.schedule.num_steps,
+        fit(program, chip).cores,
+        program.hash,
+        time.perf_counter() - started,
+    )

@@ -1,0 +1,67 @@
+"""Which results are worth having: no other is better in one respect and as good in all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from toolchain.sweep.measure import Result
+
+MARKERS = {"if": "o", "cif": "s"}
+_AXES: tuple[tuple[str, Callable[[Result], float]], ...] = (
+    ("synops a sample", lambda r: r.synops),
+    ("latency, steps", lambda r: r.latency),
+    ("cores", lambda r: r.cores),
+)
+
+
+def costs(result: Result) -> tuple[float, float, int, int]:
+    """Errors, synops, latency and cores: less is better of each."""
+    return (-result.accuracy, result.synops, result.latency, result.cores)
+
+
+def front(results: Sequence[Result]) -> list[Result]:
+    """Those that no other result dominates, in their order; failed ones are never among them."""
+    whole = [r for r in results if not r.error]
+    table = np.array([costs(r) for r in whole], np.float64).reshape(len(whole), 4)
+    kept = []
+    for index, row in enumerate(table):
+        better = (table <= row).all(axis=1) & (table < row).any(axis=1)
+        if not better.any():
+            kept.append(whole[index])
+    return kept
+
+
+def draw(results: Sequence[Result]) -> Figure:
+    """Accuracy against synops, latency and cores; the front is filled and joined."""
+    best = {r.key for r in front(results)}
+    whole = [r for r in results if not r.error]
+    figure = Figure((10, 3.4), layout="constrained")
+    panels: Any = figure.subplots(1, 3, sharey=True)
+    for axes, (name, of) in zip(panels, _AXES, strict=True):
+        for bits in sorted({r.point.weight_bits for r in whole}):
+            for neuron, marker in MARKERS.items():
+                chosen = [
+                    r for r in whole if (r.point.weight_bits, r.point.neuron) == (bits, neuron)
+                ]
+                if not chosen:
+                    continue
+                (line,) = axes.plot(
+                    [of(r) for r in chosen],
+                    [100 * r.accuracy for r in chosen],
+                    marker,
+                    fillstyle="none",
+                    label=f"{neuron.upper()}, {bits} bits",
+                )
+                top = [r for r in chosen if r.key in best]
+                points = ([of(r) for r in top], [100 * r.accuracy for r in top])
+                axes.plot(*points, marker, color=line.get_color())
+        axes.set_xlabel(name)
+        axes.set_xscale("log")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("accuracy, %")
+    panels[-1].legend(fontsize=8)
+    return figure

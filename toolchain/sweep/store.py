@@ -1,0 +1,89 @@
+"""Results in one SQLite file; each is written as soon as it is there, and never twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+from toolchain.errors import OutputError
+from toolchain.sweep.grid import Point
+from toolchain.sweep.measure import Result
+
+VERSION = 1
+"""SQLite's user_version of these files."""
+_POINT = [f.name for f in fields(Point)]
+_RESULT = [f.name for f in fields(Result) if f.name not in ("key", "point")]
+_COLUMNS = ["key", *_POINT, *_RESULT]
+_TYPES = {
+    "key": "TEXT PRIMARY KEY",
+    **dict.fromkeys(("run", "neuron", "program_hash", "error"), "TEXT NOT NULL"),
+    **dict.fromkeys(("synops", "seconds"), "REAL NOT NULL"),
+}
+
+
+class Store:
+    """The file at `path`, made if it is not there.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be opened, or is something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        columns = ", ".join(f"{c} {_TYPES.get(c, 'INTEGER NOT NULL')}" for c in _COLUMNS)
+        with self._opened() as database:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if version != VERSION and tables:
+                raise OutputError(
+                    "is not a sweep of this version", node=str(path), found=version, allowed=VERSION
+                )
+            database.execute(f"CREATE TABLE IF NOT EXISTS results ({columns})")
+            database.execute(f"PRAGMA user_version = {VERSION}")
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self._path)) as database, database:
+                yield database
+        except sqlite3.Error as error:
+            raise OutputError(
+                "is not a sweep that can be written", node=str(self._path), found=str(error)
+            ) from error
+
+    def add(self, result: Result) -> None:
+        """Write a result, in place of an earlier one of the same point."""
+        values = [result.key, *(getattr(result.point, name) for name in _POINT)]
+        values += [getattr(result, name) for name in _RESULT]
+        marks = ", ".join("?" * len(values))
+        with self._opened() as database:
+            database.execute(
+                f"INSERT OR REPLACE INTO results ({', '.join(_COLUMNS)}) VALUES ({marks})", values
+            )
+
+    def done(self) -> set[str]:
+        """Keys of all results that are there."""
+        with self._opened() as database:
+            return {key for (key,) in database.execute("SELECT key FROM results")}
+
+    def results(self, keys: Iterable[str] | None = None) -> list[Result]:
+        """All results, or those with these keys, in the order of the grid."""
+        with self._opened() as database:
+            rows = database.execute(
+                f"SELECT {', '.join(_COLUMNS)} FROM results "
+                "ORDER BY run, neuron, steps, weight_bits"
+            ).fetchall()
+        wanted = None if keys is None else set(keys)
+        return [_result(row) for row in rows if wanted is None or row[0] in wanted]
+
+
+def _result(row: tuple[object, ...]) -> Result:
+    by_name = dict(zip(_COLUMNS, row, strict=True))
+    point = Point(**{name: by_name[name] for name in _POINT})  # type: ignore[arg-type]
+    rest = {name: by_name[name] for name in _RESULT}
+    return Result(str(by_name["key"]), point, **rest)  # type: ignore[arg-type]

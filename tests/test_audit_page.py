@@ -13,6 +13,7 @@ from PIL import Image
 from exports.netx import write_net
 from tests.command_line import fails, ok, spikeport
 from tests.networks import random_program
+from toolchain.data import open_split
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -92,7 +93,9 @@ def test_the_document_holds_every_part(document):
     for layer in document["budget"]["layers"]:
         assert layer["unexplained"] < 1e-9
     assert document["by_steps"][-1]["correct"] == accuracy["integer reference"]["correct"]
-    assert document["program"]["provenance"]["checkpoint_sha256"]
+    origin = document["program"]["provenance"]
+    assert origin["checkpoint_sha256"]
+    assert origin["training_data_sha256"] == open_split("digits@train").sha256
 
 
 def test_gates_set_the_exit_code(folder):

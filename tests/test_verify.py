@@ -91,6 +91,11 @@ def test_the_command(folder):
     assert "as it was" in ok(*verify, cwd=folder).stdout
     fails(2, "no run of these data", *verify[:3], "digits@test[:31]", cwd=folder)
     fails(2, "need --data", "verify", "a.net", "--record", cwd=folder)
+    calibrated = ("--calibrate", "digits@train[:40]", "--neuron", "cif", "-o", "c.net")
+    ok("convert", "nets.py:good", "--input-shape", "1,8,8", *calibrated, cwd=folder)
+    integers = read_net(folder / "c.net").provenance["integers"]
+    assert len(integers["calibration_sha256"]) == 64
+    assert integers["calibration_sha256"][:50] in ok("verify", "c.net", cwd=folder).stdout
     report = json.loads(ok(*verify, "--backend", "lava", "--json", cwd=folder).stdout)
     assert report["verified"]
     assert report["differences"] == []

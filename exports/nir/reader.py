@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exports.nir.foreign import open_graph
 from exports.nir.layout import KEY, VERSION, synapse_node
 from toolchain.errors import FormatError, SpikeportError
 from toolchain.neurons import IntegrateAndFire, Neuron, Readout, Relay
@@ -28,25 +29,14 @@ def read_nir(path: Path | str) -> IntProgram:
         If it is missing, not a NIR file, lacks this project's metadata, or if graph and metadata
         contradict each other.
     """
-    import nir
-
-    if not Path(path).is_file():
-        raise FormatError("no such file", node=str(path))
-    try:
-        graph = nir.read(str(path))
-    except Exception as error:
-        raise FormatError(
-            "not a readable NIR file",
-            node=str(path),
-            found=f"{type(error).__name__}: {error}",
-        ) from error
+    graph = open_graph(Path(path))
     if KEY not in graph.metadata:
         raise FormatError(
             "this graph was not written by this project",
             node=str(path),
             found=", ".join(sorted({type(n).__name__ for n in graph.nodes.values()})),
             allowed=f"metadata '{KEY}'",
-            remedy="train or load the network in torch, and convert that",
+            remedy="`read_foreign_nir` reads graphs of other tools, to be converted",
         )
     try:
         header = json.loads(graph.metadata[KEY])

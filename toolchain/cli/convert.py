@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from toolchain.cli.output import Output, percent
 from toolchain.errors import ConversionError, DataError
 
 if TYPE_CHECKING:
+    from toolchain.cli.network import FloatNetwork, InputDescription, Network
     from toolchain.conversion.integers.calibration import Calibration
     from toolchain.conversion.pipeline import Conversion
     from toolchain.program.int_program import IntProgram, Schedule
@@ -30,11 +32,18 @@ CALIBRATION_SAMPLES = 256
 CALIBRATION_SEED = 0
 
 
+class NirReset(str, Enum):
+    """What the tool that wrote a NIR graph does when a neuron has fired."""
+
+    SUBTRACT = "subtract"
+    ZERO = "zero"
+
+
 def command(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="CHECKPOINT|FILE.py:FACTORY", help="What to convert; or a FILE.nir of `export`."
+            metavar="CHECKPOINT|FILE.py:FACTORY", help="What to convert; or a FILE.nir."
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="NET.net", help="File to write.")],
@@ -94,6 +103,10 @@ def command(
     input_bits: Annotated[int, typer.Option(min=1, max=24, help="Width of an input spike.")] = 8,
     mean: Annotated[str, typer.Option(help="Normalisation a channel, for FILE.py:FACTORY.")] = "0",
     std: Annotated[str, typer.Option(help="Normalisation a channel, for FILE.py:FACTORY.")] = "1",
+    nir_reset: Annotated[
+        NirReset | None,
+        typer.Option(help="FILE.nir of another tool: what it does when a neuron has fired."),
+    ] = None,
     watch_ranges: Annotated[
         bool, typer.Option(help="Accept unproved ranges; runs then watch them.")
     ] = False,
@@ -121,7 +134,7 @@ def command(
 
     keep_heap()
     output = Output(as_json=json)
-    if Path(source).suffix == ".nir":
+    if Path(source).suffix == ".nir" and _is_ours(Path(source)):
         _from_nir(Path(source), out, output)
         return
     limits = load_profile(target or ("stock-netx" if stock else "loihi2")).as_target_limits()
@@ -134,7 +147,11 @@ def command(
         _numbers("--mean", mean, float),
         _numbers("--std", std, float),
     )
-    network = load_network(source, weights, description)
+    network: Network | FloatNetwork
+    if Path(source).suffix == ".nir":
+        network = _foreign(Path(source), description, steps or DEFAULT_STEPS, nir_reset)
+    else:
+        network = load_network(source, weights, description)
     schedule = _schedule(neuron, steps, wake, sleep, network.levels)
     options = pipeline.ConversionOptions(
         neuron,
@@ -152,15 +169,7 @@ def command(
         calibration = open_calibration(
             calibrate, network.quantizer, calibration_samples, calibration_seed
         )
-    conversion = pipeline.convert(
-        network.model,
-        network.quantizer,
-        options,
-        limits,
-        name=network.name,
-        provenance={**network.provenance, **_made()},
-        calibration=calibration,
-    )
+    conversion = network.convert(options, limits, _made(), calibration)
     del network  # its weights are not needed beside the file's
     if calibration is not None and neuron == "cif" and sleep is None:
         conversion = _settled(conversion, calibration)
@@ -176,6 +185,23 @@ def _made() -> dict[str, Any]:
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     versions["numpy"] = numpy.__version__
     return {"command": f"spikeport {shlex.join(sys.argv[1:])}", "versions": versions}
+
+
+def _is_ours(path: Path) -> bool:
+    from exports.nir import is_ours
+
+    return is_ours(path)
+
+
+def _foreign(
+    path: Path, description: InputDescription, steps: int, reset: NirReset | None
+) -> FloatNetwork:
+    """The network in another tool's NIR graph."""
+    from exports.nir import Reset, read_foreign_nir
+    from toolchain.cli.network import float_network
+
+    program = read_foreign_nir(path, steps, None if reset is None else Reset(reset.value))
+    return float_network(program, path, description)
 
 
 def _from_nir(path: Path, out: Path, output: Output) -> None:

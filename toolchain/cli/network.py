@@ -14,6 +14,10 @@ from toolchain.errors import CheckpointError, UnsupportedModuleError
 if TYPE_CHECKING:
     from torch import nn
 
+    from toolchain.conversion.integers.calibration import Calibration
+    from toolchain.conversion.pipeline import Conversion, ConversionOptions
+    from toolchain.int_range import TargetLimits
+    from toolchain.program.float_program import FloatProgram
     from toolchain.program.input_quantizer import InputQuantizer
     from toolchain.training.checkpoint import Checkpoint
 
@@ -38,6 +42,68 @@ class Network:
     quantizer: InputQuantizer
     levels: int | None
     provenance: dict[str, Any]
+
+    def convert(
+        self,
+        options: ConversionOptions,
+        limits: TargetLimits,
+        provenance: dict[str, Any],
+        calibration: Calibration | None,
+    ) -> Conversion:
+        """See `pipeline.convert`; `provenance` is added to the network's own."""
+        from toolchain.conversion.pipeline import convert
+
+        return convert(
+            self.model,
+            self.quantizer,
+            options,
+            limits,
+            name=self.name,
+            provenance={**self.provenance, **provenance},
+            calibration=calibration,
+        )
+
+
+@dataclass(frozen=True)
+class FloatNetwork:
+    """The same of a network that comes as a float program, without a module."""
+
+    name: str
+    program: FloatProgram
+    quantizer: InputQuantizer
+    levels: int | None
+    provenance: dict[str, Any]
+
+    def convert(
+        self,
+        options: ConversionOptions,
+        limits: TargetLimits,
+        provenance: dict[str, Any],
+        calibration: Calibration | None,
+    ) -> Conversion:
+        """See `pipeline.convert_program`."""
+        from toolchain.conversion.pipeline import convert_program
+
+        return convert_program(
+            self.program,
+            self.quantizer,
+            options,
+            limits,
+            name=self.name,
+            provenance={**self.provenance, **provenance},
+            calibration=calibration,
+        )
+
+
+def float_network(program: FloatProgram, file: Path, description: InputDescription) -> FloatNetwork:
+    """A float program read from `file`; its input shape is its own."""
+    provenance = {
+        "spikeport": __version__,
+        "file": file.name,
+        "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
+    quantizer = _quantizer(program.input.shape, description)
+    return FloatNetwork(file.stem, program, quantizer, None, provenance)
 
 
 def load_network(source: str, weights: Path | None, description: InputDescription) -> Network:
@@ -76,6 +142,7 @@ def network_of(checkpoint: Checkpoint, folder: Path, bits: int = 8) -> Network:
         "spikeport": __version__,
         "checkpoint_sha256": checkpoint.tensors_sha256,
         "training": config.as_dict(),
+        "training_data_sha256": checkpoint.data_sha256,
         "epoch": checkpoint.epoch,
     }
     name = folder.resolve().name
@@ -87,7 +154,6 @@ def _from_factory(
 ) -> Network:
     from torch import nn
 
-    from toolchain.program.input_quantizer import InputQuantizer
     from toolchain.training.checkpoint import load_weights
 
     node = f"{file}:{factory}"
@@ -127,9 +193,17 @@ def _from_factory(
     if weights is not None:
         load_weights(model, weights)
         provenance["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    quantizer = _quantizer(description.shape, description)
+    return Network(factory, model.eval(), quantizer, None, provenance)
+
+
+def _quantizer(shape: tuple[int, ...], description: InputDescription) -> InputQuantizer:
+    """For samples of this shape in the described interval, by default 0 .. 1 as pixels have it."""
+    from toolchain.program.input_quantizer import InputQuantizer
+
     low, high = description.interval or (0.0, 1.0)
-    quantizer = InputQuantizer.for_interval(
-        description.shape,
+    return InputQuantizer.for_interval(
+        shape,
         low,
         high,
         bits=description.bits,
@@ -137,4 +211,3 @@ def _from_factory(
         std=description.std,
         levels=255 if description.interval is None else None,
     )
-    return Network(factory, model.eval(), quantizer, None, provenance)

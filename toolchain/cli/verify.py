@@ -83,8 +83,10 @@ def _show(program: IntProgram, kept: list[Replay], report: dict[str, Any], outpu
         ("made by", origin.get("command", "-")),
         ("spikeport", origin.get("spikeport", "-")),
         ("trained on", training.get("data", "-")),
+        ("training data", origin.get("training_data_sha256") or "-"),
         ("training seed", training.get("seed", "-")),
         ("calibrated on", origin.get("integers", {}).get("calibration") or "-"),
+        ("calibration data", origin.get("integers", {}).get("calibration_sha256") or "-"),
         ("ranges", ranges),
     ]
     output.table(("", "as the file says"), rows, program.name)

@@ -112,6 +112,42 @@ def convert(
     folded, notes = fold(traced, options.pooling)
     del traced  # its float64 weights would stand beside the folded ones
     check_against_module(model, folded, _samples(quantizer))
+    return _lowered(folded, notes, quantizer, options, limits, name, provenance, calibration)
+
+
+def convert_program(
+    traced: FloatProgram,
+    quantizer: InputQuantizer,
+    options: ConversionOptions,
+    limits: TargetLimits,
+    *,
+    name: str,
+    provenance: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
+) -> Conversion:
+    """The same for a float program that was not traced from a module.
+
+    Raises
+    ------
+    SpikeportError
+        Naming the layer, what is allowed and what to do.
+    """
+    _check_options(options, quantizer, limits, calibration)
+    folded, notes = fold(traced, options.pooling)
+    return _lowered(folded, notes, quantizer, options, limits, name, provenance, calibration)
+
+
+def _lowered(
+    folded: FloatProgram,
+    notes: tuple[str, ...],
+    quantizer: InputQuantizer,
+    options: ConversionOptions,
+    limits: TargetLimits,
+    name: str,
+    provenance: Mapping[str, Any] | None,
+    calibration: Calibration | None,
+) -> Conversion:
+    """Everything behind folding: thresholds of ReLUs, integers, proofs."""
     if options.relu_percentile is not None and calibration is not None:
         folded = with_thresholds(
             folded,
@@ -213,6 +249,7 @@ def _origin(
             "relu_percentile": options.relu_percentile,
             "calibration": None if calibration is None else calibration.name,
             "calibration_samples": 0 if calibration is None else len(calibration.inputs),
+            "calibration_sha256": None if calibration is None else calibration.sha256,
         },
         "rounding": [asdict(r) for r in rounding],
     }

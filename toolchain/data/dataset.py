@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Dataset:
             return (0.0, 1.0)
         return (float(self.samples.min()), float(self.samples.max()))
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of all samples and labels, with their types and shapes."""
         digest = hashlib.sha256()

@@ -44,6 +44,8 @@ class Checkpoint:
     history: list[dict[str, float]]
     epoch: int
     tensors_sha256: str
+    data_sha256: str | None = None
+    """Of the samples and labels it was trained on; None from before it was kept."""
 
 
 PLAIN_RELU = "relu"
@@ -166,6 +168,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         history=info["history"],
         epoch=info["epoch"],
         tensors_sha256=found,
+        data_sha256=info.get("data_sha256"),
     )
 
 

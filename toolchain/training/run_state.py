@@ -76,6 +76,7 @@ def save_run(config: TrainConfig, folder: Path, run: RunState, data: Dataset) ->
         "pixel_max": data.pixel_max,
         "value_range": list(data.value_range),
         "class_names": list(data.class_names),
+        "data_sha256": data.sha256,
         "epoch": run.best_epoch,
         "history": run.history,
     }

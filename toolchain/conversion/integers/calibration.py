@@ -9,8 +9,10 @@ logits within their scatter, and this way one pass serves all layers and every t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -55,6 +57,13 @@ class Calibration:
                 allowed=f"at least {MINIMUM_SAMPLES}",
                 remedy="give a longer slice, or raise --calibration-samples",
             )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the graded input spikes, as little-endian int64, with their shape."""
+        digest = hashlib.sha256(f"{self.inputs.shape}:".encode())
+        digest.update(np.ascontiguousarray(self.inputs.astype("<i8")).data)
+        return digest.hexdigest()
 
     def batches(self, quantizer: InputQuantizer) -> Iterator[Tensor]:
         """Normalised samples, float64 (n, ...), as the integer network gets them."""

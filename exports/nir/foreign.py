@@ -1,0 +1,290 @@
+"""Reads NIR graphs of other tools as float programs; what has no counterpart is refused by name.
+
+NIR says that a neuron is set to `v_reset` when it has fired. Many tools subtract the threshold
+instead and write the same node (snnTorch's default, sinabs), so the graph does not tell: over
+several steps the user has to. A `LIF` without decay (tau infinite, as snnTorch writes `Leaky` with
+beta = 1) is an `IF`. A spike is worth 1 there and a threshold here, so currents are divided by the
+thresholds. NIR fires above the threshold, here a neuron fires at it: it starts one integer below
+0, which for integers is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exports.nir.layout import KEY
+from toolchain.errors import FormatError, TargetError, UnsupportedModuleError
+from toolchain.program.float_program import (
+    Activation,
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    FloatNode,
+    FloatProgram,
+    Input,
+    Linear,
+)
+from toolchain.program.int_program import INPUT
+
+if TYPE_CHECKING:
+    import nir
+
+ABOVE = -(2.0**-40)
+"""Initial potential in thresholds: rounded down, it is -1 of any integer threshold."""
+READOUT = "spikes"
+"""Name of the layer that counts the spikes of a network that ends in neurons."""
+Shape = tuple[int, ...]
+
+
+class Reset(str, Enum):
+    """What the tool that wrote a graph does when a neuron has fired."""
+
+    SUBTRACT = "subtract"
+    ZERO = "zero"
+
+
+def open_graph(path: Path) -> nir.NIRGraph:
+    """The graph in a file.
+
+    Raises
+    ------
+    FormatError
+        If it is missing or no NIR file.
+    """
+    import nir
+
+    if not path.is_file():
+        raise FormatError("no such file", node=str(path))
+    try:
+        return nir.read(str(path))
+    except Exception as error:
+        raise FormatError(
+            "not a readable NIR file",
+            node=str(path),
+            found=f"{type(error).__name__}: {error}",
+        ) from error
+
+
+def is_ours(path: Path) -> bool:
+    """Whether this project wrote the graph; raises FormatError where there is none."""
+    return KEY in open_graph(path).metadata
+
+
+def read_foreign_nir(path: Path, steps: int, reset: Reset | None) -> FloatProgram:
+    """A graph of another tool as a float program for networks of so many steps.
+
+    Raises
+    ------
+    FormatError
+        If it is missing, no NIR file, or not one connected graph from one input to one output.
+    TargetError
+        If over several steps the reset is not known, or is not a subtraction.
+    UnsupportedModuleError
+        Naming a node that has no counterpart.
+    """
+    graph = open_graph(path)
+    if steps > 1:
+        _check_reset(path, graph, reset)
+    return _Reader(path, graph, steps).program()
+
+
+def _check_reset(path: Path, graph: nir.NIRGraph, reset: Reset | None) -> None:
+    import nir
+
+    if reset is Reset.SUBTRACT or not any(
+        isinstance(node, nir.IF | nir.LIF) for node in graph.nodes.values()
+    ):
+        return
+    raise TargetError(
+        "over several steps it matters how neurons are reset, and NIR's word is: to v_reset",
+        node=str(path),
+        found="not told" if reset is None else reset.value,
+        allowed="reset by subtraction, or one step",
+        remedy="--nir-reset subtract if the tool that wrote it subtracts (snnTorch and sinabs do "
+        "by default), or --steps 1",
+    )
+
+
+class _Reader:
+    """Goes through a graph from its input on."""
+
+    def __init__(self, path: Path, graph: nir.NIRGraph, steps: int) -> None:
+        self._path, self._graph, self._steps = path, graph, steps
+        self._nodes: list[FloatNode] = []
+        self._shapes: dict[str, Shape] = {}
+        self._names: dict[str, str] = {}
+
+    def program(self) -> FloatProgram:
+        """All nodes in order, and a readout where the graph ends in neurons."""
+        last = ""
+        for name in self._ordered():
+            node = self._graph.nodes[name]
+            kind = type(node).__name__
+            sources = [self._names[a] for a, b in self._graph.edges if b == name]
+            if kind == "Input":
+                self.put(Input(INPUT, (), tuple(int(s) for s in node.output_type["output"])))
+                self._names[name] = INPUT
+                continue
+            source = self._joined(name, sources)
+            if kind == "Output":
+                last = source
+                continue
+            handler = _HANDLERS.get(kind)
+            if handler is None:
+                raise UnsupportedModuleError(
+                    "this NIR node has no counterpart here",
+                    node=name,
+                    found=kind,
+                    allowed=", ".join((*_HANDLERS, "Input", "Output")),
+                )
+            made = handler(self, name, source, node)
+            if made is not None:
+                self.put(made)
+            self._names[name] = source if made is None else name
+        if isinstance(self._node(last), Activation):
+            channels = int(np.prod(self._shapes[last]))
+            if len(self._shapes[last]) > 1:
+                self.put(Flatten(f"{READOUT}.flatten", (last,)))
+                last = f"{READOUT}.flatten"
+            self.put(Linear(READOUT, (last,), np.eye(channels), np.zeros(channels)))
+        return FloatProgram(tuple(self._nodes))
+
+    def shape(self, name: str) -> Shape:
+        """Shape of a node's output."""
+        return self._shapes[name]
+
+    @property
+    def steps(self) -> int:
+        """Time steps."""
+        return self._steps
+
+    def _node(self, name: str) -> FloatNode:
+        return next(node for node in self._nodes if node.name == name)
+
+    def put(self, node: FloatNode) -> None:
+        """Add a node behind those it takes its inputs from."""
+        self._nodes.append(node)
+        self._shapes[node.name] = FloatProgram(tuple(self._nodes)).shapes()[node.name]
+
+    def _joined(self, name: str, sources: list[str]) -> str:
+        """The node whose value arrives: NIR adds up what several edges bring."""
+        if len(sources) == 1:
+            return sources[0]
+        joined = f"{name}.add"
+        self.put(Add(joined, tuple(sources)))
+        return joined
+
+    def _ordered(self) -> list[str]:
+        """Names of all nodes, each behind its sources."""
+        nodes, edges = self._graph.nodes, self._graph.edges
+        ends = [type(node).__name__ for node in nodes.values()]
+        if ends.count("Input") != 1 or ends.count("Output") != 1:
+            raise FormatError(
+                "needs one input and one output", node=str(self._path), found=", ".join(ends)
+            )
+        waiting, done = list(nodes), list[str]()
+        while waiting:
+            ready = [n for n in waiting if all(a in done for a, b in edges if b == n)]
+            if not ready:
+                raise UnsupportedModuleError(
+                    "the graph has a cycle; recurrent networks have no counterpart here",
+                    node=waiting[0],
+                )
+            done += ready
+            waiting = [n for n in waiting if n not in ready]
+        return done
+
+
+def _conv(reader: _Reader, name: str, source: str, node: Any) -> FloatNode:
+    weight = np.asarray(node.weight, np.float64)
+    pads = node.padding
+    if isinstance(pads, str):
+        if pads != "valid":
+            raise UnsupportedModuleError(
+                "padding by name is not read", node=name, found=pads, allowed="numbers"
+            )
+        pads = 0
+    stride, padding, dilation = (_pair(v) for v in (node.stride, pads, node.dilation))
+    bias = np.asarray(node.bias, np.float64).reshape(-1)
+    groups = int(node.groups)
+    return Conv2d(name, (source,), weight, bias, stride, padding, dilation, groups)
+
+
+def _affine(reader: _Reader, name: str, source: str, node: Any) -> FloatNode:
+    bias = getattr(node, "bias", None)
+    weight = np.asarray(node.weight, np.float64)
+    offset = np.zeros(len(weight)) if bias is None else np.asarray(bias, np.float64)
+    return Linear(name, (source,), weight, offset)
+
+
+def _neuron(reader: _Reader, name: str, source: str, node: Any) -> FloatNode:
+    if type(node).__name__ == "LIF" and (np.isfinite(node.tau).any() or np.any(node.v_leak)):
+        raise UnsupportedModuleError(
+            "neurons that leak have no counterpart here",
+            node=name,
+            found=f"tau {np.min(node.tau):.4g}",
+            allowed="IF, or LIF with infinite tau",
+        )
+    if type(node).__name__ == "IF" and (np.asarray(node.r) != 1).any():
+        raise UnsupportedModuleError(
+            "a resistance other than 1 is not read",
+            node=name,
+            found=f"{np.min(node.r):.4g} .. {np.max(node.r):.4g}",
+            remedy="multiply it into the weights",
+        )
+    if np.any(node.v_reset):
+        raise UnsupportedModuleError(
+            "a reset to other than 0 is not read", node=name, found=float(np.max(node.v_reset))
+        )
+    channels = reader.shape(source)[0]
+    threshold = np.asarray(node.v_threshold, np.float64)
+    threshold = np.broadcast_to(threshold.reshape(-1, 1), (max(threshold.size, channels), 1))
+    by_channel = threshold.reshape(channels, -1)
+    if (by_channel != by_channel[:, :1]).any():
+        raise UnsupportedModuleError("thresholds differ within a channel", node=name)
+    if (by_channel <= 0).any():
+        raise UnsupportedModuleError("a threshold must be positive", node=name)
+    unit = f"{name}.unit"
+    reader.put(BatchNorm(unit, (source,), 1.0 / by_channel[:, 0], np.zeros(channels)))
+    return Activation(name, (unit,), np.ones(1), reader.steps, ABOVE, "NIR")
+
+
+def _flatten(reader: _Reader, name: str, source: str, node: Any) -> FloatNode | None:
+    return Flatten(name, (source,)) if len(reader.shape(source)) > 1 else None
+
+
+def _average(reader: _Reader, name: str, source: str, node: Any) -> FloatNode:
+    kernel, stride, padding = (_pair(v) for v in (node.kernel_size, node.stride, node.padding))
+    return AvgPool2d(name, (source,), kernel, stride, padding)
+
+
+def _scale(reader: _Reader, name: str, source: str, node: Any) -> FloatNode | None:
+    if (np.asarray(node.scale) != 1).any():
+        raise UnsupportedModuleError(
+            "a scale other than 1 is not read", node=name, remedy="multiply it into the weights"
+        )
+    return None
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = np.asarray(value).reshape(-1)
+    return (int(values[0]), int(values[-1]))
+
+
+_HANDLERS: dict[str, Callable[[_Reader, str, str, Any], FloatNode | None]] = {
+    "Conv2d": _conv,
+    "Affine": _affine,
+    "Linear": _affine,
+    "IF": _neuron,
+    "LIF": _neuron,
+    "Flatten": _flatten,
+    "AvgPool2d": _average,
+    "Scale": _scale,
+}

@@ -1,0 +1,237 @@
+"""NIR graphs of other tools: snnTorch's spikes, step by step, and what is refused by name."""
+
+import itertools
+import warnings
+
+import nir
+import numpy as np
+import pytest
+import snntorch as snn
+import torch
+from snntorch.export_nir import export_to_nir
+from torch import nn
+
+from exports.netx import read_net
+from exports.nir import Reset, read_foreign_nir
+from exports.nir.foreign import READOUT
+from hw_models.profile import load_profile
+from tests.command_line import fails, ok
+from toolchain.conversion.pipeline import ConversionOptions, convert_program
+from toolchain.errors import FormatError, TargetError, UnsupportedModuleError
+from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.int_program import Schedule
+from toolchain.recording import Mode
+from toolchain.simulator.reference import simulate
+
+LIMITS = load_profile("loihi2").as_target_limits()
+LEVELS = 8
+
+
+def leaky(shape, threshold):
+    """snnTorch's integrate-and-fire neuron: no decay, reset by subtraction."""
+    return snn.Leaky(
+        beta=torch.ones(shape), threshold=torch.full(shape, threshold), init_hidden=True
+    )
+
+
+def network(kind, thresholds):
+    first, second = thresholds
+    layers = {
+        "dense": (nn.Linear(20, 12), leaky((12,), first), nn.Linear(12, 5), leaky((5,), second)),
+        "conv": (
+            nn.Conv2d(1, 3, 3, padding=1),
+            leaky((3, 6, 6), first),
+            nn.Flatten(),
+            nn.Linear(108, 5),
+            leaky((5,), second),
+        ),
+        "readout": (nn.Linear(20, 12), leaky((12,), first), nn.Linear(12, 5)),
+    }[kind]
+    net = nn.Sequential(*layers)
+    for module in net:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.weight.data = torch.randint(-6, 7, module.weight.shape).float()
+            module.bias.data = torch.randint(-3, 4, module.bias.shape).float()
+    return net
+
+
+def exported(net, sample, path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # snnTorch divides by 1 - beta
+        nir.write(str(path), export_to_nir(net, sample, ignore_dims=[0]))
+
+
+def spikes_of(net, x, steps):
+    """What each of snnTorch's neurons sends, (T, N, ...) by layer, and outputs summed up."""
+    for module in net:
+        if isinstance(module, snn.Leaky):
+            module.reset_mem()
+    sent = [[] for module in net if isinstance(module, snn.Leaky)]
+    total = 0
+    with torch.no_grad():
+        for _ in range(steps):
+            values, index = x, 0
+            for module in net:
+                values = module(values)
+                if isinstance(module, snn.Leaky):
+                    sent[index].append(values.numpy().copy())
+                    index += 1
+            total = total + values
+    return [np.stack(layer) for layer in sent], total.numpy()
+
+
+@pytest.mark.parametrize("thresholds", [(10.0, 20.0), (10.5, 7.0)])
+@pytest.mark.parametrize("steps", [1, 6])
+@pytest.mark.parametrize("kind", ["dense", "conv", "readout"])
+def test_the_spikes_are_snntorchs(kind, steps, thresholds, tmp_path):
+    """Integers, so that membranes meet their thresholds exactly again and again."""
+    torch.manual_seed(steps)
+    net = network(kind, thresholds)
+    shape = (1, 6, 6) if kind == "conv" else (20,)
+    x = torch.randint(0, LEVELS, (7, *shape)).float()
+    exported(net, x[:1], tmp_path / "x.nir")
+    program = read_foreign_nir(tmp_path / "x.nir", steps, Reset.SUBTRACT)
+    quantizer = InputQuantizer(shape, 1.0, bits=3)
+    options = ConversionOptions("if", Schedule(steps), weight_bits=8)
+    made = convert_program(program, quantizer, options, LIMITS, name="x")
+    assert all(r.weight_error < 1e-12 for r in made.rounding[:-1])
+    found = simulate(made.program, made.program.input.quantize(x.numpy()), mode=Mode.FULL)
+    expected, total = spikes_of(net, x, steps)
+    for layer, theirs in zip(found.spikes.values(), expected, strict=True):
+        assert np.array_equal(layer, theirs)
+    if kind != "readout":
+        counts = found.logits * made.program.readout.neuron.scale
+        assert np.allclose(counts, total, atol=1e-4)
+
+
+def test_resets_have_to_be_told(tmp_path):
+    exported(network("dense", (3.0, 3.0)), torch.zeros(1, 20), tmp_path / "x.nir")
+    for reset in (None, Reset.ZERO):
+        with pytest.raises(TargetError, match="how neurons are reset"):
+            read_foreign_nir(tmp_path / "x.nir", 2, reset)
+        read_foreign_nir(tmp_path / "x.nir", 1, reset)
+
+
+def graph(*nodes, edges=None, shape=(4,), out=(3,)):
+    """Nodes in a row between input and output."""
+    named = {f"n{i}": node for i, node in enumerate(nodes)}
+    names = ["input", *named, "output"]
+    ends = {
+        "input": nir.Input({"input": np.array(shape)}),
+        "output": nir.Output({"output": np.array(out)}),
+    }
+    edges = list(itertools.pairwise(names)) if edges is None else edges
+    return nir.NIRGraph({**ends, **named}, edges, type_check=False)
+
+
+def dense(rows=3, columns=4):
+    return nir.Affine(np.ones((rows, columns)), np.zeros(rows))
+
+
+def fires(shape=(3,), threshold=1.0, r=1.0, v_reset=0.0):
+    return nir.IF(np.full(shape, r), np.full(shape, threshold), np.full(shape, v_reset))
+
+
+def read(made, path, steps=1):
+    nir.write(str(path), made)
+    return read_foreign_nir(path, steps, Reset.SUBTRACT)
+
+
+def uneven():
+    node = fires((2, 3, 3))
+    node.v_threshold[1, 0, 0] = 2.0
+    return node
+
+
+PLANE = {"shape": (2, 3, 3), "out": (2, 3, 3)}
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (graph(dense(), nir.LIF(np.ones(3), np.ones(3), np.zeros(3), np.ones(3))), "that leak"),
+        (graph(dense(), fires(r=2.0)), "resistance"),
+        (graph(dense(), fires(v_reset=0.5)), "reset to other than 0"),
+        (graph(dense(), fires(threshold=0.0)), "must be positive"),
+        (graph(uneven(), **PLANE), "differ within a channel"),
+        (graph(dense(), nir.Scale(np.full(3, 2.0))), "a scale other than 1"),
+        (graph(dense(), nir.Threshold(np.ones(3))), "has no counterpart"),
+        (graph(dense(), nir.CubaLIF(*(np.ones(3) for _ in range(5)))), "has no counterpart"),
+    ],
+)
+def test_what_has_no_counterpart(made, words, tmp_path):
+    with pytest.raises(UnsupportedModuleError, match=words) as found:
+        read(made, tmp_path / "x.nir")
+    assert found.value.node.startswith("n")
+
+
+def test_graphs_that_are_no_chain_of_ends(tmp_path):
+    path = tmp_path / "x.nir"
+    cycle = [("input", "n0"), ("n0", "n1"), ("n1", "n0"), ("n1", "output")]
+    with pytest.raises(UnsupportedModuleError, match="cycle"):
+        read(graph(dense(4), fires((4,)), edges=cycle, out=(4,)), path)
+    with pytest.raises(FormatError, match="one input and one output"):
+        read(graph(dense(), dense(), edges=[("input", "n0"), ("n0", "output")]), path)
+    two = graph(dense())
+    two.nodes["input2"] = nir.Input({"input": np.array([4])})
+    with pytest.raises(FormatError, match="one input and one output"):
+        read(two, path)
+    with pytest.raises(FormatError, match="no such file"):
+        read_foreign_nir(tmp_path / "missing.nir", 1, None)
+
+
+def test_currents_that_meet_add_up(tmp_path):
+    """Two paths into one neuron, an average pool, a scale of 1, and what the readout counts."""
+    rng = np.random.default_rng(0)
+    kernels = rng.integers(-5, 6, (2, 3, 1, 3, 3)).astype(float)
+
+    def conv(weight):
+        return nir.Conv2d((4, 4), weight, 1, 1, 1, 1, np.zeros(3))
+
+    nodes = (
+        conv(kernels[0]),
+        conv(kernels[1]),
+        fires((3, 4, 4), threshold=9.0),
+        nir.Scale(np.ones((3, 4, 4))),
+        nir.AvgPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
+        nir.Flatten({"input": np.array([3, 2, 2])}, 0, -1),
+        nir.Linear(np.eye(12)),
+        fires((12,), threshold=0.6),
+    )
+    edges = [("input", "n0"), ("input", "n1"), ("n0", "n2"), ("n1", "n2")]
+    edges += [(f"n{i}", f"n{i + 1}") for i in range(2, 7)] + [("n7", "output")]
+    made = graph(*nodes, edges=edges, shape=(1, 4, 4), out=(12,))
+    program = read(made, tmp_path / "x.nir", steps=1)
+    assert program.output.name == READOUT
+    quantizer = InputQuantizer((1, 4, 4), 1.0, bits=3)
+    options = ConversionOptions("if", Schedule(1), pooling="stage")
+    integers = convert_program(program, quantizer, options, LIMITS, name="x").program
+    inputs = rng.integers(0, 8, (5, 1, 4, 4))
+    found = simulate(integers, inputs, mode=Mode.FULL)
+    with torch.no_grad():
+        x = torch.from_numpy(inputs).double()
+        current = sum(nn.functional.conv2d(x, torch.from_numpy(k), padding=1) for k in kernels)
+        first = (current > 9).double()
+        second = (nn.functional.avg_pool2d(first, 2).flatten(1) > 0.6).long()
+    layers = [s for name, s in found.spikes.items() if s.shape[2:] in ((3, 4, 4), (12,))]
+    assert np.array_equal(layers[0][0], first.numpy())
+    assert np.array_equal(layers[1][0], second.numpy())
+    assert np.array_equal(found.predictions, second.argmax(1))
+
+
+def test_the_command(tmp_path):
+    torch.manual_seed(0)
+    net = network("conv", (10.0, 7.0))
+    exported(net, torch.zeros(1, 1, 6, 6), tmp_path / "x.nir")
+    convert = ("convert", "x.nir", "--input-range", "0,7", "--input-bits", "3", "-o", "x.net")
+    fails(2, "--nir-reset subtract", *convert, "--steps", "4", cwd=tmp_path)
+    ok(*convert, "--steps", "4", "--nir-reset", "subtract", cwd=tmp_path)
+    program = read_net(tmp_path / "x.net")
+    assert program.provenance["file"] == "x.nir"
+    x = torch.randint(0, LEVELS, (3, 1, 6, 6)).float()
+    found = simulate(program, program.input.quantize(x.numpy()), mode=Mode.FULL)
+    expected, _ = spikes_of(net, x, 4)
+    for layer, theirs in zip(found.spikes.values(), expected, strict=True):
+        assert np.array_equal(layer, theirs)
+    (tmp_path / "no.nir").write_bytes(b"nothing")
+    fails(2, "not a readable NIR file", "convert", "no.nir", "-o", "y.net", cwd=tmp_path)

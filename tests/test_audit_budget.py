@@ -169,6 +169,24 @@ def test_one_neuron_by_hand():
     assert described["terms"]["rounding"]["mean"] == even / 4 - 0.25
 
 
+def test_the_rounded_input_is_a_term_of_its_own():
+    """Two-bit inputs: what rounding them costs the first layer, by torch's own module."""
+    model = lenet(lambda: QCFS(4, 1.5))
+    quantizer = InputQuantizer.for_interval(SHAPE, 0.0, 1.0, levels=3)
+    options = ConversionOptions("if", Schedule(4), pooling="stage")
+    program = convert(model, quantizer, options, LIMITS, name="net").program
+    _, budget, inputs, samples, _ = audited(program, model)
+    first, *others = [layer for layer in budget.layers.values() if layer.unit == "lam"]
+    given, _ = activations_of(model, inputs * quantizer.scale, Mode.CLIPPED)
+    real, _ = activations_of(model, samples, Mode.CLIPPED)
+    expected = float(((given[0] - real[0]) / 1.5).mean())
+    assert abs(expected) > 1e-4
+    assert first.terms["input"].describe()["mean"] == pytest.approx(expected, abs=FLOAT32)
+    assert first.terms["propagated"].magnitude == 0
+    assert all(layer.terms["input"].magnitude == 0 for layer in others)
+    assert all(layer.unexplained < 1e-12 for layer in budget.layers.values())
+
+
 def test_measured_thresholds_clip():
     """Thresholds of plain ReLUs are an error of the conversion, not of the network."""
     model = lenet(nn.ReLU)

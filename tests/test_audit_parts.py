@@ -17,7 +17,7 @@ from toolchain.audit.energy import Cost, Operations
 from toolchain.audit.gates import METRICS, Gate
 from toolchain.audit.rasters import record_raster
 from toolchain.errors import DataError, TargetError
-from toolchain.int_range import IntRange
+from toolchain.int_range import IntRange, TargetLimits
 from toolchain.neurons import IntegrateAndFire, Readout, Relay
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
@@ -236,6 +236,7 @@ def test_out_axons_follow_the_next_layer():
         "limit": "out_axons",
         "used": 960,
         "allowed": 500,
+        "told": "960 out_axons a core, of 500",
         "source": "hand",
     }
     assert (found.cores, found.chips) == (6, 2)
@@ -248,6 +249,31 @@ def test_what_no_cut_can_keep_to_is_reported():
     assert [(p["level"], p["layer"], p["used"]) for p in found.problems()] == [
         ("warning", "readout", 192)
     ]
+
+
+def test_numbers_that_registers_do_not_hold():
+    """Against a target of 4-bit weights, thresholds up to 8 and binary input."""
+    narrow = TargetLimits("narrow", 4, 0, 16, 8, 1, 1)
+    known = replace(chip(neurons=192), numbers=narrow, sources={"threshold_max": "hand"})
+    program = wide_program()
+    conv, readout = program.populations
+    heavy = replace(
+        conv,
+        synapses=(
+            replace(conv.synapses[0], weight=conv.synapses[0].weight * 9, weight_exponent=2),
+        ),
+        bias=[0, -2, 0, 0],
+    )
+    found = fit(replace(program, populations=(heavy, readout)), known).problems()
+    assert [(p["layer"], p["limit"], p["level"], p["used"], p["allowed"]) for p in found] == [
+        ("program", "state_bits", "warning", [24, 24], [1, 16]),
+        ("input", "max_input_bits", "warning", [8, 8], [1, 1]),
+        ("conv", "weight_bits", "warning", [9, 9], [-8, 7]),
+        ("conv", "max_weight_exponent", "warning", [2, 2], [0, 0]),
+        ("conv", "bias_max", "warning", [-2, 0], [-1, 1]),
+        ("conv", "threshold_max", "error", [9, 9], [1, 8]),
+    ]
+    assert found[2]["told"] == "weights 9 .. 9, of -8 .. 7"
 
 
 def test_kernels_that_are_not_shared():

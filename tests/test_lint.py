@@ -177,11 +177,11 @@ def test_another_target(tmp_path):
     write_net(program, tmp_path / "wide.net")
     found = lint_file(tmp_path / "wide.net", "loihi2").found
     assert [(f.rule_id, f.where) for f in found] == [
-        ("other-target", "/"),
+        ("other-target", "program"),
         ("other-target", "conv"),
     ]
-    assert "32 .. 32, at most 24 on loihi2" in found[0].found
-    assert "200 .. 200, -128 .. 127 on loihi2" in found[1].found
+    assert "state bits 32 .. 32, 1 .. 24 on loihi2" in found[0].found
+    assert "weights 200 .. 200, -128 .. 127 on loihi2" in found[1].found
     with pytest.raises(TargetError):
         lint_file(tmp_path / "wide.net", "loihi9")
     with pytest.raises(FormatError, match="no such file"):

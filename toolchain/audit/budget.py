@@ -4,16 +4,19 @@ For a layer with threshold lam, everything in units of lam and per step, let z b
 pre-activation for what the layer *really* received (counts of its sources over T, times what a
 spike is worth), z_ann the one in the float network, and X the integers that it summed up. Then
 
-    propagated    f(z) - f(z_ann)        what came in was not what the float network had
+    propagated    f(z_real) - f(z_ann)   what came in was not what the float network had
+    input         f(z) - f(z_real)       the input was rounded to graded spikes
     clipping      clip(z) - f(z)         0 where the network was trained with its thresholds
     quantization  q(z) - clip(z)         only multiples of 1 / T can be sent
     rounding      q(X) - q(z)            integer weights, biases and start
     unevenness    counts / T - q(X)      spikes that came too early, too late, or not in time
 
-with f what the float network does (clip for trained thresholds, ReLU for measured ones),
+with z_real the same as z, but for the input as it was before it was quantized (the two differ in
+layers that take the input only), f what the float network does (clip for trained thresholds, ReLU
+for measured ones),
 clip(z) = min(max(z, 0), 1) and q the levels that a spiking neuron reaches when its input comes
 evenly: floor(T z + 1/2) / T within 0 .. 1. They add up to counts / T - f(z_ann), the layer's error
-against the float network. Of the readout, in logits, there are propagated and rounding only.
+against the float network. Of the readout, in logits, there are propagated, input and rounding only.
 Unevenness is Theorem 1's residual error (Huang et al., IEEE TNNLS 2025): it is 0 where a membrane
 ends within 0 .. theta.
 """
@@ -36,8 +39,8 @@ from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.currents import per_channel, synaptic_current
 
-TERMS = ("propagated", "clipping", "quantization", "rounding", "unevenness")
-READOUT_TERMS = ("propagated", "rounding")
+TERMS = ("propagated", "input", "clipping", "quantization", "rounding", "unevenness")
+READOUT_TERMS = ("propagated", "input", "rounding")
 
 
 @dataclass
@@ -164,9 +167,12 @@ class Budget:
         for layer in self._weighted():
             population, budget = program.population(layer.name), self.layers[layer.name]
             z = network.preactivation(layer, received)
+            z_real = z
+            if any(term.source == INPUT for term in layer.terms):
+                z_real = network.preactivation(layer, {**received, INPUT: ideal[INPUT]})
             summed = _summed(program, population, counts)
             if layer.activation is None:
-                self._readout(layer, z, ideal[layer.name], summed / steps)
+                self._readout(layer, z, z_real, ideal[layer.name], summed / steps)
                 continue
             fired = torch.from_numpy(counts[layer.name])
             even = _even_counts(population, summed, steps)
@@ -175,8 +181,10 @@ class Budget:
             plainly = network.activated(layer, z, plain)
             clipped = network.activated(layer, z, Acts.CLIPPED)
             levels = network.activated(layer, z, Acts.QUANTIZED)
+            arrived = network.activated(layer, z_real, plain)
             parts = {
-                "propagated": plainly - wanted,
+                "propagated": arrived - wanted,
+                "input": plainly - arrived,
                 "clipping": clipped - plainly,
                 "quantization": levels - clipped,
                 "rounding": even / steps - levels,
@@ -191,11 +199,13 @@ class Budget:
         value = torch.from_numpy(np.array(self._network.spikes[name].value, np.float64))
         return sent * value.reshape(1, -1, *([1] * (sent.ndim - 2)))
 
-    def _readout(self, layer: Layer, z: Tensor, ideal: Tensor, summed: Tensor) -> None:
+    def _readout(
+        self, layer: Layer, z: Tensor, z_real: Tensor, ideal: Tensor, summed: Tensor
+    ) -> None:
         neuron = self._network.program.readout.neuron
         assert isinstance(neuron, Readout)
         given = neuron.scale * summed
-        parts = {"propagated": z - ideal, "rounding": given - z}
+        parts = {"propagated": z_real - ideal, "input": z - z_real, "rounding": given - z}
         self.layers[layer.name].add(parts, given - ideal)
 
     def _count(

@@ -10,19 +10,22 @@ area only what its kernels reach, but holds all kernels. What is counted for a c
 - synaptic memory: the weights it holds, once a kernel where the chip shares kernels of
   convolutions, else once a synapse.
 
-A limit with a public source is an error when it is passed, one without is a warning. Out-axons
-follow from how the next layers are cut; they are reported, not fitted.
+Numbers that registers do not hold (widths of weights, exponents, thresholds, biases, messages) are
+found as well. A limit with a public source is an error when it is passed, one without is a warning.
+Out-axons follow from how the next layers are cut; they are reported, not fitted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil, prod
 from typing import Any
 
+from toolchain.int_range import TargetLimits
 from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
+from toolchain.program.target_check import Beyond, beyond_target
 
 NEURONS, IN_AXONS, OUT_AXONS, MEMORY = "neurons", "in_axons", "out_axons", "synapse_bits"
 Tile = tuple[int, int, int]
@@ -53,12 +56,18 @@ class Chip:
         Of `PER_CORE`, those that are known.
     shares_kernels:
         Whether a kernel is kept once a core.
+    numbers:
+        What registers hold: widths of weights, exponents, thresholds, messages.
+    sources:
+        Of each field of `numbers`, where it is from.
     """
 
     name: str
     cores: ChipLimit
     per_core: Mapping[str, ChipLimit]
     shares_kernels: bool
+    numbers: TargetLimits | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class Fit:
 
     chip: Chip
     layers: tuple[LayerFit, ...]
+    beyond: tuple[Beyond, ...] = ()
 
     @property
     def cores(self) -> int:
@@ -100,7 +110,7 @@ class Fit:
 
     def problems(self) -> list[dict[str, Any]]:
         """Limits that are passed all the same, with their sources."""
-        found = []
+        found = [self._problem(number) for number in self.beyond]
         for layer in self.layers:
             for name, limit in self.chip.per_core.items():
                 used = layer.chosen.use[name]
@@ -112,10 +122,23 @@ class Fit:
                             "limit": name,
                             "used": used,
                             "allowed": limit.value,
+                            "told": f"{used:,} {name} a core, of {limit.value:,}",
                             "source": limit.source,
                         }
                     )
         return found
+
+    def _problem(self, number: Beyond) -> dict[str, Any]:
+        source = self.chip.sources.get(number.limit, "")
+        return {
+            "level": ChipLimit(0, source).level,
+            "layer": number.node,
+            "limit": number.limit,
+            "used": [number.found.low, number.found.high],
+            "allowed": [number.allowed.low, number.allowed.high],
+            "told": f"{number.what} {number.found}, of {number.allowed}",
+            "source": source,
+        }
 
     def describe(self) -> dict[str, Any]:
         """As JSON."""
@@ -161,7 +184,8 @@ def fit(program: IntProgram, chip: Chip) -> Fit:
         other = next((cut for cut in possible if cut.split != best.split), None)
         chosen.append(LayerFit(population.name, population.shape, best, other))
     cores = {layer.name: layer.chosen for layer in chosen}
-    return Fit(chip, tuple(_with_out_axons(program, layer, cores) for layer in chosen))
+    beyond = () if chip.numbers is None else tuple(beyond_target(program, chip.numbers))
+    return Fit(chip, tuple(_with_out_axons(program, layer, cores) for layer in chosen), beyond)
 
 
 def _fewest(

@@ -208,9 +208,9 @@ def _budget(document: dict[str, Any]) -> str:
     return (
         f"<h2>Error budget</h2><p>Mean error of a neuron against the float network on "
         f"{budget['samples']:,} samples, in thresholds a step (logits for the readout), and where "
-        "it comes from: <b>propagated</b> from the layers before, <b>clipping</b> at the "
-        "threshold, <b>quantization</b> to whole spikes, <b>rounding</b> of weights and "
-        "thresholds, and "
+        "it comes from: <b>propagated</b> from the layers before, the <b>input</b> rounded to "
+        "graded spikes, <b>clipping</b> at the threshold, <b>quantization</b> to whole spikes, "
+        "<b>rounding</b> of weights and thresholds, and "
         "<b>unevenness</b>, spikes that came too early or too late. The terms add up to the "
         "error.</p>" + charts.budget(budget["layers"]) + _table(columns, rows, "budget")
     )
@@ -262,8 +262,8 @@ def _chip(document: dict[str, Any]) -> str:
         for k, v in {"cores a chip": chip["cores_per_chip"], **chip["limits"]}.items()
     ]
     problems = "".join(
-        f'<li class="{p["level"]}">{p["level"]}: {escape(p["layer"])} needs {p["used"]:,} '
-        f"{p['limit']}, of {p['allowed']:,}</li>"
+        f'<li class="{p["level"]}">{p["level"]}: {escape(p["layer"])} needs '
+        f"{escape(p['told'])} ({escape(p['source'] or 'no public source')})</li>"
         for p in chip["problems"]
     )
     return (

@@ -122,7 +122,14 @@ def chip_of(target: str) -> Chip:
             remedy="--target loihi1, loihi2, or a TOML file with [chip.cores]",
         )
     per_core = {k: limits[k] for k in PER_CORE if k in limits}
-    return Chip(profile.name, limits["cores"], per_core, profile.shares_kernels)
+    return Chip(
+        profile.name,
+        limits["cores"],
+        per_core,
+        profile.shares_kernels,
+        profile.as_target_limits(),
+        {name: limit.source for name, limit in profile.limits.items()},
+    )
 
 
 def _float_side(
@@ -265,8 +272,7 @@ def _show_needs(document: dict[str, Any], output: Output) -> None:
     for problem in document.get("chip", {}).get("problems", []):
         source = problem["source"] or "no public source"
         output.say(
-            f"{problem['level']}: {problem['layer']} needs {problem['used']:,} {problem['limit']} "
-            f"a core, of {problem['allowed']:,} ({source})",
+            f"{problem['level']}: {problem['layer']} needs {problem['told']} ({source})",
             "red" if problem["level"] == "error" else "yellow",
         )
     if lava is not None and lava["divergence"]:

@@ -10,11 +10,10 @@ from exports.netx.opened import opened
 from exports.netx.reader import read_net
 from hw_models.profile import Profile
 from toolchain.errors import FormatError, SpikeportError, UnprovedRangeError
-from toolchain.int_range import IntRange
 from toolchain.program.bounds import prove
 from toolchain.program.int_program import IntProgram
 from toolchain.program.range_certificate import VERSION, range_certificate
-from toolchain.program.synapse import WindowSynapse
+from toolchain.program.target_check import beyond_target
 
 
 def look_at_program(path: Path, findings: Findings, profile: Profile | None) -> None:
@@ -64,36 +63,7 @@ def _look_at_certificate(path: Path, program: IntProgram, findings: Findings) ->
 
 
 def _look_at_target(program: IntProgram, profile: Profile, findings: Findings) -> None:
-    """Every parameter against the limits that conversion keeps to."""
-    limits = profile.as_target_limits()
-    weights = IntRange.signed(limits.weight_bits)
-    bias = IntRange(-limits.bias_max, limits.bias_max)
-
-    def say(name: str, what: str, low: int, high: int, allowed: object) -> None:
-        findings.add("other-target", name, f"{what} {low} .. {high}, {allowed} on {profile.name}")
-
-    if program.input.bits > limits.max_input_bits:
-        bits = program.input.bits
-        say("input", "input bits", bits, bits, f"at most {limits.max_input_bits}")
-    if program.state_bits > limits.state_bits:
-        bits = program.state_bits
-        say("/", "state bits", bits, bits, f"at most {limits.state_bits}")
-    for population in program.populations:
-        name = population.name
-        for synapse in population.synapses:
-            if isinstance(synapse, WindowSynapse):
-                continue
-            low, high = int(synapse.weight.min()), int(synapse.weight.max())
-            if not weights.contains(low, high):
-                say(name, "weights", low, high, str(weights))
-            exponent = synapse.weight_exponent
-            if exponent > limits.max_weight_exponent:
-                allowed = f"at most {limits.max_weight_exponent}"
-                say(name, "weight exponent", exponent, exponent, allowed)
-        low, high = int(population.bias.min()), int(population.bias.max())
-        if not bias.contains(low, high):
-            say(name, "bias", low, high, str(bias))
-        threshold = getattr(population.neuron, "threshold", None)
-        if threshold is not None and int(threshold.max()) > limits.threshold_max:
-            allowed = f"at most {limits.threshold_max}"
-            say(name, "thresholds", int(threshold.min()), int(threshold.max()), allowed)
+    """Every number against the limits that conversion keeps to."""
+    for number in beyond_target(program, profile.as_target_limits()):
+        told = f"{number.what} {number.found}, {number.allowed} on {profile.name}"
+        findings.add("other-target", number.node, told)

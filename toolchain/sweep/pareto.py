@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from toolchain.sweep.measure import Result
 
@@ -60,8 +61,15 @@ def draw(results: Sequence[Result]) -> Figure:
                 points = ([of(r) for r in top], [100 * r.accuracy for r in top])
                 axes.plot(*points, marker, color=line.get_color())
         axes.set_xlabel(name)
-        axes.set_xscale("log")
         axes.grid(alpha=0.3)
+    for axes in panels[:2]:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    panels[0].xaxis.set_major_formatter(EngFormatter())
+    panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    latencies = sorted({r.latency for r in whole})
+    panels[1].set_xticks(latencies, [str(latency) for latency in latencies])
+    panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].set_ylabel("accuracy, %")
-    panels[-1].legend(fontsize=8)
+    panels[-1].legend(fontsize=8, title="filled: on the front", title_fontsize=8)
     return figure

@@ -20,6 +20,7 @@ from tests.netx_files import (
     HOSTILE,
     STOCK_EXAMPLES,
     own_file,
+    put_dense,
     stock_file,
 )
 from tests.test_engine import one_convolution
@@ -69,6 +70,35 @@ def test_the_rule_is_found_where_it_is_broken(rule, tmp_path):
     found = look_at(broken(tmp_path, change)).found
     assert [f.where for f in found if f.rule_id == rule] == [where]
     assert {f.rule_id for f in found} - {rule} == COMES_ALONG.get(rule, set())
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        # Odd and of both signs: the loader gives them nine bits, and they stay.
+        ((-201, 199), None),
+        ((-256, 254), None),
+        ((-256, 255), "weights-clipped"),
+        ((-4, -3), "weights-changed"),
+        ((-4, -2), "weights-changed"),
+        ((-5, -3), None),
+        ((-257, -1), "weights-zeroed"),
+        ((-8, -8), "weights-zeroed"),
+        ((-128, 0), "weights-changed"),
+        ((-127, 0), None),
+        ((-131, 0), "weights-zeroed"),
+        ((0, 255), None),
+        ((0, 256), "weights-zeroed"),
+    ],
+)
+def test_dense_weights_that_stock_changes(values, rule, tmp_path):
+    def change(file):
+        weight = np.full((3, 120), values[0], np.float32)
+        weight[:, ::2] = values[1]
+        put_dense(file["layer/3"], weight)
+
+    found = look_at(broken(tmp_path, change)).found
+    assert [f.rule_id for f in found] == ([] if rule is None else [rule])
 
 
 @pytest.mark.parametrize("example", HOSTILE)

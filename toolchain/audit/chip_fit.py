@@ -18,7 +18,7 @@ Out-axons follow from how the next layers are cut; they are reported, not fitted
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import ceil, prod
 from typing import Any
 
@@ -128,6 +128,19 @@ class Fit:
                     )
         return found
 
+    def _numbers(self) -> dict[str, dict[str, Any]]:
+        """What registers hold, with sources."""
+        if self.chip.numbers is None:
+            return {}
+        return {
+            limit.name: {
+                "value": getattr(self.chip.numbers, limit.name),
+                "source": self.chip.sources.get(limit.name, ""),
+            }
+            for limit in fields(self.chip.numbers)
+            if limit.name != "name"
+        }
+
     def _problem(self, number: Beyond) -> dict[str, Any]:
         source = self.chip.sources.get(number.limit, "")
         return {
@@ -154,6 +167,7 @@ class Fit:
                 name: {"value": limit.value, "source": limit.source, "level": limit.level}
                 for name, limit in self.chip.per_core.items()
             },
+            "numbers": self._numbers(),
             "shares_kernels": self.chip.shares_kernels,
             "problems": self.problems(),
             "layers": [

@@ -259,7 +259,11 @@ def _chip(document: dict[str, Any]) -> str:
     columns = ("layer", "cores", "cut by", "other cut", "neurons", "in-axons", "out-axons", "bits")
     limits = [
         (k, f"{v['value']:,}", v["source"] or "no public source: a warning, not an error")
-        for k, v in {"cores a chip": chip["cores_per_chip"], **chip["limits"]}.items()
+        for k, v in {
+            "cores a chip": chip["cores_per_chip"],
+            **chip["limits"],
+            **chip["numbers"],
+        }.items()
     ]
     problems = "".join(
         f'<li class="{p["level"]}">{p["level"]}: {escape(p["layer"])} needs '

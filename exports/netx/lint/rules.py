@@ -103,8 +103,9 @@ _ALL = (
         "weights-zeroed",
         Level.ERROR,
         "weights that are loaded as 0",
-        "the loader scales dense weights to 8 bits by a shift; for weights of one sign beyond 8 "
-        "bits the shift is negative, which NumPy takes as 0",
+        "the loader scales dense weights to 8 bits by a shift: for weights of one sign beyond -256 "
+        ".. 255, and for those up to 0 from below -128, the shift is negative, which NumPy takes "
+        "as 0; weights that all are the same -2^k are cut away",
         "scale weights and threshold down by the same power of two",
         "netx/utils.py, optimize_weight_bits; lava-dl issue 170",
     ),
@@ -119,10 +120,10 @@ _ALL = (
     Rule(
         "weights-changed",
         Level.ERROR,
-        "weights that lose their low bit",
-        "Lava's dense synapse cuts the low bit of weights of both signs, and of negative ones "
-        "whose lowest is a power of two, where 8 bits do not hold them",
-        "make them even, or keep them within -128 .. 127",
+        "negative weights whose lowest is a power of two",
+        "the loader leaves them a bit too few: of -4 and -3 it makes -3 and -3; with 0 among them, "
+        "what it runs is no integer",
+        "scale weights and threshold so that the lowest is no power of two",
         "netx/utils.py, optimize_weight_bits; lava/utils/weightutils.py",
     ),
     Rule(

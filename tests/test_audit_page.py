@@ -108,6 +108,8 @@ def test_gates_set_the_exit_code(folder):
     assert failed.returncode == 1
     report = json.loads(failed.stdout)
     assert report["gates"][0]["found"] is None
+    told = spikeport(*audit, "--gate", "drop<=1", cwd=folder).stdout
+    assert "not measured: needs the network it was converted from (--checkpoint)" in told
     assert "budget" not in report
     ok(*audit, "--gate", "accuracy>=0", "--target", "loihi1", cwd=folder)
 

@@ -30,6 +30,12 @@ METRICS = {
     "chip_errors": "limits of the target that are passed",
 }
 """What a gate may ask for."""
+NEEDS = {
+    "mismatches": "samples on Lava (--lava)",
+    "drop": "the network it was converted from (--checkpoint)",
+    "agreement": "the network it was converted from (--checkpoint)",
+}
+"""What some metrics cannot be measured without."""
 
 
 @dataclass(frozen=True)
@@ -71,4 +77,5 @@ class Gate:
             "found": found,
             "passed": passed,
             "meaning": METRICS[self.metric],
+            "needs": NEEDS.get(self.metric, ""),
         }

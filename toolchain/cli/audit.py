@@ -235,10 +235,12 @@ def _show(document: dict[str, Any], output: Output) -> None:
         _show_budget(document["budget"], output)
     _show_needs(document, output)
     for gate in document["gates"]:
-        found = "not measured" if gate["found"] is None else f"{gate['found']:.6g}"
+        found = f"found {gate['found']:.6g}" if gate["found"] is not None else "not measured"
+        if gate["found"] is None and gate["needs"]:
+            found += f": needs {gate['needs']}"
         style = "green" if gate["passed"] else "red"
         word = "passed" if gate["passed"] else "FAILED"
-        output.say(f"gate {gate['gate']}: {word} (found {found})", style)
+        output.say(f"gate {gate['gate']}: {word} ({found})", style)
 
 
 def _show_budget(budget: dict[str, Any], output: Output) -> None:

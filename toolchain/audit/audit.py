@@ -17,7 +17,7 @@ from toolchain.audit.chip_fit import Chip, fit
 from toolchain.audit.counts import LayerExtremes, count_spikes
 from toolchain.audit.energy import Cost, Operations
 from toolchain.audit.gates import Gate
-from toolchain.audit.rasters import Raster, record_raster
+from toolchain.audit.rasters import record_raster
 from toolchain.audit.source_network import SourceNetwork
 from toolchain.evaluation.accuracy import Accuracy
 from toolchain.program.int_program import IntProgram
@@ -72,7 +72,7 @@ class Subject:
     versions:
         Outputs (N, K) of the checkpoint's own module, by version.
     lava:
-        Called with the first samples' inputs; None where Lava does not run.
+        What Lava did with the first samples; None where it did not run.
     """
 
     program: IntProgram
@@ -135,7 +135,7 @@ def run_audit(
     document["energy"] = operations.describe(subject.costs)
     if subject.chip is not None:
         document["chip"] = fit(program, subject.chip).describe()
-    document["rasters"] = _raster(program, subject.inputs).describe()
+    document["rasters"] = record_raster(program, subject.inputs[:1]).describe()
     document["metrics"] = _metrics(document)
     document["gates"] = [gate.check(document["metrics"]) for gate in gates]
     document["passed"] = all(gate["passed"] for gate in document["gates"])
@@ -242,7 +242,3 @@ def _metrics(document: Mapping[str, Any]) -> dict[str, float | None]:
         if problems is None
         else sum(problem["level"] == "error" for problem in problems),
     }
-
-
-def _raster(program: IntProgram, inputs: np.ndarray) -> Raster:
-    return record_raster(program, inputs[:1])

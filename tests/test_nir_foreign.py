@@ -16,7 +16,7 @@ from exports.nir import Reset, read_foreign_nir
 from exports.nir.foreign import READOUT
 from hw_models.profile import load_profile
 from tests.command_line import fails, ok
-from toolchain.conversion.pipeline import ConversionOptions, convert_program
+from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.errors import FormatError, TargetError, UnsupportedModuleError
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
@@ -93,7 +93,7 @@ def test_the_spikes_are_snntorchs(kind, steps, thresholds, tmp_path):
     program = read_foreign_nir(tmp_path / "x.nir", steps, Reset.SUBTRACT)
     quantizer = InputQuantizer(shape, 1.0, bits=3)
     options = ConversionOptions("if", Schedule(steps), weight_bits=8)
-    made = convert_program(program, quantizer, options, LIMITS, name="x")
+    made = convert(program, quantizer, options, LIMITS, name="x")
     assert all(r.weight_error < 1e-12 for r in made.rounding[:-1])
     found = simulate(made.program, made.program.input.quantize(x.numpy()), mode=Mode.FULL)
     expected, total = spikes_of(net, x, steps)
@@ -205,7 +205,7 @@ def test_currents_that_meet_add_up(tmp_path):
     assert program.output.name == READOUT
     quantizer = InputQuantizer((1, 4, 4), 1.0, bits=3)
     options = ConversionOptions("if", Schedule(1), pooling="stage")
-    integers = convert_program(program, quantizer, options, LIMITS, name="x").program
+    integers = convert(program, quantizer, options, LIMITS, name="x").program
     inputs = rng.integers(0, 8, (5, 1, 4, 4))
     found = simulate(integers, inputs, mode=Mode.FULL)
     with torch.no_grad():

@@ -13,10 +13,10 @@ spike is worth), z_ann the one in the float network, and X the integers that it 
 
 with z_real the same as z, but for the input as it was before it was quantized (the two differ in
 layers that take the input only), f what the float network does (clip for trained thresholds, ReLU
-for measured ones),
-clip(z) = min(max(z, 0), 1) and q the levels that a spiking neuron reaches when its input comes
-evenly: floor(T z + 1/2) / T within 0 .. 1. They add up to counts / T - f(z_ann), the layer's error
-against the float network. Of the readout, in logits, there are propagated, input and rounding only.
+for measured ones), clip(z) = min(max(z, 0), 1) and q the levels that a spiking neuron reaches when
+its input comes evenly: floor(T z + 1/2) / T within 0 .. 1. They add up to counts / T - f(z_ann),
+the layer's error against the float network. Of the readout, in logits, there are propagated, input
+and rounding only.
 Unevenness is Theorem 1's residual error (Huang et al., IEEE TNNLS 2025): it is 0 where a membrane
 ends within 0 .. theta.
 """
@@ -38,6 +38,7 @@ from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Read
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.currents import per_channel, synaptic_current
+from toolchain.simulator.quantized_network import even_counts
 
 TERMS = ("propagated", "input", "clipping", "quantization", "rounding", "unevenness")
 READOUT_TERMS = ("propagated", "input", "rounding")
@@ -170,12 +171,11 @@ class Budget:
             z_real = z
             if any(term.source == INPUT for term in layer.terms):
                 z_real = network.preactivation(layer, {**received, INPUT: ideal[INPUT]})
-            summed = _summed(program, population, counts)
+            even = _even(program, population, counts)
             if layer.activation is None:
-                self._readout(layer, z, z_real, ideal[layer.name], summed / steps)
+                self._readout(layer, z, z_real, ideal[layer.name], even / steps)
                 continue
             fired = torch.from_numpy(counts[layer.name])
-            even = _even_counts(population, summed, steps)
             sent = fired.double() / steps
             wanted = ideal[layer.name] / network.threshold(layer, z)
             plainly = network.activated(layer, z, plain)
@@ -226,25 +226,11 @@ class Budget:
         budget.above += int((left > per_channel(population, neuron.threshold)).sum())
 
 
-def _summed(
-    program: IntProgram, population: Population, counts: Mapping[str, np.ndarray]
-) -> Tensor:
-    """What a population summed up over all steps, biases included: float64 integers (n, ...)."""
+def _even(program: IntProgram, population: Population, counts: Mapping[str, np.ndarray]) -> Tensor:
+    """Counts, or the readout's sum, if the same input had come evenly: float64 (n, ...)."""
     total = torch.zeros(1, dtype=torch.int64)
     for synapse in population.synapses:
         assert not isinstance(synapse, WindowSynapse)
         sent = torch.from_numpy(counts[synapse.source])
         total = total + synaptic_current(synapse, sent, torch.float64)
-    bias = per_channel(population, population.bias) * program.schedule.wake_steps
-    return (total + bias).double()
-
-
-def _even_counts(population: Population, summed: Tensor, steps: int) -> Tensor:
-    """Counts if the same input had come evenly: METHODS, "Settled CIF is lossless"."""
-    neuron = population.neuron
-    assert isinstance(neuron, IntegrateAndFire | ConsistentIntegrateAndFire)
-    start = per_channel(population, neuron.initial_potential)
-    reached = torch.div(
-        summed + start, per_channel(population, neuron.threshold), rounding_mode="floor"
-    )
-    return reached.clamp(0, steps)
+    return even_counts(population, total, program.schedule.wake_steps).double()

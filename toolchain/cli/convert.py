@@ -169,7 +169,15 @@ def command(
         calibration = open_calibration(
             calibrate, network.quantizer, calibration_samples, calibration_seed
         )
-    conversion = network.convert(options, limits, _made(), calibration)
+    conversion = pipeline.convert(
+        network.model,
+        network.quantizer,
+        options,
+        limits,
+        name=network.name,
+        provenance={**network.provenance, **_made()},
+        calibration=calibration,
+    )
     del network  # its weights are not needed beside the file's
     if calibration is not None and neuron == "cif" and sleep is None:
         conversion = _settled(conversion, calibration)

@@ -14,9 +14,6 @@ from toolchain.errors import CheckpointError, UnsupportedModuleError
 if TYPE_CHECKING:
     from torch import nn
 
-    from toolchain.conversion.integers.calibration import Calibration
-    from toolchain.conversion.pipeline import Conversion, ConversionOptions
-    from toolchain.int_range import TargetLimits
     from toolchain.program.float_program import FloatProgram
     from toolchain.program.input_quantizer import InputQuantizer
     from toolchain.training.checkpoint import Checkpoint
@@ -43,56 +40,16 @@ class Network:
     levels: int | None
     provenance: dict[str, Any]
 
-    def convert(
-        self,
-        options: ConversionOptions,
-        limits: TargetLimits,
-        provenance: dict[str, Any],
-        calibration: Calibration | None,
-    ) -> Conversion:
-        """See `pipeline.convert`; `provenance` is added to the network's own."""
-        from toolchain.conversion.pipeline import convert
-
-        return convert(
-            self.model,
-            self.quantizer,
-            options,
-            limits,
-            name=self.name,
-            provenance={**self.provenance, **provenance},
-            calibration=calibration,
-        )
-
 
 @dataclass(frozen=True)
 class FloatNetwork:
     """The same of a network that comes as a float program, without a module."""
 
     name: str
-    program: FloatProgram
+    model: FloatProgram
     quantizer: InputQuantizer
     levels: int | None
     provenance: dict[str, Any]
-
-    def convert(
-        self,
-        options: ConversionOptions,
-        limits: TargetLimits,
-        provenance: dict[str, Any],
-        calibration: Calibration | None,
-    ) -> Conversion:
-        """See `pipeline.convert_program`."""
-        from toolchain.conversion.pipeline import convert_program
-
-        return convert_program(
-            self.program,
-            self.quantizer,
-            options,
-            limits,
-            name=self.name,
-            provenance={**self.provenance, **provenance},
-            calibration=calibration,
-        )
 
 
 def float_network(program: FloatProgram, file: Path, description: InputDescription) -> FloatNetwork:

@@ -88,7 +88,7 @@ class Conversion:
 
 
 def convert(
-    model: nn.Module,
+    model: nn.Module | FloatProgram,
     quantizer: InputQuantizer,
     options: ConversionOptions,
     limits: TargetLimits,
@@ -99,7 +99,8 @@ def convert(
 ) -> Conversion:
     """Convert a trained network into an integer program that provably stays in its ranges.
 
-    What integerisation cost each layer is added to the program's provenance.
+    A module is traced, and what comes of it is checked against it; a float program is taken as it
+    is. What integerisation cost each layer is added to the program's provenance.
 
     Raises
     ------
@@ -107,47 +108,14 @@ def convert(
         Naming the module or layer, what is allowed and what to do.
     """
     _check_options(options, quantizer, limits, calibration)
-    measured = options.relu_percentile is not None
-    traced = trace(model, quantizer.shape, plain_relu=measured)
+    traced = model
+    if not isinstance(traced, FloatProgram):
+        measured = options.relu_percentile is not None
+        traced = trace(traced, quantizer.shape, plain_relu=measured)
     folded, notes = fold(traced, options.pooling)
     del traced  # its float64 weights would stand beside the folded ones
-    check_against_module(model, folded, _samples(quantizer))
-    return _lowered(folded, notes, quantizer, options, limits, name, provenance, calibration)
-
-
-def convert_program(
-    traced: FloatProgram,
-    quantizer: InputQuantizer,
-    options: ConversionOptions,
-    limits: TargetLimits,
-    *,
-    name: str,
-    provenance: Mapping[str, Any] | None = None,
-    calibration: Calibration | None = None,
-) -> Conversion:
-    """The same for a float program that was not traced from a module.
-
-    Raises
-    ------
-    SpikeportError
-        Naming the layer, what is allowed and what to do.
-    """
-    _check_options(options, quantizer, limits, calibration)
-    folded, notes = fold(traced, options.pooling)
-    return _lowered(folded, notes, quantizer, options, limits, name, provenance, calibration)
-
-
-def _lowered(
-    folded: FloatProgram,
-    notes: tuple[str, ...],
-    quantizer: InputQuantizer,
-    options: ConversionOptions,
-    limits: TargetLimits,
-    name: str,
-    provenance: Mapping[str, Any] | None,
-    calibration: Calibration | None,
-) -> Conversion:
-    """Everything behind folding: thresholds of ReLUs, integers, proofs."""
+    if not isinstance(model, FloatProgram):
+        check_against_module(model, folded, _samples(quantizer))
     if options.relu_percentile is not None and calibration is not None:
         folded = with_thresholds(
             folded,

@@ -47,7 +47,7 @@ def quantized_counts(
             reach = growths[synapse.source].after(program.schedule.num_steps, wake)
             reach = IntRange(min(reach.low, 0), max(reach.high, 0))
             total = total + ExactCurrent(population.name, synapse, reach)(counts[synapse.source])
-        value = _count(population.neuron, population, total, wake)
+        value = even_counts(population, total, wake)
         if isinstance(population.neuron, Readout):
             readout = value
         else:
@@ -55,6 +55,14 @@ def quantized_counts(
     if readout is None:
         raise ProgramError("a program needs a readout", node=program.name)
     return {p.name: counts[p.name].numpy() for p in program.spiking}, readout.numpy()
+
+
+def even_counts(population: Population, total: Tensor, wake: int) -> Tensor:
+    """What a population makes of evenly coming input: counts, or a readout's sum, int64 (n, ...).
+
+    `total` is the summed current of all steps without bias, int64 (n, ...).
+    """
+    return _count(population.neuron, population, total, wake)
 
 
 @singledispatch

@@ -330,7 +330,7 @@ REFUSED = {
     ),
     "ends in a concatenation of spikes": (
         Net(lambda m, x: m["act"](m["a"](x)).flatten(1), a=conv(), act=act()),
-        r"(?s)must end in a dense layer.*Flatten of shape \(128,\)",
+        r"(?s)must end in dense layers or convolutions.*Flatten of shape \(128,\)",
     ),
     "a pooled sum beside others in a concatenation": (
         Net(

@@ -347,7 +347,7 @@ def test_windows_are_checked():
 def test_the_readout_comes_last():
     program = branched_program(0)
     *rest, readout = program.populations
-    with pytest.raises(ProgramError, match="readout: the readout must come last"):
+    with pytest.raises(ProgramError, match="readout: the readouts must come last"):
         replace(
             program,
             populations=(rest[0], replace(readout, synapses=(readout.synapses[1],)), rest[1]),

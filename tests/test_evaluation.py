@@ -95,7 +95,7 @@ def test_the_quantized_network_is_the_closed_form(seed):
     for index, sample in enumerate(inputs):
         expected, readout = closed_form.counts_and_logits(program, sample)
         assert all(np.array_equal(counts[n][index], expected[n]) for n in counts)
-        assert np.array_equal(outputs[index], readout)
+        assert np.array_equal(outputs["readout"][index], readout)
 
 
 def test_count_error_by_hand():

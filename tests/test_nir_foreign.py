@@ -202,7 +202,7 @@ def test_currents_that_meet_add_up(tmp_path):
     edges += [(f"n{i}", f"n{i + 1}") for i in range(2, 7)] + [("n7", "output")]
     made = graph(*nodes, edges=edges, shape=(1, 4, 4), out=(12,))
     program = read(made, tmp_path / "x.nir", steps=1)
-    assert program.output.name == READOUT
+    assert program.outputs == (READOUT,)
     quantizer = InputQuantizer((1, 4, 4), 1.0, bits=3)
     options = ConversionOptions("if", Schedule(1), pooling="stage")
     integers = convert(program, quantizer, options, LIMITS, name="x").program

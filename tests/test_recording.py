@@ -91,7 +91,7 @@ def test_digests_do_not_depend_on_batches(program, full):
 
 def test_accuracy_and_ties(full):
     logits = np.array([[1, 3, 3], [2, 2, 1]])
-    tied = replace(full, logits=logits, labels=np.array([1, 0]))
+    tied = replace(full, outputs={"readout": logits}, labels=np.array([1, 0]))
     assert tied.predictions.tolist() == [1, 0]
     assert tied.accuracy() == 1.0
     assert replace(full, labels=np.full(5, -1)).accuracy() is None

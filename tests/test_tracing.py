@@ -227,13 +227,14 @@ class TwoInputs(nn.Module):
         return x
 
 
-class Pair(nn.Module):
-    def __init__(self):
+class Returns(nn.Module):
+    def __init__(self, what):
         super().__init__()
         self.a = nn.Conv2d(2, 2, 1)
+        self.what = what
 
     def forward(self, x):
-        return self.a(x), x
+        return self.what(self.a, x)
 
 
 def wrap(module):
@@ -261,7 +262,9 @@ def wrap(module):
         (nn.Sequential(nn.Conv2d(2, 2, 2, padding="same")), "0", "padding='same' is uneven"),
         (Choice(), "Choice", "cannot be traced"),
         (TwoInputs(), "y", "several inputs"),
-        (Pair(), "output", "must return one tensor"),
+        (Returns(lambda a, x: (a(x), x)), "output", "returns its input"),
+        (Returns(lambda a, x: (a(x), [a(x)])), "output", "must return tensors"),
+        (Returns(lambda a, x: [(y := a(x)), y]), "output", "returns a tensor twice"),
     ],
 )
 def test_unsupported(model, path, message):
@@ -282,7 +285,7 @@ def test_unsupported(model, path, message):
         ),
         (nn.Sequential(nn.Flatten(), nn.Linear(128, 2), QCFS()), "2", "ends in an activation"),
         (nn.Sequential(QCFS(), nn.Flatten(), nn.Linear(128, 2)), "0", "must follow a convolution"),
-        (nn.Sequential(nn.Conv2d(2, 2, 1)), "0", "must end in a dense layer"),
+        (nn.Sequential(nn.Conv2d(2, 2, 1), nn.Flatten()), "1", "must end in dense layers or conv"),
         (
             nn.Sequential(nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(128, 2)),
             "0",

@@ -36,7 +36,7 @@ FULL = TrainConfig(
 @pytest.mark.parametrize("config", [FULL, TrainConfig(data="digits")], ids=["full", "defaults"])
 def test_settings_files_round_trip(tmp_path, config, suffix):
     path = tmp_path / f"config{suffix}"
-    write_settings(config, path)
+    write_settings(config.as_dict(), path)
     assert TrainConfig.from_dict(read_settings(path)) == config
 
 

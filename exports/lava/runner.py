@@ -157,7 +157,8 @@ def _sample_bytes(program: IntProgram, mode: Mode) -> int:
         return neurons * (5 * program.schedule.num_steps + 4)
     if mode is Mode.EVENTS:
         return neurons * 16 * program.schedule.num_steps
-    return neurons * 4 if mode is Mode.COUNTS else 8 * prod(program.readout.shape)
+    outputs = sum(prod(p.shape) for p in program.readouts)
+    return neurons * 4 if mode is Mode.COUNTS else 8 * outputs
 
 
 @contextmanager

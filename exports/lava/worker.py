@@ -82,7 +82,7 @@ def _recorders(job: Job, program: IntProgram) -> dict[str, ProcessRecorder]:
             job.num_samples,
             job.plan.models.batch,
             steps,
-            job.progress if p is program.readout else None,
+            job.progress if p is program.populations[-1] else None,
         )
         for index, p in enumerate(program.populations)
     }

@@ -19,14 +19,14 @@ from hw_models.state_guard import StateGuard
 
 
 class Readout(AbstractProcess):
-    """Integer accumulator; its value after the last local step is the sample's logit.
+    """Integer accumulator; its value after the last local step is the sample's output.
 
     Parameters
     ----------
     shape:
-        (K,).
+        (K,) or (W, H, C).
     bias:
-        Integers, (K,), added on wake steps.
+        Integers, (K,) or (C,), added on wake steps.
     clock, state_bits, recorder:
         As for the neurons.
     """
@@ -44,7 +44,7 @@ class Readout(AbstractProcess):
         super().__init__(clock=clock, state_bits=state_bits, recorder=recorder, name=name)
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
-        self.bias = Var(shape=shape, init=bias)
+        self.bias = Var(shape=bias.shape, init=bias)
         self.v = Var(shape=shape, init=0)
 
 

@@ -195,7 +195,7 @@ def _(neuron: neurons.Relay, population: Population, program: IntProgram, **how:
 
 @_neuron.register
 def _(neuron: neurons.Readout, population: Population, program: IntProgram, **how: Any) -> Any:
-    return Readout(shape=population.shape, bias=np.array(population.bias), **how)
+    return Readout(shape=lava_shape(population.shape), bias=np.array(population.bias), **how)
 
 
 def _atrlif(population: Population, **how: Any) -> Any:

@@ -107,7 +107,7 @@ def make_chain(
         steps[CLIPPED] = outputs(real, Acts.CLIPPED)
     steps[QUANTIZED] = outputs(real, Acts.QUANTIZED)
     steps[INPUT_QUANTIZED] = outputs(given, Acts.QUANTIZED)
-    _, steps[ROUNDED] = quantized_counts(program, inputs)
+    steps[ROUNDED] = quantized_counts(program, inputs)[1][readout]
     steps[UNEVEN] = spiking
     without = {
         WITHOUT_ROUNDING: network.spiking_logits(given).numpy(),

@@ -38,16 +38,22 @@ class BatchCounts:
     magnitude:
         Sum of their sizes, int64 (n, ...).
     potential:
-        Membrane potential at the end, int64 (n, ...), readout included.
-    readout:
-        After each step, int64 (T, n, K).
+        Membrane potential at the end, int64 (n, ...), readouts included.
+    outputs:
+        By readout its accumulator after each step, int64 (T, n, ...).
     """
 
     counts: dict[str, np.ndarray]
     events: dict[str, np.ndarray]
     magnitude: dict[str, np.ndarray]
     potential: dict[str, np.ndarray]
-    readout: np.ndarray
+    outputs: dict[str, np.ndarray]
+
+    @property
+    def readout(self) -> np.ndarray:
+        """The only output: of a classifier, int64 (T, n, K)."""
+        (output,) = self.outputs.values()
+        return output
 
 
 def count_spikes(
@@ -77,6 +83,9 @@ def count_spikes(
         sizes = np.abs(spikes, dtype=np.int16).sum(0, dtype=np.int64)
         magnitude[name] = magnitude.get(name, 0) + sizes
 
-    readout = [block.readout for block in engine.run(inputs, listen=listen)]
-    steps = np.concatenate(readout).astype(np.int64)
-    return BatchCounts(counts, events, magnitude, potential, steps)
+    blocks = [block.outputs for block in engine.run(inputs, listen=listen)]
+    outputs = {
+        name: np.concatenate([block[name] for block in blocks]).astype(np.int64)
+        for name in blocks[0]
+    }
+    return BatchCounts(counts, events, magnitude, potential, outputs)

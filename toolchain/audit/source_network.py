@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from toolchain.conversion.folding.average_pools import POOLING
 from toolchain.conversion.integers.spike_values import Spikes, spikes_of
-from toolchain.conversion.layers import AnyLayer, Layer, PoolLayer, layers_of
+from toolchain.conversion.layers import AnyLayer, Layer, PoolLayer, SumLayer, layers_of
 from toolchain.conversion.pipeline import fold
 from toolchain.conversion.trace import trace
 from toolchain.errors import CheckpointError
@@ -132,6 +132,9 @@ class SourceNetwork:
             if isinstance(layer, PoolLayer):
                 values[layer.name] = pooled(layer, values[layer.source])
                 continue
+            if isinstance(layer, SumLayer):
+                values[layer.name] = summed(layer, values)
+                continue
             z = self.preactivation(layer, values)
             if layer.activation is None:
                 values[layer.name] = z
@@ -151,6 +154,9 @@ class SourceNetwork:
             for layer in self.layers:
                 if isinstance(layer, PoolLayer):
                     values[layer.name] = self._pool_step(layer, values[layer.source], states)
+                    continue
+                if isinstance(layer, SumLayer):
+                    values[layer.name] = summed(layer, values)
                     continue
                 z = self.preactivation(layer, values)
                 if not awake:
@@ -188,7 +194,7 @@ class SourceNetwork:
 
 def _with_threshold(layer: AnyLayer, thresholds: Mapping[str, list[float]]) -> AnyLayer:
     """The layer with the threshold that was measured for it."""
-    if isinstance(layer, PoolLayer) or layer.activation is None:
+    if not isinstance(layer, Layer) or layer.activation is None:
         return layer
     measured = np.array(thresholds[layer.name])
     return replace(layer, activation=replace(layer.activation, threshold=measured))
@@ -202,6 +208,11 @@ def pooled(layer: PoolLayer, values: Tensor) -> Tensor:
     return F.avg_pool2d(
         values, pool.kernel, pool.stride, pool.padding, count_include_pad=pool.count_padding
     )
+
+
+def summed(layer: SumLayer, values: Mapping[str, Tensor]) -> Tensor:
+    """The sum that a `SumLayer` passes on, (n, ...)."""
+    return torch.stack([values[source] for source in layer.sources]).sum(0)
 
 
 def _shapes(layers: tuple[AnyLayer, ...]) -> list[tuple[str, tuple[int, ...]]]:

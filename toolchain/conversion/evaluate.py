@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import singledispatch
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +32,12 @@ from toolchain.program.float_program import (
 
 @torch.no_grad()
 def evaluate(program: FloatProgram, samples: Tensor, *, clipped: Collection[str] = ()) -> Tensor:
-    """Output (N, ...) of the last node for normalised samples (N, ...), both float64.
+    """The only output (N, ...) for normalised samples (N, ...), both float64.
 
     The activations named in `clipped` only clip to [0, threshold], the others quantize.
     """
-    return node_values(program, samples, clipped=clipped)[program.output.name]
+    (output,) = program.outputs
+    return node_values(program, samples, clipped=clipped)[output]
 
 
 @torch.no_grad()
@@ -146,20 +148,30 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
         if _is_own_module(model, n.name) or (n.threshold == UNBOUNDED).all()
     }
     with activation_mode(double, Mode.CLIPPED):
-        expected = double(samples.double())
-    found = evaluate(program, samples, clipped=clipped)
-    difference = (expected - found).abs().flatten(1).amax(1)
-    # Not "greater than": a difference that is not a number is wrong as well.
-    wrong = ~(difference <= TRACE_TOLERANCE * (1.0 + expected.abs().max()))
+        expected = output_list(double(samples.double()))
+    values = node_values(program, samples, clipped=clipped)
     allowed = 0.0 if len(clipped) == len(_activations(program)) else TIES
-    if expected.shape != found.shape or float(wrong.double().mean()) > allowed:
-        raise ConversionError(
-            "the traced program does not compute what the network computes",
-            node=type(model).__name__,
-            found=f"{int(wrong.sum())} of {len(wrong)} samples differ, "
-            f"by up to {float(difference.max()):.3g}",
-            remedy="check the adapter of its activations; if it has none, please report this",
-        )
+    for name, wanted in zip(program.outputs, expected, strict=True):
+        found = values[name]
+        same_shape = wanted.shape == found.shape
+        difference = (wanted - found if same_shape else wanted * np.nan).abs().flatten(1).amax(1)
+        # Not "greater than": a difference that is not a number is wrong as well.
+        wrong = ~(difference <= TRACE_TOLERANCE * (1.0 + wanted.abs().max()))
+        if float(wrong.double().mean()) > allowed:
+            raise ConversionError(
+                "the traced program does not compute what the network computes",
+                node=f"{type(model).__name__}, output {name}",
+                found=f"{int(wrong.sum())} of {len(wrong)} samples differ, "
+                f"by up to {float(difference.max()):.3g}",
+                remedy="check the adapter of its activations; if it has none, please report this",
+            )
+
+
+def output_list(outputs: Any) -> list[Any]:
+    """What a network returns as a list: one tensor, or several as a tuple, list or dictionary."""
+    if isinstance(outputs, Mapping):
+        return list(outputs.values())
+    return list(outputs) if isinstance(outputs, tuple | list) else [outputs]
 
 
 def _is_own_module(model: nn.Module, name: str) -> bool:

@@ -1,11 +1,12 @@
 """Groups a folded float program into the layers that become populations.
 
-A layer is an activation whose pre-activation is a sum of linear terms of spiking sources, or the
+A layer is an activation whose pre-activation is a sum of linear terms of spiking sources, or a
 readout, which has no activation. Names are those users know from their network: the path of the
 convolution or dense layer in front of the activation, or of the addition where several terms
 meet (`layer1.0.add`); the activation's own path where an activation stands directly behind
 another layer's spikes, or where several activations share one pre-activation. A pool that is
-left in the program is a layer of its own under its own path.
+left in the program, or a sum of spikes that others take as it is, is a layer of its own under its
+own path.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Term:
 class Layer:
     """A population with weights: the sum of `terms` and `bias`, then `activation`.
 
-    `shape` is (C, H, W) or (F,), `bias` (C,); without an activation it is the readout.
+    `shape` is (C, H, W) or (F,), `bias` (C,); without an activation it is a readout.
     """
 
     name: str
@@ -80,17 +81,29 @@ class PoolLayer:
     pool: MaxPool2d | AvgPool2d
 
 
-AnyLayer = Layer | PoolLayer
+@dataclass(frozen=True, eq=False)
+class SumLayer:
+    """A population that passes on the sum of the spikes of `sources`, (C, H, W) or (F,) each.
+
+    Their spikes are worth the same (`settle_sums`), so the sum is a graded spike, exactly.
+    """
+
+    name: str
+    shape: Shape
+    sources: tuple[str, ...]
+
+
+AnyLayer = Layer | PoolLayer | SumLayer
 
 
 def layers_of(program: FloatProgram) -> list[AnyLayer]:
-    """Group a folded program, in topological order; the readout comes last.
+    """Group a folded program, in topological order; the readouts come last.
 
     Raises
     ------
     UnsupportedModuleError
         If two layers follow each other without an activation, an activation follows no layer, or
-        the network does not end in a sum of linear terms.
+        the network does not end in sums of linear terms.
     """
     shapes = program.shapes()
     spiking: dict[str, str] = {program.input.name: INPUT}
@@ -105,6 +118,11 @@ def layers_of(program: FloatProgram) -> list[AnyLayer]:
             _check_takes_spikes(program, node, spiking)
             layers.append(PoolLayer(node.name, shapes[node.name], spiking[node.source], node))
             spiking[node.name] = node.name
+        elif isinstance(node, Add):
+            if is_stage(program, node) and all(s in spiking for s in node.sources):
+                sources = tuple(spiking[s] for s in node.sources)
+                layers.append(SumLayer(node.name, shapes[node.name], sources))
+                spiking[node.name] = node.name
         elif isinstance(node, Activation):
             layers.append(_layer(program, node, spiking, shapes))
             spiking[node.name] = layers[-1].name
@@ -112,8 +130,15 @@ def layers_of(program: FloatProgram) -> list[AnyLayer]:
             raise UnsupportedModuleError(
                 "no lowering for this node", node=node.name, found=type(node).__name__
             )
-    layers.append(_readout(program, spiking, shapes))
+    for name in program.outputs:
+        layers.append(_readout(program, name, {layer.name for layer in layers}, spiking, shapes))
     return layers
+
+
+def is_stage(program: FloatProgram, node: Add) -> bool:
+    """Whether something takes the value of a sum as it is, other than activations and sums."""
+    users = program.consumers(node.name)
+    return any(not isinstance(user, Activation | Add) for user in users)
 
 
 def _check_takes_spikes(program: FloatProgram, node: FloatNode, spiking: dict[str, str]) -> None:
@@ -150,22 +175,30 @@ def _layer(
     return Layer(name, shapes[activation.name], terms, bias, activation)
 
 
-def _readout(program: FloatProgram, spiking: dict[str, str], shapes: dict[str, Shape]) -> Layer:
-    last = program.output
+def _readout(
+    program: FloatProgram,
+    output: str,
+    taken: set[str],
+    spiking: dict[str, str],
+    shapes: dict[str, Shape],
+) -> Layer:
+    last = program.node(output)
     if isinstance(last, Activation):
         raise UnsupportedModuleError(
             "the network ends in an activation",
             node=last.name,
-            remedy="end in a dense layer, whose sums are the logits",
+            remedy="end in a dense layer or a convolution, whose sums are the outputs",
         )
-    if last.name in spiking or len(shapes[last.name]) != 1 or isinstance(last, Flatten):
+    if last.name in spiking or isinstance(last, Flatten):
         raise UnsupportedModuleError(
-            "the network must end in a dense layer",
+            "the network must end in dense layers or convolutions",
             node=last.name,
             found=f"a {type(last).__name__} of shape {shapes[last.name]} at the end",
         )
-    terms, bias = _terms(program, last.name, spiking, shapes)
-    return Layer(last.name, shapes[last.name], terms, bias, None)
+    terms, bias = _terms(program, output, spiking, shapes)
+    # A pre-activation may be an output beside the layer of the same name.
+    name = f"{output}[output]" if output in taken else output
+    return Layer(name, shapes[output], terms, bias, None)
 
 
 def _terms(

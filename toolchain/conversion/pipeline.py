@@ -16,6 +16,7 @@ from toolchain.conversion.folding.average_pools import POOLING, settle_average_p
 from toolchain.conversion.folding.batch_norm import fold_batch_norm
 from toolchain.conversion.folding.concatenations import split_concatenations
 from toolchain.conversion.folding.max_pools import place_max_pools
+from toolchain.conversion.folding.sums import settle_sums
 from toolchain.conversion.integers.calibration import Calibration, LayerStatistics, measure
 from toolchain.conversion.integers.fit_ranges import COARSEST, Lowering, Room, fit_ranges
 from toolchain.conversion.integers.integer_choice import IntegerChoice
@@ -226,8 +227,8 @@ def _origin(
 def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tuple[str, ...]]:
     """All exact passes over a traced program, and notes on what they had to leave.
 
-    The result holds weighted layers, sums, activations, max pools, and the average pools that
-    stay stages.
+    The result holds weighted layers, sums, activations, max pools, and the average pools and sums
+    of spikes that stay stages.
 
     Raises
     ------
@@ -237,7 +238,8 @@ def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tu
     normed = fold_batch_norm(program)
     split = split_concatenations(normed)
     placed = place_max_pools(split)
-    return settle_average_pools(placed, pooling)
+    pooled, notes = settle_average_pools(placed, pooling)
+    return settle_sums(pooled), notes
 
 
 def _check_options(

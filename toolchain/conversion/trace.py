@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from toolchain.activations import cqrelu, qcfs
 from toolchain.conversion.adapters import find_adapter
+from toolchain.conversion.evaluate import output_list
 from toolchain.conversion.operators import table
 from toolchain.conversion.operators.activations import adapted_activation
 from toolchain.conversion.operators.values import Handler, Made, Values
@@ -41,8 +42,8 @@ def trace(
     Raises
     ------
     UnsupportedModuleError
-        For an operation with no exact counterpart, data-dependent control flow, several inputs
-        or outputs.
+        For an operation with no exact counterpart, data-dependent control flow, several inputs,
+        or outputs that are no tensors.
     ConversionError
         For NaN or infinite weights and thresholds that are not positive.
     ProgramError
@@ -56,6 +57,7 @@ def trace(
         model.train(was_training)
     values = Values(model, input_shape, plain_relu=plain_relu)
     nodes: list[FloatNode] = []
+    outputs: tuple[str, ...] = ()
     for node in graph.nodes:
         if node.op == "placeholder":
             if values.names:
@@ -65,12 +67,12 @@ def trace(
             values.bind(node, INPUT, input_shape)
             nodes.append(Input(INPUT, (), input_shape))
         elif node.op == "output":
-            _check_output(node, values, nodes)
+            outputs = _outputs(node, values, nodes)
         else:
             made = _apply(node, values)
             if made is not None:
                 nodes.extend(made if isinstance(made, tuple) else (made,))
-    return FloatProgram(tuple(nodes))
+    return FloatProgram(tuple(nodes), outputs)
 
 
 def _graph(model: nn.Module) -> fx.Graph:
@@ -114,11 +116,28 @@ def _apply(node: fx.Node, values: Values) -> Made:
     return handler(node, values)
 
 
-def _check_output(node: fx.Node, values: Values, nodes: list[FloatNode]) -> None:
-    (result,) = node.args
-    if not isinstance(result, fx.Node) or result not in values.names:
-        raise UnsupportedModuleError(
-            "the network must return one tensor", node="output", found=type(result).__name__
-        )
-    if len(nodes) < 2:
+def _outputs(node: fx.Node, values: Values, nodes: list[FloatNode]) -> tuple[str, ...]:
+    """Names of the nodes that the network returns, in its order."""
+    results = output_list(node.args[0])
+    for result in results:
+        if not isinstance(result, fx.Node) or result not in values.names:
+            raise UnsupportedModuleError(
+                "the network must return tensors",
+                node="output",
+                found=type(result).__name__,
+                allowed="a tensor, or a tuple, list or dictionary of tensors",
+            )
+    names = tuple(values.names[result] for result in results)
+    if len(nodes) < 2 or not names:
         raise UnsupportedModuleError("the network computes nothing", node="output")
+    if INPUT in names:
+        raise UnsupportedModuleError(
+            "the network returns its input as it is",
+            node="output",
+            remedy="return what layers make of it",
+        )
+    if len(set(names)) < len(names):
+        raise UnsupportedModuleError(
+            "the network returns a tensor twice", node="output", found=", ".join(names)
+        )
+    return names

@@ -149,7 +149,8 @@ def compare_counts(
     wake, sleep = program.schedule.wake_steps, program.schedule.sleep_steps
     for where, blocks in Engine(program, block=wake).passes(inputs, Keep.SPIKES):
         chunk = inputs[where]
-        expected, expected_logits = quantized_counts(program, chunk)
+        expected, outputs = quantized_counts(program, chunk)
+        expected_logits = outputs[program.readout.name]
         counts = {p.name: np.zeros((len(chunk), *p.shape), np.int64) for p in program.spiking}
         asleep, silent = 0, sleep == 0
         for block in blocks:

@@ -348,12 +348,25 @@ def _per_channel(
 
 @dataclass(frozen=True, eq=False)
 class FloatProgram:
-    """Nodes in topological order; the last is the output. Checked on construction."""
+    """Nodes in topological order; checked on construction.
+
+    `outputs` are the names of those whose values the network returns, in its order; by default
+    the last node's.
+    """
 
     nodes: tuple[FloatNode, ...]
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.shapes()
+        object.__setattr__(self, "outputs", tuple(self.outputs) or (self.nodes[-1].name,))
+        known = self.shapes()
+        missing = [name for name in self.outputs if name not in known]
+        if missing or len(set(self.outputs)) < len(self.outputs):
+            raise ProgramError(
+                "every output must be a node, and each another one",
+                found=", ".join(self.outputs),
+                allowed=", ".join(known),
+            )
 
     @property
     def input(self) -> Input:
@@ -387,8 +400,3 @@ class FloatProgram:
     def consumers(self, name: str) -> tuple[FloatNode, ...]:
         """Nodes that have `name` among their sources."""
         return tuple(n for n in self.nodes if name in n.sources)
-
-    @property
-    def output(self) -> FloatNode:
-        """The last node, which computes the network's output."""
-        return self.nodes[-1]

@@ -62,6 +62,19 @@ class InputQuantizer:
         """Integers an input spike may take."""
         return IntRange.signed(self.bits) if self.signed else IntRange.unsigned(self.bits)
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of its samples.
+
+        Raises
+        ------
+        DataError
+            If they are no images.
+        """
+        if len(self.shape) != 3:
+            raise DataError("the network takes no images", node="input", found=self.shape)
+        return (self.shape[1], self.shape[2])
+
     @classmethod
     def for_interval(
         cls,

@@ -61,7 +61,7 @@ class IntProgram:
     input:
         Quantizer that makes the graded input spikes; the input layer is called "input".
     populations:
-        In topological order; the last one, and no other, is a readout.
+        In topological order; the last of them are the readouts, one or more, and no others.
     weight_bits, state_bits:
         Signed widths the weights and the states are held to.
     watch_ranges:
@@ -91,9 +91,29 @@ class IntProgram:
         raise KeyError(name)
 
     @property
+    def readouts(self) -> tuple[Population, ...]:
+        """The readouts, in the order of the network's outputs."""
+        return tuple(p for p in self.populations if isinstance(p.neuron, Readout))
+
+    @property
     def readout(self) -> Population:
-        """The readout population."""
-        return self.populations[-1]
+        """The only readout, a vector: the logits of a classifier.
+
+        Raises
+        ------
+        ProgramError
+            If the program has several, or one that is an image.
+        """
+        readouts = self.readouts
+        if len(readouts) > 1 or len(readouts[0].shape) > 1:
+            raise ProgramError(
+                "this is for classifiers, whose output is one vector of logits",
+                node=self.name,
+                found=", ".join(f"{p.name} {p.shape}" for p in readouts),
+                allowed="one readout of shape (K,)",
+                remedy="the outputs of other networks are in a recording, by name",
+            )
+        return readouts[0]
 
     @property
     def spiking(self) -> tuple[Population, ...]:

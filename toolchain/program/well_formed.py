@@ -92,14 +92,17 @@ def check_populations(
             senders.ranges[name] = _spike_range(population, senders)
             if not isinstance(neuron, Relay):
                 senders.counting.add(name)
-    readouts = [p.name for p in populations if isinstance(p.neuron, Readout)]
-    if len(readouts) != 1:
-        raise ProgramError("a program needs exactly one readout", node=program, found=readouts)
-    if readouts != [populations[-1].name]:
-        raise ProgramError(
-            "the readout must come last", node=readouts[0], found=populations[-1].name
-        )
+    _check_readouts(program, populations)
     return senders.ranges
+
+
+def _check_readouts(program: str, populations: tuple[Population, ...]) -> None:
+    readouts = [p.name for p in populations if isinstance(p.neuron, Readout)]
+    if not readouts:
+        raise ProgramError("a program needs a readout", node=program, found="none")
+    behind = [p.name for p in populations[-len(readouts) :] if p.name not in readouts]
+    if behind:
+        raise ProgramError("the readouts must come last", node=readouts[0], found=behind[-1])
 
 
 def _check_synapse(
@@ -148,8 +151,13 @@ def check_neuron(neuron: Neuron, population: Population, senders: Senders) -> No
 
 @check_neuron.register
 def _(neuron: Readout, population: Population, senders: Senders) -> None:
-    if len(population.shape) != 1:
-        raise ProgramError("a readout is a vector", node=population.name)
+    if len(population.shape) not in (1, 3):
+        raise ProgramError(
+            "a readout is a vector or an image",
+            node=population.name,
+            found=population.shape,
+            allowed="(K,) or (C, H, W)",
+        )
 
 
 @check_neuron.register(IntegrateAndFire)

@@ -69,7 +69,6 @@ class RecordingBuilder:
     ) -> Recording:
         """The recording; `extra` (versions, seeds, data) joins its `meta`."""
         program = self._program
-        logits = np.concatenate([c[program.readout.name].logits for c in self._chunks])
         meta = {
             **extra,
             "recording_version": RECORDING_VERSION,
@@ -81,14 +80,14 @@ class RecordingBuilder:
             "sleep_steps": program.schedule.sleep_steps,
             "layers": [p.name for p in program.populations],
             "shapes": {p.name: list(p.shape) for p in program.populations},
-            "num_samples": len(logits),
+            "num_samples": self._num_samples,
             "synops": self._synops,
             "unsettled": self._unsettled,
         }
         return Recording(
             meta=meta,
-            logits=logits,
-            labels=np.full(len(logits), -1, np.int64) if labels is None else labels,
+            outputs=self._joined("output", axis=0),
+            labels=np.full(self._num_samples, -1, np.int64) if labels is None else labels,
             spikes=self._joined("spikes", axis=1),
             membrane=self._joined("membrane", axis=1),
             counts=self._joined("counts", axis=0),

@@ -144,7 +144,9 @@ def compare(expected: Recording, found: Recording) -> Comparison:
             found=f"{expected.mode.value} and {found.mode.value}",
             allowed="full with any, or twice the same mode",
         )
-    _compare_array("logits", expected.logits, found.logits, expected.layers[-1], None, tally)
+    what = "logits" if len(expected.outputs) == 1 else "output"
+    for name, output in expected.outputs.items():
+        _compare_array(what, output, found.outputs[name], name, None, tally)
     same = expected.meta["program_hash"] == found.meta["program_hash"]
     return Comparison(granularity, tally.compared, tally.mismatches, tally.first, same)
 
@@ -157,11 +159,17 @@ def _check_comparable(expected: Recording, found: Recording) -> None:
                 found=found.meta[what],
                 allowed=expected.meta[what],
             )
-    for group in ("spikes", "membrane", "counts"):
+    if set(expected.outputs) != set(found.outputs):
+        raise RecordingError(
+            "the recordings have different outputs",
+            found=", ".join(found.outputs),
+            allowed=", ".join(expected.outputs),
+        )
+    for group in ("spikes", "membrane", "counts", "outputs"):
         first, second = getattr(expected, group), getattr(found, group)
         for name in set(first) & set(second):
             # Spikes and membrane have steps first, which the schedule answers for.
-            axes = 0 if group == "counts" else 1
+            axes = 0 if group in ("counts", "outputs") else 1
             if first[name].shape[axes:] != second[name].shape[axes:]:
                 raise RecordingError(
                     f"the recordings differ in shape of {group}",

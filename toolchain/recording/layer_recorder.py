@@ -40,13 +40,13 @@ class LayerRecord:
         How often each neuron sent anything but 0, int64 (C, H, W) or (F,); 0 for a readout.
     unsettled:
         Neurons, over all samples, that would still fire without input.
-    logits:
-        Of a readout, int64 (n, K); else None.
+    output:
+        Of a readout its accumulator at the end, int64 (n, K) or (n, C, H, W); else None.
     """
 
     activity: np.ndarray
     unsettled: int
-    logits: np.ndarray | None
+    output: np.ndarray | None
     counts: np.ndarray | None
     digests: np.ndarray | None
     spikes: np.ndarray | None
@@ -61,7 +61,7 @@ class LayerRecord:
     @classmethod
     def of_arrays(cls, arrays: dict[str, np.ndarray]) -> LayerRecord:
         """Inverse of `arrays`."""
-        optional = ("logits", "counts", "digests", "spikes", "membrane", "spike_times")
+        optional = ("output", "counts", "digests", "spikes", "membrane", "spike_times")
         return cls(
             arrays["activity"],
             int(arrays["unsettled"]),
@@ -72,7 +72,7 @@ class LayerRecord:
 @dataclass
 class _Kept:
     counts: list[np.ndarray] = field(default_factory=list)
-    logits: list[np.ndarray] = field(default_factory=list)
+    output: list[np.ndarray] = field(default_factory=list)
     spikes: list[list[np.ndarray]] = field(default_factory=list)
     membrane: list[list[np.ndarray]] = field(default_factory=list)
     spike_times: list[np.ndarray] = field(default_factory=list)
@@ -184,7 +184,7 @@ class LayerRecorder:
     def _end_of_batch(self, membrane: np.ndarray) -> None:
         self._samples += len(membrane)
         if self._reads_out:
-            self._kept.logits.append(membrane.astype(np.int64))
+            self._kept.output.append(_kept_copy(membrane).astype(np.int64))
             return
         assert self._counts is not None
         self._unsettled += count_unsettled(
@@ -199,7 +199,7 @@ class LayerRecorder:
         return LayerRecord(
             activity=channels_first(self._activity[None])[0],
             unsettled=self._unsettled,
-            logits=np.concatenate(kept.logits) if self._reads_out else None,
+            output=np.concatenate(kept.output) if self._reads_out else None,
             counts=np.concatenate(kept.counts) if kept.counts else None,
             digests=None if self._mode is Mode.COUNTS else self._digests.result(),
             spikes=_by_step(kept.spikes) if full and not self._reads_out else None,

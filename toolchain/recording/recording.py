@@ -8,7 +8,8 @@
 | `counts/<layer>` | int32 (N, ...), net spike count | full, counts |
 | `spike_times/<layer>` | int32 (E, 4), see below | events |
 | `digest/<layer>` | uint8 (T, 2, 16), see `digest.py` | full, digest, events |
-| `logits` | int64 (N, K) | all |
+| `logits` | int64 (N, K) | all, where the only output is a vector |
+| `output/<readout>` | int64 (N, K) or (N, C, H, W) | all, where there are several, or an image |
 | `labels` | int64 (N,), -1 where unknown | all |
 
 A row of `spike_times` is an event: sample from 0, local step from 1, neuron as an index into the
@@ -35,6 +36,9 @@ from toolchain.files import atomic_path
 RECORDING_VERSION = 2
 """2: digests are chains of XXH3-128, channels last; 1 hashed all samples at once with BLAKE2b."""
 
+LOGITS, OUTPUT = "logits", "output"
+"""Names of the outputs in a file."""
+
 
 class Mode(Enum):
     """How much a recording keeps."""
@@ -53,11 +57,13 @@ class Recording:
     ----------
     meta:
         At least `program_hash`, `backend`, `mode`, `wake_steps`, `sleep_steps`, `layers` (names
-        in topological order, the readout last), `shapes` by layer, `synops` and `unsettled`.
+        in topological order, the readouts last), `shapes` by layer, `synops` and `unsettled`.
+    outputs:
+        By readout its accumulator after the last step, int64 (N, K) or (N, C, H, W).
     """
 
     meta: dict[str, Any]
-    logits: np.ndarray
+    outputs: dict[str, np.ndarray]
     labels: np.ndarray
     spikes: dict[str, np.ndarray] = field(default_factory=dict)
     membrane: dict[str, np.ndarray] = field(default_factory=dict)
@@ -74,6 +80,42 @@ class Recording:
     def layers(self) -> list[str]:
         """Names in topological order."""
         return list(self.meta["layers"])
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether its only output is a vector."""
+        return len(self.outputs) == 1 and all(a.ndim == 2 for a in self.outputs.values())
+
+    @property
+    def logits(self) -> np.ndarray:
+        """The only output of a classifier, int64 (N, K).
+
+        Raises
+        ------
+        RecordingError
+            If the network has several outputs, or one that is an image.
+        """
+        if not self.is_classifier:
+            raise RecordingError(
+                "this is for classifiers, whose output is one vector of logits",
+                node=str(self.meta.get("program")),
+                found=", ".join(f"{k} {v.shape[1:]}" for k, v in self.outputs.items()),
+                allowed="one output (N, K)",
+                remedy="take them from `outputs`, by name",
+            )
+        (logits,) = self.outputs.values()
+        return logits
+
+    def named_outputs(self) -> dict[str, np.ndarray]:
+        """The outputs as they are called in a file: `logits`, or `output/<readout>`."""
+        if self.is_classifier:
+            return {LOGITS: self.logits}
+        return {f"{OUTPUT}/{name}": array for name, array in self.outputs.items()}
 
     @property
     def predictions(self) -> np.ndarray:
@@ -97,7 +139,7 @@ class Recording:
             ("spike_times", self.spike_times),
         ):
             arrays |= {f"{prefix}/{name}": array for name, array in group.items()}
-        arrays |= {"logits": self.logits, "labels": self.labels}
+        arrays |= {**self.named_outputs(), "labels": self.labels}
         with (
             atomic_path(Path(path)) as temporary,
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
@@ -126,7 +168,8 @@ class Recording:
                 arrays = {name: file[name] for name in file.files}
             meta = json.loads(str(arrays["meta"]))
             version = meta["recording_version"]
-            logits, labels = arrays["logits"], arrays["labels"]
+            labels = arrays["labels"]
+            outputs = {str(meta["layers"][-1]): arrays[LOGITS]} if LOGITS in arrays else {}
         except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, TypeError) as error:
             raise RecordingError(
                 "not a recording", node=str(path), found=f"{type(error).__name__}: {error}"
@@ -143,9 +186,12 @@ class Recording:
             start = f"{prefix}/"
             return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
 
+        outputs |= group(OUTPUT)
+        if not outputs:
+            raise RecordingError("not a recording", node=str(path), found="it has no outputs")
         return cls(
             meta,
-            logits,
+            outputs,
             labels,
             group("spikes"),
             group("membrane"),

@@ -15,8 +15,6 @@ import numpy as np
 from toolchain.errors import RecordingError
 from toolchain.recording.recording import Recording
 
-LOGITS = "logits"
-
 
 @dataclass(frozen=True)
 class Replay:
@@ -29,7 +27,8 @@ class Replay:
     program_hash:
         Of the program that ran.
     layers:
-        SHA-256 by layer over its step digests, in the program's order, then of the logits.
+        SHA-256 by layer over its step digests, in the program's order, then of the outputs by the
+        names they have in a recording.
     """
 
     data: str
@@ -50,9 +49,10 @@ class Replay:
         if not recording.digests:
             raise RecordingError("a recording without digests cannot be replayed", node=data)
         layers = {name: _sha256(digests) for name, digests in recording.digests.items()}
-        layers[LOGITS] = _sha256(recording.logits.astype("<i8"))
-        samples, program = len(recording.logits), str(recording.meta["program_hash"])
-        return cls(data, data_sha256, samples, program, layers)
+        for name, output in recording.named_outputs().items():
+            layers[name] = _sha256(output.astype("<i8"))
+        program = str(recording.meta["program_hash"])
+        return cls(data, data_sha256, recording.num_samples, program, layers)
 
     @classmethod
     def from_description(cls, fields: dict[str, Any]) -> Replay:
@@ -71,7 +71,7 @@ class Replay:
         return asdict(self)
 
     def differences(self, other: Replay) -> list[str]:
-        """Layers that did something else, in order; logits last."""
+        """Layers that did something else, in order; outputs last."""
         names = [*self.layers, *(name for name in other.layers if name not in self.layers)]
         return [name for name in names if self.layers.get(name) != other.layers.get(name)]
 

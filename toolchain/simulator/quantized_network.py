@@ -24,8 +24,8 @@ from toolchain.simulator.currents import ExactCurrent, per_channel
 @torch.no_grad()
 def quantized_counts(
     program: IntProgram, inputs: np.ndarray
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Counts int64 (N, ...) by spiking population and readouts int64 (N, K).
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Counts int64 (N, ...) by spiking population, and sums int64 (N, ...) by readout.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def quantized_counts(
     program.check_inputs(inputs)
     wake, growths = program.schedule.wake_steps, count_growths(program)
     counts = {INPUT: torch.from_numpy(inputs.astype(np.int64)) * wake}
-    readout: Tensor | None = None
+    outputs: dict[str, np.ndarray] = {}
     for population in program.populations:
         total = torch.zeros(1, dtype=torch.int64)
         for synapse in population.synapses:
@@ -49,12 +49,10 @@ def quantized_counts(
             total = total + ExactCurrent(population.name, synapse, reach)(counts[synapse.source])
         value = even_counts(population, total, wake)
         if isinstance(population.neuron, Readout):
-            readout = value
+            outputs[population.name] = value.numpy()
         else:
             counts[population.name] = value
-    if readout is None:
-        raise ProgramError("a program needs a readout", node=program.name)
-    return {p.name: counts[p.name].numpy() for p in program.spiking}, readout.numpy()
+    return {p.name: counts[p.name].numpy() for p in program.spiking}, outputs
 
 
 def even_counts(population: Population, total: Tensor, wake: int) -> Tensor:

@@ -89,7 +89,7 @@ def _fold(draft: Draft, pool: AvgPool2d) -> None:
     """Fold `pool` into all its users, or raise and leave the draft as it was."""
     users = draft.consumers(pool.name)
     folded = [f for user in users for f in _folded(user, pool, draft)]
-    if not users or pool.name == draft.output:
+    if not users or pool.name in draft.outputs:
         raise _no_follower(pool, "nothing")
     for node in folded:
         draft.put(node)
@@ -117,7 +117,7 @@ def _(user: Flatten, pool: AvgPool2d, draft: Draft) -> list[FloatNode]:
         if not isinstance(node, Linear):
             raise _no_follower(pool, f"{type(node).__name__} behind {user.name}")
         folded.append(pool_into_dense(pool, node, shapes[pool.source], shapes[pool.name]))
-    if not behind or user.name == draft.output:
+    if not behind or user.name in draft.outputs:
         raise _no_follower(pool, "nothing")
     return folded
 

@@ -44,7 +44,7 @@ def split_concatenations(program: FloatProgram) -> FloatProgram:
         concat = next((n for n in draft.nodes() if isinstance(n, Concat)), None)
         if concat is None:
             return draft.program()
-        if concat.name == draft.output:
+        if concat.name in draft.outputs:
             draft.put(_embedded(concat, draft))
         for user in draft.consumers(concat.name):
             _push(user, concat, draft)

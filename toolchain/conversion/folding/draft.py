@@ -20,14 +20,14 @@ from toolchain.program.float_program import (
 class Draft:
     """Nodes by name, open to changes; `program` gives the checked, immutable result.
 
-    Passes put new nodes in and redirect the users of old ones; what no longer reaches the output
+    Passes put new nodes in and redirect the users of old ones; what no longer reaches an output
     is left out of the result.
     """
 
     def __init__(self, program: FloatProgram) -> None:
         self._nodes: dict[str, FloatNode] = {n.name: n for n in program.nodes}
         self.input = program.input.name
-        self.output = program.output.name
+        self.outputs = list(program.outputs)
 
     def node(self, name: str) -> FloatNode:
         """The node called `name`; raises KeyError if there is none."""
@@ -51,13 +51,12 @@ class Draft:
             if old in node.sources and node.name != new:
                 sources = tuple(new if s == old else s for s in node.sources)
                 self._nodes[node.name] = replace(node, sources=sources)
-        if self.output == old:
-            self.output = new
+        self.outputs = [new if name == old else name for name in self.outputs]
 
     def nodes(self) -> tuple[FloatNode, ...]:
-        """Every node that reaches the output, in topological order."""
+        """Every node that reaches an output, in topological order."""
         ordered: dict[str, FloatNode] = {}
-        waiting = [self.output]
+        waiting = self.outputs[::-1]
         while waiting:
             name = waiting[-1]
             node = self._nodes[name]
@@ -70,15 +69,15 @@ class Draft:
         return tuple(ordered.values())
 
     def consumers(self, name: str) -> tuple[FloatNode, ...]:
-        """Nodes on the way to the output that have `name` among their sources."""
+        """Nodes on the way to an output that have `name` among their sources."""
         return tuple(n for n in self.nodes() if name in n.sources)
 
     def is_shared(self, name: str) -> bool:
         """Whether more than one node uses `name`, or the network returns it as well."""
-        return len(self.consumers(name)) + (name == self.output) > 1
+        return len(self.consumers(name)) + (name in self.outputs) > 1
 
     def shapes(self) -> dict[str, Shape]:
-        """Output shape of every node that reaches the output."""
+        """Output shape of every node that reaches an output."""
         return self.program().shapes()
 
     def program(self) -> FloatProgram:
@@ -86,7 +85,7 @@ class Draft:
         nodes = self.nodes()
         if self.input not in {n.name for n in nodes}:
             nodes = (self._nodes[self.input], *nodes)
-        return FloatProgram(nodes)
+        return FloatProgram(nodes, tuple(self.outputs))
 
 
 def spiking_values(nodes: tuple[FloatNode, ...]) -> set[str]:

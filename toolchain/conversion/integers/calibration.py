@@ -117,7 +117,8 @@ def measure(
         If a layer has too many inputs for its second moments to be kept.
     """
     rates = FloatProgram(
-        tuple(replace(n, levels=levels) if isinstance(n, Activation) else n for n in program.nodes)
+        tuple(replace(n, levels=levels) if isinstance(n, Activation) else n for n in program.nodes),
+        program.outputs,
     )
     grouped = layers_of(program)
     spikes = spikes_of(grouped, quantizer)

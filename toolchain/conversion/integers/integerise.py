@@ -32,7 +32,7 @@ from toolchain.conversion.integers.thresholds import (
     choose_integers,
     is_negligible,
 )
-from toolchain.conversion.layers import Layer, PoolLayer, Term, layers_of
+from toolchain.conversion.layers import Layer, PoolLayer, SumLayer, Term, layers_of
 from toolchain.errors import ConversionError
 from toolchain.int_range import TargetLimits
 from toolchain.neurons import (
@@ -151,6 +151,8 @@ def integerise(
     for layer in layers:
         if isinstance(layer, PoolLayer):
             population = _pool(layer)
+        elif isinstance(layer, SumLayer):
+            population = _sum(layer)
         else:
             rows = _float_rows(layer, spikes, (room or {}).get(layer.name, np.ones(1)))
             chosen = choose(rows, weight_bits, limits)
@@ -178,6 +180,21 @@ def _pool(layer: PoolLayer) -> Population:
     ones = np.ones((channels, 1, *pool.kernel), np.int64)
     sums = ConvSynapse(layer.source, ones, pool.stride, pool.padding, groups=channels)
     return Population(layer.name, layer.shape, (sums,), none, Relay())
+
+
+def _sum(layer: SumLayer) -> Population:
+    """A population that passes on the sum of its sources' spikes."""
+    channels = layer.shape[0]
+    none = np.zeros(channels, np.int64)
+    synapses = tuple(_unit_synapse(source, layer.shape) for source in layer.sources)
+    return Population(layer.name, layer.shape, synapses, none, Relay())
+
+
+def _unit_synapse(source: str, shape: tuple[int, ...]) -> Synapse:
+    """One weight of 1 a neuron."""
+    if len(shape) == 1:
+        return DenseSynapse(source, np.eye(shape[0], dtype=np.int64))
+    return ConvSynapse(source, np.ones((shape[0], 1, 1, 1), np.int64), groups=shape[0])
 
 
 def _float_rows(layer: Layer, spikes: Mapping[str, Spikes], room: np.ndarray) -> FloatRows:

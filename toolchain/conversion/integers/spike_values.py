@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from toolchain.conversion.layers import AnyLayer, PoolLayer
+from toolchain.conversion.layers import AnyLayer, PoolLayer, SumLayer
 from toolchain.program.float_program import MaxPool2d
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import INPUT
@@ -34,9 +34,10 @@ class Spikes:
 
 
 def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str, Spikes]:
-    """The spikes each layer and the input send, by name; the readout sends none.
+    """The spikes each layer and the input send, by name; readouts send none.
 
-    A max pool passes the values of its source's spikes on; a sum pool's are worth lam / k^2.
+    A max pool passes the values of its source's spikes on; a sum pool's are worth lam / k^2. The
+    summands of a sum are worth the same.
     """
     largest_input = max(abs(quantizer.range.low), abs(quantizer.range.high))
     spikes = {INPUT: Spikes(np.array([quantizer.scale]), largest_input)}
@@ -49,6 +50,10 @@ def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str
                 if passes_on
                 else Spikes(source.value / area, source.largest * area, source.taps * area)
             )
+        elif isinstance(layer, SumLayer):
+            summed = [spikes[source] for source in layer.sources]
+            largest, taps = sum(s.largest for s in summed), sum(s.taps for s in summed)
+            spikes[layer.name] = Spikes(summed[0].value, largest, taps)
         elif layer.activation is not None:
             spikes[layer.name] = Spikes(layer.activation.threshold, 1)
     return spikes

@@ -39,8 +39,8 @@ class Block:
         Local step before it, from 0.
     steps:
         How many.
-    readout:
-        Accumulator after each step, int (T, n, K).
+    outputs:
+        By readout its accumulator after each step, int (T, n, K) or (T, n, C, H, W).
     spikes:
         By spiking population, int8 (T, n, C, H, W) or (T, n, F); empty with `Keep.READOUT`.
     membrane:
@@ -50,9 +50,15 @@ class Block:
     first: int
     steps: int
     awake: bool
-    readout: np.ndarray
+    outputs: dict[str, np.ndarray]
     spikes: dict[str, np.ndarray]
     membrane: dict[str, np.ndarray]
+
+    @property
+    def readout(self) -> np.ndarray:
+        """The only output: of a classifier, int (T, n, K)."""
+        (output,) = self.outputs.values()
+        return output
 
     @property
     def active_steps(self) -> int:
@@ -220,6 +226,7 @@ class Engine:
         keep: Keep,
         listen: Listener | None,
     ) -> Block:
+        outputs: dict[str, np.ndarray] = {}
         spikes: dict[str, np.ndarray] = {}
         membrane: dict[str, np.ndarray] = {}
         for layer in self._layers:
@@ -231,13 +238,13 @@ class Engine:
                 trace = channels_first(result.trace, population.shape)
                 membrane[population.name] = trace.astype(np.int32)
             if result.sent is None:
+                outputs[population.name] = channels_first(result.trace, population.shape)
                 continue
             sent[population.name] = result.sent
             if keep in (Keep.SPIKES, Keep.EVERYTHING):
                 spikes[population.name] = result.sent.spikes()
             self._forget(sent, population.name)
-        readout = channels_first(result.trace, self._program.readout.shape)
-        return Block(first, moment.steps, moment.awake, readout, spikes, membrane)
+        return Block(first, moment.steps, moment.awake, outputs, spikes, membrane)
 
     def _forget(self, sent: dict[str, Any], done: str) -> None:
         """Let go of spikes that no later layer takes."""

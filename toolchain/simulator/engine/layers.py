@@ -264,7 +264,7 @@ class _ConsistentLayer(Layer):
 
 
 class _ReadoutLayer(Layer):
-    """State: accumulator (n, 1, 1, K). It is always traced: the trace is what it gives."""
+    """State: accumulator (n, H, W, C). It is always traced: the trace is what it gives."""
 
     def start(self, samples: int) -> np.ndarray:
         return self._zeros(samples)

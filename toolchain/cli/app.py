@@ -17,6 +17,7 @@ from toolchain.cli import (
     compare,
     convert,
     demo,
+    detector,
     doctor,
     evaluate,
     export,
@@ -40,6 +41,7 @@ INSTALLABLE = {
     "tomli_w": "tomli-w",
     "nir": "nir",
     "distributed": "distributed",
+    "pycocotools": "pycocotools",
 }
 """Packages that some commands need and others do not, and what pip calls them."""
 
@@ -68,6 +70,7 @@ for module in (
     doctor,
 ):
     app.command(module.__name__.rpartition(".")[2])(module.command)
+app.add_typer(detector.app)
 
 
 def _version(show: bool) -> None:

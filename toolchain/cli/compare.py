@@ -79,7 +79,7 @@ def _reproduce(
     """Write a reproducer; raises SpikeportError where none can be made."""
     from exports.netx import read_net
     from exports.reproducer import locate, write_reproducer
-    from toolchain.data import open_split
+    from toolchain.cli.data import open_for
     from toolchain.errors import RecordingError
 
     program = read_net(net)
@@ -94,7 +94,7 @@ def _reproduce(
     source = data or first.meta.get("data")
     if source is None:
         raise RecordingError("the recording does not name its data", remedy="give --data")
-    inputs = program.input.quantize(open_split(source).real())
+    inputs = program.input.quantize(open_for(program, source).real())
     runs = (first.meta, second.meta)
     with output.progress(f"searching {divergence.layer} for the sample") as task:
         divergence = locate(program, inputs, divergence, runs, _run, task.update)

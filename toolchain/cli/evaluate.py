@@ -58,13 +58,14 @@ def command(
     CQReLU networks become CIF with and without sleep, every spike count held against the quantized
     network. Choices belong to the held-out split: run this on test data once.
     """
+    from toolchain.cli.counts import positive_numbers
     from toolchain.evaluation.evaluate_run import EvaluationPlan
     from toolchain.files import atomic_path
 
     output = Output(as_json=json)
     plan = EvaluationPlan(
-        tuple(sorted(_positive("--steps", steps))),
-        _positive("--weight-bits", weight_bits),
+        tuple(sorted(positive_numbers("--steps", steps))),
+        positive_numbers("--weight-bits", weight_bits),
         layer_steps,
     )
     checkpoint, dataset, limits = _open(run, data, target)
@@ -178,18 +179,6 @@ def _open(run: Path, data: str, target: str) -> tuple[Checkpoint, Dataset, Targe
     from toolchain.training.checkpoint import load_checkpoint
 
     return load_checkpoint(run), open_split(data), load_profile(target).as_target_limits()
-
-
-def _positive(option: str, text: str) -> tuple[int, ...]:
-    from toolchain.errors import DataError
-
-    try:
-        values = tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError as error:
-        raise DataError("not whole numbers with commas", node=option, found=text) from error
-    if min(values) < 1:
-        raise DataError("every number must be at least 1", node=option, found=text)
-    return values
 
 
 def _on_lava(

@@ -14,6 +14,7 @@ from toolchain.errors import CheckpointError, UnsupportedModuleError
 if TYPE_CHECKING:
     from torch import nn
 
+    from toolchain.detection.checkpoint import DetectorCheckpoint
     from toolchain.program.float_program import FloatProgram
     from toolchain.program.input_quantizer import InputQuantizer
     from toolchain.training.checkpoint import Checkpoint
@@ -78,13 +79,28 @@ def load_network(source: str, weights: Path | None, description: InputDescriptio
         raise CheckpointError(
             "--weights goes with FILE.py:FACTORY; a checkpoint folder has its own", node=source
         )
-    return network_of(_load(Path(source)), Path(source), description.bits)
-
-
-def _load(folder: Path) -> Checkpoint:
+    folder = Path(source)
+    from toolchain.detection.checkpoint import is_detector, load_detector
     from toolchain.training.checkpoint import load_checkpoint
 
-    return load_checkpoint(folder)
+    if is_detector(folder):
+        return detector_of(load_detector(folder), folder, description.bits)
+    return network_of(load_checkpoint(folder), folder, description.bits)
+
+
+def detector_of(checkpoint: DetectorCheckpoint, folder: Path, bits: int = 8) -> Network:
+    """The network of a detector's checkpoint; what its maps mean goes into the provenance."""
+    config = checkpoint.config
+    provenance = {
+        "spikeport": __version__,
+        "checkpoint_sha256": checkpoint.tensors_sha256,
+        "training": config.as_dict(),
+        "training_data_sha256": checkpoint.data_sha256,
+        "epoch": checkpoint.epoch,
+        "detector": checkpoint.spec.describe(),
+    }
+    name = folder.resolve().name
+    return Network(name, checkpoint.model, checkpoint.quantizer(bits), config.levels, provenance)
 
 
 def network_of(checkpoint: Checkpoint, folder: Path, bits: int = 8) -> Network:

@@ -15,7 +15,7 @@ from toolchain.cli.sizes import parse_size
 
 if TYPE_CHECKING:
     from exports.lava import LavaModels
-    from toolchain.data import Dataset
+    from toolchain.data import BoxDataset, Dataset
     from toolchain.program.int_program import IntProgram
     from toolchain.recording import Recording
 
@@ -131,7 +131,7 @@ def command(
 ) -> None:
     """Run a network over a data source and record what every layer did."""
     from exports.netx import read_net
-    from toolchain.data import open_split
+    from toolchain.cli.data import open_for
     from toolchain.files import check_writable
     from toolchain.recording.parts import Parts
 
@@ -141,7 +141,7 @@ def command(
     if neuron_impl is NeuronImpl.ATRLIF or watch_ranges:
         choice = _atrlif(backend, choice, neuron_impl, watch_ranges=watch_ranges)
     program = read_net(net)
-    dataset = open_split(data)
+    dataset = open_for(program, data)
     check_writable(out)
     if resume and backend is not Backend.LAVA:
         raise typer.BadParameter("--resume needs --backend lava")
@@ -154,11 +154,12 @@ def command(
     if kept:
         Parts.remove_folder(parts)
     unsettled = sum(recording.meta["unsettled"].values())
+    quality = measured_quality(program, recording, dataset)
     output.table(
         ("", "value"),
         [
             ("samples", recording.meta["num_samples"]),
-            ("accuracy", percent(recording.accuracy())),
+            *((name, percent(value)) for name, value in quality.items()),
             ("synops a sample", f"{synops(recording) / recording.meta['num_samples']:,.0f}"),
         ],
         f"{program.name} on {backend.value}",
@@ -169,7 +170,22 @@ def command(
             "yellow",
         )
     output.say(f"wrote {out}")
-    output.result({"out": str(out), "accuracy": recording.accuracy(), **recording.meta})
+    output.result({"out": str(out), **quality, **recording.meta})
+
+
+def measured_quality(
+    program: IntProgram, recording: Recording, dataset: Dataset | BoxDataset
+) -> dict[str, float | None]:
+    """Accuracy of a classifier, average precision of a detector; nothing of other networks."""
+    from toolchain.data import BoxDataset
+    from toolchain.detection.average_precision import average_precision
+    from toolchain.detection.detections import DetectorSpec, detect, real_outputs
+
+    if isinstance(dataset, BoxDataset):
+        outputs = real_outputs(program, recording.outputs)
+        found = average_precision(detect(DetectorSpec.of(program), outputs, dataset), dataset)
+        return {"mAP@0.5": found.at_half, "mAP@[.5:.95]": found.mean}
+    return {"accuracy": recording.accuracy()} if recording.is_classifier else {}
 
 
 def _simulation(backend: Backend, way: Way, memory: str | None, device: str | None) -> Simulation:
@@ -228,7 +244,7 @@ def synops(recording: Recording) -> int:
 
 def execute(
     program: IntProgram,
-    dataset: Dataset,
+    dataset: Dataset | BoxDataset,
     backend: Backend,
     record: Record,
     output: Output,
@@ -238,9 +254,11 @@ def execute(
     how: Simulation | None = None,
 ) -> Recording:
     """Run `program` over `dataset` with progress shown; stock Lava models unless told otherwise."""
+    from toolchain.data import Dataset
     from toolchain.recording import Mode
 
     inputs = program.input.quantize(dataset.real())
+    labels = dataset.labels if isinstance(dataset, Dataset) else None
     mode = Mode(record.value)
     with output.progress(f"{backend.value}: {program.name}") as task:
         if backend is Backend.REFERENCE:
@@ -252,7 +270,7 @@ def execute(
                 program,
                 inputs,
                 mode=mode,
-                labels=dataset.labels,
+                labels=labels,
                 way=Way(how.way),
                 memory=how.memory,
                 device=open_device(how.device) if how.device else None,
@@ -266,7 +284,7 @@ def execute(
                 inputs,
                 models=models or STOCK,
                 mode=mode,
-                labels=dataset.labels,
+                labels=labels,
                 time_limit=time_limit,
                 progress=task.update,
                 parts=kept.folder if kept else None,

@@ -1,4 +1,4 @@
-"""Sizes of memory as they are typed."""
+"""Sizes of memory and of images as they are typed."""
 
 from __future__ import annotations
 
@@ -22,3 +22,20 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise typer.BadParameter(f"'{text}' is not a size: like 2GB, 512MiB or a number of bytes")
     return size
+
+
+def parse_pixels(option: str, text: str) -> tuple[int, int]:
+    """(height, width) of `WIDTHxHEIGHT`, or of one number for both.
+
+    Raises
+    ------
+    typer.BadParameter
+        If it is neither.
+    """
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
+    sides = (int(found[2] or found[1]), int(found[1])) if found else (0, 0)
+    if min(sides) < 1:
+        raise typer.BadParameter(
+            f"'{text}' is not a size in pixels: like 320x240 (width x height)", param_hint=option
+        )
+    return sides

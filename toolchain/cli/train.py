@@ -38,7 +38,9 @@ def command(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="lenet, mlp, vgg11, vgg16, resnet18, resnet20 or resnet34.  [lenet]"),
+        typer.Option(
+            help="lenet, mlp, vgg11, vgg16, resnet18, resnet20, resnet34 or resnet50.  [lenet]"
+        ),
     ] = None,
     activation: Annotated[str | None, typer.Option(help="nq, qcfs, cqrelu or relu.  [nq]")] = None,
     levels: Annotated[

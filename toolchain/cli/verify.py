@@ -8,7 +8,7 @@ import typer
 
 from toolchain.cli.options import Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
-from toolchain.cli.run import Backend, Record, execute
+from toolchain.cli.run import Backend, Record, execute, measured_quality
 from toolchain.errors import RecordingError
 
 if TYPE_CHECKING:
@@ -51,9 +51,10 @@ def command(
     _show(program, kept, report, output)
     verified = bool(report["ranges_hold"] or program.watch_ranges)
     if data is not None:
-        replay, accuracy = _replay(program, data, backend, output, time_limit)
+        replay, quality = _replay(program, data, backend, output, time_limit)
         report["replayed"] = replay.describe()
-        output.say(f"{replay.data}: {replay.samples} samples, accuracy {percent(accuracy)}")
+        told = "".join(f", {name} {percent(value)}" for name, value in quality.items())
+        output.say(f"{replay.data}: {replay.samples} samples{told}")
         if record:
             add_replay(net, replay)
             output.say(f"kept in {net}")
@@ -97,18 +98,19 @@ def _show(program: IntProgram, kept: list[Replay], report: dict[str, Any], outpu
 
 def _replay(
     program: IntProgram, data: str, backend: Backend, output: Output, time_limit: float
-) -> tuple[Replay, float | None]:
-    from toolchain.data import open_split
+) -> tuple[Replay, dict[str, float | None]]:
+    from toolchain.cli.data import open_for
     from toolchain.recording.replay import Replay
 
-    dataset = open_split(data)
+    dataset = open_for(program, data)
     models = None
     if backend is Backend.LAVA:
         from exports.lava import LavaModels
 
         models = LavaModels.fast()
     recording = execute(program, dataset, backend, Record.DIGEST, output, time_limit, models)
-    return Replay.of(recording, dataset.name, dataset.sha256), recording.accuracy()
+    quality = measured_quality(program, recording, dataset)
+    return Replay.of(recording, dataset.name, dataset.sha256), quality
 
 
 def _compare(replay: Replay, kept: list[Replay]) -> list[str]:

@@ -1,6 +1,25 @@
 """Data sources by name; `source.py` lists them."""
 
+from toolchain.data.boxes import BoxDataset, Boxes
 from toolchain.data.dataset import Dataset, hold_out
-from toolchain.data.source import SOURCES, DataSource, open_split, parse_source
+from toolchain.data.source import (
+    SOURCES,
+    DataSource,
+    box_splits,
+    open_boxes,
+    open_split,
+    parse_source,
+)
 
-__all__ = ["SOURCES", "DataSource", "Dataset", "hold_out", "open_split", "parse_source"]
+__all__ = [
+    "SOURCES",
+    "BoxDataset",
+    "Boxes",
+    "DataSource",
+    "Dataset",
+    "box_splits",
+    "hold_out",
+    "open_boxes",
+    "open_split",
+    "parse_source",
+]

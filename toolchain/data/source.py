@@ -1,6 +1,7 @@
 """The grammar of data sources: `NAME[:PATH][@SPLIT[[START:STOP]]]`.
 
-Examples: `digits`, `digits@test[:50]`, `imagefolder:photos.zip@train`, `npz:set.npz@test[10:20]`.
+Examples: `digits`, `digits@test[:50]`, `imagefolder:photos.zip@train`, `npz:set.npz@test[10:20]`,
+`voc:VOC2007@trainval`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.data import cifar, digits, imagefolder, mnist, npz
+from toolchain.data import cifar, digits, imagefolder, mnist, npz, voc
+from toolchain.data.boxes import BoxDataset, Size
 from toolchain.data.dataset import Dataset
 from toolchain.errors import DataError
 
@@ -25,8 +27,14 @@ SOURCES: dict[str, Loader] = {
     "mnist": mnist.load_mnist,
     "npz": npz.load,
 }
+BoxLoader = Callable[[Path | None, str, Size], BoxDataset]
+SplitLister = Callable[[Path | None], list[str]]
+
+BOX_SOURCES: dict[str, tuple[BoxLoader, SplitLister]] = {"voc": (voc.load, voc.splits)}
+"""Images with boxes, for detectors: what loads them, and what lists their splits."""
 FORMS = (
-    "digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, imagefolder:PATH, npz:PATH"
+    "digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, imagefolder:PATH, "
+    "npz:PATH, and voc:PATH for detectors"
 )
 SPLITS = ("train", "test")
 _PATTERN = re.compile(
@@ -60,15 +68,16 @@ def parse_source(text: str) -> DataSource:
         If the text does not follow the grammar, or the name or split is unknown.
     """
     match = _PATTERN.match(text)
-    if match is None or match["name"] not in SOURCES:
+    if match is None or match["name"] not in {*SOURCES, *BOX_SOURCES}:
         raise DataError(
             "not a data source",
             node=text,
             allowed=FORMS,
             remedy="a split and a slice may follow: digits@test[:100]",
         )
-    if match["split"] is not None and match["split"] not in SPLITS:
-        raise DataError("no such split", node=text, found=match["split"], allowed="train, test")
+    splits = SPLITS if match["name"] in SOURCES else voc.SPLITS
+    if match["split"] is not None and match["split"] not in splits:
+        raise DataError("no such split", node=text, found=match["split"], allowed=", ".join(splits))
     return DataSource(
         match["name"],
         Path(match["path"]) if match["path"] else None,
@@ -87,17 +96,59 @@ def open_split(text: str, split: str | None = None) -> Dataset:
         If the source is not there, is malformed or the slice is empty.
     """
     source = parse_source(text)
+    if source.name not in SOURCES:
+        raise DataError(
+            "these data are boxes, for detectors", node=text, allowed=", ".join(SOURCES)
+        )
     chosen = source.split or split or "test"
     dataset = SOURCES[source.name](source.path, chosen)
-    name = f"{source.base}@{chosen}"
-    if source.start is not None or source.stop is not None:
-        start = source.start or 0
-        stop = len(dataset) if source.stop is None else source.stop
-        if not start < min(stop, len(dataset)):
-            raise DataError("the slice is empty", node=text, found=f"{len(dataset)} samples")
-        if stop > len(dataset):
-            raise DataError(
-                "the slice ends behind the last sample", node=text, found=f"{len(dataset)} samples"
-            )
-        return dataset.take(slice(start, stop), f"{name}[{start}:{stop}]")
-    return dataset.take(slice(None), name)
+    return dataset.take(*_part(source, text, chosen, len(dataset)))
+
+
+def open_boxes(text: str, size: Size, split: str | None = None) -> BoxDataset:
+    """Load a source of images with boxes, scaled to fit into `size`; splits as in `open_split`.
+
+    Raises
+    ------
+    DataError
+        If the source has no boxes, is not there, is malformed or the slice is empty.
+    """
+    source = _box_source(text)
+    chosen = source.split or split or "test"
+    load, _ = BOX_SOURCES[source.name]
+    dataset = load(source.path, chosen, size)
+    return dataset.take(*_part(source, text, chosen, len(dataset)))
+
+
+def box_splits(text: str) -> list[str]:
+    """The splits that a source of images with boxes has; raises DataError as `open_boxes`."""
+    source = _box_source(text)
+    _, list_splits = BOX_SOURCES[source.name]
+    return list_splits(source.path)
+
+
+def _box_source(text: str) -> DataSource:
+    source = parse_source(text)
+    if source.name not in BOX_SOURCES:
+        raise DataError(
+            "a detector needs images with boxes",
+            node=text,
+            allowed=", ".join(f"{name}:PATH" for name in BOX_SOURCES),
+        )
+    return source
+
+
+def _part(source: DataSource, text: str, split: str, count: int) -> tuple[slice, str]:
+    """Which of `count` samples are asked for, and what they are called."""
+    name = f"{source.base}@{split}"
+    if source.start is None and source.stop is None:
+        return slice(0, count), name
+    start = source.start or 0
+    stop = count if source.stop is None else source.stop
+    if not start < min(stop, count):
+        raise DataError("the slice is empty", node=text, found=f"{count} samples")
+    if stop > count:
+        raise DataError(
+            "the slice ends behind the last sample", node=text, found=f"{count} samples"
+        )
+    return slice(start, stop), f"{name}[{start}:{stop}]"

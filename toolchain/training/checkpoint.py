@@ -22,11 +22,13 @@ from torch import Tensor, nn
 from toolchain.activations import ACTIVATIONS, CQReLU
 from toolchain.errors import CheckpointError
 from toolchain.files import atomic_write
-from toolchain.models import build_model
+from toolchain.models import ActivationFactory, build_model
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.training.config import TrainConfig
 
 CHECKPOINT_VERSION = 1
+CLASSIFICATION = "classification"
+"""What a checkpoint is for that does not say."""
 MODEL_FILE = "model.safetensors"
 INFO_FILE = "checkpoint.json"
 
@@ -80,26 +82,36 @@ def make_model(config: TrainConfig, sample_shape: tuple[int, ...], num_classes: 
     DataError
         If there is no such network, or it does not take these samples.
     """
-    if config.activation not in (*ACTIVATIONS, PLAIN_RELU):
-        raise CheckpointError(
-            "no such activation",
-            node=config.activation,
-            allowed=", ".join((*ACTIVATIONS, PLAIN_RELU)),
-        )
-
-    def activation() -> nn.Module:
-        if config.activation == PLAIN_RELU:
-            return nn.ReLU()
-        kind = ACTIVATIONS[config.activation]
-        if kind is CQReLU:
-            return CQReLU(config.levels)
-        return kind(config.levels, config.initial_threshold)  # type: ignore[call-arg]
-
+    activation = activation_factory(config.activation, config.levels, config.initial_threshold)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build_model(
             config.model, sample_shape, num_classes, activation, config.width, config.pooling
         )
+
+
+def activation_factory(name: str, levels: int, initial_threshold: float) -> ActivationFactory:
+    """What makes one activation of the kind called `name`.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such activation.
+    """
+    if name not in (*ACTIVATIONS, PLAIN_RELU):
+        raise CheckpointError(
+            "no such activation", node=name, allowed=", ".join((*ACTIVATIONS, PLAIN_RELU))
+        )
+
+    def activation() -> nn.Module:
+        if name == PLAIN_RELU:
+            return nn.ReLU()
+        kind = ACTIVATIONS[name]
+        if kind is CQReLU:
+            return CQReLU(levels)
+        return kind(levels, initial_threshold)  # type: ignore[call-arg]
+
+    return activation
 
 
 def save_checkpoint(folder: Path, info: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -121,6 +133,38 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     ------
     CheckpointError
         If a file is missing or damaged, the version is unknown, or the tensors do not fit.
+    """
+    info, model_file = read_checkpoint(folder)
+    if info.get("task", CLASSIFICATION) != CLASSIFICATION:
+        raise CheckpointError(
+            "this is not a classifier's checkpoint", node=str(folder), found=info["task"]
+        )
+    config = TrainConfig.from_dict(info["config"])
+    shape = tuple(int(s) for s in info["sample_shape"])
+    model = make_model(config, shape, len(info["class_names"]))
+    load_weights(model, model_file)
+    model.eval()
+    return Checkpoint(
+        config=config,
+        model=model,
+        sample_shape=shape,
+        pixel_max=info["pixel_max"],
+        value_range=(info["value_range"][0], info["value_range"][1]),
+        class_names=tuple(info["class_names"]),
+        history=info["history"],
+        epoch=info["epoch"],
+        tensors_sha256=info["tensors_sha256"],
+        data_sha256=info.get("data_sha256"),
+    )
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Any], Path]:
+    """What `checkpoint.json` says, and the tensors' file, whose hash has been checked.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is missing or damaged, or the version is unknown.
     """
     info_file = folder / INFO_FILE
     if not info_file.is_file():
@@ -153,23 +197,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             found=found,
             allowed=info["tensors_sha256"],
         )
-    config = TrainConfig.from_dict(info["config"])
-    shape = tuple(int(s) for s in info["sample_shape"])
-    model = make_model(config, shape, len(info["class_names"]))
-    load_weights(model, model_file)
-    model.eval()
-    return Checkpoint(
-        config=config,
-        model=model,
-        sample_shape=shape,
-        pixel_max=info["pixel_max"],
-        value_range=(info["value_range"][0], info["value_range"][1]),
-        class_names=tuple(info["class_names"]),
-        history=info["history"],
-        epoch=info["epoch"],
-        tensors_sha256=found,
-        data_sha256=info.get("data_sha256"),
-    )
+    return info, model_file
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

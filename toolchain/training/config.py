@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from toolchain.errors import CheckpointError, DataError
+from toolchain.errors import DataError
 from toolchain.training.schedule import SCHEDULES
+from toolchain.training.settings import typed_settings
 
 CALIBRATIONS = ("float", "integer")
 
@@ -130,52 +131,4 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """Inverse of `as_dict`; an unknown field or a wrong type is a CheckpointError."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise CheckpointError(
-                "unknown training settings",
-                found=", ".join(unknown),
-                allowed=", ".join(sorted(known)),
-            )
-        return cls(**{name: _typed(name, value) for name, value in values.items()})
-
-
-_TUPLES: dict[str, type] = {"augment": str, "mean": float, "std": float}
-_NUMBERS = {f.name: f.type for f in fields(TrainConfig) if f.type in ("int", "float", "str")}
-_OPTIONAL = {"calibration_samples": "int", "fixed_noise": "float", "train_limit": "int"}
-
-
-def _typed(name: str, value: Any) -> Any:
-    """`value` as the field's type; a whole number may stand for a float, nothing else is changed.
-
-    Raises
-    ------
-    CheckpointError
-        If the value is of another type.
-    """
-    if name in _OPTIONAL and value is None:
-        return None
-    if name in _TUPLES:
-        kind = _TUPLES[name].__name__
-        if isinstance(value, list | tuple):
-            return tuple(_scalar(name, kind, v) for v in value)
-    else:
-        kind = str(_OPTIONAL.get(name) or _NUMBERS[name])
-        return _scalar(name, kind, value)
-    raise CheckpointError(
-        "a setting has the wrong type", node=name, found=repr(value), allowed=f"a list of {kind}"
-    )
-
-
-def _scalar(name: str, kind: str, value: Any) -> Any:
-    fits = {
-        "int": isinstance(value, int) and not isinstance(value, bool),
-        "float": isinstance(value, int | float) and not isinstance(value, bool),
-        "str": isinstance(value, str),
-    }
-    if not fits[kind]:
-        raise CheckpointError(
-            "a setting has the wrong type", node=name, found=repr(value), allowed=kind
-        )
-    return float(value) if kind == "float" else value
+        return typed_settings(cls, values)

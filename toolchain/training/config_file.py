@@ -11,7 +11,6 @@ import yaml
 
 from toolchain.errors import DataError
 from toolchain.files import atomic_write
-from toolchain.training.config import TrainConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,8 +47,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     return values
 
 
-def write_settings(config: TrainConfig, path: Path) -> None:
-    """Write every setting; `read_settings` gives an equal configuration back.
+def write_settings(settings: dict[str, Any], path: Path) -> None:
+    """Write every setting of a configuration's `as_dict`; `read_settings` gives them back.
 
     TOML has no null, so fields that are None are left out there, which means the same.
 
@@ -61,7 +60,7 @@ def write_settings(config: TrainConfig, path: Path) -> None:
         If the path cannot be written.
     """
     _check_suffix(path)
-    values = {k: v for k, v in config.as_dict().items() if v is not None}
+    values = {k: v for k, v in settings.items() if v is not None}
     text = tomli_w.dumps(values) if path.suffix == ".toml" else yaml.safe_dump(values)
     atomic_write(path, text.encode())
 

@@ -70,7 +70,7 @@ def train(
     if run.epoch:
         # The run may have been killed between its state and its checkpoint.
         save_run(config, folder, run, data)
-    write_settings(config, folder / CONFIG_FILE)
+    write_settings(config.as_dict(), folder / CONFIG_FILE)
     batches = _Batches(config, rest, device)
     integer_form = _integer_form(config, data, limits)
     held_x = normalised(held, config.mean, config.std).to(device.device)

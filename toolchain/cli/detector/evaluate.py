@@ -1,0 +1,194 @@
+"""`spikeport detector evaluate`: a trained detector and its spiking counterparts on test data."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from toolchain.cli.options import Data, Json, TimeLimit
+from toolchain.cli.output import Output, percent
+
+if TYPE_CHECKING:
+    from toolchain.data import BoxDataset
+    from toolchain.detection.document import DetectorEvaluation
+    from toolchain.detection.measure import Lower
+    from toolchain.program.int_program import IntProgram, Schedule
+
+
+def command(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A checkpoint folder of `detector train`.")
+    ],
+    data: Data,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE.json", help="Default: RUN/detection.json."),
+    ] = None,
+    steps: Annotated[str, typer.Option(help="Time steps of an IF network.")] = "1,2,4,8,16",
+    weight_bits: Annotated[int, typer.Option(help="Width of the integer weights.")] = 8,
+    lava: Annotated[
+        int, typer.Option(min=0, help="Run so many images on Lava as well, compared by digest.")
+    ] = 0,
+    target: Annotated[str, typer.Option(help="Whose registers must hold it.")] = "loihi2",
+    time_limit: TimeLimit = 3600.0,
+    json: Json = False,
+) -> None:
+    """Measure mAP of the ANN and of the SNN by steps, and leave it in one JSON file.
+
+    CQReLU detectors become CIF with sleep until nothing fires any more; every output is then held
+    against the quantized network's, integer by integer. Exit code 1 if one differs, or on Lava.
+    """
+    from toolchain.cli.counts import positive_numbers
+    from toolchain.data import open_boxes
+    from toolchain.detection.checkpoint import load_detector
+    from toolchain.files import atomic_path
+
+    output = Output(as_json=json)
+    checkpoint = load_detector(run)
+    config = checkpoint.config
+    dataset = open_boxes(data, (config.input_size[0], config.input_size[1]))
+    lower = _lowering(run, weight_bits, target)
+    path = out or run / "detection.json"
+    chosen = positive_numbers("--steps", steps)
+    with atomic_path(path) as temporary:  # fails before the measuring if it cannot be written
+        evaluation = _evaluation(run, dataset, chosen, lower, lava, time_limit, output)
+        evaluation.write(temporary)
+    _show(evaluation, run.name, output)
+    output.say(f"wrote {path}")
+    output.result({"out": str(path), "rows": [r.__dict__ for r in evaluation.rows]})
+    exact, on_lava = evaluation.exactness, evaluation.lava
+    if (exact and (exact.differing or exact.unequal_images)) or (on_lava and on_lava["mismatches"]):
+        raise typer.Exit(1)
+
+
+def _lowering(run: Path, weight_bits: int, target: str) -> Lower:
+    from hw_models.profile import load_profile
+    from toolchain.cli.network import InputDescription, load_network
+    from toolchain.conversion.pipeline import ConversionOptions, convert
+
+    limits = load_profile(target).as_target_limits()
+    description = InputDescription(None, None, 8, (0.0,), (1.0,))
+    network = load_network(str(run), None, description)
+
+    def lower(neuron: str, schedule: Schedule) -> IntProgram:
+        return convert(
+            network.model,
+            network.quantizer,
+            ConversionOptions(neuron, schedule, weight_bits),
+            limits,
+            name=network.name,
+            provenance=network.provenance,
+        ).program
+
+    return lower
+
+
+def _evaluation(
+    run: Path,
+    data: BoxDataset,
+    steps: tuple[int, ...],
+    lower: Lower,
+    lava: int,
+    time_limit: float,
+    output: Output,
+) -> DetectorEvaluation:
+    import numpy
+    import torch
+
+    from hw_models.energy import load_costs
+    from toolchain.audit.energy import Cost
+    from toolchain.detection.checkpoint import load_detector
+    from toolchain.detection.document import DetectorEvaluation
+    from toolchain.detection.measure import measure_detector
+    from toolchain.evaluation.document import made_by
+
+    started, checkpoint = time.monotonic(), load_detector(run)
+    with output.progress(f"evaluate {run.name}") as task:
+        measured = measure_detector(
+            checkpoint, data, steps, lower, lambda what, n, of: task.update(n, of, what)
+        )
+    on_lava = None
+    if lava and measured.program is not None:
+        on_lava = _on_lava(measured.program, data.take(slice(0, lava)), output, time_limit)
+    costs = {k: Cost(c.picojoules, c.source) for k, c in load_costs().items()}
+    operations = measured.operations
+    return DetectorEvaluation(
+        run={
+            "config": checkpoint.config.as_dict(),
+            "epoch": checkpoint.epoch,
+            "checkpoint_sha256": checkpoint.tensors_sha256,
+            "history": checkpoint.history,
+        },
+        data=data.name,
+        num_images=len(data),
+        num_boxes=len(data.boxes),
+        made_by=made_by(
+            shlex.join(["spikeport", *sys.argv[1:]]),
+            time.monotonic() - started,
+            torch=torch.__version__,
+            numpy=numpy.__version__,
+        ),
+        rows=tuple(measured.rows),
+        settle=measured.settle,
+        exactness=measured.exactness,
+        operations=operations.describe(costs) if operations else None,
+        lava=on_lava,
+    )
+
+
+def _on_lava(
+    program: IntProgram, data: BoxDataset, output: Output, time_limit: float
+) -> dict[str, Any]:
+    """Every step of every layer of a Lava run against the reference simulator."""
+    from exports.lava import LavaModels
+    from toolchain.cli.run import Backend, Record, execute
+    from toolchain.recording.compare import compare
+
+    record = Record.DIGEST
+    reference = execute(program, data, Backend.REFERENCE, record, output, time_limit)
+    models = LavaModels.fast(batch=min(4, len(data)))
+    found = execute(program, data, Backend.LAVA, record, output, time_limit, models)
+    comparison = compare(reference, found)
+    return {
+        "samples": len(data),
+        "steps": program.schedule.num_steps,
+        "weight_bits": program.weight_bits,
+        "compared": comparison.compared,
+        "mismatches": comparison.total,
+        "program_hash": program.hash,
+    }
+
+
+def _show(evaluation: DetectorEvaluation, name: str, output: Output) -> None:
+    rows = [
+        (
+            f"{row.network} {row.neuron}".strip(),
+            row.arithmetic,
+            row.steps or "-",
+            percent(row.at_half),
+            percent(row.mean),
+        )
+        for row in evaluation.rows
+    ]
+    title = f"{name} on {evaluation.data}, {evaluation.num_images} images"
+    output.table(("network", "arithmetic", "steps", "mAP@0.5", "mAP@[.5:.95]"), rows, title)
+    exact = evaluation.exactness
+    if exact:
+        settled = max(evaluation.settle.values(), default=0)
+        output.say(
+            f"settled after {settled} sleep steps: {exact.differing} of {exact.outputs:,} outputs "
+            f"differ from the quantized network's, {exact.unequal_images} of {exact.images} images "
+            "have other boxes"
+        )
+    if evaluation.operations:
+        output.say(f"synops an image: {evaluation.operations['synops']:,.0f}")
+    if evaluation.lava:
+        output.say(
+            f"Lava: {evaluation.lava['samples']} images, {evaluation.lava['compared']:,} digests "
+            f"compared, {evaluation.lava['mismatches']} mismatches"
+        )

@@ -1,0 +1,71 @@
+"""`spikeport detector show`: what a spiking detector finds, beside the network it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolchain.cli.options import Data, Json, Net
+from toolchain.cli.output import Output
+
+IMAGES = 3
+
+
+def command(
+    net: Net,
+    data: Data,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT.png", help="Picture to write.")],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="What the file was converted from, drawn beside it."),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, max=24, help="So many, from the first.")] = IMAGES,
+    score: Annotated[float, typer.Option(min=0, max=1, help="Boxes from this score on.")] = 0.35,
+    json: Json = False,
+) -> None:
+    """Draw the boxes that are annotated, that the ANN finds, and that the SNN finds."""
+    from exports.netx import read_net
+    from toolchain.activations import Mode, activation_mode
+    from toolchain.cli.data import open_for
+    from toolchain.data import BoxDataset
+    from toolchain.detection.checkpoint import load_detector
+    from toolchain.detection.detections import Detections, DetectorSpec, detect, real_outputs
+    from toolchain.detection.picture import draw
+    from toolchain.detection.trainer import detector_outputs
+    from toolchain.errors import CheckpointError
+    from toolchain.files import check_writable
+    from toolchain.recording import Mode as Record
+    from toolchain.simulator.simulate import simulate
+
+    output = Output(as_json=json)
+    check_writable(out)
+    program = read_net(net)
+    spec = DetectorSpec.of(program)
+    dataset = open_for(program, data)
+    assert isinstance(dataset, BoxDataset)
+    shown = dataset.take(slice(0, min(images, len(dataset))))
+    found: dict[str, Detections] = {}
+    if checkpoint is not None:
+        source = load_detector(checkpoint)
+        if source.tensors_sha256 != program.provenance.get("checkpoint_sha256"):
+            raise CheckpointError(
+                "is not what the file was converted from", node=str(checkpoint), allowed=net
+            )
+        with activation_mode(source.model, Mode.QUANTIZED):
+            outputs = detector_outputs(source.model, shown, source.config.mean, source.config.std)
+        found["quantized ANN"] = detect(spec, outputs, shown)
+    recording = simulate(program, program.input.quantize(shown.real()), mode=Record.COUNTS)
+    steps = program.schedule.num_steps
+    boxes = detect(spec, real_outputs(program, recording.outputs), shown)
+    found[f"SNN, {steps} steps"] = boxes
+    draw(out, shown, found, score)
+    output.say(f"wrote {out}: {len(shown)} images")
+    output.result(
+        {
+            "out": str(out),
+            "images": len(shown),
+            "detections": {name: len(d.above(score)) for name, d in found.items()},
+        }
+    )

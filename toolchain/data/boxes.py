@@ -1,0 +1,153 @@
+"""A split of an image set with boxes, every image scaled to a detector's input size."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from toolchain.errors import DataError
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Boxes of several images, one row each, in the order of the images.
+
+    Attributes
+    ----------
+    image:
+        Index of the image, int64 (M,).
+    corners:
+        (left, top, right, bottom) in pixels of the stored image, float64 (M, 4); the corner of
+        the image is (0, 0), and the right and lower edge lie outside the box.
+    label:
+        Index of the class, int64 (M,).
+    difficult:
+        Whether annotators marked it as hard to tell; such are trained on, and neither asked for
+        nor held against a detector in evaluation. bool (M,).
+    """
+
+    image: np.ndarray
+    corners: np.ndarray
+    label: np.ndarray
+    difficult: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def of_image(self, index: int) -> Boxes:
+        """Those of one image, which becomes image 0."""
+        rows = self.image == index
+        zeros = np.zeros(int(rows.sum()), np.int64)
+        return Boxes(zeros, self.corners[rows], self.label[rows], self.difficult[rows])
+
+    def of_images(self, images: slice) -> Boxes:
+        """Those of consecutive images, counted anew from 0."""
+        rows = (self.image >= images.start) & (self.image < images.stop)
+        return Boxes(
+            self.image[rows] - images.start,
+            self.corners[rows],
+            self.label[rows],
+            self.difficult[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class BoxDataset:
+    """Images scaled to one size, and the boxes in them.
+
+    Attributes
+    ----------
+    name:
+        The source it came from, with split and slice.
+    samples:
+        uint8 (N, 3, H, W): each image scaled to fit, its corner at (0, 0), black below or beside.
+    sizes:
+        (height, width) of the stored images, int64 (N, 2).
+    scales:
+        (vertical, horizontal) pixels of a sample a pixel of the stored image, float64 (N, 2).
+    boxes:
+        In pixels of the stored images.
+    class_names:
+        One name a class.
+    image_names:
+        One name an image.
+    """
+
+    name: str
+    samples: np.ndarray
+    sizes: np.ndarray
+    scales: np.ndarray
+    boxes: Boxes
+    class_names: tuple[str, ...]
+    image_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """(3, H, W)."""
+        return tuple(int(s) for s in self.samples.shape[1:])
+
+    def real(self) -> np.ndarray:
+        """Real values 0 .. 1, float32 (N, 3, H, W)."""
+        return self.samples.astype(np.float32) / np.float32(255)
+
+    def placed(self) -> np.ndarray:
+        """Corners of the boxes in pixels of the samples, float64 (M, 4)."""
+        vertical, horizontal = self.scales[self.boxes.image].T
+        factors = np.stack([horizontal, vertical, horizontal, vertical], axis=1)
+        placed: np.ndarray = self.boxes.corners * factors
+        return placed
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of all samples and boxes, with their types and shapes."""
+        digest = hashlib.sha256()
+        boxes = self.boxes
+        for array in (self.samples, boxes.image, boxes.corners, boxes.label, boxes.difficult):
+            digest.update(f"{array.dtype.str}{array.shape}:".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def take(self, images: slice, name: str | None = None) -> BoxDataset:
+        """The images of `images`, which has a start and a stop."""
+        return replace(
+            self,
+            name=name or self.name,
+            samples=self.samples[images],
+            sizes=self.sizes[images],
+            scales=self.scales[images],
+            boxes=self.boxes.of_images(images),
+            image_names=self.image_names[images],
+        )
+
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Check that a detector for `class_names` was made for these boxes.
+
+        Raises
+        ------
+        DataError
+            If the classes differ, in number or name.
+        """
+        if self.class_names != class_names:
+            raise DataError(
+                "the data have other classes than the network",
+                node=self.name,
+                found=f"{len(self.class_names)}: {', '.join(self.class_names)}",
+                allowed=f"{len(class_names)}: {', '.join(class_names)}",
+                remedy="choose the data the network was trained for, or train on these",
+            )
+
+
+def fitted(stored: Size, size: Size) -> Size:
+    """(height, width) at which an image of `stored` pixels fits into `size`, its shape kept."""
+    factor = min(size[0] / stored[0], size[1] / stored[1])
+    height, width = (max(1, round(side * factor)) for side in stored)
+    return (min(height, size[0]), min(width, size[1]))

@@ -1,0 +1,229 @@
+"""The detector's training loop: seeded by epoch, so that a resumed run repeats an unbroken one."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from toolchain.data import BoxDataset, box_splits, open_boxes, parse_source
+from toolchain.detection.augment import Truth, augment
+from toolchain.detection.average_precision import average_precision
+from toolchain.detection.checkpoint import (
+    DetectorCheckpoint,
+    load_detector,
+    make_detector,
+    save_detector,
+)
+from toolchain.detection.config import DetectorConfig
+from toolchain.detection.detections import Detections, DetectorSpec, detect
+from toolchain.detection.loss import detection_loss
+from toolchain.detection.run_state import RunState, resume, save_state
+from toolchain.files import make_folder
+from toolchain.training.config_file import write_settings
+from toolchain.training.device import Device, choose_device
+from toolchain.training.evaluate import normalise
+from toolchain.training.noise import set_fixed_sigma
+from toolchain.training.schedule import cosine
+
+LOG_FILE, CONFIG_FILE = "log.jsonl", "config.toml"
+TRAIN, VALIDATION = "train", "val"
+GRADIENT_NORM = 10.0
+"""Longer gradients are shortened to this; the first steps of a detector have such."""
+EVALUATION_BATCH = 16
+Progress = Callable[[int, int, dict[str, float] | None], None]
+"""Called with (epoch, percent of it done, metrics at its end or None)."""
+
+
+def train_detector(
+    config: DetectorConfig, folder: Path, progress: Progress | None = None
+) -> DetectorCheckpoint:
+    """Train as `config` says and leave a checkpoint in `folder`; continue a run found there.
+
+    The epoch kept is the best by mAP over IoU 0.5 to 0.95 on the validation split, with averaged
+    weights; without such a split the last. The test split is not touched.
+
+    Raises
+    ------
+    DataError, CheckpointError, OutputError
+        Bad source, a folder that holds a run of other settings, or one that cannot be written.
+    """
+    make_folder(folder)
+    device = choose_device(config.device, config.precision)
+    size = (config.input_size[0], config.input_size[1])
+    data = open_boxes(config.data, size, TRAIN)
+    held = _validation(config, size)
+    model = device.place(make_detector(config, len(data.class_names)))
+    run = resume(config, folder, model, _optimizer(config, model))
+    if run.epoch:
+        _keep(config, folder, run, data)
+    write_settings(config.as_dict(), folder / CONFIG_FILE)
+    batches = _Batches(config, data)
+    for epoch in range(run.epoch, config.epochs):
+        started = time.monotonic()
+        metrics = _one_epoch(config, run, batches, device, epoch, progress)
+        last = epoch + 1 == config.epochs
+        if held is not None and (last or (epoch + 1) % config.validate_every == 0):
+            metrics |= _validate(config, run, held, len(data.class_names))
+        run.end_epoch({"epoch": epoch + 1, **metrics})
+        save_state(config, folder, run)
+        _keep(config, folder, run, data)
+        line = {**run.history[-1], "seconds": round(time.monotonic() - started, 2)}
+        with (folder / LOG_FILE).open("a") as file:
+            file.write(json.dumps({**line, "device": device.name}) + "\n")
+        if progress:
+            progress(epoch, 100, run.history[-1])
+    return load_detector(folder)
+
+
+def _validation(config: DetectorConfig, size: tuple[int, int]) -> BoxDataset | None:
+    source = parse_source(config.data)
+    if source.split in (None, TRAIN) and VALIDATION in box_splits(source.base):
+        return open_boxes(f"{source.base}@{VALIDATION}", size)
+    return None
+
+
+def _optimizer(config: DetectorConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW; only weights of convolutions decay."""
+    parameters = dict(model.named_parameters())
+    decays = [p for p in parameters.values() if p.ndim > 1]
+    others = [p for p in parameters.values() if p.ndim <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": decays, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+    )
+
+
+def _rate(config: DetectorConfig, done: float) -> float:
+    """Learning rate when the part `done` of the run is over."""
+    warm = min(config.warm_up / config.epochs, 0.5)
+    if done < warm:
+        return config.learning_rate * (done + 1e-3) / (warm + 1e-3)
+    return cosine(config.learning_rate, (done - warm) / (1 - warm))
+
+
+class _Batches:
+    """Augmented, normalised batches; all random numbers of a batch come from (seed, epoch)."""
+
+    def __init__(self, config: DetectorConfig, data: BoxDataset) -> None:
+        self.config = config
+        self.samples = torch.from_numpy(data.samples)
+        corners = torch.from_numpy(data.placed())
+        labels = torch.from_numpy(data.boxes.label)
+        image = torch.from_numpy(data.boxes.image)
+        self.truth: list[Truth] = [
+            (corners[image == i], labels[image == i]) for i in range(len(data))
+        ]
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.samples) / self.config.batch_size)
+
+    def of_epoch(self, epoch: int) -> Iterator[tuple[Tensor, list[Truth]]]:
+        """Normalised samples float32 (n, 3, H, W) and boxes, in the epoch's order."""
+        config = self.config
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.samples), generator=generator)
+        rng = np.random.default_rng((config.seed, epoch))
+        for start in range(0, len(order), config.batch_size):
+            rows = order[start : start + config.batch_size]
+            truth = [self.truth[int(row)] for row in rows]
+            images, truth = augment(self.samples[rows].float() / 255, truth, config.augment, rng)
+            yield normalise(images, config.mean, config.std), truth
+
+
+def _one_epoch(
+    config: DetectorConfig,
+    run: RunState,
+    batches: _Batches,
+    device: Device,
+    epoch: int,
+    progress: Progress | None,
+) -> dict[str, float]:
+    """Mean loss, and the last learning rate."""
+    torch.manual_seed(config.seed * 1_000_003 + epoch + 500_000)
+    spec = _spec(config, 0)
+    run.model.train()
+    total, seen, rate = 0.0, 0, 0.0
+    for index, (x, truth) in enumerate(batches.of_epoch(epoch)):
+        if config.activation == "nq":
+            set_fixed_sigma(run.model, config.fixed_noise)
+        rate = _rate(config, (epoch + index / len(batches)) / config.epochs)
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+        placed = x.to(device.device).contiguous(memory_format=torch.channels_last)
+        with device.autocast():
+            outputs = run.model(placed)
+        maps = spec.maps([o.float().cpu() for o in _listed(outputs)])
+        loss = detection_loss(maps, config.stride, [(c.float(), y) for c, y in truth])
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(run.model.parameters(), GRADIENT_NORM)
+        run.optimizer.step()
+        run.average(config.average)
+        total += float(loss.detach()) * len(x)
+        seen += len(x)
+        if progress:
+            progress(epoch, 100 * index // len(batches), None)
+    return {"loss": total / seen, "learning_rate": rate}
+
+
+def _listed(outputs: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+
+def _spec(config: DetectorConfig, num_classes: int) -> DetectorSpec:
+    return DetectorSpec(config.stride, ("",) * num_classes, 1 if config.head == "plain" else 2)
+
+
+@torch.no_grad()
+def detector_outputs(
+    model: nn.Module, data: BoxDataset, mean: tuple[float, ...], std: tuple[float, ...]
+) -> list[Tensor]:
+    """What `model` returns for all images, in evaluation mode: (N, ...) each, float32."""
+    parts: list[list[Tensor]] = []
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    for start in range(0, len(data), EVALUATION_BATCH):
+        images = torch.from_numpy(data.samples[start : start + EVALUATION_BATCH]).float() / 255
+        outputs = model(normalise(images, mean, std).to(device))
+        parts.append([o.float().cpu() for o in _listed(outputs)])
+    model.train(training)
+    return [torch.cat(of_one) for of_one in zip(*parts, strict=True)]
+
+
+def _validate(
+    config: DetectorConfig, run: RunState, held: BoxDataset, num_classes: int
+) -> dict[str, float]:
+    """Average precision with the averaged weights."""
+    model = make_detector(config, num_classes)
+    model.load_state_dict(run.averaged)
+    outputs = detector_outputs(model, held, config.mean, config.std)
+    found: Detections = detect(_spec(config, num_classes), outputs, held)
+    measured = average_precision(found, held)
+    return {
+        "held_out_map50": measured.at_half,
+        "held_out_map": measured.mean,
+        "selection": measured.mean,
+    }
+
+
+def _keep(config: DetectorConfig, folder: Path, run: RunState, data: BoxDataset) -> None:
+    """Write the checkpoint of the best epoch."""
+    info = {
+        "config": config.as_dict(),
+        "class_names": list(data.class_names),
+        "data_sha256": data.sha256,
+        "epoch": run.best_epoch,
+        "history": run.history,
+    }
+    save_detector(folder, info, {k: v.cpu() for k, v in run.best.items()})

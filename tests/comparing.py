@@ -10,4 +10,5 @@ def assert_recording_is(recording, spikes, membrane, inputs=None):
         if layer in recording.spikes:
             assert np.array_equal(recording.spikes[layer], spikes[layer]), layer
             assert np.array_equal(recording.counts[layer], spikes[layer].sum(0)), layer
-    assert np.array_equal(recording.logits, membrane[recording.layers[-1]][-1])
+    for name, output in recording.outputs.items():
+        assert np.array_equal(output, membrane[name][-1])

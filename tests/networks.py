@@ -184,12 +184,23 @@ def sum_pooled(net, source, name):
     return net.add(name, [net.conv(pooled, 3, 1)])
 
 
+def graded_sum(net, source, name):
+    """A residual sum with no neuron behind it: a relay of both branches, then a convolution."""
+    channels = net.shapes[source][0]
+    inner = net.add(f"{name}a", [net.conv(source, channels)])
+    ones = np.ones((channels, 1, 1, 1), int)
+    both = [ConvSynapse(s, ones, groups=channels) for s in (source, inner)]
+    relay = net.add(f"{name}r", both, Relay())
+    return net.add(name, [net.conv(relay, 3)])
+
+
 BLOCKS = {
     "residual": residual,
     "strided": strided_residual,
     "concat": concatenated,
     "max": max_pooled,
     "sum": sum_pooled,
+    "graded": graded_sum,
 }
 
 
@@ -203,12 +214,18 @@ def branched_program(
     skip_to_readout=True,
     low=-128,
     high=127,
+    heads=0,
 ):
-    """A convolution, then `blocks`, then a readout that may see an early layer as well."""
+    """A convolution, then `blocks`, then a readout that may see an early layer as well.
+
+    With `heads`, that many readouts that are images come before it.
+    """
     net = Branches(seed, kind, shape, low, high)
     here = first = net.add("stem", [net.conv("input", 3)])
     for index, block in enumerate(blocks):
         here = BLOCKS[block](net, here, f"{block}{index}")
+    for index in range(heads):
+        net.add(f"head{index}", [net.conv(here if index % 2 else first, 2 + index)], Readout(0.5))
     readouts = [net.dense(here, 4)]
     if skip_to_readout:
         readouts.append(net.dense(first, 4))

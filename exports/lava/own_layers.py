@@ -45,6 +45,15 @@ def own_layers(
     ]
     populations = program.populations[edges[0] : edges[-1]]
     last = populations[-1]
+    outputs = [p.name for p in populations if isinstance(p.neuron, Readout)]
+    if len(outputs) > 1:
+        raise TargetError(
+            "a process with one port cannot send several outputs",
+            node=filename,
+            found=", ".join(outputs),
+            remedy="run_on_lava (`spikeport run --backend lava`) records all of them; or take the "
+            "layers up to where the outputs part, with num_layers",
+        )
     depths = program.depths()
     if isinstance(last.neuron, Readout):
         bits = program.state_bits

@@ -12,10 +12,17 @@ from tests.oracles.numpy_loop import current, largest_in_windows
 
 
 def counts_and_logits(program, sample):
-    """Spike counts by layer and the readout's value for one graded sample."""
+    """Spike counts by layer and the only readout's value for one graded sample."""
+    counts, outputs = counts_and_outputs(program, sample)
+    (logits,) = outputs.values()
+    return counts, logits
+
+
+def counts_and_outputs(program, sample):
+    """Spike counts by layer and the value of every readout for one graded sample."""
     q = program.schedule.wake_steps
     counts = {"input": sample.astype(np.int64) * q}
-    logits = None
+    outputs = {}
     for p in program.populations:
         if p.neuron.kind == "LIPOOL":
             (synapse,) = p.synapses
@@ -28,9 +35,9 @@ def counts_and_logits(program, sample):
             continue
         total = total + q * p.bias.astype(object).reshape(shape)
         if p.neuron.kind == "READOUT":
-            logits = total.astype(np.int64)
+            outputs[p.name] = total.astype(np.int64)
             continue
         theta = p.neuron.threshold.astype(object).reshape(shape)
         start = p.neuron.initial_potential.astype(object).reshape(shape)
         counts[p.name] = np.clip((start + total) // theta, 0, q).astype(np.int64)
-    return counts, logits
+    return counts, outputs

@@ -14,7 +14,7 @@ from toolchain.audit.budget import Budget
 from toolchain.audit.certificate import certify
 from toolchain.audit.chain import Chain, make_chain
 from toolchain.audit.chip_fit import Chip, fit
-from toolchain.audit.counts import LayerExtremes, count_spikes
+from toolchain.audit.counts import LayerExtremes, count_spikes, samples_at_once
 from toolchain.audit.energy import Cost, Operations
 from toolchain.audit.gates import Gate
 from toolchain.audit.rasters import record_raster
@@ -27,7 +27,7 @@ VERSION = 1
 FLOAT, QUANTIZED = "float network", "quantized network"
 INTEGER, LAVA = "integer reference", "Lava"
 BATCH = 64
-"""Samples at a time: what each neuron of a large network did is kept for so many."""
+"""Samples at a time at most: what each neuron of a network did is kept for so many."""
 BUDGET_BATCH = 16
 """The same where it stands beside float64 values of the source network."""
 
@@ -150,8 +150,9 @@ def _count_all(
 ) -> np.ndarray:
     """Readouts after each step, int64 (T, N, K)."""
     engine, readouts = Engine(subject.program), []
-    for start in range(0, len(subject.inputs), BATCH):
-        batch = subject.inputs[start : start + BATCH]
+    size = samples_at_once(subject.program, BATCH)
+    for start in range(0, len(subject.inputs), size):
+        batch = subject.inputs[start : start + size]
         found = count_spikes(engine, subject.program, batch, observed)
         operations.add(batch, found)
         readouts.append(found.readout)
@@ -166,8 +167,9 @@ def _budget(
     program = subject.program
     engine, budget = Engine(program), Budget(source)
     extremes = {p.name: LayerExtremes() for p in program.populations}
-    for start in range(0, count, BUDGET_BATCH):
-        where = slice(start, min(start + BUDGET_BATCH, count))
+    size = samples_at_once(program, BUDGET_BATCH)
+    for start in range(0, count, size):
+        where = slice(start, min(start + size, count))
         found = count_spikes(engine, program, subject.inputs[where], extremes)
         budget.add(subject.inputs[where], subject.samples[where], found)
         progress("error budget", where.stop, count)
@@ -179,8 +181,9 @@ def _chain(
 ) -> Chain:
     """All versions between float and integer network, on all samples."""
     chains, count = [], len(subject.inputs)
-    for start in range(0, count, BATCH):
-        where = slice(start, min(start + BATCH, count))
+    size = samples_at_once(subject.program, BATCH)
+    for start in range(0, count, size):
+        where = slice(start, min(start + size, count))
         batch = (subject.inputs[where], subject.samples[where], readouts[where])
         chains.append(make_chain(source, *batch))
         progress("accuracy of each version", where.stop, count)

@@ -4,7 +4,8 @@ The bound of each population is proved for every input (`toolchain.program.bound
 stand what was observed on data, and what an input reaches that is constructed for it: starting from
 the gradient of the channel with the largest bound, every pixel goes to the end of its range that
 drives the channel on. Where that attains the bound, the bound is tight; where not, the rest is
-slack, of the bound or of the search.
+slack, of the bound or of the search. In a large network inputs are constructed for the populations
+with the least headroom only, and run through all.
 """
 
 from __future__ import annotations
@@ -18,34 +19,42 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolchain.audit.counts import LayerExtremes, count_spikes
+from toolchain.audit.counts import LayerExtremes, count_spikes, samples_at_once
 from toolchain.int_range import IntRange
 from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire
 from toolchain.program.bounds import PopulationBounds, analyse
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
+from toolchain.program.synops import dense_operations
 from toolchain.simulator.currents import per_channel
 from toolchain.simulator.engine.blocks import Engine
 
 ASCENTS = 4
 """Times the gradient is taken; the first from the middle of the input's range."""
+MOST_OPERATIONS = 10**12
+"""Multiply-adds that constructed inputs may cost: a minute or so on two cores."""
 LEAK = 0.1
 """Slope where an activation is cut off, so that gradients find their way through."""
 
 
 @dataclass(frozen=True)
 class RangeRow:
-    """One population: proved, observed on data, and reached by constructed inputs."""
+    """One population: proved, observed on data, and reached by constructed inputs.
+
+    `driven`: whether some of them were constructed for it.
+    """
 
     bound: PopulationBounds
     observed: LayerExtremes
     reached: LayerExtremes
+    driven: bool
 
     def describe(self, state: IntRange) -> dict[str, Any]:
         """As JSON; a share is of the bound's larger side."""
         return {
             "name": self.bound.name,
             "headroom_bits": self.bound.headroom_bits(state),
+            "driven": self.driven,
             "current": _compared(self.bound.current, self.observed.current, self.reached.current),
             "state": _compared(self.bound.state, self.observed.state, self.reached.state),
         }
@@ -67,12 +76,21 @@ def _compared(bound: IntRange, observed: IntRange, reached: IntRange) -> dict[st
 def certify(program: IntProgram, observed: Mapping[str, LayerExtremes]) -> list[RangeRow]:
     """Bounds, what was observed, and what constructed inputs reach, by population."""
     bounds = analyse(program)
-    inputs = np.concatenate([driving_inputs(program, bound) for bound in bounds])
+    driven = _tightest(program, bounds)
+    inputs = np.concatenate([driving_inputs(program, bound) for bound in driven])
     reached = {p.name: LayerExtremes() for p in program.populations}
     engine = Engine(program)
-    for start in range(0, len(inputs), engine.samples):
-        count_spikes(engine, program, inputs[start : start + engine.samples], reached)
-    return [RangeRow(bound, observed[bound.name], reached[bound.name]) for bound in bounds]
+    size = samples_at_once(program, engine.samples)
+    for start in range(0, len(inputs), size):
+        count_spikes(engine, program, inputs[start : start + size], reached)
+    return [RangeRow(b, observed[b.name], reached[b.name], b in driven) for b in bounds]
+
+
+def _tightest(program: IntProgram, bounds: tuple[PopulationBounds, ...]) -> list[PopulationBounds]:
+    """As many as `MOST_OPERATIONS` allows, at least one, by their headroom."""
+    each = 2 * ASCENTS * program.schedule.num_steps * dense_operations(program)
+    most = max(1, MOST_OPERATIONS // each)
+    return sorted(bounds, key=lambda b: b.headroom_bits(program.state_range))[:most]
 
 
 def driving_inputs(program: IntProgram, bound: PopulationBounds) -> np.ndarray:

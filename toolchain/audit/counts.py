@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
@@ -54,6 +55,17 @@ class BatchCounts:
         """The only output: of a classifier, int64 (T, n, K)."""
         (output,) = self.outputs.values()
         return output
+
+
+KEPT_OF_A_NEURON = 40
+"""Bytes that a `BatchCounts` takes: four int64, and what its making needs."""
+KEPT_BYTES = 1 << 30
+
+
+def samples_at_once(program: IntProgram, most: int) -> int:
+    """How many samples, up to `most`, a batch has whose counts take about `KEPT_BYTES`."""
+    neurons = sum(prod(p.shape) for p in program.populations)
+    return max(1, min(most, KEPT_BYTES // (KEPT_OF_A_NEURON * neurons)))
 
 
 def count_spikes(

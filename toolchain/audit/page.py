@@ -231,10 +231,14 @@ def _ranges(document: dict[str, Any]) -> str:
             )
         )
     columns = ("layer", "proved for any input", "observed", "constructed", "reached", "headroom")
+    driven = sum(row["driven"] for row in found["populations"])
+    told = ""
+    if driven < len(rows):
+        told = f" Inputs were constructed for the {driven} layers with the least headroom."
     return (
         "<h2>Range certificate</h2><p>Membrane potentials before firing, in a register of "
         f"{document['program']['state_bits']} bits. The bound is proved for every input; the "
-        "constructed input drives the channel with the largest bound.</p>"
+        f"constructed input drives the channel with the largest bound.{told}</p>"
         + charts.ranges(found["populations"], document["program"]["state_bits"])
         + _table(columns, rows, "ranges")
     )

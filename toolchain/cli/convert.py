@@ -43,7 +43,8 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="CHECKPOINT|FILE.py:FACTORY", help="What to convert; or a FILE.nir."
+            metavar="CHECKPOINT|FILE.py:FACTORY|model:NAME",
+            help="What to convert; model:NAME takes weights of torchvision or timm; or a FILE.nir.",
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="NET.net", help="File to write.")],
@@ -91,18 +92,19 @@ def command(
         list[Path] | None, typer.Option(metavar="FILE.py", help="Adapters for activations.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="State dict for FILE.py:FACTORY (.safetensors, .pt).")
+        Path | None,
+        typer.Option(help="State dict for FILE.py:FACTORY or model:NAME (.safetensors, .pt)."),
     ] = None,
     input_shape: Annotated[
-        str | None, typer.Option(metavar="C,H,W", help="Sample shape, for FILE.py:FACTORY.")
+        str | None, typer.Option(metavar="C,H,W", help="Sample shape, where SOURCE does not say.")
     ] = None,
     input_range: Annotated[
         str | None,
         typer.Option(metavar="LOW,HIGH", help="Real values samples may take (default 0,1)."),
     ] = None,
     input_bits: Annotated[int, typer.Option(min=1, max=24, help="Width of an input spike.")] = 8,
-    mean: Annotated[str, typer.Option(help="Normalisation a channel, for FILE.py:FACTORY.")] = "0",
-    std: Annotated[str, typer.Option(help="Normalisation a channel, for FILE.py:FACTORY.")] = "1",
+    mean: Annotated[str, typer.Option(help="Normalisation a channel, likewise.")] = "0",
+    std: Annotated[str, typer.Option(help="Normalisation a channel, likewise.")] = "1",
     nir_reset: Annotated[
         NirReset | None,
         typer.Option(help="FILE.nir of another tool: what it does when a neuron has fired."),

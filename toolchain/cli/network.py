@@ -1,4 +1,8 @@
-"""What `convert` converts: a checkpoint folder, or FILE.py:FACTORY with an input description."""
+"""What `convert` converts: a checkpoint folder, or a network with an input description.
+
+Such a network is FILE.py:FACTORY, or model:NAME, one of `toolchain.models` with plain ReLUs, for
+weights that torchvision or timm trained.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,10 @@ if TYPE_CHECKING:
     from toolchain.program.float_program import FloatProgram
     from toolchain.program.input_quantizer import InputQuantizer
     from toolchain.training.checkpoint import Checkpoint
+
+
+MODEL = "model"
+"""Before the name of a network of `toolchain.models`."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +83,12 @@ def load_network(source: str, weights: Path | None, description: InputDescriptio
     file, separator, factory = source.rpartition(":")
     if separator and file.endswith(".py"):
         return _from_factory(Path(file), factory, weights, description)
+    if file == MODEL:
+        return _from_name(factory, weights, description)
     if weights is not None:
         raise CheckpointError(
-            "--weights goes with FILE.py:FACTORY; a checkpoint folder has its own", node=source
+            "--weights goes with FILE.py:FACTORY and model:NAME; a checkpoint folder has its own",
+            node=source,
         )
     folder = Path(source)
     from toolchain.detection.checkpoint import is_detector, load_detector
@@ -120,6 +131,34 @@ def network_of(checkpoint: Checkpoint, folder: Path, bits: int = 8) -> Network:
     }
     name = folder.resolve().name
     return Network(name, checkpoint.model, quantizer, config.levels, provenance)
+
+
+def _from_name(name: str, weights: Path | None, description: InputDescription) -> Network:
+    """A network of `toolchain.models` with plain ReLUs and max pools, as others publish them."""
+    from torch import nn
+
+    from toolchain.models import build_model
+    from toolchain.training.checkpoint import load_weights, read_tensors
+
+    node = f"{MODEL}:{name}"
+    if weights is None or description.shape is None:
+        raise CheckpointError(
+            "a network by name needs weights and an input shape",
+            node=node,
+            remedy="--weights FILE.pth --input-shape 3,224,224",
+        )
+    last = [t for t in read_tensors(weights).values() if t.ndim == 2]
+    if not last:
+        raise CheckpointError("the weights have no dense layer at the end", node=str(weights))
+    model = build_model(name, description.shape, len(last[-1]), nn.ReLU, pooling="max")
+    load_weights(model, weights)
+    provenance = {
+        "spikeport": __version__,
+        "model": name,
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
+    quantizer = _quantizer(description.shape, description)
+    return Network(name, model.eval(), quantizer, None, provenance)
 
 
 def _from_factory(

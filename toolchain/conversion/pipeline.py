@@ -238,8 +238,8 @@ def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tu
     normed = fold_batch_norm(program)
     split = split_concatenations(normed)
     placed = place_max_pools(split)
-    pooled, notes = settle_average_pools(placed, pooling)
-    return settle_sums(pooled), notes
+    summed = settle_sums(placed)
+    return settle_average_pools(summed, pooling)
 
 
 def _check_options(

@@ -2,13 +2,18 @@
 
 Cell (y, x) has its middle at ((x + 1/2) * stride, (y + 1/2) * stride) pixels. Its four values v
 say how far the sides of its box lie from there, left, top, right and bottom:
-`stride * exp(v)` pixels (FCOS; Tian et al., 2019, with the stride in place of a learned scale).
+`stride * exp(v)` pixels (FCOS; Tian et al., 2019, with the stride in place of a learned scale), v
+up to `LARGEST`.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+LARGEST = 8.0
+"""e^8 = 2981 cells: farther than the edge of any image, where boxes are cut off anyway. Without an
+end a network that diverges reaches infinity, whose overlap with anything is not a number."""
 
 
 def middles(height: int, width: int, stride: int, like: Tensor) -> Tensor:
@@ -23,7 +28,7 @@ def decode(sides: Tensor, stride: int) -> Tensor:
     """Corners (N, h * w, 4), left, top, right, bottom in pixels, of a map of sides (N, 4, h, w)."""
     height, width = sides.shape[-2:]
     centre = middles(height, width, stride, sides)
-    reach = stride * sides.flatten(2).transpose(1, 2).exp()
+    reach = stride * sides.flatten(2).transpose(1, 2).clamp(max=LARGEST).exp()
     return torch.cat([centre - reach[..., :2], centre + reach[..., 2:]], -1)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from toolchain.activations import IF_ACTIVATIONS, CQReLU, Mode, activation_mode
-from toolchain.audit.counts import LayerExtremes, count_spikes
+from toolchain.audit.counts import LayerExtremes, count_spikes, samples_at_once
 from toolchain.audit.energy import Operations
 from toolchain.data import BoxDataset
 from toolchain.detection.average_precision import average_precision
@@ -26,7 +26,7 @@ Lower = Callable[[str, Schedule], IntProgram]
 """Converts the checkpoint: name of the neuron, schedule."""
 Progress = Callable[[str, int, int], None]
 BATCH = 8
-"""Images at a time, of which every layer's counts are kept."""
+"""Images at a time at most, of which every layer's counts are kept."""
 
 
 @dataclass
@@ -121,8 +121,9 @@ def _measure_cif(
     ends = _measure_spiking(program, checkpoint.spec, data, chosen, found, progress)
     boxes = detect(checkpoint.spec, real_outputs(program, ends), data)
     quantized = {name: np.zeros_like(value) for name, value in ends.items()}
-    for start in range(0, len(inputs), BATCH):
-        where = slice(start, min(start + BATCH, len(inputs)))
+    size = samples_at_once(program, BATCH)
+    for start in range(0, len(inputs), size):
+        where = slice(start, min(start + size, len(inputs)))
         progress("quantized network in integers", start, len(inputs))
         for name, value in quantized_counts(program, inputs[where])[1].items():
             quantized[name][where] = value
@@ -158,9 +159,10 @@ def _measure_spiking(
     engine, operations = Engine(program), Operations(program)
     extremes = {p.name: LayerExtremes() for p in program.populations}
     parts: dict[int, list[dict[str, np.ndarray]]] = {t: [] for t in steps}
-    for start in range(0, len(inputs), BATCH):
+    size = samples_at_once(program, BATCH)
+    for start in range(0, len(inputs), size):
         progress("spiking network", start, len(inputs))
-        batch = inputs[start : start + BATCH]
+        batch = inputs[start : start + size]
         counts = count_spikes(engine, program, batch, extremes)
         operations.add(batch, counts)
         for t in steps:

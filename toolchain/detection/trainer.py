@@ -25,6 +25,7 @@ from toolchain.detection.config import DetectorConfig
 from toolchain.detection.detections import Detections, DetectorSpec, detect
 from toolchain.detection.loss import detection_loss
 from toolchain.detection.run_state import RunState, resume, save_state
+from toolchain.errors import DataError
 from toolchain.files import make_folder
 from toolchain.training.config_file import write_settings
 from toolchain.training.device import Device, choose_device
@@ -164,6 +165,13 @@ def _one_epoch(
             outputs = run.model(placed)
         maps = spec.maps([o.float().cpu() for o in _listed(outputs)])
         loss = detection_loss(maps, config.stride, [(c.float(), y) for c, y in truth])
+        if not bool(torch.isfinite(loss)):
+            raise DataError(
+                "training diverged: the loss is not a finite number",
+                node=f"epoch {epoch + 1}",
+                found=float(loss),
+                remedy="a smaller --learning-rate; what was finished before is in the folder",
+            )
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(run.model.parameters(), GRADIENT_NORM)

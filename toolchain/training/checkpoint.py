@@ -23,6 +23,7 @@ from toolchain.activations import ACTIVATIONS, CQReLU
 from toolchain.errors import CheckpointError
 from toolchain.files import atomic_write
 from toolchain.models import ActivationFactory, build_model
+from toolchain.models.foreign_weights import under_our_names
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.training.config import TrainConfig
 
@@ -234,15 +235,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a state dict into `model`, naming every tensor that does not match.
 
+    Names of torchvision and timm are known for the networks that are here too.
+
     Raises
     ------
     CheckpointError
         If names are missing or unexpected, or shapes differ.
     """
-    tensors = read_tensors(path)
-    expected = model.state_dict()
+    tensors, expected = read_tensors(path), model.state_dict()
+    original = {name: name for name in tensors}
+    if set(tensors) - set(expected):
+        renamed = under_our_names(tensors)
+        tensors, original = renamed.tensors, renamed.original
     problems = [f"missing {k}" for k in expected if k not in tensors]
-    problems += [f"unexpected {k}" for k in tensors if k not in expected]
+    problems += [f"unexpected {original[k]}" for k in tensors if k not in expected]
     problems += [
         f"{k} has shape {tuple(tensors[k].shape)}, not {tuple(v.shape)}"
         for k, v in expected.items()

@@ -34,7 +34,11 @@ from toolchain.program.float_program import (
 
 POOLING = ("auto", "fold", "stage")
 """`fold`: always into the layers behind, or an error. `stage`: always a stage, or an error.
-`auto`: folded where that is exact, else a stage."""
+`auto`: folded where that is exact and makes no dense layer of more than `MOST_WEIGHTS`, else a
+stage."""
+MOST_WEIGHTS = 1 << 24
+"""A pool over 7x7 in front of 1000 classes would make 49 times the weights, a hundred million
+behind ResNet50; the stage costs a step of latency instead."""
 
 
 def fold_average_pool(program: FloatProgram) -> FloatProgram:
@@ -72,6 +76,10 @@ def settle_average_pools(
         if pooling == "stage" and not on_input:
             _check_stage(draft, pool)
             continue
+        large = None if pooling == "fold" or on_input else _large_dense_layer(draft, pool)
+        if large and _can_be_stage(draft, pool):
+            notes.append(f"{name}: the average pool is a stage of its own; {large}")
+            continue
         try:
             _fold(draft, pool)
         except UnsupportedModuleError as error:
@@ -83,6 +91,28 @@ def settle_average_pools(
                 f"exactly: {error.found}"
             )
     return draft.program(), tuple(reversed(notes))
+
+
+def _large_dense_layer(draft: Draft, pool: AvgPool2d) -> str:
+    """Says which dense layer folding would give more than `MOST_WEIGHTS`; "" if none."""
+    shapes = draft.shapes()
+    flat = [u.name for u in draft.consumers(pool.name) if isinstance(u, Flatten)]
+    for dense in (d for name in flat for d in draft.consumers(name) if isinstance(d, Linear)):
+        weights = len(dense.weight) * prod(shapes[pool.source])
+        if weights > MOST_WEIGHTS:
+            return (
+                f"folded (--pooling fold) it would give {dense.name} {weights:,} weights in place "
+                f"of {dense.weight.size:,}"
+            )
+    return ""
+
+
+def _can_be_stage(draft: Draft, pool: AvgPool2d) -> bool:
+    try:
+        _check_stage(draft, pool)
+    except UnsupportedModuleError:
+        return False
+    return True
 
 
 def _fold(draft: Draft, pool: AvgPool2d) -> None:

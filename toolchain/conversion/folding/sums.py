@@ -8,11 +8,13 @@ over the summands, `W (a + b) = W a + W b`, with the same weights for each. Both
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import singledispatch
 
 import numpy as np
 
-from toolchain.conversion.folding.draft import Draft
+from toolchain.conversion.folding.draft import Draft, spiking_values
 from toolchain.conversion.layers import is_stage
+from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
     Activation,
     Add,
@@ -27,23 +29,36 @@ from toolchain.program.float_program import (
 
 
 def settle_sums(program: FloatProgram) -> FloatProgram:
-    """Leave sums of equally worthy spikes as stages, and spread the users of others.
+    """Leave sums of equally worthy spikes as stages, and spread what takes other sums.
 
-    What takes a sum and can neither, is left for the lowering to refuse.
+    A sum of anything but spikes is left as it is, for the lowering to refuse.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If what takes a sum of unequal spikes is not linear.
     """
     draft = Draft(program)
-    for name in [n.name for n in draft.nodes() if isinstance(n, Add)]:
-        node = draft.node(name)
-        if not isinstance(node, Add) or name not in {n.name for n in draft.nodes()}:
-            continue
-        _splice(node, draft)
-        node = draft.node(name)
-        assert isinstance(node, Add)
-        now = draft.program()
-        if is_stage(now, node) and _worth(node, draft) is None:
-            for user in draft.consumers(name):
-                _spread(user, node, draft)
-    return draft.program()
+    while True:
+        for node in draft.nodes():
+            if isinstance(node, Add):
+                _splice(node, draft)
+        unequal = _unequal_stage(draft)
+        if unequal is None:
+            return draft.program()
+        for user in draft.consumers(unequal.name):
+            _spread(user, unequal, draft)
+
+
+def _unequal_stage(draft: Draft) -> Add | None:
+    """A sum of spikes that others take as it is, whose summands are not worth the same."""
+    now = draft.program()
+    stages = [n for n in now.nodes if isinstance(n, Add) and is_stage(now, n)]
+    sends = spiking_values(now.nodes) | {stage.name for stage in stages}
+    for stage in stages:
+        if all(s in sends for s in stage.sources) and _worth(stage, draft) is None:
+            return stage
+    return None
 
 
 def _splice(node: Add, draft: Draft) -> None:
@@ -76,13 +91,40 @@ def _worth(node: FloatNode, draft: Draft) -> np.ndarray | None:
     return None
 
 
-def _spread(user: FloatNode, node: Add, draft: Draft) -> None:
-    """Let a weighted user take each summand by itself; other users are left as they are."""
-    if not isinstance(user, Conv2d | Linear):
-        return
+@singledispatch
+def _spread(user: object, node: Add, draft: Draft) -> None:
+    """Let one user take each summand by itself; an unknown one raises."""
+    raise UnsupportedModuleError(
+        "only linear layers can take a sum of spikes that are worth different values",
+        node=node.name,
+        found=f"{getattr(user, 'name', '')} ({type(user).__name__}) behind it",
+        remedy="put a quantized activation behind the sum, or train with CQReLU, whose spikes are "
+        "all worth the same",
+    )
+
+
+@_spread.register(Activation)
+@_spread.register(Add)
+def _(user: Activation | Add, node: Add, draft: Draft) -> None:
+    """They take the summands as currents anyway."""
+
+
+@_spread.register(Conv2d)
+@_spread.register(Linear)
+def _(user: Conv2d | Linear, node: Add, draft: Draft) -> None:
     parts = []
     for index, source in enumerate(node.sources):
         bias = user.bias if index == 0 else np.zeros_like(user.bias)
         name = draft.new_name(f"{user.name}[{index}]")
         parts.append(draft.put(replace(user, name=name, sources=(source,), bias=bias)))
+    draft.put(Add(user.name, tuple(parts)))
+
+
+@_spread.register(AvgPool2d)
+@_spread.register(Flatten)
+def _(user: AvgPool2d | Flatten, node: Add, draft: Draft) -> None:
+    parts = []
+    for index, source in enumerate(node.sources):
+        name = draft.new_name(f"{user.name}[{index}]")
+        parts.append(draft.put(replace(user, name=name, sources=(source,))))
     draft.put(Add(user.name, tuple(parts)))

@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from toolchain.conversion.layers import AnyLayer, PoolLayer, SumLayer
+from toolchain.errors import ConversionError
 from toolchain.program.float_program import MaxPool2d
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import INPUT
@@ -38,6 +39,11 @@ def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str
 
     A max pool passes the values of its source's spikes on; a sum pool's are worth lam / k^2. The
     summands of a sum are worth the same.
+
+    Raises
+    ------
+    ConversionError
+        If those of a sum are not.
     """
     largest_input = max(abs(quantizer.range.low), abs(quantizer.range.high))
     spikes = {INPUT: Spikes(np.array([quantizer.scale]), largest_input)}
@@ -53,6 +59,12 @@ def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str
         elif isinstance(layer, SumLayer):
             summed = [spikes[source] for source in layer.sources]
             largest, taps = sum(s.largest for s in summed), sum(s.taps for s in summed)
+            if any((s.value != summed[0].value).any() for s in summed):
+                raise ConversionError(
+                    "spikes that are worth different values cannot be passed on as one",
+                    node=layer.name,
+                    found=", ".join(layer.sources),
+                )
             spikes[layer.name] = Spikes(summed[0].value, largest, taps)
         elif layer.activation is not None:
             spikes[layer.name] = Spikes(layer.activation.threshold, 1)

@@ -13,19 +13,27 @@ SEED = 0
 LEVELS = 4
 
 
-def source_network(model: str, shape: tuple[int, ...], width: float = 1.0, levels: int = 4) -> Any:
-    """A QCFS network in evaluation mode."""
+def source_network(
+    model: str,
+    shape: tuple[int, ...],
+    width: float = 1.0,
+    levels: int = 4,
+    *,
+    classes: int = 10,
+    noise: tuple[int, int] = (20, 8),
+) -> Any:
+    """A QCFS network in evaluation mode; `noise` is batches and images of each."""
     import torch
 
     from toolchain.activations import QCFS
     from toolchain.models import build_model
 
     torch.manual_seed(SEED)
-    net = build_model(model, shape, 10, lambda: QCFS(levels, 2.0), width)
+    net = build_model(model, shape, classes, lambda: QCFS(levels, 2.0), width)
     net.train()
     with torch.no_grad():
-        for _ in range(20):
-            net(torch.rand(8, *shape))
+        for _ in range(noise[0]):
+            net(torch.rand(noise[1], *shape))
     return net.eval()
 
 

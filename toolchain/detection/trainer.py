@@ -169,7 +169,7 @@ def _one_epoch(
             raise DataError(
                 "training diverged: the loss is not a finite number",
                 node=f"epoch {epoch + 1}",
-                found=float(loss),
+                found=float(loss.detach()),
                 remedy="a smaller --learning-rate; what was finished before is in the folder",
             )
         run.optimizer.zero_grad(set_to_none=True)

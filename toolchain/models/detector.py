@@ -256,13 +256,13 @@ def build_detector(
 
 def check_input_size(input_shape: tuple[int, ...], stride: int) -> None:
     """Raise DataError unless both sides of images (C, H, W) are multiples of the stride."""
-    sides = input_shape[1:]
+    sides = input_shape[:0:-1]  # width, height
     if len(sides) != 2 or any(side % stride or side < 2 * stride for side in sides):
         near = [max(2, round(side / stride)) * stride for side in sides]
         raise DataError(
             "the input size must be a multiple of the detector's stride",
             node="input",
-            found=f"{'x'.join(map(str, sides))} (height x width) with stride {stride}",
+            found=f"{'x'.join(map(str, sides))} (width x height) with stride {stride}",
             allowed=f"such as {'x'.join(map(str, near))}",
             remedy="--input-size, or another --stride",
         )

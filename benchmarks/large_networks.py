@@ -103,7 +103,7 @@ def measure(name: str, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], 
     needs = audit.found["metrics"]
     weights = sum(layer["weights"] for layer in convert.found["layers"])
     neurons = sum(int(np.prod(x["shape"])) for x in audit.found["program"]["layers"])
-    errors = len(lint.found["findings"])
+    errors = sum(len(file["findings"]) for file in lint.found["files"])
     described = (
         name,
         f"{weights / 1e6:.1f} M",

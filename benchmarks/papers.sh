@@ -9,8 +9,21 @@ spikeport=${SPIKEPORT:-.venv/bin/spikeport}
 
 for run in "$@"; do
   run=${run%/}
-  [ ! -f "$run/evaluation.json" ] || continue
+  [ ! -f "$run/evaluation.json" ] && [ ! -f "$run/detection.json" ] || continue
   data=$(sed -n 's/^data = "\(.*\)"$/\1/p' "$run/config.toml")
+  if grep -q '^backbone' "$run/config.toml"; then
+    "$spikeport" detector train --config "$run/config.toml" --out "$run"
+    "$spikeport" detector evaluate "$run" --data "$data@test" --lava 10
+    if grep -q '^activation = "cqrelu"' "$run/config.toml"; then
+      net=$(mktemp -d)
+      "$spikeport" convert "$run" -o "$net/snn.net" --neuron cif --calibrate "$data" \
+        --calibration-samples 16
+      "$spikeport" detector show "$net/snn.net" --data "$data@test[8:11]" --checkpoint "$run" \
+        -o "$run/detections.png"
+      rm -r "$net"
+    fi
+    continue
+  fi
   "$spikeport" train --config "$run/config.toml" --out "$run"
   "$spikeport" evaluate "$run" --data "$data@test" --weight-bits 8,4 \
     --rounding gptq --calibrate "$data@train" --lava 10

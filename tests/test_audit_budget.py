@@ -21,6 +21,7 @@ from toolchain.audit.chain import (
     make_chain,
 )
 from toolchain.audit.counts import LayerExtremes, count_spikes
+from toolchain.audit.judges import Classifier
 from toolchain.audit.source_network import Acts, SourceNetwork
 from toolchain.conversion.integers.calibration import Calibration
 from toolchain.conversion.pipeline import ConversionOptions, convert
@@ -53,6 +54,12 @@ def lenet(make, seed=0):
         make(),
         nn.Linear(12, 5),
     ).eval()
+
+
+def only(outputs):
+    """The only output of several."""
+    (output,) = outputs.values()
+    return output
 
 
 def converted(model, steps=4, neuron="if", **how):
@@ -246,7 +253,7 @@ def test_the_chain_goes_from_the_module_to_the_integer_network(neuron):
     assert np.allclose(chain.steps[names[1]], quantized, atol=1e-4)
     assert np.array_equal(chain.steps[UNEVEN], reference.simulate(program, inputs).logits)
     labels = clipped.argmax(1).numpy()
-    described = chain.describe(labels)["steps"]
+    described = chain.describe(Classifier(labels))["steps"]
     gap = described[-1]["accuracy"] - described[0]["accuracy"]
     assert sum(s["change"] for s in described[1:]) == pytest.approx(gap, abs=1e-12)
 
@@ -258,7 +265,7 @@ def test_advice_names_the_largest_loss_first():
     for values, right in zip(outputs, (900, 880, 881, 600, 599), strict=True):
         values[right:, 1] = 1
     steps = dict(zip((FLOAT, QUANTIZED, INPUT_QUANTIZED, ROUNDED, UNEVEN), outputs, strict=True))
-    described = Chain(steps, {}).describe(labels)
+    described = Chain(steps, {}).describe(Classifier(labels))
     assert [round(1000 * s["change"]) for s in described["steps"][1:]] == [-20, 1, -281, -1]
     first, second = described["advice"]
     assert first.startswith("threshold and weight rounding costs 28.10 points: more --weight-bits")
@@ -273,7 +280,7 @@ def test_float_spikes_are_those_of_the_module():
     source = SourceNetwork.of(program, model)
     x = torch.from_numpy(np.random.default_rng(3).random((9, *SHAPE))).float()
     expected = spiking_logits(model.float(), x, [4])[4]
-    assert np.allclose(source.spiking_logits(x).numpy() * 4, np.asarray(expected), atol=1e-3)
+    assert np.allclose(only(source.spiking_outputs(x)) * 4, np.asarray(expected), atol=1e-3)
 
 
 def test_settled_float_cif_is_the_quantized_module():
@@ -282,7 +289,7 @@ def test_settled_float_cif_is_the_quantized_module():
     source = SourceNetwork.of(program, model)
     x = torch.from_numpy(np.random.default_rng(3).random((9, *SHAPE))).float()
     quantized = source.forward(x, Acts.QUANTIZED)[program.readout.name]
-    assert np.allclose(source.spiking_logits(x), quantized, atol=1e-3)
+    assert np.allclose(only(source.spiking_outputs(x)), quantized, atol=1e-3)
 
 
 def test_another_network_is_refused():

@@ -15,6 +15,7 @@ from toolchain.audit.chip_fit import Chip, ChipLimit, fit
 from toolchain.audit.counts import LayerExtremes, count_spikes
 from toolchain.audit.energy import Cost, Operations
 from toolchain.audit.gates import METRICS, Gate
+from toolchain.audit.judges import Classifier
 from toolchain.audit.rasters import record_raster
 from toolchain.errors import DataError, TargetError
 from toolchain.int_range import IntRange, TargetLimits
@@ -349,12 +350,12 @@ def test_what_is_no_gate(text):
 def test_agreement_by_hand():
     first = np.array([[1, 0], [0, 1], [3, 1], [0, 2]])
     second = np.array([[1, 0], [1, 0]])
-    found = describe_versions({"a": first, "b": second}, np.array([0, 1, 1, 1]))
+    found = describe_versions({"a": first, "b": second}, Classifier(np.array([0, 1, 1, 1])))
     assert found["agreement"]["a"]["b"] == {"same": 1, "samples": 2}
     assert found["agreement"]["a"]["a"] == {"same": 4, "samples": 4}
     assert found["accuracy"]["a"]["correct"] == 3
     assert found["accuracy"]["b"]["total"] == 2
-    assert describe_versions({"a": first}, None)["accuracy"] == {}
+    assert describe_versions({"a": first}, Classifier(None))["accuracy"] == {}
 
 
 def test_rasters_are_of_the_recording():

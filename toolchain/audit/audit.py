@@ -17,6 +17,7 @@ from toolchain.audit.chip_fit import Chip, fit
 from toolchain.audit.counts import LayerExtremes, count_spikes, samples_at_once
 from toolchain.audit.energy import Cost, Operations
 from toolchain.audit.gates import Gate
+from toolchain.audit.judges import Judge, answers, flat
 from toolchain.audit.rasters import record_raster
 from toolchain.audit.source_network import SourceNetwork
 from toolchain.evaluation.accuracy import Accuracy
@@ -41,15 +42,15 @@ class LavaRun:
 
     Attributes
     ----------
-    logits:
-        int64 (n, K).
+    outputs:
+        By readout, int64 (n, ...).
     compared, mismatches:
         Values compared with the reference, and those that differ.
     divergence:
         The first of them, in words; empty where there is none.
     """
 
-    logits: np.ndarray
+    outputs: Mapping[str, np.ndarray]
     compared: int
     mismatches: int
     divergence: str = ""
@@ -65,12 +66,12 @@ class Subject:
         Graded input spikes, int (N, ...).
     samples:
         What they stand for before input quantization, normalised: float (N, ...).
-    labels:
-        (N,), or None.
+    judge:
+        Says how good outputs are, and which are alike.
     source:
         The network that the program was converted from, where its checkpoint is at hand.
     versions:
-        Outputs (N, K) of the checkpoint's own module, by version.
+        Outputs (N, P) of the checkpoint's own module, by version.
     lava:
         What Lava did with the first samples; None where it did not run.
     """
@@ -78,7 +79,7 @@ class Subject:
     program: IntProgram
     inputs: np.ndarray
     samples: np.ndarray
-    labels: np.ndarray | None
+    judge: Judge
     data: str
     source: SourceNetwork | None = None
     versions: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -101,21 +102,23 @@ def run_audit(
     observed = {p.name: LayerExtremes() for p in program.populations}
     operations = Operations(program)
     steps = _count_all(subject, observed, operations, progress)
-    outputs = {**subject.versions, INTEGER: steps[-1]}
+    total = program.schedule.num_steps
+    outputs = {**subject.versions, INTEGER: answers(program, steps[-1], total)}
     if subject.lava is not None:
-        outputs[LAVA] = subject.lava.logits
+        outputs[LAVA] = answers(program, flat(program, subject.lava.outputs), total)
     document: dict[str, Any] = {
         "audit_version": VERSION,
         "spikeport": __version__,
         "program": _describe_program(program),
         "data": {"name": subject.data, "samples": len(subject.inputs)},
-        "versions": describe_versions(outputs, subject.labels),
-        "by_steps": _by_steps(program, steps, subject.labels),
+        "score": subject.judge.score,
+        "versions": describe_versions(outputs, subject.judge),
+        "by_steps": _by_steps(program, steps, subject.judge),
     }
     if subject.lava is not None:
         lava = subject.lava
         document["lava"] = {
-            "samples": len(lava.logits),
+            "samples": len(outputs[LAVA]),
             "compared": lava.compared,
             "mismatches": lava.mismatches,
             "divergence": lava.divergence,
@@ -123,9 +126,9 @@ def run_audit(
     if subject.source is not None:
         count = min(budget_samples, len(subject.inputs))
         document["budget"] = _budget(subject, subject.source, count, progress)
-        if subject.labels is not None:
-            chain = _chain(subject, subject.source, steps[-1], progress)
-            document["chain"] = chain.describe(subject.labels)
+        if subject.judge.knows:
+            chain = _chain(subject, subject.source, outputs[INTEGER], progress)
+            document["chain"] = chain.describe(subject.judge)
     progress("ranges", 0, 1)
     state = program.state_range
     document["ranges"] = {
@@ -148,14 +151,14 @@ def _count_all(
     operations: Operations,
     progress: Progress,
 ) -> np.ndarray:
-    """Readouts after each step, int64 (T, N, K)."""
+    """Accumulators after each step, int64 (T, N, P)."""
     engine, readouts = Engine(subject.program), []
     size = samples_at_once(subject.program, BATCH)
     for start in range(0, len(subject.inputs), size):
         batch = subject.inputs[start : start + size]
         found = count_spikes(engine, subject.program, batch, observed)
         operations.add(batch, found)
-        readouts.append(found.readout)
+        readouts.append(flat(subject.program, found.outputs))
         progress("integer reference", start + len(batch), len(subject.inputs))
     return np.concatenate(readouts, axis=1)
 
@@ -206,19 +209,19 @@ def _describe_program(program: IntProgram) -> dict[str, Any]:
     }
 
 
-def _by_steps(
-    program: IntProgram, steps: np.ndarray, labels: np.ndarray | None
-) -> list[dict[str, Any]]:
-    """Accuracy of the integer network after each step; of agreement with the end without labels."""
-    answers = steps[-1].argmax(1) if labels is None else labels
-    return [
-        {
-            "step": t + 1,
-            "awake": t < program.schedule.wake_steps,
-            **Accuracy.of(readout, answers).describe(),
-        }
-        for t, readout in enumerate(steps)
-    ]
+def _by_steps(program: IntProgram, steps: np.ndarray, judge: Judge) -> list[dict[str, Any]]:
+    """Score of the integer network after each step; of agreement with the end without a truth."""
+    end = answers(program, steps[-1], len(steps))
+    found = []
+    for t, accumulators in enumerate(steps):
+        now = answers(program, accumulators, t + 1)
+        described = (
+            judge.describe(now)
+            if judge.knows
+            else Accuracy(judge.same(now, end), len(end)).describe()
+        )
+        found.append({"step": t + 1, "awake": t < program.schedule.wake_steps, **described})
+    return found
 
 
 def _metrics(document: Mapping[str, Any]) -> dict[str, float | None]:

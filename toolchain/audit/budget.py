@@ -173,7 +173,7 @@ class Budget:
                 z_real = network.preactivation(layer, {**received, INPUT: ideal[INPUT]})
             even = _even(program, population, counts)
             if layer.activation is None:
-                self._readout(layer, z, z_real, ideal[layer.name], even / steps)
+                self._readout(population, z, z_real, ideal[layer.name], even / steps)
                 continue
             fired = torch.from_numpy(counts[layer.name])
             sent = fired.double() / steps
@@ -200,13 +200,13 @@ class Budget:
         return sent * value.reshape(1, -1, *([1] * (sent.ndim - 2)))
 
     def _readout(
-        self, layer: Layer, z: Tensor, z_real: Tensor, ideal: Tensor, summed: Tensor
+        self, population: Population, z: Tensor, z_real: Tensor, ideal: Tensor, summed: Tensor
     ) -> None:
-        neuron = self._network.program.readout.neuron
+        neuron = population.neuron
         assert isinstance(neuron, Readout)
         given = neuron.scale * summed
         parts = {"propagated": z_real - ideal, "input": z - z_real, "rounding": given - z}
-        self.layers[layer.name].add(parts, given - ideal)
+        self.layers[population.name].add(parts, given - ideal)
 
     def _count(
         self,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from toolchain.audit.judges import Judge, answers, flat
 from toolchain.audit.source_network import Acts, SourceNetwork
-from toolchain.evaluation.accuracy import Accuracy
 from toolchain.simulator.quantized_network import quantized_counts
 
 FLOAT, CLIPPED = "float network", "+ clipping"
@@ -39,7 +39,7 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Chain:
-    """Outputs (N, K) by version: one more error each, and all but one."""
+    """Outputs (N, P) by version: one more error each, and all but one."""
 
     steps: Mapping[str, np.ndarray]
     without: Mapping[str, np.ndarray]
@@ -53,18 +53,17 @@ class Chain:
         ]
         return cls(*whole)
 
-    def describe(self, labels: np.ndarray) -> dict[str, Any]:
+    def describe(self, judge: Judge) -> dict[str, Any]:
         """Accuracies as JSON; each step's change adds up to the gap between first and last."""
         steps: list[dict[str, Any]] = []
         before: float | None = None
         for name, outputs in self.steps.items():
-            accuracy = Accuracy.of(outputs, labels)
-            change = None if before is None else accuracy.fraction - before
-            steps.append({"name": name, **accuracy.describe(), "change": change})
-            before = accuracy.fraction
+            found = judge.describe(outputs)
+            change = None if before is None else found["accuracy"] - before
+            steps.append({"name": name, **found, "change": change})
+            before = found["accuracy"]
         without = [
-            {"name": name, **Accuracy.of(outputs, labels).describe()}
-            for name, outputs in self.without.items()
+            {"name": name, **judge.describe(outputs)} for name, outputs in self.without.items()
         ]
         return {"steps": steps, "without": without, "advice": _advice(steps)}
 
@@ -91,26 +90,26 @@ def make_chain(
     samples:
         Normalised samples before input quantization, float (n, ...).
     spiking:
-        Readouts of the integer network, int (n, K).
+        Outputs of the integer network, (n, P).
     """
     program = network.program
     real = torch.from_numpy(samples).float()
     given = torch.from_numpy(inputs * program.input.scale).float()
-    readout = program.readout.name
 
     def outputs(x: torch.Tensor, acts: Acts) -> np.ndarray:
-        found: np.ndarray = network.forward(x, acts)[readout].numpy()
-        return found
+        values = network.forward(x, acts)
+        return flat(program, {p.name: values[p.name].numpy() for p in program.readouts})
 
     steps = {FLOAT: outputs(real, Acts.RELU if network.measured else Acts.CLIPPED)}
     if network.measured:
         steps[CLIPPED] = outputs(real, Acts.CLIPPED)
     steps[QUANTIZED] = outputs(real, Acts.QUANTIZED)
     steps[INPUT_QUANTIZED] = outputs(given, Acts.QUANTIZED)
-    steps[ROUNDED] = quantized_counts(program, inputs)[1][readout]
+    rounded = flat(program, quantized_counts(program, inputs)[1])
+    steps[ROUNDED] = answers(program, rounded, program.schedule.wake_steps)
     steps[UNEVEN] = spiking
     without = {
-        WITHOUT_ROUNDING: network.spiking_logits(given).numpy(),
+        WITHOUT_ROUNDING: flat(program, network.spiking_outputs(given)),
         WITHOUT_UNEVENNESS: steps[ROUNDED],
     }
     return Chain(steps, without)

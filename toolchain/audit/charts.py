@@ -68,7 +68,8 @@ def accuracy_by_steps(document: dict[str, Any]) -> str:
         axes = figure.subplots()
         x = [s["step"] for s in steps]
         middle, low, high = (
-            np.array([100 * s[key] for s in steps]) for key in ("accuracy", "low", "high")
+            np.array([100 * (s["accuracy"] if s[key] is None else s[key]) for s in steps])
+            for key in ("accuracy", "low", "high")
         )
         axes.fill_between(x, low, high, color=SERIES[0], alpha=0.2, linewidth=0)
         axes.plot(x, middle, "o-", color=SERIES[0], label="integer network, 95 % interval")
@@ -84,7 +85,8 @@ def accuracy_by_steps(document: dict[str, Any]) -> str:
         if asleep:
             axes.axvspan(min(asleep) - 0.5, max(asleep) + 0.5, color=FAINT, alpha=0.15)
         axes.set_xlabel("local step (shaded: asleep)" if asleep else "local step")
-        axes.set_ylabel("accuracy, %" if document["versions"]["accuracy"] else "agreement, %")
+        known = document["versions"]["accuracy"]
+        axes.set_ylabel(f"{document['score']}, %" if known else "agreement, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         axes.legend(loc="lower right")

@@ -20,9 +20,9 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 _FORM = re.compile(r"^\s*(\w+)\s*(<=|>=|<|>|=)\s*(-?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*$")
 METRICS = {
     "mismatches": "values in which Lava differs from the integer reference",
-    "drop": "accuracy of the float network less that of the integer one, in points",
-    "accuracy": "of the integer network, in %",
-    "agreement": "samples that float and integer network predict alike, in %",
+    "drop": "accuracy (or mAP@0.5) of the float network less that of the integer one, in points",
+    "accuracy": "of the integer network, in %; mAP@0.5 of detectors",
+    "agreement": "samples that float and integer network answer alike, in %",
     "headroom": "smallest headroom of any state, in bits",
     "synops": "synaptic operations a sample",
     "cores": "cores of the target",

@@ -74,6 +74,13 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
+def interval(accuracy: dict[str, Any]) -> str:
+    """The 95 % interval of an accuracy; a dash where there is none."""
+    if accuracy["low"] is None:
+        return "-"
+    return f"{_percent(accuracy['low'])} .. {_percent(accuracy['high'])}"
+
+
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], name: str) -> str:
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)
     lines = (
@@ -93,7 +100,9 @@ def _summary(document: dict[str, Any]) -> str:
         word = "passed" if passed else "failed"
         cards.append(("gates", f'<span class="{"good" if passed else "bad"}">{word}</span>'))
     if metrics["accuracy"] is not None:
-        cards.append(("accuracy of the integer network", f"{metrics['accuracy']:.2f} %"))
+        cards.append(
+            (f"{document['score']} of the integer network", f"{metrics['accuracy']:.2f} %")
+        )
     if metrics["drop"] is not None:
         cards.append(("lost against the float network", f"{metrics['drop']:.2f} points"))
     if metrics["mismatches"] is not None:
@@ -139,16 +148,16 @@ def _versions(document: dict[str, Any]) -> str:
             (
                 name,
                 _percent(a["accuracy"]),
-                f"{_percent(a['low'])} .. {_percent(a['high'])}",
+                interval(a),
                 a["total"],
             )
             for name, a in accuracy.items()
         ]
-        columns = ("version", "accuracy", "95 % interval", "samples")
+        columns = ("version", document["score"], "95 % interval", "samples")
         out.append(_table(columns, rows, "accuracy"))
     names = list(versions["agreement"])
     if len(names) > 1:
-        out.append("<p>Samples with the same prediction:</p>")
+        out.append("<p>Samples answered alike:</p>")
         alike: list[tuple[str, ...]] = []
         for first in names:
             cells = [versions["agreement"][first][second] for second in names]
@@ -176,7 +185,7 @@ def _chain(document: dict[str, Any]) -> str:
     return (
         "<h2>What each source of error costs</h2><p>One more in each line; the changes, in points, "
         "add up to the whole gap. Below, the integer network without one of them.</p>"
-        + _table(("version", "accuracy", "change"), rows, "chain")
+        + _table(("version", document["score"], "change"), rows, "chain")
         + f'<ul id="advice">{advice}</ul>'
     )
 

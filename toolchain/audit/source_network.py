@@ -126,7 +126,7 @@ class SourceNetwork:
 
     @torch.no_grad()
     def forward(self, x: Tensor, acts: Acts) -> dict[str, Tensor]:
-        """Values of all layers for normalised samples (n, ...); the readout's are logits."""
+        """Values of all layers for normalised samples (n, ...); the readouts' are the outputs."""
         values = {INPUT: x}
         for layer in self.layers:
             if isinstance(layer, PoolLayer):
@@ -143,11 +143,11 @@ class SourceNetwork:
         return values
 
     @torch.no_grad()
-    def spiking_logits(self, x: Tensor) -> Tensor:
-        """Mean readout (n, K) of the spiking network with these real weights and thresholds."""
+    def spiking_outputs(self, x: Tensor) -> dict[str, np.ndarray]:
+        """Mean outputs (n, ...) of the spiking network with these weights and thresholds."""
         schedule = self.program.schedule
         states: dict[str, Any] = {}
-        total: Tensor | None = None
+        total: dict[str, Tensor] = {}
         for step in range(schedule.num_steps):
             awake = step < schedule.wake_steps
             values = {INPUT: x if awake else torch.zeros_like(x)}
@@ -163,11 +163,10 @@ class SourceNetwork:
                     bias = torch.from_numpy(layer.bias).to(z.dtype)
                     z = z - bias.reshape(1, -1, *([1] * (z.ndim - 2)))
                 if layer.activation is None:
-                    total = z if total is None else total + z
+                    total[layer.name] = total.get(layer.name, 0) + z
                 else:
                     values[layer.name] = self._fire(layer, z, states, awake=awake)
-        assert total is not None
-        return total / schedule.wake_steps
+        return {name: (z / schedule.wake_steps).numpy() for name, z in total.items()}
 
     def _fire(self, layer: Layer, z: Tensor, states: dict[str, Any], *, awake: bool) -> Tensor:
         """Values sent in one step: spikes times lam."""

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from toolchain.audit.audit import LavaRun
     from toolchain.audit.chip_fit import Chip
+    from toolchain.audit.judges import Judge
     from toolchain.audit.source_network import SourceNetwork
     from toolchain.cli.network import Network
-    from toolchain.data import Dataset
+    from toolchain.data import BoxDataset, Dataset
     from toolchain.program.int_program import IntProgram
 
 FAILED = 1
@@ -69,7 +70,7 @@ def command(
     from toolchain.audit.audit import Subject, run_audit
     from toolchain.audit.energy import Cost
     from toolchain.audit.gates import Gate
-    from toolchain.data import open_split
+    from toolchain.cli.data import open_for
     from toolchain.files import check_writable
 
     output = Output(as_json=json)
@@ -79,7 +80,7 @@ def command(
         if path is not None:
             check_writable(path)
     program = read_net(net)
-    dataset = open_split(data)
+    dataset = open_for(program, data)
     real = dataset.real()
     inputs = program.input.quantize(real)
     samples = program.input.normalise(real)
@@ -88,11 +89,11 @@ def command(
         program=program,
         inputs=inputs,
         samples=samples,
-        labels=dataset.labels,
+        judge=judge_of(program, dataset),
         data=dataset.name,
         source=source,
         versions=versions,
-        lava=_on_lava(program, inputs[:lava], dataset, output, time_limit) if lava else None,
+        lava=_on_lava(program, inputs[:lava], output, time_limit) if lava else None,
         chip=chip,
         costs={k: Cost(c.picojoules, c.source) for k, c in load_costs().items()},
     )
@@ -105,6 +106,20 @@ def command(
     output.result(document)
     if not document["passed"]:
         raise typer.Exit(FAILED)
+
+
+def judge_of(program: IntProgram, dataset: Dataset | BoxDataset) -> Judge:
+    """What judges the outputs of a program on these data."""
+    from toolchain.audit.judges import AnyOutputs, Classifier
+    from toolchain.data import BoxDataset
+    from toolchain.detection.detections import DetectorSpec
+    from toolchain.detection.judge import DetectorJudge
+
+    shapes = tuple(p.shape for p in program.readouts)
+    if isinstance(dataset, BoxDataset):
+        return DetectorJudge(DetectorSpec.of(program), dataset, shapes)
+    is_classifier = len(shapes) == 1 and len(shapes[0]) == 1
+    return Classifier(dataset.labels) if is_classifier else AnyOutputs()
 
 
 def chip_of(target: str) -> Chip:
@@ -174,29 +189,25 @@ def _check_origin(program: IntProgram, network: Network, checkpoint: str) -> Non
             )
 
 
-def _on_lava(
-    program: IntProgram, inputs: np.ndarray, dataset: Dataset, output: Output, time_limit: float
-) -> LavaRun:
+def _on_lava(program: IntProgram, inputs: np.ndarray, output: Output, time_limit: float) -> LavaRun:
     from exports.lava import LavaModels, run_on_lava
     from toolchain.audit.audit import LavaRun
     from toolchain.recording import Mode, compare
     from toolchain.simulator.simulate import simulate
 
-    labels = dataset.labels[: len(inputs)]
     with output.progress(f"lava: {program.name}") as task:
         found = run_on_lava(
             program,
             inputs,
             models=LavaModels.fast(),
             mode=Mode.DIGEST,
-            labels=labels,
             time_limit=time_limit,
             progress=task.update,
         )
-    expected = simulate(program, inputs, mode=Mode.DIGEST, labels=labels)
+    expected = simulate(program, inputs, mode=Mode.DIGEST)
     outcome = compare(expected, found)
     first = "" if outcome.first is None else str(outcome.first)
-    return LavaRun(found.logits, outcome.compared, outcome.total, first)
+    return LavaRun(found.outputs, outcome.compared, outcome.total, first)
 
 
 def _write(document: dict[str, Any], html: Path | None, out: Path | None, output: Output) -> None:
@@ -214,11 +225,14 @@ def _write(document: dict[str, Any], html: Path | None, out: Path | None, output
 
 
 def _show(document: dict[str, Any], output: Output) -> None:
+    from toolchain.audit.page import interval
+
     rows = [
-        (name, percent(a["accuracy"]), f"{percent(a['low'])} .. {percent(a['high'])}", a["total"])
+        (name, percent(a["accuracy"]), interval(a), a["total"])
         for name, a in document["versions"]["accuracy"].items()
     ]
-    output.table(("version", "accuracy", "95 %", "samples"), rows, document["program"]["name"])
+    head = ("version", document["score"], "95 %", "samples")
+    output.table(head, rows, document["program"]["name"])
     if "chain" in document:
         steps = [
             (
@@ -228,7 +242,9 @@ def _show(document: dict[str, Any], output: Output) -> None:
             )
             for s in document["chain"]["steps"]
         ]
-        output.table(("error", "accuracy", "points"), steps, "what each source of error costs")
+        output.table(
+            ("error", document["score"], "points"), steps, "what each source of error costs"
+        )
         for advice in document["chain"]["advice"]:
             output.say(advice, "yellow")
     if "budget" in document:

@@ -28,19 +28,27 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write tables and the papers' figures from every evaluation.json below a folder."""
-    from toolchain.evaluation.page import find_evaluations, write_page
+    """Write tables and the papers' figures from every evaluation.json below a folder.
+
+    Detectors' detection.json are taken too, with the pictures beside them.
+    """
+    from toolchain.detection.document import find_detector_evaluations
+    from toolchain.detection.page import detection_lines, provenance_lines
+    from toolchain.evaluation.page import Further, find_evaluations, write_page
     from toolchain.evaluation.speed import find_measurements
 
     output = Output(as_json=json)
     evaluations = find_evaluations(folder)
     measured = find_measurements(speed) if speed else {}
-    drawn = write_page(evaluations, out, figures or out.parent / "figures", measured)
-    output.say(f"wrote {out} from {len(evaluations)} evaluations, and {len(drawn)} figures")
+    detectors = find_detector_evaluations(folder)
+    further = Further(detection_lines(detectors, folder, out), provenance_lines(detectors))
+    drawn = write_page(evaluations, out, figures or out.parent / "figures", measured, further)
+    count = len(evaluations) + len(detectors)
+    output.say(f"wrote {out} from {count} evaluations, and {len(drawn)} figures")
     output.result(
         {
             "out": str(out),
-            "evaluations": list(evaluations),
+            "evaluations": [*evaluations, *detectors],
             "measurements": list(measured),
             "figures": [str(path) for path in drawn],
         }

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,23 @@ def find_evaluations(folder: Path) -> dict[str, Evaluation]:
     return {file.parent.relative_to(folder).as_posix(): Evaluation.read(file) for file in files}
 
 
+@dataclass(frozen=True)
+class Further:
+    """Markdown of results of another kind, and of how they were made."""
+
+    results: Sequence[str] = ()
+    provenance: Sequence[str] = ()
+
+
+NOTHING_FURTHER = Further()
+
+
 def write_page(
     evaluations: dict[str, Evaluation],
     page: Path,
     figure_folder: Path,
     measurements: Mapping[str, Measurement] | None = None,
+    further: Further = NOTHING_FURTHER,
 ) -> list[Path]:
     """Write the page and its figures; returns the figures.
 
@@ -60,6 +73,8 @@ def write_page(
     ----------
     measurements:
         What benchmarks of speed found, by name.
+    further:
+        Parts of other kinds.
 
     Figures that need something no evaluation holds are left out.
     """
@@ -69,6 +84,7 @@ def write_page(
         lines += [f"## {model} on {data}", ""]
         lines += _accuracy_table(data, model, group)
         lines += _counts_table(group)
+    lines += further.results
     for measurement in (measurements or {}).values():
         lines += measurement.lines()
     lines += ["## Figures", ""]
@@ -78,6 +94,7 @@ def write_page(
     lines += ["## How each number was made", ""]
     for name, evaluation in evaluations.items():
         lines += _provenance(name, evaluation)
+    lines += further.provenance
     for name, measurement in (measurements or {}).items():
         command, ran = measurement.made["command"], _ran(measurement.made)
         lines += [f"**{name}**:", "", "```", command, "```", "", ran, ""]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from toolchain.activations import Mode, activation_mode
+from toolchain.conversion.evaluate import output_list
 from toolchain.data import Dataset
 
 BATCH = 128
@@ -36,17 +38,25 @@ def batches(x: Tensor, num_steps: int = 1) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def logits(model: nn.Module, x: Tensor, mode: Mode, num_steps: int = 1) -> Tensor:
-    """Outputs (N, K) in evaluation mode; in spiking mode summed over `num_steps` steps."""
+    """Outputs (N, K) in evaluation mode; in spiking mode summed over `num_steps` steps.
+
+    Several outputs, or images, lie side by side.
+    """
     outputs = []
     with in_evaluation(model), activation_mode(model, mode, num_steps):
         for batch in batches(x, num_steps):
             if mode is Mode.SPIKING:
                 repeated = batch.repeat(num_steps, *([1] * (batch.ndim - 1)))
-                out = model(repeated)
+                out = side_by_side(model(repeated))
                 outputs.append(out.reshape(num_steps, len(batch), -1).sum(0))
             else:
-                outputs.append(model(batch))
+                outputs.append(side_by_side(model(batch)))
     return torch.cat(outputs)
+
+
+def side_by_side(outputs: Any) -> Tensor:
+    """What a network returns, a tensor or several, as (n, P)."""
+    return torch.cat([output.flatten(1) for output in output_list(outputs)], 1)
 
 
 @contextmanager

@@ -97,7 +97,10 @@ def command(
         f"mAP@[.5:.95] {measured[1]} on the val split"
     )
     output.say(f"wrote {out}/model.safetensors, checkpoint.json, config.toml and log.jsonl")
-    output.say(f"next: spikeport convert {out} -o NET.net --neuron cif")
+    if settings.activation == "cqrelu":
+        output.say(f"next: spikeport convert {out} -o NET.net --neuron cif --calibrate DATA")
+    else:
+        output.say(f"next: spikeport convert {out} -o NET.net")
     output.result({"out": str(out), "epoch": checkpoint.epoch, "history": checkpoint.history})
 
 

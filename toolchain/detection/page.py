@@ -1,0 +1,169 @@
+"""The results page's part on detection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolchain.detection.document import DetectorEvaluation, Row
+
+NAMES = {"nq": "NQ", "qcfs": "QCFS", "cqrelu": "CQReLU", "relu": "ReLU"}
+PICTURE = "detections.png"
+"""Beside an evaluation, see `spikeport detector show`."""
+
+
+def detection_lines(
+    evaluations: dict[str, DetectorEvaluation], folder: Path, page: Path
+) -> list[str]:
+    """Markdown of all evaluations, which lie below `folder`; nothing if there are none."""
+    if not evaluations:
+        return []
+    lines = [
+        "## Object detection",
+        "",
+        "mAP by pycocotools, in %, boxes of any score from 0.01 on, at most 100 an image. Outputs "
+        "of spiking networks are accumulators divided by the wake steps; boxes are decoded from "
+        "them. Float is the network without quantization, quantized has float weights.",
+        "",
+    ]
+    for data, group in _groups(evaluations).items():
+        first = next(iter(group.values()))
+        lines += [f"{data}: {first.num_images} images, {first.num_boxes} boxes.", ""]
+        lines += _precision_table(group)
+        for name, evaluation in group.items():
+            lines += _exactness(name, evaluation)
+            lines += _operations(name, evaluation)
+        lines += _lava(group)
+        for name in group:
+            picture = folder / name / PICTURE
+            if picture.is_file():
+                link = Path(os.path.relpath(picture, page.parent)).as_posix()
+                lines += [f"![Detections by ANN and SNN]({link})", ""]
+    return lines
+
+
+def _groups(
+    evaluations: dict[str, DetectorEvaluation],
+) -> dict[str, dict[str, DetectorEvaluation]]:
+    """By data and network."""
+    groups: dict[str, dict[str, DetectorEvaluation]] = {}
+    for name, evaluation in evaluations.items():
+        config = evaluation.config
+        source, _, split = evaluation.data.partition("@")
+        kind, _, path = source.partition(":")
+        height, width = config["input_size"]
+        key = (
+            f"**{config['backbone']} (width {config['width']:g}), {config['neck']} neck, "
+            f"{config['head']} head, stride {config['stride']}, {width}x{height}** on "
+            f"{kind}:{Path(path).name}@{split}"
+        )
+        groups.setdefault(key, {})[name] = evaluation
+    return groups
+
+
+def _line(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(str(c) for c in cells) + " |"
+
+
+def _precision_table(group: dict[str, DetectorEvaluation]) -> list[str]:
+    classes = sorted({c for e in group.values() for row in e.rows for c in row.by_class})
+    head = ["trained with", "network", "arithmetic", "steps", "mAP@0.5", "mAP@[.5:.95]"]
+    head += [f"AP@0.5 {c}" for c in classes]
+    lines = [_line(head), _line(["---"] * 3 + ["---:"] * (len(head) - 3))]
+    for evaluation in group.values():
+        trained = NAMES[evaluation.config["activation"]]
+        lines += [_line(_cells(trained, row, classes)) for row in evaluation.rows]
+    return [*lines, ""]
+
+
+def _cells(trained: str, row: Row, classes: Sequence[str]) -> list[str]:
+    return [
+        trained,
+        f"{row.network} {row.neuron}".strip(),
+        row.arithmetic,
+        "" if row.steps is None else str(row.steps),
+        f"{100 * row.at_half:.2f}",
+        f"{100 * row.mean:.2f}",
+        *(f"{100 * row.by_class[c]:.1f}" if c in row.by_class else "" for c in classes),
+    ]
+
+
+def _exactness(name: str, evaluation: DetectorEvaluation) -> list[str]:
+    exact = evaluation.exactness
+    if exact is None:
+        return []
+    sleep, wake = max(evaluation.settle.values()), evaluation.config["levels"]
+    lines = [
+        f"{name}: after {wake} wake and {sleep} sleep steps no neuron fires on any image. Of "
+        f"{exact.outputs:,} outputs then {exact.differing} differ from those of the quantized "
+        f"network with the same integers, and {exact.unequal_images} of {exact.images} images "
+        "have other boxes, labels or scores in any bit.",
+        "",
+        _line(["layer", "settles after sleep steps"]),
+        _line(["---", "---:"]),
+    ]
+    return [*lines, *(_line([k, v]) for k, v in evaluation.settle.items()), ""]
+
+
+def _operations(name: str, evaluation: DetectorEvaluation) -> list[str]:
+    found = evaluation.operations
+    if found is None:
+        return []
+    estimate = found["estimate"]["nanojoules"]
+    costs = found["estimate"]["costs"]
+    told = "; ".join(
+        f"{k} {1e-6 * estimate[k]:,.2f} mJ at {c['picojoules']:g} pJ ({c['source']})"
+        for k, c in costs.items()
+    )
+    return [
+        f"{name}: {found['synops'] / 1e6:,.0f} M synaptic operations and "
+        f"{found['neuron_updates'] / 1e6:,.1f} M neuron updates an image, against "
+        f"{found['ann_macs'] / 1e6:,.0f} M multiply-adds of the ANN. Energy, estimated from "
+        f"public costs and not measured: {told}.",
+        "",
+    ]
+
+
+def _lava(group: dict[str, DetectorEvaluation]) -> list[str]:
+    rows = [
+        _line(
+            [
+                name,
+                e.lava["samples"],
+                e.lava["steps"],
+                e.lava["weight_bits"],
+                f"{e.lava['compared']:,}",
+                e.lava["mismatches"],
+            ]
+        )
+        for name, e in group.items()
+        if e.lava
+    ]
+    if not rows:
+        return []
+    head = ["on Lava", "images", "steps", "weight bits", "digests compared", "mismatches"]
+    return [_line(head), _line(["---"] + ["---:"] * 5), *rows, ""]
+
+
+def provenance_lines(evaluations: dict[str, DetectorEvaluation]) -> list[str]:
+    """How each evaluation was made."""
+    lines = []
+    for name, evaluation in evaluations.items():
+        made, run = evaluation.made_by, evaluation.run
+        beside = ("command", "seconds", "processor", "cores")
+        versions = ", ".join(f"{k} {v}" for k, v in made.items() if k not in beside)
+        folder = made["command"].split()[3]
+        lines += [
+            f"**{name}**: epoch {run['epoch']} of {run['config']['epochs']}, seed "
+            f"{run['config']['seed']}, tensors {run['checkpoint_sha256'][:16]}.",
+            "",
+            "```",
+            f"spikeport detector train --config {folder}/config.toml --out {folder}",
+            made["command"],
+            "```",
+            "",
+            f"{made['seconds']:.0f} s on {made['processor']}, {made['cores']} cores; {versions}.",
+            "",
+        ]
+    return lines

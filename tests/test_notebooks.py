@@ -23,7 +23,12 @@ def test_notebook(path, small_runs, monkeypatch):
 
 
 def test_which_notebooks_there_are():
-    assert [p.stem for p in NOTEBOOKS] == ["01_first_network", "02_papers", "03_audit"]
+    assert [p.stem for p in NOTEBOOKS] == [
+        "01_first_network",
+        "02_papers",
+        "03_audit",
+        "04_detection",
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

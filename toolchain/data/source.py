@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.data import cifar, digits, imagefolder, mnist, npz, voc
+from toolchain.data import cifar, digits, imagefolder, mnist, npz, shapes, voc
 from toolchain.data.boxes import BoxDataset, Size
 from toolchain.data.dataset import Dataset
 from toolchain.errors import DataError
@@ -30,11 +30,14 @@ SOURCES: dict[str, Loader] = {
 BoxLoader = Callable[[Path | None, str, Size], BoxDataset]
 SplitLister = Callable[[Path | None], list[str]]
 
-BOX_SOURCES: dict[str, tuple[BoxLoader, SplitLister]] = {"voc": (voc.load, voc.splits)}
+BOX_SOURCES: dict[str, tuple[BoxLoader, SplitLister]] = {
+    "shapes": (shapes.load, shapes.splits),
+    "voc": (voc.load, voc.splits),
+}
 """Images with boxes, for detectors: what loads them, and what lists their splits."""
 FORMS = (
     "digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, imagefolder:PATH, "
-    "npz:PATH, and voc:PATH for detectors"
+    "npz:PATH, and for detectors shapes and voc:PATH"
 )
 SPLITS = ("train", "test")
 _PATTERN = re.compile(
@@ -133,7 +136,7 @@ def _box_source(text: str) -> DataSource:
         raise DataError(
             "a detector needs images with boxes",
             node=text,
-            allowed=", ".join(f"{name}:PATH" for name in BOX_SOURCES),
+            allowed="voc:PATH, or shapes, which are drawn on the spot",
         )
     return source
 

@@ -20,7 +20,10 @@ def command(
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder for the checkpoint.")],
     data: Annotated[
         str | None,
-        typer.Option(metavar="voc:PATH", help="Its train split trains, its val split chooses."),
+        typer.Option(
+            metavar="SOURCE",
+            help="voc:PATH, or shapes; its train split trains, its val split chooses.",
+        ),
     ] = None,
     config: Annotated[
         Path | None,

@@ -155,7 +155,10 @@ def test_the_picture(work):
         width, height = image.size
         assert width > height > 100
     told = json.loads(found.stdout)["detections"]
-    assert list(told) == ["quantized ANN", "SNN, " + list(told)[1].split(", ")[1]]
+    steps = read_net(work / "cif.net").schedule.num_steps
+    in_float, in_integers = "quantized ANN, float weights", "quantized ANN, 8-bit weights"
+    assert list(told) == [in_float, in_integers, f"SNN, {steps} steps"]
+    assert told[in_integers] == told[f"SNN, {steps} steps"]
 
 
 @pytest.mark.parametrize(

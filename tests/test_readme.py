@@ -64,6 +64,6 @@ def test_your_own_network(tmp_path):
 def test_every_command_is_in_the_table():
     shown = ok("--help").stdout
     commands = re.findall(r"^  ([a-z]+) +[A-Z]", shown, re.M)
-    assert len(commands) == 14
+    assert len(commands) == 15
     for command in commands:
         assert f"| `{command}` |" in README

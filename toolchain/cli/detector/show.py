@@ -25,7 +25,10 @@ def command(
     score: Annotated[float, typer.Option(min=0, max=1, help="Boxes from this score on.")] = 0.35,
     json: Json = False,
 ) -> None:
-    """Draw the boxes that are annotated, that the ANN finds, and that the SNN finds."""
+    """Draw the boxes that are annotated, that the quantized ANN finds, and that the SNN finds.
+
+    Of the ANN, the one with the SNN's integers and, with --checkpoint, the one with float weights.
+    """
     from exports.netx import read_net
     from toolchain.activations import Mode, activation_mode
     from toolchain.cli.data import open_for
@@ -37,6 +40,7 @@ def command(
     from toolchain.errors import CheckpointError
     from toolchain.files import check_writable
     from toolchain.recording import Mode as Record
+    from toolchain.simulator.quantized_network import quantized_counts
     from toolchain.simulator.simulate import simulate
 
     output = Output(as_json=json)
@@ -55,8 +59,12 @@ def command(
             )
         with activation_mode(source.model, Mode.QUANTIZED):
             outputs = detector_outputs(source.model, shown, source.config.mean, source.config.std)
-        found["quantized ANN"] = detect(spec, outputs, shown)
-    recording = simulate(program, program.input.quantize(shown.real()), mode=Record.COUNTS)
+        found["quantized ANN, float weights"] = detect(spec, outputs, shown)
+    inputs = program.input.quantize(shown.real())
+    _, quantized = quantized_counts(program, inputs)
+    name = f"quantized ANN, {program.weight_bits}-bit weights"
+    found[name] = detect(spec, real_outputs(program, quantized), shown)
+    recording = simulate(program, inputs, mode=Record.COUNTS)
     steps = program.schedule.num_steps
     boxes = detect(spec, real_outputs(program, recording.outputs), shown)
     found[f"SNN, {steps} steps"] = boxes

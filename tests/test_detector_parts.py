@@ -12,9 +12,10 @@ from toolchain.data.boxes import BoxDataset, Boxes
 from toolchain.detection.assignment import TAKEN, assign
 from toolchain.detection.augment import augment
 from toolchain.detection.average_precision import average_precision
-from toolchain.detection.detections import Detections, DetectorSpec, detect, suppress
+from toolchain.detection.detections import Detections, detect, split_maps, suppress
 from toolchain.detection.geometry import decode, generalized_iou, iou, middles
 from toolchain.detection.loss import detection_loss
+from toolchain.detection.spec import DetectorSpec
 from toolchain.errors import DataError
 from toolchain.models.detector import build_detector
 
@@ -119,9 +120,8 @@ def test_detections_by_hand():
 
 
 def test_one_map_holds_the_classes_first():
-    spec = DetectorSpec(16, ("a", "b", "c"), 1)
     together = torch.arange(7.0).reshape(1, 7, 1, 1)
-    scores, sides = spec.maps([together])
+    scores, sides = split_maps([together])
     assert scores.flatten().tolist() == [0, 1, 2]
     assert sides.flatten().tolist() == [3, 4, 5, 6]
 

@@ -1,6 +1,7 @@
 """Detectors from training to Lava, by the command line, on images drawn here."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from toolchain.data import open_boxes
 from toolchain.detection.average_precision import average_precision
 from toolchain.detection.checkpoint import load_detector
 from toolchain.detection.config import DetectorConfig
-from toolchain.detection.detections import DetectorSpec, detect, real_outputs
+from toolchain.detection.detections import detect, real_outputs
 from toolchain.detection.document import DetectorEvaluation
+from toolchain.detection.spec import DetectorSpec
 from toolchain.detection.trainer import train_detector
 from toolchain.errors import CheckpointError, DataError, ProgramError, SpikeportError
 from toolchain.program.int_program import Schedule
@@ -73,6 +75,16 @@ def test_a_resumed_run_is_an_unbroken_one(work, tmp_path):
     assert resumed.tensors_sha256 == whole.tensors_sha256
     with pytest.raises(CheckpointError, match=r"(?s)other settings.*seed=0.*seed=1"):
         train_detector(config(f"voc:{work / 'set'}", seed=1), tmp_path / "broken")
+
+
+def test_data_with_other_classes_do_not_continue_a_run(tmp_path):
+    write_voc(tmp_path / "set", {"train": 8})
+    settings = config(f"voc:{tmp_path / 'set'}", epochs=1)
+    kept = train_detector(settings, tmp_path / "run")
+    write_annotation(tmp_path / "set/Annotations/image_000.xml", (96, 64), [("cat", 1, 1, 9, 9)])
+    with pytest.raises(CheckpointError, match=r"(?s)other classes.*disc, square.*cat, disc"):
+        train_detector(settings, tmp_path / "run")
+    assert load_detector(tmp_path / "run").tensors_sha256 == kept.tensors_sha256
 
 
 def test_the_last_epoch_is_kept_without_a_validation_split(tmp_path):
@@ -194,6 +206,13 @@ def test_evaluation(work, name, more, neurons):
     assert steps[-1] == 4 + max(found.settle.values())
     in_integers = next(r for r in found.rows if r.network == "ANN" and "integer" in r.arithmetic)
     assert (in_integers.at_half, in_integers.mean) == (spiking[-1].at_half, spiking[-1].mean)
+    (work / f"run-{name}/detections.png").write_bytes(b"")
+    ok("results", f"run-{name}", "-o", "RESULTS.md", cwd=work)
+    page = (work / "RESULTS.md").read_text()
+    assert "0 differ from those of the quantized" in page
+    assert f"| CQReLU | SNN CIF | 8-bit integer | {steps[-1]} |" in page
+    assert f"](run-{name}/detections.png)" in page
+    assert "spikeport detector train --config" in page
     relays = [layer for layer in found.settle if layer.endswith("add")]
     assert relays  # residual sums without a neuron, and neurons of the backbone
 
@@ -207,8 +226,6 @@ def test_float_detectors_are_measured_as_they_are(work):
 
 def test_intermediate_steps_are_shorter_programs(work, tmp_path):
     """What a run gives after its first T steps is what the program of T wake steps gives."""
-    from dataclasses import replace
-
     from toolchain.detection.measure import outputs_after
     from toolchain.simulator.simulate import simulate
 

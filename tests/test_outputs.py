@@ -14,6 +14,7 @@ from torch import nn
 
 from exports.lava import STOCK, LavaModels, run_on_lava
 from exports.netx import read_net, write_net
+from exports.nir import read_nir, write_nir
 from hw_models.profile import load_profile
 from tests.command_line import ROOT
 from tests.comparing import assert_recording_is
@@ -142,6 +143,22 @@ def test_a_changed_output_is_found():
         2,
         (1, 4, 3),
     )
+
+
+def test_a_nir_graph_has_an_output_node_for_each(tmp_path):
+    import nir
+
+    program = heads(blocks=("residual",), schedule=Schedule(1))
+    write_nir(program, tmp_path / "x.nir")
+    graph = nir.read(tmp_path / "x.nir")
+    ends = {name: node for name, node in graph.nodes.items() if isinstance(node, nir.Output)}
+    assert {k: tuple(v.output_type["output"]) for k, v in ends.items()} == {
+        p.name: p.shape for p in program.readouts
+    }
+    for readout in program.readouts:
+        feeding = [a for a, b in graph.edges if b == readout.name]
+        assert len(feeding) == len(readout.synapses)
+    assert read_nir(tmp_path / "x.nir").hash == program.hash
 
 
 def test_a_replay_names_the_output_that_differs():

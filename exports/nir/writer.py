@@ -79,7 +79,7 @@ def as_graph(program: IntProgram) -> nir.NIRGraph:
     nodes: dict[str, Any] = {INPUT: nir.Input({"input": np.array(program.input.shape)})}
     edges: list[tuple[str, str]] = []
     for population in program.populations:
-        target = _add_neurons(population, nodes)
+        target = _add_neurons(population, nodes, output_node(program, population.name))
         for index, synapse in enumerate(population.synapses):
             assert isinstance(synapse, ConvSynapse | DenseSynapse)
             shape = program.source_shape(synapse.source)
@@ -101,14 +101,19 @@ def as_graph(program: IntProgram) -> nir.NIRGraph:
     return nir.NIRGraph(nodes, edges, metadata={KEY: canonical_json(header)})
 
 
-def _add_neurons(population: Population, nodes: dict[str, Any]) -> str:
-    """The node that a population's currents meet in, added to `nodes`."""
+def output_node(program: IntProgram, readout: str) -> str:
+    """Name of a readout's output node: its own where there are several."""
+    return OUTPUT if len(program.readouts) == 1 else readout
+
+
+def _add_neurons(population: Population, nodes: dict[str, Any], output: str) -> str:
+    """The node that a population's currents meet in, added to `nodes`; `output` if a readout."""
     import nir
 
     shape, neuron = population.shape, population.neuron
     if isinstance(neuron, Readout):
-        nodes[OUTPUT] = nir.Output({"output": np.array(shape)})
-        return OUTPUT
+        nodes[output] = nir.Output({"output": np.array(shape)})
+        return output
     if isinstance(neuron, IntegrateAndFire):
         theta = np.broadcast_to(population.per_channel(neuron.threshold), (1, *shape))[0]
         above = _float32(population.name, 2 * theta - 1) / np.float32(2)

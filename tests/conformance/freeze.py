@@ -69,6 +69,19 @@ def freeze_branched(kind):
     freeze(f"branched-{kind}", program, random_inputs(program, 6, 1))
 
 
+def freeze_heads(kind):
+    """Several outputs, images among them, behind residual sums without neurons of their own."""
+    program = branched_program(
+        BRANCHED_SEED,
+        kind,
+        ("graded", "max", "graded"),
+        shape=(2, 8, 7),
+        schedule=SCHEDULES[kind],
+        heads=2,
+    )
+    freeze(f"heads-{kind}", program, random_inputs(program, 6, 1))
+
+
 def freeze_digits(kind, schedule):
     """A trained network."""
     limits = load_profile("loihi2").as_target_limits()
@@ -97,6 +110,8 @@ def main():
             freeze_random(kind)
         if is_missing(f"branched-{kind}"):
             freeze_branched(kind)
+        if is_missing(f"heads-{kind}"):
+            freeze_heads(kind)
     for kind, schedule in (("if", Schedule(4)), ("cif", Schedule(4, 6))):
         if is_missing(f"digits-{kind}"):
             freeze_digits(kind, schedule)

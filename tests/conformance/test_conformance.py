@@ -21,7 +21,8 @@ def load(name):
 
 
 def test_the_pack_is_whole():
-    assert [f"{n}-{k}" for n in ("branched", "digits", "random") for k in ("cif", "if")] == NAMES
+    names = ("branched", "digits", "heads", "random")
+    assert [f"{n}-{k}" for n in names for k in ("cif", "if")] == NAMES
 
 
 def test_branches_and_pools_are_in_it():
@@ -30,6 +31,13 @@ def test_branches_and_pools_are_in_it():
         kinds = {p.neuron.kind for p in program.populations}
         assert {"LIPOOL", "RELAY", "READOUT"} < kinds
         assert any(program.delay(p, s) for p in program.populations for s in p.synapses)
+
+
+def test_several_outputs_are_in_it():
+    for name in ("heads-if", "heads-cif"):
+        program, _, frozen = load(name)
+        assert [len(p.shape) for p in program.readouts] == [3, 3, 1]
+        assert list(frozen.outputs) == [p.name for p in program.readouts]
 
 
 @pytest.mark.parametrize("models", [STOCK, LavaModels.fast(batch=4)], ids=["stock", "fast"])

@@ -112,8 +112,8 @@ def judge_of(program: IntProgram, dataset: Dataset | BoxDataset) -> Judge:
     """What judges the outputs of a program on these data."""
     from toolchain.audit.judges import AnyOutputs, Classifier
     from toolchain.data import BoxDataset
-    from toolchain.detection.detections import DetectorSpec
     from toolchain.detection.judge import DetectorJudge
+    from toolchain.detection.spec import DetectorSpec
 
     shapes = tuple(p.shape for p in program.readouts)
     if isinstance(dataset, BoxDataset):

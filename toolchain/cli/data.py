@@ -21,7 +21,7 @@ def open_for(program: IntProgram, data: str) -> Dataset | BoxDataset:
     """
     from toolchain.data import open_boxes, open_split, parse_source
     from toolchain.data.source import BOX_SOURCES
-    from toolchain.detection.detections import DetectorSpec
+    from toolchain.detection.spec import DetectorSpec
 
     if parse_source(data).name not in BOX_SOURCES:
         return open_split(data)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from toolchain.neurons import Neuron
     from toolchain.program.synapse import Synapse
 
+ROUNDING = "rounding"
+"""What conversion did to each layer: too much for a terminal."""
+
 
 def command(net: Net, json: Json = False) -> None:
     """Show the layers, their sources, thresholds, ranges and provenance of a network."""
@@ -89,7 +92,8 @@ def command(net: Net, json: Json = False) -> None:
     )
     output.table(columns, rows, "layers")
     for key, value in program.provenance.items():
-        output.say(f"{key}: {value}")
+        told = f"{len(value)} layers (--json lists them)" if key == ROUNDING else value
+        output.say(f"{key}: {told}")
     output.result(
         {
             "name": program.name,

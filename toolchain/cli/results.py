@@ -38,9 +38,9 @@ def command(
     from toolchain.evaluation.speed import find_measurements
 
     output = Output(as_json=json)
-    evaluations = find_evaluations(folder)
-    measured = find_measurements(speed) if speed else {}
     detectors = find_detector_evaluations(folder)
+    evaluations = find_evaluations(folder, needed=not detectors)
+    measured = find_measurements(speed) if speed else {}
     further = Further(detection_lines(detectors, folder, out), provenance_lines(detectors))
     drawn = write_page(evaluations, out, figures or out.parent / "figures", measured, further)
     count = len(evaluations) + len(detectors)

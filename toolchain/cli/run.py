@@ -178,10 +178,12 @@ def measured_quality(
 ) -> dict[str, float | None]:
     """Accuracy of a classifier, average precision of a detector; nothing of other networks."""
     from toolchain.data import BoxDataset
-    from toolchain.detection.average_precision import average_precision
-    from toolchain.detection.detections import DetectorSpec, detect, real_outputs
 
     if isinstance(dataset, BoxDataset):
+        from toolchain.detection.average_precision import average_precision
+        from toolchain.detection.detections import detect, real_outputs
+        from toolchain.detection.spec import DetectorSpec
+
         outputs = real_outputs(program, recording.outputs)
         found = average_precision(detect(DetectorSpec.of(program), outputs, dataset), dataset)
         return {"mAP@0.5": found.at_half, "mAP@[.5:.95]": found.mean}

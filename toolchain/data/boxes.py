@@ -10,6 +10,8 @@ import numpy as np
 
 from toolchain.errors import DataError
 
+BOX_SIDES = 4
+"""Left, top, right, bottom."""
 Size = tuple[int, int]
 """(height, width) in pixels."""
 

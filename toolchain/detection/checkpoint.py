@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.detection.config import DetectorConfig
-from toolchain.detection.detections import DetectorSpec
+from toolchain.detection.spec import DetectorSpec
 from toolchain.errors import CheckpointError
 from toolchain.models.detector import build_detector
 from toolchain.program.input_quantizer import InputQuantizer

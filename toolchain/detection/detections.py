@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from toolchain.data.boxes import BoxDataset
+from toolchain.data.boxes import BOX_SIDES, BoxDataset
 from toolchain.detection.geometry import decode, iou
-from toolchain.errors import ProgramError
-from toolchain.models.detector import BOX_SIDES
+from toolchain.detection.spec import DetectorSpec
 from toolchain.neurons import Readout
 from toolchain.program.int_program import IntProgram
 
@@ -27,73 +25,6 @@ SAME_OBJECT = 0.6
 """IoU from which the lower of two boxes of one class is dropped (YOLOF's and FCOS's value)."""
 MOST = 100
 """Boxes kept of an image (COCO's)."""
-
-
-@dataclass(frozen=True)
-class DetectorSpec:
-    """What has to be known to read a detector's maps.
-
-    Attributes
-    ----------
-    stride:
-        Pixels of a cell's side.
-    class_names:
-        In the order of the class map's channels.
-    outputs:
-        How many maps it gives: 2 (classes, boxes), or 1 (both, the classes first).
-    """
-
-    stride: int
-    class_names: tuple[str, ...]
-    outputs: int
-
-    def describe(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "stride": self.stride,
-            "class_names": list(self.class_names),
-            "outputs": self.outputs,
-        }
-
-    @classmethod
-    def of(cls, program: IntProgram) -> DetectorSpec:
-        """Of a program, from its provenance.
-
-        Raises
-        ------
-        ProgramError
-            If the program is no detector, or its readouts are not what it says.
-        """
-        fields = program.provenance.get("detector")
-        if fields is None:
-            raise ProgramError(
-                "not a detector",
-                node=program.name,
-                found=", ".join(f"{p.name} {p.shape}" for p in program.readouts),
-                remedy="convert a checkpoint of `spikeport detector train`",
-            )
-        spec = cls(
-            int(fields["stride"]), tuple(map(str, fields["class_names"])), int(fields["outputs"])
-        )
-        channels = sum(p.shape[0] for p in program.readouts)
-        if len(program.readouts) != spec.outputs or channels != spec.channels:
-            raise ProgramError(
-                "the outputs are not those of the detector",
-                node=program.name,
-                found=", ".join(f"{p.name} {p.shape}" for p in program.readouts),
-                allowed=f"{spec.outputs} with {spec.channels} channels together",
-            )
-        return spec
-
-    @property
-    def channels(self) -> int:
-        """Channels of all maps together."""
-        return len(self.class_names) + BOX_SIDES
-
-    def maps(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Score map (N, K, h, w) and side map (N, 4, h, w) of what the network returns."""
-        together = torch.cat(list(outputs), 1)
-        return together[:, :-BOX_SIDES], together[:, -BOX_SIDES:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +76,12 @@ class Detections:
         )
 
 
+def split_maps(outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Score map (N, K, h, w) and side map (N, 4, h, w) of what a detector returns."""
+    together = torch.cat(list(outputs), 1)
+    return together[:, :-BOX_SIDES], together[:, -BOX_SIDES:]
+
+
 def real_outputs(program: IntProgram, accumulators: Mapping[str, np.ndarray]) -> list[Tensor]:
     """What the readouts stand for, float64 (N, ...) each, in the order of the outputs.
 
@@ -165,7 +102,7 @@ def detect(spec: DetectorSpec, outputs: Sequence[Tensor], data: BoxDataset) -> D
 
     They are cut off at the edges of their image.
     """
-    scores, sides = spec.maps([o.double() for o in outputs])
+    scores, sides = split_maps([o.double() for o in outputs])
     scores = scores.flatten(2).transpose(1, 2).sigmoid()
     corners = decode(sides, spec.stride)
     parts = []

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from toolchain.data import BoxDataset
 from toolchain.detection.average_precision import average_precision
-from toolchain.detection.detections import Detections, DetectorSpec, detect
+from toolchain.detection.detections import Detections, detect
 from toolchain.detection.geometry import iou
+from toolchain.detection.spec import DetectorSpec
 
 SURE = 0.35
 """Score from which a box counts in a comparison of two versions."""

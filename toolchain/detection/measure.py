@@ -14,8 +14,9 @@ from toolchain.audit.energy import Operations
 from toolchain.data import BoxDataset
 from toolchain.detection.average_precision import average_precision
 from toolchain.detection.checkpoint import DetectorCheckpoint
-from toolchain.detection.detections import Detections, DetectorSpec, detect, real_outputs
+from toolchain.detection.detections import Detections, detect, real_outputs
 from toolchain.detection.document import Exactness, Row
+from toolchain.detection.spec import DetectorSpec
 from toolchain.detection.trainer import detector_outputs
 from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.simulator.engine.blocks import Engine, Keep

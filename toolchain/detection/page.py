@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolchain.detection.document import DetectorEvaluation, Row
+from toolchain.evaluation.figures import NAMES
+from toolchain.evaluation.page import ran, table_line
 
-NAMES = {"nq": "NQ", "qcfs": "QCFS", "cqrelu": "CQReLU", "relu": "ReLU"}
 PICTURE = "detections.png"
 """Beside an evaluation, see `spikeport detector show`."""
 
@@ -62,18 +63,14 @@ def _groups(
     return groups
 
 
-def _line(cells: Sequence[object]) -> str:
-    return "| " + " | ".join(str(c) for c in cells) + " |"
-
-
 def _precision_table(group: dict[str, DetectorEvaluation]) -> list[str]:
     classes = sorted({c for e in group.values() for row in e.rows for c in row.by_class})
     head = ["trained with", "network", "arithmetic", "steps", "mAP@0.5", "mAP@[.5:.95]"]
     head += [f"AP@0.5 {c}" for c in classes]
-    lines = [_line(head), _line(["---"] * 3 + ["---:"] * (len(head) - 3))]
+    lines = [table_line(head), table_line(["---"] * 3 + ["---:"] * (len(head) - 3))]
     for evaluation in group.values():
         trained = NAMES[evaluation.config["activation"]]
-        lines += [_line(_cells(trained, row, classes)) for row in evaluation.rows]
+        lines += [table_line(_cells(trained, row, classes)) for row in evaluation.rows]
     return [*lines, ""]
 
 
@@ -100,10 +97,10 @@ def _exactness(name: str, evaluation: DetectorEvaluation) -> list[str]:
         f"network with the same integers, and {exact.unequal_images} of {exact.images} images "
         "have other boxes, labels or scores in any bit.",
         "",
-        _line(["layer", "settles after sleep steps"]),
-        _line(["---", "---:"]),
+        table_line(["layer", "settles after sleep steps"]),
+        table_line(["---", "---:"]),
     ]
-    return [*lines, *(_line([k, v]) for k, v in evaluation.settle.items()), ""]
+    return [*lines, *(table_line([k, v]) for k, v in evaluation.settle.items()), ""]
 
 
 def _operations(name: str, evaluation: DetectorEvaluation) -> list[str]:
@@ -127,7 +124,7 @@ def _operations(name: str, evaluation: DetectorEvaluation) -> list[str]:
 
 def _lava(group: dict[str, DetectorEvaluation]) -> list[str]:
     rows = [
-        _line(
+        table_line(
             [
                 name,
                 e.lava["samples"],
@@ -143,7 +140,7 @@ def _lava(group: dict[str, DetectorEvaluation]) -> list[str]:
     if not rows:
         return []
     head = ["on Lava", "images", "steps", "weight bits", "digests compared", "mismatches"]
-    return [_line(head), _line(["---"] + ["---:"] * 5), *rows, ""]
+    return [table_line(head), table_line(["---"] + ["---:"] * 5), *rows, ""]
 
 
 def provenance_lines(evaluations: dict[str, DetectorEvaluation]) -> list[str]:
@@ -151,8 +148,6 @@ def provenance_lines(evaluations: dict[str, DetectorEvaluation]) -> list[str]:
     lines = []
     for name, evaluation in evaluations.items():
         made, run = evaluation.made_by, evaluation.run
-        beside = ("command", "seconds", "processor", "cores")
-        versions = ", ".join(f"{k} {v}" for k, v in made.items() if k not in beside)
         folder = made["command"].split()[3]
         lines += [
             f"**{name}**: epoch {run['epoch']} of {run['config']['epochs']}, seed "
@@ -163,7 +158,7 @@ def provenance_lines(evaluations: dict[str, DetectorEvaluation]) -> list[str]:
             made["command"],
             "```",
             "",
-            f"{made['seconds']:.0f} s on {made['processor']}, {made['cores']} cores; {versions}.",
+            ran(made),
             "",
         ]
     return lines

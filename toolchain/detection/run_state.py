@@ -1,26 +1,17 @@
-"""What a detector's training run is made of between two epochs, and the file it is kept in.
-
-One file, `last.safetensors`, replaced atomically after each epoch: a killed run loses at most the
-epoch it was in. All random numbers of epoch e come from (seed, e).
-"""
+"""What a detector's training run is made of between two epochs; `training.state_file` keeps it."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from toolchain.detection.config import DetectorConfig
 from toolchain.errors import CheckpointError
-from toolchain.files import atomic_write
+from toolchain.training.state_file import part_of, read_state, write_state
 
-STATE_FILE = "last.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 EMA_RAMP = 50
 """Steps over which the average's memory grows to its full length."""
@@ -75,7 +66,9 @@ class RunState:
             self.best_epoch = self.epoch
 
 
-def save_state(config: DetectorConfig, folder: Path, run: RunState) -> None:
+def save_state(
+    config: DetectorConfig, folder: Path, run: RunState, class_names: tuple[str, ...]
+) -> None:
     """Write the state."""
     tensors = {f"model/{k}": v for k, v in run.model.state_dict().items()}
     tensors |= {f"averaged/{k}": v for k, v in run.averaged.items()}
@@ -85,52 +78,45 @@ def save_state(config: DetectorConfig, folder: Path, run: RunState) -> None:
         tensors |= {f"{what}/{name}": kept[what] for what in _MOMENTS if what in kept}
     state = {
         "config": config.as_dict(),
+        "class_names": list(class_names),
         "epoch": run.epoch,
         "steps": run.steps,
         "best_epoch": run.best_epoch,
         "history": run.history,
     }
-    packed = save({k: v.contiguous() for k, v in tensors.items()}, {"state": json.dumps(state)})
-    atomic_write(folder / STATE_FILE, packed)
+    write_state(folder, tensors, state)
 
 
 def resume(
-    config: DetectorConfig, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+    config: DetectorConfig,
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    class_names: tuple[str, ...],
 ) -> RunState:
     """The run found in `folder`, or a new one.
 
     Raises
     ------
     CheckpointError
-        If the state is damaged, or belongs to a run with other settings.
+        If the state is damaged, or belongs to a run with other settings or classes.
     """
-    path = folder / STATE_FILE
-    if not path.is_file():
+    found = read_state(folder, config.as_dict())
+    if found is None:
         averaged = {k: v.clone() for k, v in model.state_dict().items()}
         return RunState(model, optimizer, averaged, {}, 0, 0, 0, [])
-    try:
-        with safe_open(path, framework="pt") as file:
-            state: dict[str, Any] = json.loads((file.metadata() or {})["state"])
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError("damaged training state", node=str(path), found=error) from error
-    wanted = config.as_dict()
-    different = [k for k in wanted if state["config"].get(k) != wanted[k]]
-    if different:
+    state, tensors = found
+    if state["class_names"] != list(class_names):
         raise CheckpointError(
-            "the folder holds a run with other settings",
+            "the folder holds a run on data with other classes",
             node=str(folder),
-            found="; ".join(f"{k}={state['config'].get(k)}" for k in different),
-            allowed="; ".join(f"{k}={wanted[k]}" for k in different),
-            remedy="choose another --out, or repeat the run's own settings to continue it",
+            found=", ".join(state["class_names"]),
+            allowed=", ".join(class_names),
+            remedy="choose another --out",
         )
 
-    def part(prefix: str) -> dict[str, Tensor]:
-        start = f"{prefix}/"
-        return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-
-    model.load_state_dict(part("model"))
-    moments = {what: part(what) for what in _MOMENTS}
+    model.load_state_dict(part_of(tensors, "model"))
+    moments = {what: part_of(tensors, what) for what in _MOMENTS}
     for name, parameter in model.named_parameters():
         if name in moments["step"]:
             device = parameter.device
@@ -139,12 +125,12 @@ def resume(
                 for what, values in moments.items()
             }
     device = next(model.parameters()).device
-    averaged = {k: v.to(device) for k, v in part("averaged").items()}
+    averaged = {k: v.to(device) for k, v in part_of(tensors, "averaged").items()}
     return RunState(
         model,
         optimizer,
         averaged,
-        part("best"),
+        part_of(tensors, "best"),
         state["best_epoch"],
         state["epoch"],
         state["steps"],

@@ -22,9 +22,10 @@ from toolchain.detection.checkpoint import (
     save_detector,
 )
 from toolchain.detection.config import DetectorConfig
-from toolchain.detection.detections import Detections, DetectorSpec, detect
+from toolchain.detection.detections import Detections, detect, split_maps
 from toolchain.detection.loss import detection_loss
 from toolchain.detection.run_state import RunState, resume, save_state
+from toolchain.detection.spec import DetectorSpec
 from toolchain.errors import DataError
 from toolchain.files import make_folder
 from toolchain.training.config_file import write_settings
@@ -61,7 +62,7 @@ def train_detector(
     data = open_boxes(config.data, size, TRAIN)
     held = _validation(config, size)
     model = device.place(make_detector(config, len(data.class_names)))
-    run = resume(config, folder, model, _optimizer(config, model))
+    run = resume(config, folder, model, _optimizer(config, model), data.class_names)
     if run.epoch:
         _keep(config, folder, run, data)
     write_settings(config.as_dict(), folder / CONFIG_FILE)
@@ -73,7 +74,7 @@ def train_detector(
         if held is not None and (last or (epoch + 1) % config.validate_every == 0):
             metrics |= _validate(config, run, held, len(data.class_names))
         run.end_epoch({"epoch": epoch + 1, **metrics})
-        save_state(config, folder, run)
+        save_state(config, folder, run, data.class_names)
         _keep(config, folder, run, data)
         line = {**run.history[-1], "seconds": round(time.monotonic() - started, 2)}
         with (folder / LOG_FILE).open("a") as file:
@@ -151,7 +152,6 @@ def _one_epoch(
 ) -> dict[str, float]:
     """Mean loss, and the last learning rate."""
     torch.manual_seed(config.seed * 1_000_003 + epoch + 500_000)
-    spec = _spec(config, 0)
     run.model.train()
     total, seen, rate = 0.0, 0, 0.0
     for index, (x, truth) in enumerate(batches.of_epoch(epoch)):
@@ -163,7 +163,7 @@ def _one_epoch(
         placed = x.to(device.device).contiguous(memory_format=torch.channels_last)
         with device.autocast():
             outputs = run.model(placed)
-        maps = spec.maps([o.float().cpu() for o in _listed(outputs)])
+        maps = split_maps([o.float().cpu() for o in _listed(outputs)])
         loss = detection_loss(maps, config.stride, [(c.float(), y) for c, y in truth])
         if not bool(torch.isfinite(loss)):
             raise DataError(

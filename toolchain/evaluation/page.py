@@ -30,16 +30,16 @@ PUBLISHED = {
 """NQ's accuracies in its authors' README, %: the "ANN" (measured with its noise on) and T."""
 
 
-def find_evaluations(folder: Path) -> dict[str, Evaluation]:
+def find_evaluations(folder: Path, *, needed: bool = True) -> dict[str, Evaluation]:
     """Every evaluation below `folder`, by the name of the folder it lies in, sorted.
 
     Raises
     ------
     DataError
-        If there is none, or one is damaged.
+        If there is none though one is needed, or one is damaged.
     """
     files = sorted(folder.rglob(FILE_NAME)) if folder.is_dir() else []
-    if not files:
+    if not files and needed:
         raise DataError(
             "no evaluations found",
             node=str(folder),
@@ -96,8 +96,8 @@ def write_page(
         lines += _provenance(name, evaluation)
     lines += further.provenance
     for name, measurement in (measurements or {}).items():
-        command, ran = measurement.made["command"], _ran(measurement.made)
-        lines += [f"**{name}**:", "", "```", command, "```", "", ran, ""]
+        command = measurement.made["command"]
+        lines += [f"**{name}**:", "", "```", command, "```", "", ran(measurement.made), ""]
     atomic_write(page, ("\n".join(lines).rstrip() + "\n").encode())
     return list(drawn.values())
 
@@ -141,8 +141,8 @@ def _accuracy_table(data: str, model: str, group: dict[str, Evaluation]) -> list
     if not steps:
         return _lava_lines(group)
     lines = [
-        _line(["trained with", "arithmetic", "ANN", *(f"T = {t}" for t in steps), "samples"]),
-        _line(["---"] * 2 + ["---:"] * (len(steps) + 2)),
+        table_line(["trained with", "arithmetic", "ANN", *(f"T = {t}" for t in steps), "samples"]),
+        table_line(["---"] * 2 + ["---:"] * (len(steps) + 2)),
     ]
     for evaluation in timed:
         lines += _accuracy_lines(evaluation, steps)
@@ -150,7 +150,7 @@ def _accuracy_table(data: str, model: str, group: dict[str, Evaluation]) -> list
     if published:
         published_ann, by_steps = published
         cells = [f"{by_steps[t]:.2f}" if t in by_steps else "" for t in steps]
-        lines.append(_line(["NQ, published", "float", f"{published_ann:.2f}", *cells, 10000]))
+        lines.append(table_line(["NQ, published", "float", f"{published_ann:.2f}", *cells, 10000]))
     return [*lines, "", *_difference_lines(timed, steps), *_lava_lines(group)]
 
 
@@ -170,11 +170,11 @@ def _difference_lines(timed: Sequence[Evaluation], steps: Sequence[int]) -> list
     if not pairs:
         return []
     rows = [
-        _line([what, *(_difference(first, second, t) for t in steps)])
+        table_line([what, *(_difference(first, second, t) for t in steps)])
         for what, first, second in pairs
     ]
     head = ["difference in percentage points", *(f"T = {t}" for t in steps)]
-    return [_line(head), _line(["---"] + ["---:"] * len(steps)), *rows, ""]
+    return [table_line(head), table_line(["---"] + ["---:"] * len(steps)), *rows, ""]
 
 
 def _difference(first: tuple[Evaluation, str], second: tuple[Evaluation, str], steps: int) -> str:
@@ -190,7 +190,7 @@ def _difference(first: tuple[Evaluation, str], second: tuple[Evaluation, str], s
 def _lava_lines(group: dict[str, Evaluation]) -> list[str]:
     """Runs on Lava against the reference simulator: every spike, membrane potential and logit."""
     rows = [
-        _line([name, lava["samples"], lava["steps"], lava["weight_bits"], values, wrong])
+        table_line([name, lava["samples"], lava["steps"], lava["weight_bits"], values, wrong])
         for name, evaluation in group.items()
         if (lava := evaluation.lava)
         for values, wrong in ((f"{lava['values']:,}", lava["mismatches"]),)
@@ -198,7 +198,7 @@ def _lava_lines(group: dict[str, Evaluation]) -> list[str]:
     if not rows:
         return []
     head = ["on Lava", "images", "steps", "weight bits", "values compared", "mismatches"]
-    return [_line(head), _line(["---"] + ["---:"] * 5), *rows, ""]
+    return [table_line(head), table_line(["---"] + ["---:"] * 5), *rows, ""]
 
 
 def _accuracy_lines(evaluation: Evaluation, steps: Sequence[int]) -> list[str]:
@@ -210,7 +210,7 @@ def _accuracy_lines(evaluation: Evaluation, steps: Sequence[int]) -> list[str]:
         ]
         ann = _percent(evaluation.find(network="ANN", arithmetic=arithmetic))
         total = next(r for r in spiking if r.arithmetic == arithmetic).accuracy["total"]
-        lines.append(_line([figures.training_of(evaluation), arithmetic, ann, *cells, total]))
+        lines.append(table_line([figures.training_of(evaluation), arithmetic, ann, *cells, total]))
     return lines
 
 
@@ -228,8 +228,8 @@ def _counts_table(group: dict[str, Evaluation]) -> list[str]:
             f"float and {in_integers} in {counts['arithmetic']}. All {counts['samples']} images "
             f"had settled {counts['settle_steps']} steps after the last wake step.",
             "",
-            _line(["neurons", "accuracy", "counts that differ", "images with a difference"]),
-            _line(["---"] + ["---:"] * 3),
+            table_line(["neurons", "accuracy", "counts that differ", "images with a difference"]),
+            table_line(["---"] + ["---:"] * 3),
         ]
         for variant, values in counts["variants"].items():
             layers = values["layers"].values()
@@ -237,16 +237,17 @@ def _counts_table(group: dict[str, Evaluation]) -> list[str]:
             row = evaluation.find(neuron=variant, arithmetic=counts["arithmetic"])
             share = f"{wrong:,} of {neurons:,} ({100 * wrong / neurons:.3f} %)"
             images = f"{values['unequal_images']} of {counts['samples']}"
-            lines.append(_line([variant, _percent(row), share, images]))
+            lines.append(table_line([variant, _percent(row), share, images]))
         lines.append("")
     return lines
 
 
-def _line(cells: Sequence[object]) -> str:
+def table_line(cells: Sequence[object]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(str(c) for c in cells) + " |"
 
 
-def _ran(made: Mapping[str, Any]) -> str:
+def ran(made: Mapping[str, Any]) -> str:
     """How long, on what, with which versions."""
     beside = ("command", "seconds", "processor", "cores")
     versions = ", ".join(f"{k} {v}" for k, v in made.items() if k not in beside)
@@ -266,7 +267,7 @@ def _provenance(name: str, evaluation: Evaluation) -> list[str]:
         made["command"],
         "```",
         "",
-        _ran(made),
+        ran(made),
         *(f"Note: {note}" for note in evaluation.notes),
         "",
     ]

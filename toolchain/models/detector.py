@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from toolchain.data.boxes import BOX_SIDES
 from toolchain.errors import DataError
 from toolchain.models.parts import ActivationFactory, initialise, pool, scaled
 from toolchain.models.resnet import PLANS, residual_blocks, stem
@@ -28,7 +29,6 @@ POOLED = (5, 9, 13)
 DILATIONS = (2, 4, 6, 8)
 """Of the residual blocks (YOLOF, section 3.3)."""
 NECK_CHANNELS = 256
-BOX_SIDES = 4
 PRIOR = 0.01
 """Score that every class starts with (Lin et al., "Focal Loss", 2017, section 4.1)."""
 STARTING_REACH = 2.0

@@ -1,28 +1,16 @@
-"""What a training run is made of between two epochs, and the file it is kept in.
-
-The state lies in one file, `last.safetensors`, replaced atomically after each epoch: a killed run
-loses at most the epoch it was in. All random numbers of epoch e come from (seed, e), so no
-generator state needs to be kept.
-"""
+"""What a training run is made of between two epochs; `state_file` keeps it."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from toolchain.data import Dataset
-from toolchain.errors import CheckpointError
-from toolchain.files import atomic_write
 from toolchain.training.checkpoint import save_checkpoint
 from toolchain.training.config import TrainConfig
-
-STATE_FILE = "last.safetensors"
+from toolchain.training.state_file import part_of, read_state, write_state
 
 
 @dataclass
@@ -68,8 +56,7 @@ def save_run(config: TrainConfig, folder: Path, run: RunState, data: Dataset) ->
         "best_epoch": run.best_epoch,
         "history": run.history,
     }
-    packed = save({k: v.contiguous() for k, v in tensors.items()}, {"state": json.dumps(state)})
-    atomic_write(folder / STATE_FILE, packed)
+    write_state(folder, tensors, state)
     info = {
         "config": config.as_dict(),
         "sample_shape": list(data.sample_shape),
@@ -91,35 +78,16 @@ def resume(config: TrainConfig, folder: Path, model: nn.Module) -> RunState:
     CheckpointError
         If the state is damaged, or belongs to a run with other settings.
     """
-    path = folder / STATE_FILE
-    if not path.is_file():
+    found = read_state(folder, config.as_dict())
+    if found is None:
         return RunState(model, {}, {}, 0, 0, [])
-    try:
-        with safe_open(path, framework="pt") as file:
-            state: dict[str, Any] = json.loads((file.metadata() or {})["state"])
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError("damaged training state", node=str(path), found=error) from error
-    wanted = config.as_dict()
-    different = [k for k in wanted if state["config"].get(k) != wanted[k]]
-    if different:
-        raise CheckpointError(
-            "the folder holds a run with other settings",
-            node=str(folder),
-            found="; ".join(f"{k}={state['config'].get(k)}" for k in different),
-            allowed="; ".join(f"{k}={wanted[k]}" for k in different),
-            remedy="choose another --out, or repeat the run's own settings to continue it",
-        )
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-    model.load_state_dict(part("model/"))
+    state, tensors = found
+    model.load_state_dict(part_of(tensors, "model"))
     device = next(model.parameters()).device
     return RunState(
         model,
-        {k: v.to(device) for k, v in part("momentum/").items()},
-        part("best/"),
+        {k: v.to(device) for k, v in part_of(tensors, "momentum").items()},
+        part_of(tensors, "best"),
         state["best_epoch"],
         state["epoch"],
         state["history"],

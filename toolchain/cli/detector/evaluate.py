@@ -15,6 +15,7 @@ from toolchain.cli.output import Output, percent
 
 if TYPE_CHECKING:
     from toolchain.data import BoxDataset
+    from toolchain.detection.checkpoint import DetectorCheckpoint
     from toolchain.detection.document import DetectorEvaluation
     from toolchain.detection.measure import Lower
     from toolchain.program.int_program import IntProgram, Schedule
@@ -52,11 +53,13 @@ def command(
     checkpoint = load_detector(run)
     config = checkpoint.config
     dataset = open_boxes(data, (config.input_size[0], config.input_size[1]))
-    lower = _lowering(run, weight_bits, target)
+    lower = _lowering(checkpoint, run, weight_bits, target)
     path = out or run / "detection.json"
     chosen = positive_numbers("--steps", steps)
     with atomic_path(path) as temporary:  # fails before the measuring if it cannot be written
-        evaluation = _evaluation(run, dataset, chosen, lower, lava, time_limit, output)
+        evaluation = _evaluation(
+            run.name, checkpoint, dataset, chosen, lower, lava, time_limit, output
+        )
         evaluation.write(temporary)
     _show(evaluation, run.name, output)
     output.say(f"wrote {path}")
@@ -66,14 +69,13 @@ def command(
         raise typer.Exit(1)
 
 
-def _lowering(run: Path, weight_bits: int, target: str) -> Lower:
+def _lowering(checkpoint: DetectorCheckpoint, run: Path, weight_bits: int, target: str) -> Lower:
     from hw_models.profile import load_profile
-    from toolchain.cli.network import InputDescription, load_network
+    from toolchain.cli.network import detector_of
     from toolchain.conversion.pipeline import ConversionOptions, convert
 
     limits = load_profile(target).as_target_limits()
-    description = InputDescription(None, None, 8, (0.0,), (1.0,))
-    network = load_network(str(run), None, description)
+    network = detector_of(checkpoint, run)
 
     def lower(neuron: str, schedule: Schedule) -> IntProgram:
         return convert(
@@ -89,7 +91,8 @@ def _lowering(run: Path, weight_bits: int, target: str) -> Lower:
 
 
 def _evaluation(
-    run: Path,
+    name: str,
+    checkpoint: DetectorCheckpoint,
     data: BoxDataset,
     steps: tuple[int, ...],
     lower: Lower,
@@ -102,13 +105,12 @@ def _evaluation(
 
     from hw_models.energy import load_costs
     from toolchain.audit.energy import Cost
-    from toolchain.detection.checkpoint import load_detector
     from toolchain.detection.document import DetectorEvaluation
     from toolchain.detection.measure import measure_detector
     from toolchain.evaluation.document import made_by
 
-    started, checkpoint = time.monotonic(), load_detector(run)
-    with output.progress(f"evaluate {run.name}") as task:
+    started = time.monotonic()
+    with output.progress(f"evaluate {name}") as task:
         measured = measure_detector(
             checkpoint, data, steps, lower, lambda what, n, of: task.update(n, of, what)
         )

@@ -34,8 +34,9 @@ def command(
     from toolchain.cli.data import open_for
     from toolchain.data import BoxDataset
     from toolchain.detection.checkpoint import load_detector
-    from toolchain.detection.detections import Detections, DetectorSpec, detect, real_outputs
+    from toolchain.detection.detections import Detections, detect, real_outputs
     from toolchain.detection.picture import draw
+    from toolchain.detection.spec import DetectorSpec
     from toolchain.detection.trainer import detector_outputs
     from toolchain.errors import CheckpointError
     from toolchain.files import check_writable

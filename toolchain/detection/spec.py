@@ -1,0 +1,76 @@
+"""What has to be known to read a detector's maps; kept in the provenance of its program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from toolchain.data.boxes import BOX_SIDES
+from toolchain.errors import ProgramError
+from toolchain.program.int_program import IntProgram
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """What has to be known to read a detector's maps.
+
+    Attributes
+    ----------
+    stride:
+        Pixels of a cell's side.
+    class_names:
+        In the order of the class map's channels.
+    outputs:
+        How many maps it gives: 2 (classes, boxes), or 1 (both, the classes first).
+    """
+
+    stride: int
+    class_names: tuple[str, ...]
+    outputs: int
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "stride": self.stride,
+            "class_names": list(self.class_names),
+            "outputs": self.outputs,
+        }
+
+    @classmethod
+    def of(cls, program: IntProgram) -> DetectorSpec:
+        """Of a program, from its provenance.
+
+        Raises
+        ------
+        ProgramError
+            If the program is no detector, or its readouts are not what it says.
+        """
+        fields = program.provenance.get("detector")
+        if fields is None:
+            raise ProgramError(
+                "not a detector",
+                node=program.name,
+                found=", ".join(f"{p.name} {p.shape}" for p in program.readouts),
+                remedy="convert a checkpoint of `spikeport detector train`",
+            )
+        try:
+            names = tuple(map(str, fields["class_names"]))
+            spec = cls(int(fields["stride"]), names, int(fields["outputs"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProgramError(
+                "what its maps mean is damaged in the provenance", node=program.name, found=fields
+            ) from error
+        channels = sum(p.shape[0] for p in program.readouts)
+        if len(program.readouts) != spec.outputs or channels != spec.channels:
+            raise ProgramError(
+                "the outputs are not those of the detector",
+                node=program.name,
+                found=", ".join(f"{p.name} {p.shape}" for p in program.readouts),
+                allowed=f"{spec.outputs} with {spec.channels} channels together",
+            )
+        return spec
+
+    @property
+    def channels(self) -> int:
+        """Channels of all maps together."""
+        return len(self.class_names) + BOX_SIDES

@@ -19,8 +19,10 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
+# One thread a process; tests that watch the machine's processes and memory run by themselves.
 unit: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 $(VENV)/.installed: requirements/lock.txt requirements/torch.txt requirements/lava.txt \
     requirements/peers.txt pyproject.toml

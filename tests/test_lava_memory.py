@@ -5,12 +5,14 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from exports.netx import write_net
 from tests.command_line import ROOT
 from tests.networks import random_program
 from toolchain.program.int_program import Schedule
 
+pytestmark = pytest.mark.alone
 PROGRAM = """
 import json, resource, sys
 from pathlib import Path

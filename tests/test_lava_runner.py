@@ -25,6 +25,7 @@ from toolchain.program.int_program import Schedule
 from toolchain.recording import Mode, compare
 from toolchain.simulator.reference import simulate
 
+pytestmark = pytest.mark.alone
 TEMPORARY = Path(os.environ.get("TMPDIR", "/tmp"))
 SETTLE = 15.0
 

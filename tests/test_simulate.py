@@ -70,6 +70,13 @@ def test_recordings_of_chains(data):
     )
 
 
+def needed_memory(program, inputs, mode=Mode.FULL):
+    """The least memory that one sample needs, as the refusal of less says."""
+    with pytest.raises(TargetError, match="one sample needs more memory") as error:
+        simulate(program, inputs, mode=mode, memory=1)
+    return int(error.value.allowed.split()[1].replace(",", ""))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_recordings_of_branches(data):
@@ -79,7 +86,8 @@ def test_recordings_of_branches(data):
     program = branched_program(seed, kind, parts, schedule=schedule, low=-9, high=9)
     inputs = random_inputs(program, data.draw(st.integers(1, 5)), seed)
     mode = data.draw(st.sampled_from(Mode))
-    memory = data.draw(st.none() | st.sampled_from([20_000, 60_000, 200_000]))
+    times = data.draw(st.none() | st.sampled_from([1, 2, 8]))
+    memory = None if times is None else times * needed_memory(program, inputs, mode)
     assert_same_recording(
         simulate(program, inputs, mode=mode, memory=memory),
         reference.simulate(program, inputs, mode=mode),
@@ -124,9 +132,7 @@ def test_refusals():
         simulate(program, inputs[:, :1])
     with pytest.raises(ValueRangeError):
         simulate(program, inputs + 1000)
-    with pytest.raises(TargetError, match="one sample needs more memory") as error:
-        simulate(program, inputs, memory=1000)
-    needed = int(error.value.allowed.split()[1].replace(",", ""))
+    needed = needed_memory(program, inputs)
     assert compare(simulate(program, inputs, memory=needed), simulate(program, inputs)).equal
     with pytest.raises(TargetError):
         simulate(program, inputs, memory=needed - 1)

@@ -101,7 +101,10 @@ def open_split(text: str, split: str | None = None) -> Dataset:
     source = parse_source(text)
     if source.name not in SOURCES:
         raise DataError(
-            "these data are boxes, for detectors", node=text, allowed=", ".join(SOURCES)
+            "these data are boxes, for detectors",
+            node=text,
+            allowed=", ".join(SOURCES),
+            remedy="`spikeport detector train` and `evaluate` take them",
         )
     chosen = source.split or split or "test"
     dataset = SOURCES[source.name](source.path, chosen)

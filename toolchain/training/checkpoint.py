@@ -138,7 +138,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     info, model_file = read_checkpoint(folder)
     if info.get("task", CLASSIFICATION) != CLASSIFICATION:
         raise CheckpointError(
-            "this is not a classifier's checkpoint", node=str(folder), found=info["task"]
+            "this is not a classifier's checkpoint",
+            node=str(folder),
+            found=info["task"],
+            remedy="`spikeport detector evaluate` measures detectors; `convert` takes both",
         )
     config = TrainConfig.from_dict(info["config"])
     shape = tuple(int(s) for s in info["sample_shape"])

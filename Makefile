@@ -21,7 +21,8 @@ types: $(VENV)/.installed
 
 # One thread a process; tests that watch the machine's processes and memory run by themselves.
 unit: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not alone"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+	  -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 $(VENV)/.installed: requirements/lock.txt requirements/torch.txt requirements/lava.txt \

@@ -26,6 +26,14 @@ settings.register_profile(
 settings.load_profile("spikeport")
 
 
+LONG = ("test_notebooks", "test_lint_fuzz", "test_sweep", "test_audit_page")
+"""Files that take minutes: they come first, so that no process is left waiting at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 @dataclass(frozen=True)
 class Trained:
     """A trained network with the data it was made for."""

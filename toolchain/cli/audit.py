@@ -66,10 +66,9 @@ def command(
     target; operations. Exit code 1 if a gate fails.
     """
     from exports.netx import read_net
-    from hw_models.energy import load_costs
     from toolchain.audit.audit import Subject, run_audit
-    from toolchain.audit.energy import Cost
     from toolchain.audit.gates import Gate
+    from toolchain.cli.costs import operation_costs
     from toolchain.cli.data import open_for
     from toolchain.files import check_writable
 
@@ -95,7 +94,7 @@ def command(
         versions=versions,
         lava=_on_lava(program, inputs[:lava], output, time_limit) if lava else None,
         chip=chip,
-        costs={k: Cost(c.picojoules, c.source) for k, c in load_costs().items()},
+        costs=operation_costs(),
     )
     with output.progress(f"audit: {program.name}") as task:
         document = run_audit(

@@ -101,17 +101,8 @@ def load_network(source: str, weights: Path | None, description: InputDescriptio
 
 def detector_of(checkpoint: DetectorCheckpoint, folder: Path, bits: int = 8) -> Network:
     """The network of a detector's checkpoint; what its maps mean goes into the provenance."""
-    config = checkpoint.config
-    provenance = {
-        "spikeport": __version__,
-        "checkpoint_sha256": checkpoint.tensors_sha256,
-        "training": config.as_dict(),
-        "training_data_sha256": checkpoint.data_sha256,
-        "epoch": checkpoint.epoch,
-        "detector": checkpoint.spec.describe(),
-    }
-    name = folder.resolve().name
-    return Network(name, checkpoint.model, checkpoint.quantizer(bits), config.levels, provenance)
+    meaning = {"detector": checkpoint.spec.describe()}
+    return _of_checkpoint(checkpoint, folder, checkpoint.quantizer(bits), meaning)
 
 
 def network_of(checkpoint: Checkpoint, folder: Path, bits: int = 8) -> Network:
@@ -122,12 +113,24 @@ def network_of(checkpoint: Checkpoint, folder: Path, bits: int = 8) -> Network:
     quantizer = make_quantizer(
         config, checkpoint.sample_shape, checkpoint.value_range, checkpoint.pixel_max, bits
     )
+    return _of_checkpoint(checkpoint, folder, quantizer, {})
+
+
+def _of_checkpoint(
+    checkpoint: Checkpoint | DetectorCheckpoint,
+    folder: Path,
+    quantizer: InputQuantizer,
+    more: dict[str, Any],
+) -> Network:
+    """The network of any checkpoint, with where it comes from and `more` as provenance."""
+    config = checkpoint.config
     provenance = {
         "spikeport": __version__,
         "checkpoint_sha256": checkpoint.tensors_sha256,
         "training": config.as_dict(),
         "training_data_sha256": checkpoint.data_sha256,
         "epoch": checkpoint.epoch,
+        **more,
     }
     name = folder.resolve().name
     return Network(name, checkpoint.model, quantizer, config.levels, provenance)

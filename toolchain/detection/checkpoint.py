@@ -40,8 +40,7 @@ class DetectorCheckpoint:
     @property
     def spec(self) -> DetectorSpec:
         """What has to be known to read its maps."""
-        outputs = 1 if self.config.head == "plain" else 2
-        return DetectorSpec(self.config.stride, self.class_names, outputs)
+        return DetectorSpec(self.config.stride, self.class_names, self.config.outputs)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:

@@ -84,6 +84,11 @@ class DetectorConfig:
             if name not in AUGMENTATIONS:
                 raise DataError("no such augmentation", node=name, allowed=", ".join(AUGMENTATIONS))
 
+    @property
+    def outputs(self) -> int:
+        """How many maps the head gives."""
+        return 1 if self.head == "plain" else 2
+
     def as_dict(self) -> dict[str, Any]:
         """All fields as JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

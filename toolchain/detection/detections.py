@@ -60,12 +60,13 @@ class Detections:
 
     def above(self, score: float) -> Detections:
         """Those of at least this score."""
-        rows = self.score >= score
-        return Detections(self.image[rows], self.corners[rows], self.label[rows], self.score[rows])
+        return self._rows(self.score >= score)
 
     def of_image(self, index: int) -> Detections:
         """Those of one image."""
-        rows = self.image == index
+        return self._rows(self.image == index)
+
+    def _rows(self, rows: np.ndarray) -> Detections:
         return Detections(self.image[rows], self.corners[rows], self.label[rows], self.score[rows])
 
     def equal(self, other: Detections) -> bool:

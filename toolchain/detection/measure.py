@@ -113,8 +113,9 @@ def _measure_cif(
 ) -> None:
     wake = checkpoint.config.levels
     progress("sleep steps", 0, 1)
-    inputs = _inputs(lower("cif", Schedule(wake, wake)), data)
-    settled = with_measured_sleep(lower("cif", Schedule(wake, wake)), inputs)
+    unmeasured = lower("cif", Schedule(wake, wake))
+    inputs = _inputs(unmeasured, data)
+    settled = with_measured_sleep(unmeasured, inputs)
     program, sleep = settled.program, settled.measured
     chosen = [wake, *(wake + (1 << k) for k in range(sleep.bit_length()) if 1 << k < sleep)]
     chosen = sorted({*chosen, wake + sleep})

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from toolchain.conversion.evaluate import output_list
 from toolchain.data import BoxDataset, box_splits, open_boxes, parse_source
 from toolchain.detection.augment import Truth, augment
 from toolchain.detection.average_precision import average_precision
@@ -30,7 +31,7 @@ from toolchain.errors import DataError
 from toolchain.files import make_folder
 from toolchain.training.config_file import write_settings
 from toolchain.training.device import Device, choose_device
-from toolchain.training.evaluate import normalise
+from toolchain.training.evaluate import in_evaluation, normalise
 from toolchain.training.noise import set_fixed_sigma
 from toolchain.training.schedule import cosine
 
@@ -163,7 +164,7 @@ def _one_epoch(
         placed = x.to(device.device).contiguous(memory_format=torch.channels_last)
         with device.autocast():
             outputs = run.model(placed)
-        maps = split_maps([o.float().cpu() for o in _listed(outputs)])
+        maps = split_maps([o.float().cpu() for o in output_list(outputs)])
         loss = detection_loss(maps, config.stride, [(c.float(), y) for c, y in truth])
         if not bool(torch.isfinite(loss)):
             raise DataError(
@@ -184,12 +185,8 @@ def _one_epoch(
     return {"loss": total / seen, "learning_rate": rate}
 
 
-def _listed(outputs: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
-    return list(outputs) if isinstance(outputs, tuple) else [outputs]
-
-
 def _spec(config: DetectorConfig, num_classes: int) -> DetectorSpec:
-    return DetectorSpec(config.stride, ("",) * num_classes, 1 if config.head == "plain" else 2)
+    return DetectorSpec(config.stride, ("",) * num_classes, config.outputs)
 
 
 @torch.no_grad()
@@ -199,13 +196,11 @@ def detector_outputs(
     """What `model` returns for all images, in evaluation mode: (N, ...) each, float32."""
     parts: list[list[Tensor]] = []
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    for start in range(0, len(data), EVALUATION_BATCH):
-        images = torch.from_numpy(data.samples[start : start + EVALUATION_BATCH]).float() / 255
-        outputs = model(normalise(images, mean, std).to(device))
-        parts.append([o.float().cpu() for o in _listed(outputs)])
-    model.train(training)
+    with in_evaluation(model):
+        for start in range(0, len(data), EVALUATION_BATCH):
+            images = torch.from_numpy(data.samples[start : start + EVALUATION_BATCH]).float() / 255
+            outputs = model(normalise(images, mean, std).to(device))
+            parts.append([o.float().cpu() for o in output_list(outputs)])
     return [torch.cat(of_one) for of_one in zip(*parts, strict=True)]
 
 

@@ -103,8 +103,7 @@ def _evaluation(
     import numpy
     import torch
 
-    from hw_models.energy import load_costs
-    from toolchain.audit.energy import Cost
+    from toolchain.cli.costs import operation_costs
     from toolchain.detection.document import DetectorEvaluation
     from toolchain.detection.measure import measure_detector
     from toolchain.evaluation.document import made_by
@@ -117,7 +116,6 @@ def _evaluation(
     on_lava = None
     if lava and measured.program is not None:
         on_lava = _on_lava(measured.program, data.take(slice(0, lava)), output, time_limit)
-    costs = {k: Cost(c.picojoules, c.source) for k, c in load_costs().items()}
     operations = measured.operations
     return DetectorEvaluation(
         run={
@@ -138,7 +136,7 @@ def _evaluation(
         rows=tuple(measured.rows),
         settle=measured.settle,
         exactness=measured.exactness,
-        operations=operations.describe(costs) if operations else None,
+        operations=operations.describe(operation_costs()) if operations else None,
         lava=on_lava,
     )
 

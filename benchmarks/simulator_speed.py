@@ -120,7 +120,7 @@ def roof(path: Path, steps: int) -> Way:
 
         with torch.no_grad():
             for total, coded in work:
-                total(coded)
+                total(coded, slice(0, BATCH))
 
     return run
 

@@ -15,12 +15,12 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 from toolchain.recording import Mode
-from toolchain.simulator.engine import layers, rows, sums
+from toolchain.simulator.engine import layers, products, rows, sums
 from toolchain.simulator.engine.blocks import Engine, Keep
 from toolchain.simulator.engine.coded import CodedSpikes, coded_offset
 from toolchain.simulator.engine.kernels import Kernel
+from toolchain.simulator.engine.products import Arithmetic, choose_arithmetic
 from toolchain.simulator.engine.rows import Rows, in_threads
-from toolchain.simulator.engine.sums import Arithmetic, choose_arithmetic
 from toolchain.simulator.reference import simulate
 
 CONVS = st.lists(
@@ -117,7 +117,7 @@ def one_convolution(weight, bits=8, signed=False):
 def test_int8_is_used_where_it_is_exact_and_only_there():
     small = one_convolution(np.full((1, 1, 3, 3), 127)).populations[0].synapses[0]
     wide = one_convolution(np.full((1, 1, 3, 3), 128)).populations[0].synapses[0]
-    expected = Arithmetic.INT8 if sums.has_int8() else Arithmetic.FLOAT32
+    expected = Arithmetic.INT8 if products.has_int8() else Arithmetic.FLOAT32
     assert choose_arithmetic("conv", small, IntRange(-1, 1)) is expected
     assert choose_arithmetic("conv", small, IntRange(0, 255)) is expected
     assert choose_arithmetic("conv", small, IntRange(-1, 255)) is Arithmetic.FLOAT32
@@ -128,7 +128,7 @@ def test_int8_is_used_where_it_is_exact_and_only_there():
 
 
 def test_without_vnni_no_int8(monkeypatch):
-    monkeypatch.setattr(sums, "has_int8", lambda: False)
+    monkeypatch.setattr(products, "has_int8", lambda: False)
     synapse = one_convolution(np.ones((1, 1, 3, 3), int)).populations[0].synapses[0]
     assert choose_arithmetic("conv", synapse, IntRange(0, 1)) is Arithmetic.FLOAT32
 
@@ -221,16 +221,16 @@ def test_inputs_that_do_not_fit_are_refused():
 
 
 def test_an_inexact_kernel_is_found_out(monkeypatch):
-    if not sums.has_int8():
+    if not products.has_int8():
         pytest.skip("no int8 convolutions on this processor")
 
     def saturating(self, coded, offset):
         return honest(self, coded, offset).clamp(max=3)
 
-    honest = sums._Int8Convolution.__call__
-    monkeypatch.setattr(sums._Int8Convolution, "__call__", saturating)
+    honest = products._Int8Convolution.__call__
+    monkeypatch.setattr(products._Int8Convolution, "__call__", saturating)
     program = one_convolution(np.full((1, 1, 3, 3), 100))
-    with pytest.raises(BackendRunError, match="int8 sums of this torch build are not exact"):
+    with pytest.raises(BackendRunError, match="int8 sums are not exact here"):
         list(Engine(program).run(np.ones((1, 1, 3, 3), int)))
 
 

@@ -4,107 +4,86 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.networks import BLOCKS, Branches, branched_program, fits, random_inputs, random_program
 from tests.oracles.numpy_loop import convolve
 from tests.test_engine import CONVS, SCHEDULES, assert_same
+from toolchain.errors import BackendRunError
 from toolchain.int_range import IntRange
 from toolchain.neurons import Readout
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
-from toolchain.simulator.engine import events, sums
+from toolchain.simulator.engine import planes, products, sums
 from toolchain.simulator.engine.coded import CodedSpikes
 from toolchain.simulator.engine.direct import is_direct, part_direct
-from toolchain.simulator.engine.events import EventSum, sort_planes
+from toolchain.simulator.engine.events import EventSum
+from toolchain.simulator.engine.planes import count_spikes, sort_planes
+from toolchain.simulator.engine.pooled import as_pooled
+from toolchain.simulator.engine.products import pays_unrolled
 from toolchain.simulator.engine.sums import SynapticSum
 
 PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 999),
-    kernel=PAIR,
-    stride=PAIR,
-    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
-    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    channels=st.sampled_from([(1, 3), (8, 2), (16, 5)]),
-    reach=st.sampled_from([(0, 1), (-1, 1), (-4, 200)]),
-    wide=st.booleans(),
-)
-def test_events_add_up_to_the_convolution(
-    seed, kernel, stride, padding, dilation, channels, reach, wide
-):
-    plane = (6, 7)
-    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    assume(all(n + 2 * p >= s for n, p, s in zip(plane, padding, spans, strict=True)))
-    rng = np.random.default_rng(seed)
-    c_in, c_out = channels
-    most = 3000 if wide else 127
-    weight = rng.integers(-most, most + 1, (c_out, c_in, *kernel))
-    synapse = ConvSynapse("input", weight, stride, padding, dilation)
-    spikes = rng.integers(reach[0], reach[1] + 1, (3, *plane, c_in))
-    spikes[rng.random(spikes.shape) < 0.8] = 0
-    silence = -reach[0]
-    shape = synapse.output_shape((c_in, *plane))
-    total = np.zeros((3, *shape[1:], shape[0]), np.float32)
-    EventSum(synapse).add((spikes + silence).astype(np.uint8), silence, np.array([0, 2]), total)
-    for sample in (0, 2):
-        plain = spikes[sample].transpose(2, 0, 1)
-        expected = convolve(plain, weight, stride, padding, dilation, 1)
-        assert np.array_equal(total[sample].transpose(2, 0, 1), expected.astype(np.float32))
-    assert not total[1].any()
+def with_spikes(*counts):
+    """Planes (m, 2, 2, 100) of which each has so many spikes, of -1 and 1 in turn."""
+    planes = np.ones((len(counts), 400), np.uint8)
+    for plane, count in zip(planes, counts, strict=True):
+        plane[:count:2] = 2
+        plane[1:count:2] = 0
+    return planes.reshape(-1, 2, 2, 100)
 
 
-@pytest.mark.parametrize("channels", [8, 5])
-@pytest.mark.parametrize("silence", [0, 1, 128])
-def test_planes_are_sorted_by_their_spikes(channels, silence):
-    # Of 40 planes of 10 * 8 * C sites: one dense, one sparse, one just sparse, one just dense.
-    planes = np.full((40, 10, 8, channels), silence, np.uint8)
-    sites = planes.reshape(40, -1)
-    limit = sites.shape[1] // 40
-    sites[7] = silence + 1
-    sites[9, -1] = silence ^ 255
-    sites[20, :limit] = silence + 2
-    sites[30, : limit + 1] = silence + 2
-    found = sort_planes(planes, silence, 256)
+def test_spikes_are_counted_by_their_size():
+    planes = with_spikes(0, 1, 7, 400)
+    assert count_spikes(planes, 1).tolist() == [0, 1, 7, 400]
+    assert count_spikes(planes, 1, np.array([3, 1])).tolist() == [400, 1]
+    graded = np.array([[[[5, 0, 255]]], [[[7, 7, 7]]]], np.uint8)
+    assert count_spikes(graded, 7).tolist() == [2 + 7 + 248, 0]
+
+
+def test_planes_are_sorted_by_their_spikes():
+    counts = np.zeros(40, np.int64)
+    counts[[7, 9, 20, 30]] = 900, 1, 100, 101
+    found = sort_planes(counts, 100)
     assert found.dense[:2].tolist() == [7, 30]
+    assert found.dense[2:4].tolist() == [20, 9]  # the busiest make up their number
     assert len(found.dense) == 8
-    assert set(found.dense[2:]) <= set(range(40)) - {7, 9, 20, 30}
-    assert found.sparse.tolist() == [9, 20]
-    without = sort_planes(planes, silence, 0)
-    assert without.dense[:4].tolist() == [7, 9, 20, 30]
-    assert not len(without.sparse)
+    assert not len(found.sparse)
+    assert sorted([*found.dense, *found.silent]) == list(range(40))
 
 
-def test_sparse_planes_fill_up_those_to_convolve():
-    planes = np.zeros((20, 1, 1, 80), np.uint8)
-    planes[:19, ..., 0] = 1
-    planes[:3] = 1
-    found = sort_planes(planes, 0, 256)
-    assert found.dense.tolist() == [0, 1, 2, 19, 3, 4, 5, 6]
-    assert found.sparse.tolist() == list(range(7, 19))
+def test_the_busiest_of_the_sparse_come_first():
+    counts = np.array([3, 0, 5, 9, 1, 0])
+    found = sort_planes(counts, 9)
+    assert not len(found.dense)
+    assert found.sparse.tolist() == [3, 2, 0, 4]
+    assert found.silent.tolist() == [1, 5]
+    without = sort_planes(np.repeat(counts, 4), 0)
+    assert without is None
+    few = sort_planes(np.array([0] * 19 + [1]), 0)
+    assert few.dense.tolist() == [19, 0, 1, 2, 3, 4, 5, 6]
+    assert few.silent.tolist() == list(range(7, 19))
 
 
 def test_busy_planes_are_all_convolved():
-    planes = np.ones((16, 4, 4, 8), np.uint8)
-    planes[::4] = 0
-    assert sort_planes(planes, 0, 256) is None
+    assert sort_planes(np.array([0, 5, 5, 5, 5, 5]), 4) is None
 
 
-SHARES = {"events": 1e9, "mixed": 30.0, "picked": 0.0}
+SHARES = {"events": 1e9, "mixed": 10.0, "picked": 0.0}
 
 
 @contextmanager
-def choosing(share):
-    """No layer is too small to have its planes chosen, and of small ones this many are sparse."""
+def choosing(limit):
+    """No layer is too small to have its planes chosen; with more spikes than this they are busy."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events, "SPARSE", share)
-        patch.setattr(events, "WORTH_CHOOSING", 2)
-        patch.setattr(events, "TOGETHER", 2)
+        patch.setattr(EventSum, "limit", lambda *_: limit)
+        patch.setattr(planes, "WORTH_CHOOSING", 2)
+        patch.setattr(planes, "TOGETHER", 2)
         patch.setattr(sums, "FEW_WEIGHTS", 0)
         yield
 
@@ -135,7 +114,7 @@ def test_branches_of_chosen_planes(data, share):
 
 
 @pytest.mark.parametrize("share", SHARES.values(), ids=SHARES)
-@pytest.mark.parametrize("forced", [sums.Arithmetic.FLOAT32, sums.Arithmetic.FLOAT64])
+@pytest.mark.parametrize("forced", [products.Arithmetic.FLOAT32, products.Arithmetic.FLOAT64])
 def test_chosen_planes_in_every_arithmetic(share, forced, monkeypatch):
     monkeypatch.setattr(sums, "choose_arithmetic", lambda *_: forced)
     program = branched_program(3, "cif", sorted(BLOCKS), schedule=Schedule(3, 6), low=-9, high=9)
@@ -143,12 +122,128 @@ def test_chosen_planes_in_every_arithmetic(share, forced, monkeypatch):
         assert_same(program, random_inputs(program, 3))
 
 
+def sum_of(synapse, source, reach, spikes, part=slice(0, 2)):
+    """What `SynapticSum` makes of spikes (T, n, H, W, C), as (T, n, H, W, C)."""
+    total = SynapticSum("conv", synapse, source, IntRange(*reach))
+    coded = CodedSpikes((spikes - reach[0]).astype(np.uint8), -reach[0], source)
+    return total(coded, part)
+
+
 def test_a_silent_layer_sends_one_step_of_zeros():
     synapse = ConvSynapse("input", np.ones((3, 4, 3, 3), int), padding=(1, 1))
-    total = SynapticSum("conv", synapse, (4, 5, 5), IntRange(-1, 1))
-    silent = CodedSpikes(np.ones((6, 2, 5, 5, 4), np.uint8), 1, (4, 5, 5))
-    assert total(silent).shape == (1, 2, 5, 5, 3)
-    assert not total(silent).any()
+    found = sum_of(synapse, (4, 5, 5), (-1, 1), np.zeros((6, 2, 5, 5, 4)))
+    assert found.shape == (1, 2, 5, 5, 3)
+    assert not found.any()
+
+
+@pytest.mark.parametrize(("last", "steps"), [(1, 2), (2, 2), (3, 3), (6, 6)])
+def test_steps_after_the_last_spike_are_left_out(last, steps):
+    synapse = ConvSynapse("input", np.ones((3, 4, 3, 3), int), padding=(1, 1))
+    spikes = np.zeros((6, 3, 5, 5, 4))
+    spikes[:last, 2, 2, 2, 1] = 1
+    spikes[:, 0] = 1  # of no sample that is asked for
+    found = sum_of(synapse, (4, 5, 5), (-1, 1), spikes, slice(1, 3))
+    assert found.shape == (steps, 2, 5, 5, 3)
+    assert (found[:last, 1, 1:4, 1:4] == 1).all()
+    assert found[:last].sum() == last * 9 * 3
+
+
+@pytest.mark.parametrize("limit", SHARES.values(), ids=SHARES)
+def test_a_wrong_sum_is_noticed_whichever_way_it_was_made(limit, monkeypatch):
+    def wrong(self, planes, numbers, which, counts, total):
+        honest(self, planes, numbers, which, counts, total)
+        total += 1
+
+    honest = EventSum.put
+    monkeypatch.setattr(EventSum, "put", wrong)
+    monkeypatch.setattr(products._FloatConvolution, "__call__", lambda *_: torch.ones(2, 5, 5, 3))
+    monkeypatch.setattr(sums, "choose_arithmetic", lambda *_: products.Arithmetic.FLOAT32)
+    synapse = ConvSynapse("input", np.ones((3, 4, 3, 3), int), padding=(1, 1))
+    spikes = np.ones((1, 2, 5, 5, 4))
+    with choosing(limit), pytest.raises(BackendRunError, match="sums are not exact here"):
+        sum_of(synapse, (4, 5, 5), (-1, 1), spikes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    kernel=PAIR,
+    stride=PAIR,
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    window=st.sampled_from([(1, 2), (2, 2), (2, 3), (3, 1)]),
+    groups=st.sampled_from([1, 2]),
+    reach=st.sampled_from([(0, 1), (-1, 1), (-2, 3)]),
+)
+def test_blocks_of_equal_weights_are_pooled_before(
+    seed, kernel, stride, padding, window, groups, reach
+):
+    """The sums are those of the whole kernel, by the plain loop."""
+    rng = np.random.default_rng(seed)
+    plane = (6, 6)
+    blocks = rng.integers(-127, 128, (4, 4 // groups, *kernel))
+    weight = blocks.repeat(window[0], 2).repeat(window[1], 3)
+    stride = tuple(s * w for s, w in zip(stride, window, strict=True))
+    padding = tuple(p * w for p, w in zip(padding, window, strict=True))
+    assume(all(n + 2 * p >= k for n, p, k in zip(plane, padding, weight.shape[2:], strict=True)))
+    synapse = ConvSynapse("input", weight, stride, padding, groups=groups)
+    pooled = as_pooled(synapse, (4, *plane), IntRange(*reach))
+    assert pooled is not None
+    assert np.prod(pooled.window) >= np.prod(window)
+    assert pooled.spikes == IntRange(*(v * int(np.prod(pooled.window)) for v in reach))
+    spikes = rng.integers(reach[0], reach[1] + 1, (2, 2, *plane, 4))
+    found = sum_of(synapse, (4, *plane), reach, spikes)
+    for t, n in np.ndindex(2, 2):
+        plain = spikes[t, n].transpose(2, 0, 1)
+        expected = convolve(plain, weight, stride, padding, (1, 1), groups)
+        assert np.array_equal(found[t, n].transpose(2, 0, 1), expected)
+
+
+def test_a_folded_average_pool_is_found():
+    blocks = np.arange(9).reshape(1, 1, 3, 3)
+    folded = blocks.repeat(2, 2).repeat(2, 3)
+    synapse = ConvSynapse("input", folded, (2, 2), (2, 2))
+    found = as_pooled(synapse, (1, 8, 8), IntRange(0, 1))
+    assert found.window == (2, 2)
+    assert np.array_equal(found.synapse.weight, blocks)
+    assert (found.synapse.stride, found.synapse.padding) == ((1, 1), (1, 1))
+    assert found.spikes == IntRange(0, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "source", "reach"),
+    [
+        ({"weight": np.arange(36).reshape(1, 1, 6, 6)}, (1, 8, 8), (0, 1)),
+        ({"stride": (1, 1)}, (1, 8, 8), (0, 1)),
+        ({"stride": (3, 2), "padding": (2, 1)}, (1, 8, 8), (0, 1)),
+        ({"padding": (1, 1)}, (1, 8, 8), (0, 1)),
+        ({"dilation": (2, 2)}, (1, 16, 16), (0, 1)),
+        ({}, (1, 7, 7), (0, 1)),
+        ({}, (1, 8, 8), (0, 255)),
+    ],
+    ids=["weights", "stride", "both", "padding", "dilation", "plane", "bytes"],
+)
+def test_what_cannot_be_pooled_is_not(change, source, reach):
+    """Neither blocks that shift under the outputs, nor sums that fit no byte."""
+    given = {"weight": np.ones((1, 1, 6, 6), int), "stride": (2, 2), "padding": (2, 2)} | change
+    assert as_pooled(ConvSynapse("input", **given), source, IntRange(*reach)) is None
+
+
+@pytest.mark.parametrize("plane", [(2, 2), (1, 1), (1, 3), (2, 3)])
+@pytest.mark.parametrize("forced", [None, *products.Arithmetic])
+def test_small_planes_are_summed_as_matrices(plane, forced, monkeypatch):
+    rng = np.random.default_rng(0)
+    weight = rng.integers(-127, 128, (5, 4, 3, 3))
+    synapse = ConvSynapse("input", weight, padding=(1, 1))
+    source = (4, *plane)
+    assert pays_unrolled(synapse, source) == (plane != (2, 3))
+    if forced:
+        monkeypatch.setattr(sums, "choose_arithmetic", lambda *_: forced)
+    spikes = rng.integers(-1, 2, (3, 2, *plane, 4))
+    with choosing(0):
+        found = sum_of(synapse, source, (-1, 1), spikes)
+    for t, n in np.ndindex(3, 2):
+        expected = convolve(spikes[t, n].transpose(2, 0, 1), weight, (1, 1), (1, 1), (1, 1), 1)
+        assert np.array_equal(found[t, n].transpose(2, 0, 1), expected)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from toolchain.recording import Mode, Recording, compare
 from toolchain.simulator import reference
 from toolchain.simulator.engine import sums
 from toolchain.simulator.engine.footprint import samples_and_steps
-from toolchain.simulator.engine.sums import Arithmetic
+from toolchain.simulator.engine.products import Arithmetic
 from toolchain.simulator.simulate import Way, simulate
 
 CONVS = st.lists(

@@ -240,7 +240,8 @@ class Engine:
             if result.sent is None:
                 outputs[population.name] = channels_first(result.trace, population.shape)
                 continue
-            sent[population.name] = result.sent
+            if not (isinstance(result, Result) and result.quiet):
+                sent[population.name] = result.sent
             if keep in (Keep.SPIKES, Keep.EVERYTHING):
                 spikes[population.name] = result.sent.spikes()
             self._forget(sent, population.name)

@@ -66,6 +66,12 @@ class CodedSpikes:
             return cls(laid_out.astype(np.int64), 0, shape)
         return cls((laid_out + offset).astype(np.uint8), offset, shape)
 
+    @classmethod
+    def silence(cls, steps: int, samples: int, offset: int, shape: tuple[int, ...]) -> CodedSpikes:
+        """No spike at all, as a read-only view of a single byte."""
+        whole = (steps, samples, *plane_of(shape))
+        return cls(np.broadcast_to(np.uint8(offset), whole), offset, shape)
+
     @property
     def is_byte(self) -> bool:
         """Whether they are bytes."""

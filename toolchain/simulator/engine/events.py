@@ -1,150 +1,176 @@
-"""Sums of planes with few spikes: silent ones cost nothing, sparse ones an addition a spike.
+"""Sums of planes event by event: each spike adds its weights, and silence costs nothing.
 
-A plane is what one layer sends in one step of one sample, bytes (H, W, C). Asleep, most planes are
-silent, and more are sparse; awake, few are.
+Most neurons are silent in most steps. Adding up 8-bit weights of the spikes alone is faster than
+convolving whole planes, even in int8, where fewer than a quarter or so of the sites have one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from math import prod
 
 import numba
 import numpy as np
 
-from toolchain.program.synapse import ConvSynapse
-from toolchain.simulator.engine.kernels import compiled, parallel
+from toolchain.int_range import IntRange
+from toolchain.simulator.engine.coded import coded_offset
+from toolchain.simulator.engine.event_loops import Arriving, Weighted, put_sums
 from toolchain.simulator.engine.rows import allowed_threads
+from toolchain.simulator.engine.vectors import PAIRED, WIDTHS, paired
 
-SPARSE = 1 / 40
-"""Share of sites with a spike up to which adding up the weights of each is faster than convolving;
-measured with VNNI and 256 or 512 channels, and proportionally less with fewer."""
-MANY_CHANNELS = 256
-WORTH_CHOOSING = 0.6
-"""Share of planes to convolve below which it is worth picking them out."""
-TOGETHER = 8
-"""Planes are convolved in multiples of this many, as oneDNN makes a kernel for each number."""
-FEW_WEIGHTS = 32
-"""Weights a neuron has, at most, where sums cost no more than picking out planes does."""
+OF_VECTOR = 0.45
+OF_RUN = 7.0
+OF_SITE = 0.15
+"""Nanoseconds to add one vector of weights, to begin a row of a kernel, and to look at a site, as
+measured on an AMD EPYC (Zen 5)."""
+COLUMNS = (4, 2)
+"""How many neighbouring outputs go at once where they have few channels, the best first."""
+FEW_CHANNELS = 128
+"""Outputs that go at once so, at most."""
+CACHED = 1 << 19
+"""Bytes of weights that stay in a core's cache while planes pass by."""
+SUMS = 1 << 16
+"""Sums of the planes that pass by between two changes of weights."""
+LINE = 64
+"""Bytes of a line of the cache."""
 
-
-@dataclass(frozen=True)
-class Planes:
-    """Numbers of planes, int64 each: those to convolve, and those to sum event by event.
-
-    Dense ones may include others, to make up their number; planes in neither are silent.
-    """
-
-    dense: np.ndarray
-    sparse: np.ndarray
-
-
-def sort_planes(planes: np.ndarray, silence: int, channels: int) -> Planes | None:
-    """How to sum planes, uint8 (m, H, W, C); None where it is best to convolve them all.
-
-    `channels` are those of the sums, or 0 if they cannot be made event by event.
-    """
-    flat = planes.reshape(len(planes), -1)
-    limit = int(flat.shape[1] * SPARSE * min(1, channels / MANY_CHANNELS))
-    counts = np.empty(len(planes), np.int64)
-    count_spikes(*in_words(flat, silence), limit, counts)
-    (dense,) = (counts > limit).nonzero()
-    wanted = -(-len(dense) // TOGETHER) * TOGETHER
-    if wanted > WORTH_CHOOSING * len(planes):
-        return None
-    (few,) = ((counts > 0) & (counts <= limit)).nonzero()
-    (silent,) = (counts == 0).nonzero()
-    rest = np.concatenate([silent, few])
-    more = rest[: wanted - len(dense)]
-    return Planes(np.concatenate([dense, more]), np.setdiff1d(few, more, assume_unique=True))
-
-
-def in_words(values: np.ndarray, silence: int) -> tuple[np.ndarray, np.integer[Any]]:
-    """Bytes (..., K) eight at a time where they fill words, and the word that says silence."""
-    if values.shape[-1] % 8:
-        return values, np.uint8(silence)
-    return values.view(np.uint64), np.uint64(silence * 0x0101010101010101)
+Pair = tuple[int, int]
 
 
 class EventSum:
-    """Sums of an ungrouped convolution, event by event, where float32 is exact."""
+    """Sums of an ungrouped convolution, event by event.
 
-    def __init__(self, synapse: ConvSynapse) -> None:
-        laid_out = synapse.weight.transpose(1, 2, 3, 0)
-        small = np.abs(synapse.weight, dtype=np.int64).max(initial=0) < 128
-        self._weight = np.ascontiguousarray(laid_out, np.int8 if small else np.int32)
-        pairs = (synapse.stride, synapse.padding, synapse.dilation)
-        self._geometry = [np.array(pair, np.int64) for pair in pairs]
+    Parameters
+    ----------
+    weight:
+        Integers of 8 bits, (C_out, K_h, K_w, C_in).
+    geometry:
+        Stride, padding and dilation, of height and width each.
+    plane:
+        (H, W, C_in) of what arrives.
+    spikes:
+        Its range.
 
-    def add(self, planes: np.ndarray, silence: int, which: np.ndarray, total: np.ndarray) -> None:
-        """Add the sums of some planes, uint8 (m, H, W, C), to float32 (m, H_out, W_out, C_out)."""
-        words, silent = in_words(planes, silence)
-        numba.set_num_threads(allowed_threads())
-        given = (planes, np.uint8(silence), words, silent, which, self._weight, *self._geometry)
-        add_events(*given, total)
-
-
-@compiled
-def bytes_that_differ(word, other):  # type: ignore[no-untyped-def]
-    """In how many of its bytes a word differs from another."""
-    difference = word ^ other
-    count = 0
-    while difference:
-        count += (difference & 0xFF) != 0
-        difference >>= 8
-    return count
-
-
-@compiled
-def count_spikes(planes, silence, limit, counts):  # type: ignore[no-untyped-def]
-    """Put the spikes of each plane, words (m, K), into `counts`; above `limit`, any number does."""
-    for m in range(planes.shape[0]):
-        count = 0
-        for k in range(planes.shape[1]):
-            if planes[m, k] != silence:
-                count += bytes_that_differ(planes[m, k], silence)
-                if count > limit:
-                    break
-        counts[m] = count
-
-
-@compiled
-def add_event(  # type: ignore[no-untyped-def]
-    y, x, spike, weight, stride, padding, dilation, total
-):
-    """Add one spike at (y, x) times `weight`, (K_h, K_w, C_out), to a plane of sums."""
-    for a in range(weight.shape[0]):
-        above = y + padding[0] - a * dilation[0]
-        row = above // stride[0]
-        if above < 0 or above % stride[0] or row >= total.shape[0]:
-            continue
-        for b in range(weight.shape[1]):
-            left = x + padding[1] - b * dilation[1]
-            column = left // stride[1]
-            if left < 0 or left % stride[1] or column >= total.shape[1]:
-                continue
-            into, w = total[row, column], weight[a, b]
-            for k in range(into.shape[0]):
-                into[k] += spike * np.float32(w[k])
-
-
-@parallel
-def add_events(  # type: ignore[no-untyped-def]
-    planes, silence, words, silent, which, weight, stride, padding, dilation, total
-):
-    """See `EventSum.add`; `words` are the planes as (m, H, W, K).
-
-    Weights lie as (C_in, K_h, K_w, C_out).
+    Notes
+    -----
+    Where outputs have few channels, neighbours in a row are summed at once: a convolution of B
+    times the stride whose outputs are those of B columns, with zeros where they take nothing.
     """
-    size = planes.shape[3] // words.shape[3]
-    for i in numba.prange(which.shape[0]):
-        plane, packed, into = planes[which[i]], words[which[i]], total[which[i]]
-        for y in range(plane.shape[0]):
-            for x in range(plane.shape[1]):
-                for j in range(packed.shape[2]):
-                    if packed[y, x, j] == silent:
-                        continue
-                    for c in range(j * size, (j + 1) * size):
-                        if plane[y, x, c] != silence:
-                            spike = np.float32(np.int32(plane[y, x, c]) - np.int32(silence))
-                            add_event(y, x, spike, weight[c], stride, padding, dilation, into)
+
+    def __init__(
+        self,
+        weight: np.ndarray,
+        geometry: tuple[Pair, Pair, Pair],
+        plane: tuple[int, int, int],
+        spikes: IntRange,
+    ) -> None:
+        stride, padding, dilation = geometry
+        reach = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[1:3], strict=True)]
+        height, width = (
+            (n + 2 * p - r) // s + 1
+            for n, p, r, s in zip(plane[:2], padding, reach, stride, strict=True)
+        )
+        columns = _columns(len(weight), width) if dilation[1] == 1 else 1
+        self._given = weight
+        self._columns = columns
+        self._stride, self._padding, self._dilation = stride, padding, dilation
+        self._kernel = (weight.shape[1], weight.shape[2] + (columns - 1) * stride[1])
+        self._plane = plane
+        self._out = (height, width // columns, columns * len(weight))
+        self._widths = _widths(self._out[2])
+        self._signs = 2 if spikes.low < 0 else 1
+        self._most = max(-min(spikes.low, 0), spikes.high)
+        self._silence = coded_offset(spikes) or 0
+        self._weighted: Weighted | None = None
+
+    def limit(self, time: float) -> float:
+        """Spikes of a plane up to which this takes less than `time`, nanoseconds in one thread."""
+        runs = prod(self._out[:2]) * len(self._widths) * self._signs * self._kernel[0]
+        fixed = OF_RUN * runs + OF_SITE * prod(self._plane) * self._signs
+        stride = (self._stride[0], self._stride[1] * self._columns)
+        sides = (self._plane, self._kernel, self._out, stride, self._padding, self._dilation)
+        met = _meetings(*(side[0] for side in sides)) * _meetings(*(side[1] for side in sides))
+        vectors = met / prod(self._plane[:2]) * int(self._widths.sum()) / PAIRED
+        return (time - fixed) / (vectors * OF_VECTOR)
+
+    def put(
+        self,
+        planes: np.ndarray,
+        numbers: np.ndarray,
+        which: np.ndarray,
+        counts: np.ndarray,
+        total: np.ndarray,
+    ) -> None:
+        """Put the sums of some planes into int32 (k, H_out, W_out, C_out).
+
+        `planes`, uint8 (m, H, W, C), are all there are; k of them have the `numbers`, int64 (k,),
+        and so many spikes, `counts`; of those, the ones in `which` are summed. Those that come
+        first should have the most spikes: work is dealt out in turns.
+        """
+        if self._weighted is None:
+            self._weighted = self._lay_out()
+        threads = allowed_threads()
+        size = max(1, SUMS // min(self._out[2], max(WIDTHS)) // prod(self._out[:2]))
+        groups = -(-len(which) // size)
+        groups = min(len(which), -(-groups // threads) * threads)
+        arriving = Arriving(planes, self._silence, self._signs, self._most, numbers, counts)
+        numba.set_num_threads(threads)
+        put_sums(arriving, which, groups, self._weighted, total.reshape(len(total), *self._out))
+
+    def _lay_out(self) -> Weighted:
+        weight = _of_columns(self._given, self._columns, self._stride[1])
+        stride = (self._stride[0], self._stride[1] * self._columns)
+        kernel, stride, padding, dilation = np.array(
+            (self._kernel, stride, self._padding, self._dilation), np.int64
+        )
+        rows = max(1, CACHED // (self._kernel[1] * self._plane[2] * int(self._widths[0])))
+        words = _in_widths(weight, self._widths)
+        return Weighted(words, self._widths, kernel, stride, padding, dilation, rows)
+
+
+def _meetings(
+    size: int, kernel: int, outputs: int, stride: int, padding: int, dilation: int
+) -> int:
+    """Along one axis, pairs of an output and a place of the kernel that lies in the plane."""
+    places = np.arange(outputs)[:, None] * stride - padding + np.arange(kernel) * dilation
+    return int(((places >= 0) & (places < size)).sum())
+
+
+def _columns(outputs: int, across: int) -> int:
+    """How many neighbouring outputs are summed at once."""
+    fitting = (n for n in COLUMNS if n * outputs <= FEW_CHANNELS and across % n == 0)
+    return next(fitting, 1)
+
+
+def _of_columns(weight: np.ndarray, columns: int, stride: int) -> np.ndarray:
+    """Weights of a convolution whose outputs are those of so many neighbours, one by one; int8."""
+    outputs, rows, across, inputs = weight.shape
+    spread = np.zeros((columns, outputs, rows, across + (columns - 1) * stride, inputs), np.int8)
+    for column in range(columns):
+        spread[column, :, :, column * stride : column * stride + across] = weight
+    return spread.reshape(columns * outputs, *spread.shape[2:])
+
+
+def _widths(outputs: int) -> np.ndarray:
+    """How many outputs go at once, one after the other; the last may be filled up. int64."""
+    widths, left = [], outputs
+    while left > 0:
+        fitting = [width for width in WIDTHS if width <= left]
+        widths.append(max(fitting, default=min(WIDTHS)))
+        left -= widths[-1]
+    return np.array(widths, np.int64)
+
+
+def _in_widths(weight: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """See `Weighted`; the first word begins where a line of the cache does."""
+    size = int(widths.sum()) * weight[0].size // 2
+    memory = np.empty(size + LINE // 2, np.int16)
+    start = -memory.ctypes.data % LINE // 2
+    laid_out = memory[start : start + size]
+    first = place = 0
+    for width in widths:
+        part = np.zeros((*weight.shape[1:], width), np.int8)
+        part[..., : len(weight) - first] = weight[first : first + width].transpose(1, 2, 3, 0)
+        words = paired(part)
+        laid_out[place : place + words.size] = words.ravel()
+        first, place = first + width, place + words.size
+    return laid_out

@@ -53,7 +53,7 @@ def samples_and_steps(
 
 
 def _weights(program: IntProgram) -> int:
-    """Weights in the program, as float32 beside, as the kernels pack them, and for events."""
+    """Weights in the program, as the products pack or write them out, and in words for events."""
     count = sum(
         s.weight.size
         for p in program.populations
@@ -82,7 +82,7 @@ def _of_sample(program: IntProgram, steps: int, *, traced: bool) -> int:
 
 
 def _of_layer(population: Population, sizes: dict[str, int], steps: int, *, traced: bool) -> int:
-    """Float32 currents of each synapse in two layouts and picked out, their sum, spikes, trace."""
+    """Currents of each synapse in two layouts and picked out, their sum, spikes, lists, trace."""
     neurons = sizes[population.name]
     arriving = sum(sizes[s.source] for s in population.synapses)
     branches = len(population.synapses)

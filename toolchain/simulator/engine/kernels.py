@@ -2,9 +2,11 @@
 
 Neurons lie in rows: `width` neurons whose parameters are laid out alongside, so that the inner
 loop is long and free of branches and the row's state stays in the cache over all steps. A current
-has one step (the same at every step) or as many as the block, and begins with the row `base`.
+has one step (the same at every step) or several, after which there are zeros, and begins with the
+row `base`.
 `direct`, (T or 1, rows, width) or empty, are spikes of a population of the same shape, sent with
 `zero` added, each of which reaches one neuron with the weight `gain`, (width,): see `arrive`.
+`initial`, (width,) or empty, is the potential before the first step, where this block begins there.
 Every kernel runs over the rows `start .. stop` and returns the lowest and highest of what it is to
 have watched: the current, and the state before firing. The equations stand in `toolchain.neurons`.
 """
@@ -46,55 +48,121 @@ def accumulate(total, current, shift, first, start, stop):  # type: ignore[no-un
     for row in range(start, stop):
         for t in range(total.shape[0]):
             into = total[t, row]
-            drive = current[t if current.shape[0] > 1 else 0, row]
             if first:
-                for k in range(into.shape[0]):
-                    into[k] = into.dtype.type(drive[k]) << shift
-            else:
-                for k in range(into.shape[0]):
-                    into[k] += into.dtype.type(drive[k]) << shift
+                into[:] = 0
+            if current.shape[0] > 1 and t >= current.shape[0]:
+                continue
+            drive = current[t if current.shape[0] > 1 else 0, row]
+            for k in range(into.shape[0]):
+                into[k] += into.dtype.type(drive[k]) << shift
     return 0, 0, 0, 0
 
 
 @compiled
-def arrive(into, drive, shift, direct, zero, gain, t, row):  # type: ignore[no-untyped-def]
-    """Put what reaches a row at step t, `drive << shift` and the direct spikes, into `into`."""
+def heard(current, t):  # type: ignore[no-untyped-def]
+    """The step of the current that counts at step t, or -1 for none."""
+    if current.shape[0] == 1:
+        return 0
+    return t if t < current.shape[0] else -1
+
+
+@compiled
+def arrive(into, current, base, shift, direct, zero, gain, t, row):  # type: ignore[no-untyped-def]
+    """Put what reaches a row at step t, the current and the direct spikes, into `into`."""
     kind = into.dtype.type
+    step = heard(current, t)
+    if step < 0:
+        into[:] = 0
+    else:
+        drive = current[step, row - base]
+        for k in range(into.shape[0]):
+            into[k] = kind(drive[k]) << shift
     if direct.shape[0]:
         spikes = direct[t if direct.shape[0] > 1 else 0, row]
         for k in range(into.shape[0]):
-            into[k] = (kind(drive[k]) << shift) + gain[k] * (kind(spikes[k]) - kind(zero))
-    else:
-        for k in range(into.shape[0]):
-            into[k] = kind(drive[k]) << shift
+            into[k] += gain[k] * (kind(spikes[k]) - kind(zero))
+
+
+@compiled
+def fire(potential, drive, shift, bias, threshold, fired, reach):  # type: ignore[no-untyped-def]
+    """One step of a row of IF neurons, with the current `drive << shift`."""
+    kind = potential.dtype.type
+    low_current, high_current, low, high = reach[0], reach[1], reach[2], reach[3]
+    for k in range(potential.shape[0]):
+        i = kind(kind(drive[k]) << shift)
+        u = kind(potential[k] + i + bias[k])
+        low_current, high_current = min(low_current, i), max(high_current, i)
+        low, high = min(low, u), max(high, u)
+        fires = u >= threshold[k]
+        fired[k] = np.uint8(fires)
+        potential[k] = u - threshold[k] if fires else u
+    reach[0], reach[1], reach[2], reach[3] = low_current, high_current, low, high
 
 
 @compiled
 def integrate_and_fire(  # type: ignore[no-untyped-def]
-    current, shift, base, direct, zero, gain, bias, threshold, v, spikes, trace, start, stop
+    current,
+    shift,
+    base,
+    direct,
+    zero,
+    gain,
+    bias,
+    threshold,
+    initial,
+    v,
+    spikes,
+    trace,
+    start,
+    stop,
 ):
     """IF; `trace`, (T, rows, width) or empty, receives the potential after each step."""
-    kind = v.dtype.type
-    low_current = high_current = kind(0)
-    low = high = kind(0)
+    reach = np.zeros(4, v.dtype)
     arriving = np.empty(v.shape[1], v.dtype)
     for row in range(start, stop):
         potential = v[row]
+        if initial.shape[0]:
+            potential[:] = initial
         for t in range(spikes.shape[0]):
-            drive = current[t if current.shape[0] > 1 else 0, row - base]
-            arrive(arriving, drive, shift, direct, zero, gain, t, row)
-            fired = spikes[t, row]
-            for k in range(potential.shape[0]):
-                i = arriving[k]
-                u = kind(potential[k] + i + bias[k])
-                low_current, high_current = min(low_current, i), max(high_current, i)
-                low, high = min(low, u), max(high, u)
-                fires = u >= threshold[k]
-                fired[k] = np.uint8(fires)
-                potential[k] = u - threshold[k] if fires else u
+            step = heard(current, t)
+            if direct.shape[0] or step < 0:
+                arrive(arriving, current, base, shift, direct, zero, gain, t, row)
+                fire(potential, arriving, 0, bias, threshold, spikes[t, row], reach)
+            else:
+                drive = current[step, row - base]
+                fire(potential, drive, shift, bias, threshold, spikes[t, row], reach)
             if trace.shape[0]:
                 trace[t, row] = potential
-    return low_current, high_current, low, high
+    return reach[0], reach[1], reach[2], reach[3]
+
+
+@compiled
+def fire_consistently(  # type: ignore[no-untyped-def]
+    potential, count, cap, drive, shift, bias, threshold, fired, reach
+):
+    """One step of a row of CIF neurons, with the current `drive << shift`.
+
+    Returns whether any has fired.
+    """
+    kind = potential.dtype.type
+    low_current, high_current, low, high = reach[0], reach[1], reach[2], reach[3]
+    busy = False
+    for k in range(potential.shape[0]):
+        i = kind(kind(drive[k]) << shift)
+        u = kind(potential[k] + i + bias[k])
+        low_current, high_current = min(low_current, i), max(high_current, i)
+        low, high = min(low, u), max(high, u)
+        n = np.int32(count[k])
+        up = (u >= threshold[k]) & (n < cap)
+        down = (u < 0) & (n > 0)
+        busy |= up | down
+        # Numba's integers grow to 64 bits; in this form LLVM finds that 32 and 8 are enough.
+        rose, fell = np.int32(up), np.int32(down)
+        fired[k] = np.uint8(1 + rose - fell)
+        count[k] = n + rose - fell
+        potential[k] = u - (threshold[k] & -kind(rose)) + (threshold[k] & -kind(fell))
+    reach[0], reach[1], reach[2], reach[3] = low_current, high_current, low, high
+    return busy
 
 
 @compiled
@@ -107,6 +175,7 @@ def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
     gain,
     bias,
     threshold,
+    initial,
     v,
     counts,
     wakes,
@@ -118,50 +187,46 @@ def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
 ):
     """CIF; `wakes` are the wake steps before this block, spikes are sent as 1 + s.
 
-    Asleep, nothing is the same at every step but silence; then a row that has not fired in a step
-    fires no more.
+    Asleep, a current that is the same at every step is zero. A row that has not fired in a step
+    fires no more until something arrives.
     """
-    kind = v.dtype.type
-    silent = not awake and current.shape[0] == 1 and direct.shape[0] == 0
-    low_current = high_current = kind(0)
-    low = high = kind(0)
+    last = 0 if current.shape[0] == 1 else current.shape[0] - 1
+    if awake or direct.shape[0]:
+        last = spikes.shape[0]
+    reach = np.zeros(4, v.dtype)
     arriving = np.empty(v.shape[1], v.dtype)
     for row in range(start, stop):
         potential, count = v[row], counts[row]
-        cap = np.int32(wakes)
+        if initial.shape[0]:
+            potential[:] = initial
+            count[:] = 0
         for t in range(spikes.shape[0]):
-            if awake:
-                cap += np.int32(1)
-            drive = current[t if current.shape[0] > 1 else 0, row - base]
-            arrive(arriving, drive, shift, direct, zero, gain, t, row)
+            cap = np.int32(wakes + t + 1 if awake else wakes)
             fired = spikes[t, row]
-            busy = np.int32(0)
-            for k in range(potential.shape[0]):
-                i = arriving[k]
-                u = kind(potential[k] + i + bias[k])
-                low_current, high_current = min(low_current, i), max(high_current, i)
-                low, high = min(low, u), max(high, u)
-                n = count[k]
-                up = (u >= threshold[k]) & (n < cap)
-                down = (u < 0) & (n > 0)
-                s = np.int32(up) - np.int32(down)
-                busy |= s
-                fired[k] = np.uint8(s + 1)
-                count[k] = n + s
-                potential[k] = u - threshold[k] * kind(s)
+            step = heard(current, t)
+            if direct.shape[0] or step < 0:
+                arrive(arriving, current, base, shift, direct, zero, gain, t, row)
+                busy = fire_consistently(
+                    potential, count, cap, arriving, 0, bias, threshold, fired, reach
+                )
+            else:
+                drive = current[step, row - base]
+                busy = fire_consistently(
+                    potential, count, cap, drive, shift, bias, threshold, fired, reach
+                )
             if trace.shape[0]:
                 trace[t, row] = potential
-            if silent and not busy:
+            if t >= last and not busy:
                 spikes[t:, row] = 1
                 for later in range(t + 1, trace.shape[0]):
                     trace[later, row] = potential
                 break
-    return low_current, high_current, low, high
+    return reach[0], reach[1], reach[2], reach[3]
 
 
 @compiled
 def read_out(  # type: ignore[no-untyped-def]
-    current, shift, base, direct, zero, gain, bias, v, trace, start, stop
+    current, shift, base, direct, zero, gain, bias, initial, v, trace, start, stop
 ):
     """A readout; `trace` receives the accumulator after each step."""
     kind = v.dtype.type
@@ -170,9 +235,10 @@ def read_out(  # type: ignore[no-untyped-def]
     arriving = np.empty(v.shape[1], v.dtype)
     for row in range(start, stop):
         accumulator = v[row]
+        if initial.shape[0]:
+            accumulator[:] = initial
         for t in range(trace.shape[0]):
-            drive = current[t if current.shape[0] > 1 else 0, row - base]
-            arrive(arriving, drive, shift, direct, zero, gain, t, row)
+            arrive(arriving, current, base, shift, direct, zero, gain, t, row)
             for k in range(accumulator.shape[0]):
                 i = arriving[k]
                 u = kind(accumulator[k] + i + bias[k])
@@ -192,8 +258,7 @@ def relay(  # type: ignore[no-untyped-def]
     arriving = np.empty(spikes.shape[2], gain.dtype)
     for row in range(start, stop):
         for t in range(spikes.shape[0]):
-            drive = current[t if current.shape[0] > 1 else 0, row - base]
-            arrive(arriving, drive, shift, direct, zero, gain, t, row)
+            arrive(arriving, current, base, shift, direct, zero, gain, t, row)
             fired = spikes[t, row]
             for k in range(fired.shape[0]):
                 i = np.int64(arriving[k])

@@ -19,6 +19,7 @@ from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.engine import kernels
 from toolchain.simulator.engine.coded import CodedSpikes, coded_offset, plane_of
 from toolchain.simulator.engine.direct import part_direct
+from toolchain.simulator.engine.planes import count_spikes
 from toolchain.simulator.engine.rows import Reach, Rows, in_threads, joined
 from toolchain.simulator.engine.sums import SynapticSum
 from toolchain.simulator.watch import watch
@@ -26,6 +27,7 @@ from toolchain.simulator.watch import watch
 Sent = Mapping[str, CodedSpikes]
 """Spikes by source; asleep, the input is left out."""
 INT32 = IntRange.signed(32)
+INT8 = IntRange.signed(8)
 CURRENTS = 8 << 20
 """Bytes of currents (float32) summed up before the neurons take them: few enough to be written and
 read in turn, and for the allocator to hand the same memory out again; enough samples for the
@@ -51,6 +53,11 @@ class Moment:
     awake: bool
     traced: bool
 
+    @property
+    def begins(self) -> bool:
+        """Whether nothing came before it."""
+        return self.awake and not self.wakes
+
 
 @dataclass(frozen=True)
 class Result:
@@ -66,12 +73,15 @@ class Result:
         int (T, n, H, W, C), after each step; empty where not wanted.
     reach:
         Extremes of the summed current and of the state before firing.
+    quiet:
+        Whether it is known, without looking, that nothing is sent.
     """
 
     sent: CodedSpikes | None
     potential: np.ndarray
     trace: np.ndarray
     reach: Reach
+    quiet: bool = False
 
 
 class Layer(ABC):
@@ -104,7 +114,7 @@ class Layer(ABC):
 
     @abstractmethod
     def start(self, samples: int) -> Any:
-        """State of so many samples before local step 1."""
+        """State of so many samples, which the first block sets."""
 
     @abstractmethod
     def run(self, state: Any, sent: Sent, moment: Moment) -> Result:
@@ -116,14 +126,13 @@ class Layer(ABC):
             If a sum or the state leaves its range.
         """
 
-    def _zeros(self, samples: int) -> np.ndarray:
-        return np.zeros((samples, *self._plane), self._integer)
+    def _unset(self, samples: int) -> np.ndarray:
+        """Potential that the first block sets, (n, H, W, C)."""
+        return np.empty((samples, *self._plane), self._integer)
 
-    def _initial_potential(self, samples: int) -> np.ndarray:
-        """Of neurons with a threshold, (n, H, W, C)."""
-        neuron = self.population.neuron
-        assert isinstance(neuron, IntegrateAndFire | ConsistentIntegrateAndFire)
-        return self._zeros(samples) + neuron.initial_potential.astype(self._integer)
+    def _initial(self, values: np.ndarray, rows: Rows, moment: Moment) -> np.ndarray:
+        """A potential a channel along a row, in the first block; empty later."""
+        return self._along(values, rows) if moment.begins else np.empty(0, self._integer)
 
     def _rows(self, samples: int, moment: Moment) -> tuple[Rows, list[slice]]:
         """The layer's rows, and its samples in parts of `CURRENTS` bytes."""
@@ -149,7 +158,7 @@ class Layer(ABC):
         reaches = []
         for part in parts:
             where = rows.between(part)
-            current, shift = self._current(sent, part, rows)
+            current, shift = self._current(sent, part, rows, moment)
             work = moment.steps * (where[1] - where[0]) * rows.width
             of_part = (current, shift, where[0])
             reaches.append(in_threads(kernel, where, work, *of_part, *direct, *arguments))
@@ -163,10 +172,12 @@ class Layer(ABC):
         spikes = sent[self._direct.source]
         return rows.of(spikes.values), spikes.offset, self._along(self._direct.gain, rows)
 
-    def _current(self, sent: Sent, part: slice, rows: Rows) -> tuple[np.ndarray, int]:
-        """(T or 1, rows of the part, width) of all sums, and by how much to shift it left."""
+    def _current(
+        self, sent: Sent, part: slice, rows: Rows, moment: Moment
+    ) -> tuple[np.ndarray, int]:
+        """(up to T, rows of the part, width) of all sums, and by how much to shift it left."""
         arriving = [
-            (rows.of(total(sent[name].of_samples(part))), total.shift)
+            (rows.of(total(sent[name], part)), total.shift)
             for name, total in self._sums
             if name in sent
         ]
@@ -174,9 +185,10 @@ class Layer(ABC):
             return arriving[0]
         first, end = rows.between(part)
         where = (0, end - first)
-        steps = max((len(current) for current, _ in arriving), default=1)
         if not arriving:
-            return np.zeros((steps, end - first, rows.width), self._integer), 0
+            return np.zeros((1, end - first, rows.width), self._integer), 0
+        lengths = {len(current) for current, _ in arriving}
+        steps = lengths.pop() if len(lengths) == 1 else moment.steps
         summed = np.empty((steps, end - first, rows.width), self._integer)
         for index, (current, shift) in enumerate(arriving):
             fills = index == 0
@@ -200,6 +212,18 @@ class Layer(ABC):
         values = np.empty((moment.steps, samples, *self._plane), np.uint8)
         return CodedSpikes(values, self._offset, self.population.shape)
 
+    def _hears(self, sent: Sent) -> bool:
+        """Whether any spikes arrive."""
+        return any(synapse.source in sent for synapse in self.population.synapses)
+
+    def _quiet(self, potential: np.ndarray, moment: Moment) -> Result:
+        """A block in which nothing arrives and nothing is sent."""
+        samples, steps = len(potential), moment.steps
+        spikes = CodedSpikes.silence(steps, samples, self._offset, self.population.shape)
+        traced = steps if moment.traced else 0
+        trace = np.broadcast_to(potential, (traced, *potential.shape))
+        return Result(spikes, potential, trace, (0, 0, 0, 0), quiet=True)
+
     def _watch(self, what: str, reach: Reach, limits: IntRange) -> None:
         """Check the extremes that a kernel has seen."""
         name = self.population.name
@@ -211,7 +235,7 @@ class _IntegrateAndFireLayer(Layer):
     """State: potential (n, H, W, C)."""
 
     def start(self, samples: int) -> np.ndarray:
-        return self._initial_potential(samples)
+        return self._unset(samples)
 
     def run(self, state: np.ndarray, sent: Sent, moment: Moment) -> Result:
         neuron, (rows, parts) = self.population.neuron, self._rows(len(state), moment)
@@ -224,6 +248,7 @@ class _IntegrateAndFireLayer(Layer):
             moment,
             self._bias(rows, moment),
             self._along(neuron.threshold, rows),
+            self._initial(neuron.initial_potential, rows, moment),
             rows.of(state),
             rows.of(spikes.values),
             rows.of(trace),
@@ -232,17 +257,35 @@ class _IntegrateAndFireLayer(Layer):
         return Result(spikes, state, trace, reach)
 
 
+@dataclass
+class _ConsistentState:
+    """Potential and net spike count, (n, H, W, C) each, and whether any fired in the last step."""
+
+    potential: np.ndarray
+    counts: np.ndarray
+    fired: bool = True
+
+
 class _ConsistentLayer(Layer):
-    """State: potential and net spike count, (n, H, W, C) each."""
+    """Asleep, neurons that have not fired in a step fire no more until something arrives."""
 
-    def start(self, samples: int) -> tuple[np.ndarray, np.ndarray]:
-        potential = self._initial_potential(samples)
-        return potential, np.zeros(potential.shape, np.int32)
+    def __init__(
+        self, program: IntProgram, population: Population, bound: PopulationBounds
+    ) -> None:
+        super().__init__(program, population, bound)
+        small = INT8.contains(0, program.schedule.wake_steps)
+        self._count = np.int8 if small else np.int32
 
-    def run(self, state: tuple[np.ndarray, np.ndarray], sent: Sent, moment: Moment) -> Result:
-        neuron, (potential, counts) = self.population.neuron, state
+    def start(self, samples: int) -> _ConsistentState:
+        counts = np.empty((samples, *self._plane), self._count)
+        return _ConsistentState(self._unset(samples), counts)
+
+    def run(self, state: _ConsistentState, sent: Sent, moment: Moment) -> Result:
+        neuron = self.population.neuron
         assert isinstance(neuron, ConsistentIntegrateAndFire)
-        samples = len(potential)
+        if not moment.awake and not state.fired and not self._hears(sent):
+            return self._quiet(state.potential, moment)
+        samples = len(state.potential)
         rows, parts = self._rows(samples, moment)
         spikes, trace = self._new_spikes(samples, moment), self._new_trace(samples, moment)
         reach = self._in_parts(
@@ -252,22 +295,24 @@ class _ConsistentLayer(Layer):
             moment,
             self._bias(rows, moment),
             self._along(neuron.threshold, rows),
-            rows.of(potential),
-            rows.of(counts),
+            self._initial(neuron.initial_potential, rows, moment),
+            rows.of(state.potential),
+            rows.of(state.counts),
             moment.wakes,
             moment.awake,
             rows.of(spikes.values),
             rows.of(trace),
         )
         self._watch("membrane potential", reach, self._limits)
-        return Result(spikes, potential, trace, reach)
+        state.fired = bool(count_spikes(spikes.values[-1:], self._offset).any())
+        return Result(spikes, state.potential, trace, reach)
 
 
 class _ReadoutLayer(Layer):
     """State: accumulator (n, H, W, C). It is always traced: the trace is what it gives."""
 
     def start(self, samples: int) -> np.ndarray:
-        return self._zeros(samples)
+        return self._unset(samples)
 
     def run(self, state: np.ndarray, sent: Sent, moment: Moment) -> Result:
         rows, parts = self._rows(len(state), moment)
@@ -278,6 +323,7 @@ class _ReadoutLayer(Layer):
             (rows, parts),
             moment,
             self._bias(rows, moment),
+            self._initial(np.zeros(self._plane[2], self._integer), rows, moment),
             rows.of(state),
             rows.of(trace),
         )
@@ -289,9 +335,11 @@ class _RelayLayer(Layer):
     """State: none but the zeros that stand for its potential."""
 
     def start(self, samples: int) -> np.ndarray:
-        return self._zeros(samples)
+        return np.zeros((samples, *self._plane), self._integer)
 
     def run(self, state: np.ndarray, sent: Sent, moment: Moment) -> Result:
+        if not self._hears(sent):
+            return self._quiet(state, moment)
         rows, parts = self._rows(len(state), moment)
         spikes = self._new_spikes(len(state), moment)
         reach = self._in_parts(
@@ -328,6 +376,8 @@ class _PoolLayer(Layer):
 
     def run(self, state: tuple[np.ndarray, np.ndarray], sent: Sent, moment: Moment) -> Result:
         counts, largest = state
+        if not self._hears(sent):
+            return self._quiet(largest, moment)
         s, samples = self._synapse, len(largest)
         spikes, trace = self._new_spikes(samples, moment), self._new_trace(samples, moment)
         reach = in_threads(

@@ -1,269 +1,157 @@
-"""Exact synaptic sums over a block of steps, with the fastest arithmetic that is proved exact.
+"""Exact synaptic sums over a block of steps: each plane by the way that is fastest for it.
 
-- int8: oneDNN's convolution or product of unsigned bytes with signed 8-bit weights. It adds up in
-  int32 and hands out float32, which is exact below 2^24. Without VNNI instructions such kernels may
-  saturate in 16 bits, so they are used only where the processor has them.
-- float32 and float64 by the same bounds as in the reference simulator.
-
-The first result of each synapse is compared with a sum in float64.
+Busy planes are convolved, sparse ones summed event by event, silent ones left out. The first result
+of each synapse by products is compared with a sum in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from enum import Enum
-from functools import cache, singledispatch
-
+import numba
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from toolchain.errors import BackendRunError, ProgramError
+from toolchain.errors import BackendRunError
 from toolchain.int_range import IntRange
-from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
-from toolchain.simulator.currents import COMPARED_SAMPLES, exact_dtype, synaptic_current
+from toolchain.program.synapse import ConvSynapse, DenseSynapse
+from toolchain.simulator.currents import COMPARED_SAMPLES, synaptic_current
 from toolchain.simulator.engine.coded import CodedSpikes, coded_offset, plane_of
-from toolchain.simulator.engine.events import FEW_WEIGHTS, EventSum, Planes, sort_planes
+from toolchain.simulator.engine.events import EventSum
+from toolchain.simulator.engine.planes import Planes, count_spikes, sort_planes
+from toolchain.simulator.engine.pooled import as_pooled
+from toolchain.simulator.engine.products import (
+    INT8,
+    Arithmetic,
+    choose_arithmetic,
+    make_products,
+    plane_time,
+)
 
-INT8 = IntRange.signed(8)
-_Sum = Callable[[Tensor, int], Tensor]
-"""From spikes (m, H, W, C), as coded, and their offset."""
-
-
-class Arithmetic(Enum):
-    """How a synapse is summed up."""
-
-    INT8 = "int8"
-    FLOAT32 = "float32"
-    FLOAT64 = "float64"
-
-
-@cache
-def has_int8() -> bool:
-    """Whether oneDNN's int8 sums are there and exact: the processor has VNNI."""
-    supported = getattr(torch.cpu, "_is_vnni_supported", None)
-    names = ("qconv2d_pointwise", "qlinear_pointwise")
-    there = all(hasattr(torch.ops.onednn, name) for name in names)
-    return bool(supported and supported() and there)
-
-
-def choose_arithmetic(name: str, synapse: Synapse, spikes: IntRange) -> Arithmetic:
-    """The fastest exact arithmetic for spikes in this range.
-
-    Raises
-    ------
-    ValueRangeError
-        If not even float64 is exact.
-    """
-    if exact_dtype(name, synapse, spikes) is torch.float64:
-        return Arithmetic.FLOAT64
-    if (
-        isinstance(synapse, ConvSynapse | DenseSynapse)
-        and has_int8()
-        and coded_offset(spikes) is not None
-        and INT8.contains(int(synapse.weight.min()), int(synapse.weight.max()))
-    ):
-        return Arithmetic.INT8
-    return Arithmetic.FLOAT32
+FEW_WEIGHTS = 32
+"""Weights a neuron has, at most, where sums cost no more than picking out planes does."""
 
 
 class SynapticSum:
     """Sums of one synapse of the population called `name`; `shift` is its weight exponent.
 
-    `__call__` gives them without the exponent: floating point (T, n, H, W, C), integers all.
+    `__call__` gives them without the exponent: integers (T, n, H, W, C), as floating point where
+    all of them are products.
     """
 
     def __init__(
         self, name: str, synapse: ConvSynapse | DenseSynapse, source: tuple[int, ...], of: IntRange
     ) -> None:
         self.shift = synapse.weight_exponent
-        self.arithmetic = choose_arithmetic(name, synapse, of)
         self._name = name
+        self._pooled = as_pooled(synapse, source, of)
+        if self._pooled:
+            source = self._pooled.source_shape(source)
+            synapse, of = self._pooled.synapse, self._pooled.spikes
+        self.arithmetic = choose_arithmetic(name, synapse, of)
         self._synapse = synapse
         self._out = plane_of(synapse.output_shape(source))
-        self._sum = _prepare(synapse, source, self.arithmetic, coded_offset(of) or 0)
-        self._unverified = self.arithmetic is not Arithmetic.FLOAT64
-        ungrouped = isinstance(synapse, ConvSynapse) and synapse.groups == 1
-        by_events = ungrouped and self.arithmetic is not Arithmetic.FLOAT64
-        self._event_channels = self._out[2] if by_events else 0
-        self._event_sum: EventSum | None = None
+        self._products = make_products(synapse, source, self.arithmetic, coded_offset(of) or 0)
+        wide = self.arithmetic is Arithmetic.FLOAT64
+        self._integer = np.int64 if wide else np.int32
+        self._events = None if wide else _by_events(synapse, source, of)
+        time = plane_time(synapse, source, self.arithmetic)
+        self._limit = self._events.limit(time) if self._events else 0
+        self._verified = {"float64"}
 
-    def __call__(self, spikes: CodedSpikes) -> np.ndarray:
-        """Sums; one step of zeros where nothing arrives at all.
+    def __call__(self, spikes: CodedSpikes, part: slice) -> np.ndarray:
+        """Sums of some samples.
 
-        Raises BackendRunError if the first result is not exact.
+        One step of zeros where nothing arrives at all; else the steps after the last with a spike
+        may be left out, down to two.
+
+        Raises BackendRunError if a first result is not exact.
         """
-        steps, samples = spikes.values.shape[:2]
-        values = torch.from_numpy(spikes.values).flatten(0, 1)
-        planes = self._sorted(values, spikes)
-        if planes is None:
-            result = self._exact(values, spikes)
-        elif not len(planes.dense) and not len(planes.sparse):
-            return np.zeros((1, samples, *self._out), np.float32)
-        else:
-            result = self._of_planes(values, spikes, planes)
-        return result.reshape(steps, samples, *self._out)
-
-    def _sorted(self, values: Tensor, spikes: CodedSpikes) -> Planes | None:
+        if self._pooled:
+            spikes = self._pooled.add_up(spikes.of_samples(part))
+            part = slice(0, spikes.values.shape[1])
+        samples = part.stop - part.start
         if not spikes.is_byte or self._synapse.weight[0].size <= FEW_WEIGHTS:
-            return None
-        return sort_planes(values.numpy(), spikes.offset, self._event_channels)
+            result = self._of_products(spikes.values[:, part], spikes)
+            return result.reshape(-1, samples, *self._out)
+        steps, of_step = spikes.values.shape[:2]
+        planes = spikes.values.reshape(steps * of_step, *spikes.values.shape[2:])
+        numbers = of_step * np.arange(steps)[:, None] + np.arange(part.start, part.stop)
+        counts = count_spikes(planes, spikes.offset, numbers.ravel())
+        (busy,) = np.any(counts.reshape(steps, samples), axis=1).nonzero()
+        if not len(busy):
+            return np.zeros((1, samples, *self._out), self._integer)
+        heard = min(steps, max(2, int(busy[-1]) + 1))
+        counts = counts[: heard * samples]
+        chosen = sort_planes(counts, self._limit)
+        if chosen is None:
+            result = self._of_products(spikes.values[:heard, part], spikes)
+        else:
+            result = self._of_chosen(planes, numbers[:heard].ravel(), counts, chosen, spikes)
+        return result.reshape(heard, samples, *self._out)
 
-    def _of_planes(self, values: Tensor, spikes: CodedSpikes, planes: Planes) -> np.ndarray:
-        result = torch.zeros((len(values), *self._out))
-        if len(planes.dense):
-            which = torch.from_numpy(planes.dense)
-            found = self._exact(values[which], spikes)
-            result = result.to(torch.from_numpy(found).dtype)
-            result.index_copy_(0, which, torch.from_numpy(found))
-        if len(planes.sparse):
-            assert isinstance(self._synapse, ConvSynapse)
-            self._event_sum = self._event_sum or EventSum(self._synapse)
-            self._event_sum.add(values.numpy(), spikes.offset, planes.sparse, result.numpy())
-        return result.numpy()
+    def _of_chosen(
+        self,
+        planes: np.ndarray,
+        numbers: np.ndarray,
+        counts: np.ndarray,
+        chosen: Planes,
+        spikes: CodedSpikes,
+    ) -> np.ndarray:
+        """Sums (k, H, W, C) of the k planes with these numbers, each by its own way."""
+        result = np.empty((len(numbers), *self._out), self._integer)
+        if len(chosen.silent):
+            result[chosen.silent] = 0
+        if len(chosen.dense):
+            result[chosen.dense] = self._of_products(planes[numbers[chosen.dense]], spikes)
+        if len(chosen.sparse):
+            assert self._events is not None
+            self._events.put(planes, numbers, chosen.sparse, counts, result)
+            first = chosen.sparse[:COMPARED_SAMPLES]
+            self._verify("event by event", planes[numbers[first]], spikes, result[first])
+        return result
 
-    def _exact(self, values: Tensor, spikes: CodedSpikes) -> np.ndarray:
-        """Sums of bytes (m, H, W, C) of these spikes."""
-        found = self._sum(values, spikes.offset).numpy().reshape(-1, *self._out)
-        if self._unverified:
-            self._verify(values[:COMPARED_SAMPLES], spikes, found[:COMPARED_SAMPLES])
-            self._unverified = False
+    def _of_products(self, values: np.ndarray, spikes: CodedSpikes) -> np.ndarray:
+        """Sums of bytes (..., H, W, C) of these spikes."""
+        flat = torch.from_numpy(values).reshape(-1, *values.shape[-3:])
+        found = self._products(flat, spikes.offset).numpy().reshape(-1, *self._out)
+        first = slice(COMPARED_SAMPLES)
+        self._verify(self.arithmetic.value, flat[first].numpy(), spikes, found[first])
         return found
 
-    def _verify(self, values: Tensor, spikes: CodedSpikes, result: np.ndarray) -> None:
-        plain = (values.long() - spikes.offset).movedim(-1, 1).reshape(-1, *spikes.shape)
+    def _verify(
+        self, way: str, values: np.ndarray, spikes: CodedSpikes, result: np.ndarray
+    ) -> None:
+        """Compare the first result of each way with a sum in float64."""
+        if way in self._verified:
+            return
+        self._verified.add(way)
+        plain = (
+            (torch.from_numpy(values).long() - spikes.offset)
+            .movedim(-1, 1)
+            .reshape(-1, *spikes.shape)
+        )
         exact = synaptic_current(self._synapse, plain, torch.float64) >> self.shift
         found = torch.from_numpy(result).movedim(-1, 1).reshape(exact.shape)
         if not torch.equal(found.long(), exact):
             raise BackendRunError(
-                f"{self.arithmetic.value} sums of this torch build are not exact",
+                f"{way} sums are not exact here",
                 node=self._name,
-                found=f"torch {torch.__version__}",
-                remedy="please report it; another build of torch may do",
+                found=f"torch {torch.__version__}, numba {numba.__version__}",
+                remedy="please report it; other builds of them may do",
             )
 
 
-@singledispatch
-def _prepare(synapse: object, source: tuple[int, ...], arithmetic: Arithmetic, offset: int) -> _Sum:
-    raise ProgramError("the engine does not sum this synapse", found=type(synapse).__name__)
-
-
-@_prepare.register
-def _(synapse: ConvSynapse, source: tuple[int, ...], arithmetic: Arithmetic, offset: int) -> _Sum:
-    if arithmetic is Arithmetic.INT8:
-        return _Int8Convolution(synapse, source, offset)
-    return _FloatConvolution(synapse, _DTYPES[arithmetic])
-
-
-@_prepare.register
-def _(synapse: DenseSynapse, source: tuple[int, ...], arithmetic: Arithmetic, offset: int) -> _Sum:
-    if arithmetic is Arithmetic.INT8:
-        return _Int8Dense(synapse, source, offset)
-    return _Dense(synapse, source, _DTYPES[arithmetic])
-
-
-_DTYPES = {Arithmetic.FLOAT32: torch.float32, Arithmetic.FLOAT64: torch.float64}
-
-
-class _Int8Convolution:
-    """uint8 (m, H, W, C) with zero point `offset`, times int8 weights, to float32."""
-
-    def __init__(self, synapse: ConvSynapse, source: tuple[int, ...], offset: int) -> None:
-        channels = len(synapse.weight)
-        self._geometry = (
-            list(synapse.stride),
-            list(synapse.padding),
-            list(synapse.dilation),
-            synapse.groups,
-        )
-        self._scales = torch.ones(channels)
-        self._zeros = torch.zeros(channels, dtype=torch.int64)
-        self._offset = offset
-        self._weight = torch.ops.onednn.qconv_prepack(
-            torch.from_numpy(synapse.weight.astype(np.int8)),
-            self._scales,
-            1.0,
-            offset,
-            *self._geometry,
-            [1, *source],
-        )
-
-    def __call__(self, coded: Tensor, offset: int) -> Tensor:
-        total: Tensor = torch.ops.onednn.qconv2d_pointwise(
-            coded.permute(0, 3, 1, 2),
-            1.0,
-            self._offset,
-            self._weight,
-            self._scales,
-            self._zeros,
-            None,
-            *self._geometry,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
-        return total.permute(0, 2, 3, 1).contiguous()
-
-
-class _FloatConvolution:
-    def __init__(self, synapse: ConvSynapse, dtype: torch.dtype) -> None:
-        weight = torch.from_numpy(synapse.weight.copy()).to(dtype)
-        self._weight = weight.to(memory_format=torch.channels_last)
-        self._synapse = synapse
-
-    def __call__(self, coded: Tensor, offset: int) -> Tensor:
-        spikes = (coded.to(self._weight.dtype) - offset).permute(0, 3, 1, 2)
-        s = self._synapse
-        # NNPACK's convolutions are not sums of products only (see `currents`).
-        with torch.backends.nnpack.flags(enabled=False):
-            total = F.conv2d(spikes, self._weight, None, s.stride, s.padding, s.dilation, s.groups)
-        return total.permute(0, 2, 3, 1).contiguous()
-
-
-def _dense_weight(synapse: DenseSynapse, source: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """(F_out, F_in) for spikes that lie in H, W, C order; the program's are in C, H, W order."""
-    weight = torch.from_numpy(synapse.weight.copy()).reshape(-1, *source)
-    laid_out = weight.movedim(1, -1) if len(source) == 3 else weight
-    return laid_out.flatten(1).to(dtype).contiguous()
-
-
-class _Int8Dense:
-    """uint8 (m, H, W, C) with zero point `offset`, times int8 weights, to float32."""
-
-    def __init__(self, synapse: DenseSynapse, source: tuple[int, ...], offset: int) -> None:
-        outputs = len(synapse.weight)
-        self._scales = torch.ones(outputs)
-        self._zeros = torch.zeros(outputs, dtype=torch.int64)
-        self._offset = offset
-        weight = _dense_weight(synapse, source, torch.int8)
-        self._weight = torch.ops.onednn.qlinear_prepack(weight, None)
-
-    def __call__(self, coded: Tensor, offset: int) -> Tensor:
-        total: Tensor = torch.ops.onednn.qlinear_pointwise(
-            coded.flatten(1),
-            1.0,
-            self._offset,
-            self._weight,
-            self._scales,
-            self._zeros,
-            None,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
-        return total
-
-
-class _Dense:
-    def __init__(self, synapse: DenseSynapse, source: tuple[int, ...], dtype: torch.dtype) -> None:
-        self._weight = _dense_weight(synapse, source, dtype)
-
-    def __call__(self, coded: Tensor, offset: int) -> Tensor:
-        return F.linear(coded.flatten(1).to(self._weight.dtype) - offset, self._weight)
+def _by_events(
+    synapse: ConvSynapse | DenseSynapse, source: tuple[int, ...], spikes: IntRange
+) -> EventSum | None:
+    """The synapse's sums event by event, where weights and spikes fit bytes."""
+    weights = int(synapse.weight.min()), int(synapse.weight.max())
+    if not INT8.contains(*weights) or coded_offset(spikes) is None:
+        return None
+    plane = plane_of(source)
+    if isinstance(synapse, DenseSynapse):
+        weight = synapse.weight.reshape(-1, plane[2], *plane[:2]).transpose(0, 2, 3, 1)
+        return EventSum(weight, ((1, 1), (0, 0), (1, 1)), plane, spikes)
+    if synapse.groups > 1:
+        return None
+    weight = synapse.weight.transpose(0, 2, 3, 1)
+    return EventSum(weight, (synapse.stride, synapse.padding, synapse.dilation), plane, spikes)

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolchain.conversion.integers import distinct_columns as columns
+from toolchain.conversion.integers.distinct_columns import distinct_columns
 from toolchain.conversion.integers.rounding_error import rounding_errors
 from toolchain.conversion.integers.threshold_search import (
     Term,
@@ -215,6 +217,48 @@ def test_scale_of_a_readout(bits, limits):
     )
     with pytest.raises(ConversionError, match="r: all weights of the readout are zero"):
         search_scale("r", [term(bits, np.zeros((1, 2)))], np.ones(1), limits=limits)
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**31),
+    repeats=st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    moments=st.sampled_from(["none", "shared", "measured"]),
+)
+def test_equal_columns_count_as_often_as_they_come(seed, repeats, moments, limits):
+    """J is that of all columns, one by one."""
+    rng = np.random.default_rng(seed)
+    weight = rng.uniform(-0.5, 0.5, (3, 4))[:, repeats]
+    count = len(repeats)
+    moment = {"none": None, "shared": np.full(count, 0.5), "measured": rng.uniform(0, 1, count)}
+    terms = [term(4, weight, 1, moment[moments])]
+    bias = rng.uniform(-1, 1, 3)
+    found = search_thresholds("layer", terms, bias, limits=limits)
+    for channel, theta in enumerate(found.threshold):
+        expected = cost(theta, terms, bias, channel)
+        assert found.error[channel] == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
+def test_distinct_columns():
+    rng = np.random.default_rng(1)
+    weight = rng.normal(size=(50, 4))[:, [2, 0, 2, 3, 0, 2]]
+    first, counts = distinct_columns(weight)
+    assert first.tolist() == [0, 1, 3]
+    assert counts.tolist() == [3, 2, 1]
+    weight[49, 2] = np.nextafter(weight[49, 2], 1)
+    first, counts = distinct_columns(weight)
+    assert first.tolist() == [0, 1, 2, 3]
+    assert counts.tolist() == [2, 2, 1, 1]
+    assert distinct_columns(rng.normal(size=(2, 9))) is None
+    # Zeros of either sign have other bits; taken for different, they only cost time.
+    assert distinct_columns(np.array([[0.0, -0.0]])) is None
+
+
+def test_columns_with_the_same_sum_of_bits_are_not_taken_for_equal(monkeypatch):
+    monkeypatch.setattr(columns, "_sums", lambda weight: np.zeros(weight.shape[1], np.uint64))
+    assert distinct_columns(np.array([[1.0, 2.0, 1.0]])) is None
+    first, counts = distinct_columns(np.array([[1.0, 1.0, 1.0]]))
+    assert (first.tolist(), counts.tolist()) == ([0], [3])
 
 
 def test_large_layers_take_seconds(limits):

@@ -27,10 +27,11 @@ the largest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from toolchain.conversion.integers.distinct_columns import distinct_columns
 from toolchain.conversion.integers.rounding_error import outside, rounding_errors, row_reach
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
@@ -66,6 +67,8 @@ class Term:
         `E[s^2]`, float64, (K,) or (C, K); None stands for 1 everywhere.
     taps:
         k of the module's docstring.
+    counts:
+        (K,), how often each column counts; None for once.
     """
 
     weight: np.ndarray
@@ -73,6 +76,25 @@ class Term:
     weight_exponent: int = 0
     moment: np.ndarray | None = None
     taps: int = 1
+    counts: np.ndarray | None = None
+
+    def without_repeats(self) -> Term:
+        """Equal columns once: J is the same but for the order of adding up.
+
+        Of columns whose moments were measured, as each has its own, it is the term itself.
+        """
+        moment = self.moment
+        if moment is not None and (moment.ndim > 1 or (moment != moment[:1]).any()):
+            return self
+        weight = np.ascontiguousarray(self.weight, np.float64)
+        found = distinct_columns(weight)
+        if found is None:
+            return self
+        first, counts = found
+        few = np.ascontiguousarray(weight[:, first])
+        return replace(
+            self, weight=few, moment=None if moment is None else moment[first], counts=counts
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +174,8 @@ def search_thresholds(
     ConversionError
         If no integer threshold fits: a spike is worth more thresholds than a weight can hold.
     """
+    if not allow_clipping:
+        terms = [term.without_repeats() for term in terms]
     rows = _side_by_side(terms, bias, correlation=correlation, clips=allow_clipping)
     largest, widest = _fitting(name, rows, limits)
     top = widest
@@ -265,8 +289,9 @@ def _side_by_side(
         weights.append(np.ascontiguousarray(weight if unit == 1.0 else weight / unit))
         moment = np.ones(term.weight.shape[1]) if term.moment is None else term.moment
         squared = np.atleast_2d(moment * unit**2)
-        importance.append(squared)
-        together.append(np.sqrt(term.taps * squared))
+        counts = 1 if term.counts is None else term.counts
+        importance.append(counts * squared)
+        together.append(counts * np.sqrt(term.taps * squared))
     return _Rows(
         _joined(weights),
         _joined(importance),

@@ -1,0 +1,46 @@
+"""Columns of weights that are all the same: what a folded average pool leaves behind."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+
+def distinct_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The first of each set of equal columns of float64 (C, K), in order, and how many there are.
+
+    int64 (U,) each; None where no two are equal.
+    """
+    _, first, inverse = np.unique(_sums(weight), return_index=True, return_inverse=True)
+    if len(first) == weight.shape[1] or not _equal(weight, first[inverse]):
+        return None
+    order = np.argsort(first)
+    return first[order], np.bincount(inverse)[order]
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_up(words, sums):  # type: ignore[no-untyped-def]
+    """A sum of the bits of each column modulo 2^64, in which every row has a factor of its own."""
+    factor = np.uint64(0x9E3779B97F4A7C15)
+    for c in range(words.shape[0]):
+        row = words[c]
+        for k in range(row.shape[0]):
+            sums[k] += row[k] * factor
+        factor = factor * np.uint64(0xBF58476D1CE4E5B9) + np.uint64(2)
+
+
+def _sums(weight: np.ndarray) -> np.ndarray:
+    sums = np.zeros(weight.shape[1], np.uint64)
+    _add_up(weight.view(np.uint64), sums)
+    return sums
+
+
+@numba.njit(cache=True, nogil=True)
+def _equal(weight, other):  # type: ignore[no-untyped-def]
+    """Whether each column k is, bit by bit or as a number, the column `other[k]`."""
+    for c in range(weight.shape[0]):
+        row = weight[c]
+        for k in range(row.shape[0]):
+            if row[k] != row[other[k]]:
+                return False
+    return True

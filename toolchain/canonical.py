@@ -62,5 +62,5 @@ def content_hash(structure: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
         digest.update(f"\0{name}:{array.shape}:".encode())
         flat = np.ascontiguousarray(array).reshape(-1)
         for start in range(0, flat.size, HASHED_AT_ONCE):
-            digest.update(flat[start : start + HASHED_AT_ONCE].astype("<i8").tobytes())
+            digest.update(flat[start : start + HASHED_AT_ONCE].astype("<i8").data)
     return digest.hexdigest()

@@ -1,7 +1,8 @@
-"""Writing files so that nothing half-written is ever left behind."""
+"""Writing files so that nothing half-written is ever left behind, and what they hold."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from toolchain.errors import OutputError
+
+READ_AT_ONCE = 1 << 22
+"""Bytes."""
 
 
 @contextmanager
@@ -51,6 +55,15 @@ def _made_beside(path: Path) -> Path:
 def check_writable(path: Path) -> None:
     """Raise OutputError, before a long run, if `atomic_path(path)` could not be written."""
     _made_beside(path).unlink()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read piece by piece, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(READ_AT_ONCE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def atomic_write(path: Path, data: bytes) -> None:

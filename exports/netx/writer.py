@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,17 @@ def write_net(program: IntProgram, path: Path | str) -> None:
 
 
 def _write(program: IntProgram, file: h5py.File) -> None:
-    write_layers(program, file, _write_population)
+    # The hash takes as long as writing and lets other threads work meanwhile.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: program.hash)
+        write_layers(program, file, _write_population)
+        certificate = canonical_json(range_certificate(program))
     own = file.create_group(OWN)
     own["format_version"] = FORMAT_VERSION
     own["program_hash"] = program.hash
     own["header"] = canonical_json(_header(program))
     own["provenance"] = program.provenance_json()
-    own["certificate"] = canonical_json(range_certificate(program))
+    own["certificate"] = certificate
 
 
 def write_layers(

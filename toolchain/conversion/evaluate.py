@@ -127,6 +127,17 @@ TRACE_TOLERANCE = 1e-6
 """Relative; float64 rounding over a deep network stays several orders below."""
 
 
+def _in_double(model: nn.Module) -> nn.Module:
+    """A copy in float64 and evaluation mode, without one in the module's own type before."""
+    copies: dict[int, Any] = {
+        id(buffer): buffer.double() for buffer in model.buffers() if buffer.is_floating_point()
+    }
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            copies[id(parameter)] = nn.Parameter(parameter.double(), requires_grad=False)
+    return copy.deepcopy(model, copies).double().eval()
+
+
 @torch.no_grad()
 def check_against_module(model: nn.Module, program: FloatProgram, samples: Tensor) -> None:
     """Compare a float program with the module it came from, in float64.
@@ -141,7 +152,7 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
     ConversionError
         If the two differ: the program is not the network, which is a bug or an adapter's mistake.
     """
-    double = copy.deepcopy(model).double().eval()
+    double = _in_double(model)
     clipped = {
         n.name
         for n in _activations(program)

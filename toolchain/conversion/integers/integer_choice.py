@@ -23,6 +23,7 @@ from toolchain.conversion.integers.population_rows import (
     Scales,
 )
 from toolchain.conversion.integers.rounding import Rounded, round_gptq, round_nearest
+from toolchain.conversion.integers.row_blocks import apply_in_blocks
 from toolchain.conversion.integers.threshold_search import Term, search_scale, search_thresholds
 from toolchain.conversion.integers.thresholds import choose_integers, choose_scales
 from toolchain.errors import ConversionError
@@ -205,7 +206,8 @@ class IntegerChoice:
             moment, taps = np.full(branch.rows.shape[1], branch.second_moment), branch.taps
             if included[index]:
                 moment, taps = next(measured), 1
-            terms.append(Term(branch.rows / lam[:, None], held, low, moment, taps))
+            weight = apply_in_blocks(np.divide, branch.rows, lam[:, None])
+            terms.append(Term(weight, held, low, moment, taps))
         return tuple(terms)
 
 

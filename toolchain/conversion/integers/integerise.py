@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from toolchain.conversion.integers.population_rows import (
     IntegerBranch,
     IntegerRows,
 )
-from toolchain.conversion.integers.row_blocks import row_blocks
+from toolchain.conversion.integers.row_blocks import apply_in_blocks, of_blocks
 from toolchain.conversion.integers.spike_values import Spikes, spikes_of
 from toolchain.conversion.integers.thresholds import (
     ChooseIntegers,
@@ -201,7 +202,8 @@ def _float_rows(layer: Layer, spikes: Mapping[str, Spikes], room: np.ndarray) ->
     branches = []
     for term in layer.terms:
         source = spikes[term.source]
-        weight = term.operation.weight * _input_scale(term, source.value)
+        scale = _input_scale(term, source.value)
+        weight = apply_in_blocks(np.multiply, term.operation.weight, scale)
         rows = weight.reshape(len(weight), -1)
         branches.append(
             Branch(term.operation.name, rows, source.largest, term.identity, source.taps)
@@ -266,16 +268,12 @@ def _rounding(layer: Layer, rows: FloatRows, chosen: IntegerRows) -> LayerRoundi
     branches, zeroed, signal, noise = [], 0, 0.0, 0.0
     lam = (np.ones(len(rows.bias)) if rows.lam is None else rows.lam)[:, None]
     for term, branch, integers in zip(layer.terms, rows.branches, chosen.branches, strict=True):
-        error = peak = 0.0
-        for part in row_blocks(*branch.rows.shape):
-            few, few_lam = branch.rows[part], lam[part]
-            total = integers.of_rows(part)
-            difference = total / chosen.factor[part, None] - few
-            error = max(error, float(np.abs(difference).max()))
-            peak = max(peak, float(np.abs(few).max()))
-            signal += float(((few / few_lam) ** 2).sum())
-            noise += float(((difference / few_lam) ** 2).sum())
-            zeroed += int(((total == 0) & (few != 0)).sum())
+        work = partial(_losses_of_rows, branch.rows, integers, chosen.factor[:, None], lam)
+        errors, peaks, zeros, signals, noises = zip(
+            *of_blocks(work, *branch.rows.shape), strict=True
+        )
+        zeroed, signal, noise = zeroed + sum(zeros), signal + sum(signals), noise + sum(noises)
+        error, peak = max(errors), max(peaks)
         exponents = tuple(exponent for exponent, _ in integers.parts)
         ignored = len(rows.branches) > 1 and is_negligible(branch, rows.lam)
         relative = error / (peak or 1.0)
@@ -294,6 +292,22 @@ def _rounding(layer: Layer, rows: FloatRows, chosen: IntegerRows) -> LayerRoundi
         float(10.0 * np.log10(signal / noise)) if signal and noise else None,
         chosen.clipped,
         chosen.notes,
+    )
+
+
+def _losses_of_rows(
+    rows: np.ndarray, integers: IntegerBranch, factor: np.ndarray, lam: np.ndarray, part: slice
+) -> tuple[float, float, int, float, float]:
+    """Largest error and weight, weights that became zero, and squares of signal and noise."""
+    few, few_lam = rows[part], lam[part]
+    total = integers.of_rows(part)
+    difference = total / factor[part] - few
+    return (
+        float(np.abs(difference).max()),
+        float(np.abs(few).max()),
+        int(((total == 0) & (few != 0)).sum()),
+        float(((few / few_lam) ** 2).sum()),
+        float(((difference / few_lam) ** 2).sum()),
     )
 
 

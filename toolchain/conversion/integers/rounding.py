@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from toolchain.conversion.integers.input_moments import InputMoments
-from toolchain.conversion.integers.row_blocks import row_blocks
+from toolchain.conversion.integers.row_blocks import of_blocks
 from toolchain.conversion.integers.threshold_search import Term
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
@@ -104,14 +104,17 @@ def round_nearest(
     """
     low, high = _ranges(terms, limits)
     weights = tuple(np.empty(term.weight.shape, _integer(term)) for term in terms)
-    rounded_bias, clamped = np.empty(len(bias), np.int64), 0
-    for part in row_blocks(len(bias), len(low)):
+    rounded_bias = np.empty(len(bias), np.int64)
+
+    def work(part: slice) -> int:
         few = [replace(term, weight=term.weight[part]) for term in terms]
         values, outside = _nearest(_targets(few, bias[part], threshold[part]), low, high)
         of_terms, rounded_bias[part] = _split(values, few)
         for into, rows in zip(weights, of_terms, strict=True):
             into[part] = rows
-        clamped += int(outside.sum())
+        return int(outside.sum())
+
+    clamped = sum(of_blocks(work, len(bias), len(low)))
     return Rounded(weights, rounded_bias, clamped)
 
 

@@ -24,14 +24,25 @@ WORTH_A_THREAD = 1 << 22
 def _rows_errors(  # type: ignore[no-untyped-def]
     weight, importance, weighting, low, high, clips, thetas, apart, together, start, stop
 ):
-    """Fill `apart` and `together`, (n, C), for the rows `start .. stop`."""
+    """Fill `apart` and `together`, (n, C), for the rows `start .. stop`.
+
+    Empty `importance` and `weighting`, (1, 0), stand for ones.
+    """
     count = thetas.shape[0]
+    plain = importance.shape[1] == 0 and not clips
     for c in range(start, stop):
         row, theta = weight[c], thetas[:, c].copy()
         of_row = c if importance.shape[0] > 1 else 0
         important, weighted = importance[of_row], weighting[of_row]
         squares, sums = np.zeros(count), np.zeros(count)
-        for i in range(row.shape[0]):
+        for i in range(row.shape[0] if plain else 0):
+            w = row[i]
+            for n in range(count):
+                scaled = w * theta[n]
+                error = ((scaled + HALF_EVEN) - HALF_EVEN) - scaled
+                squares[n] += error * error
+                sums[n] += error
+        for i in range(0 if plain else row.shape[0]):
             w, m, q = row[i], important[i], weighted[i]
             for n in range(count):
                 scaled = w * theta[n]
@@ -56,6 +67,16 @@ def _rows_reach(weight, low, high, reach, start, stop):  # type: ignore[no-untyp
         reach[c] = nearest
 
 
+@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+def _rows_peaks(weight, lowest, highest, start, stop):  # type: ignore[no-untyped-def]
+    """Fill `lowest` and `highest`, (C,), for the rows `start .. stop`."""
+    for c in range(start, stop):
+        row, low, high = weight[c], 0.0, 0.0
+        for i in range(row.shape[0]):
+            low, high = min(low, row[i]), max(high, row[i])
+        lowest[c], highest[c] = low, high
+
+
 @numba.njit(cache=True, nogil=True)
 def _rows_outside(weight, thetas, low, high, count, start, stop):  # type: ignore[no-untyped-def]
     """Fill `count`, (C,), for the rows `start .. stop`."""
@@ -68,6 +89,15 @@ def _rows_outside(weight, thetas, low, high, count, start, stop):  # type: ignor
         count[c] = found
 
 
+def load_compiled() -> None:
+    """Load the compiled loops, half a second that a thread of its own can spend beforehand."""
+    one = np.ones((1, 1))
+    row_peaks(one)
+    row_reach(one, -one[0], one[0])
+    outside(one, one[0], -one[0], one[0])
+    rounding_errors(one, one, one, one)
+
+
 def row_reach(weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """The factor at which a row's first weight passes its range, (C,); inf for rows of zeros.
 
@@ -76,6 +106,13 @@ def row_reach(weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
     reach = np.empty(len(weight))
     _in_threads(partial(_rows_reach, weight, low, high, reach), *weight.shape)
     return reach
+
+
+def row_peaks(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest of each row of float64 (C, K) and 0: (C,) each."""
+    lowest, highest = np.empty(len(weight)), np.empty(len(weight))
+    _in_threads(partial(_rows_peaks, weight, lowest, highest), *weight.shape)
+    return lowest, highest
 
 
 def outside(
@@ -116,6 +153,8 @@ def rounding_errors(
     nothing = np.zeros(inputs)
     low, high = bounds if bounds is not None else (nothing, nothing)
     clips = bounds is not None
+    if not clips and (importance == 1).all() and (weighting == 1).all():
+        importance = weighting = np.empty((1, 0))
     run = partial(_rows_errors, weight, importance, weighting, low, high, clips, thetas)
     _in_threads(partial(run, apart, together), channels, inputs * len(thetas))
     return apart, together

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
 
 BLOCK = 1 << 19
 """Weights worked on at a time: 4 MiB an array, which the allocator hands out again and again."""
+Result = TypeVar("Result")
 
 
 def row_blocks(rows: int, width: int) -> Iterator[slice]:
@@ -13,3 +19,26 @@ def row_blocks(rows: int, width: int) -> Iterator[slice]:
     size = max(1, BLOCK // max(width, 1))
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
+
+
+def of_blocks(work: Callable[[slice], Result], rows: int, width: int) -> list[Result]:
+    """`work` on each of the slices, in as many threads as there are processors; in order."""
+    blocks = list(row_blocks(rows, width))
+    threads = min(len(os.sched_getaffinity(0)), len(blocks))
+    if threads < 2:
+        return [work(block) for block in blocks]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, blocks))
+
+
+def apply_in_blocks(operation: np.ufunc, values: np.ndarray, by: np.ndarray | float) -> np.ndarray:
+    """`operation(values, by)` of float64 arrays that broadcast to the shape of `values`."""
+    result = np.empty(values.shape)
+    other = np.broadcast_to(by, values.shape)
+    rows = len(values)
+
+    def work(block: slice) -> None:
+        operation(values[block], other[block], out=result[block])
+
+    of_blocks(work, rows, values.size // max(rows, 1))
+    return result

@@ -28,11 +28,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from toolchain.conversion.integers.distinct_columns import distinct_columns
-from toolchain.conversion.integers.rounding_error import outside, rounding_errors, row_reach
+from toolchain.conversion.integers.rounding_error import (
+    outside,
+    rounding_errors,
+    row_peaks,
+    row_reach,
+)
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 
@@ -137,6 +143,30 @@ class _Rows:
     correlation: float
     clips: bool
 
+    @cached_property
+    def peaks(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Lowest and highest weight of each channel, or 0, (C,) each, where bounds are all one.
+
+        These two meet such bounds before any other weight does.
+        """
+        if np.ptp(self.low) or np.ptp(self.high):
+            return None
+        return row_peaks(self.weight)
+
+    def reach(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """See `row_reach`; bounds (K,) that are all one where the rows' own are."""
+        if self.peaks is None:
+            return row_reach(self.weight, low, high)
+        with np.errstate(divide="ignore"):
+            return np.minimum(-low[0] / np.abs(self.peaks[0]), high[0] / self.peaks[1])
+
+    def leave(self, theta: np.ndarray) -> np.ndarray:
+        """Whether any rounded weight of a channel lies outside its bounds: bool (C,)."""
+        if self.peaks is None:
+            return _outside(self, theta) > 0
+        low, high = (np.rint(peak * theta) for peak in self.peaks)
+        return np.asarray((low < self.low[0]) | (high > self.high[0]))
+
 
 def search_thresholds(
     name: str,
@@ -192,7 +222,7 @@ def search_thresholds(
     spacing = np.ceil((top - low) / max(candidates - 1, 1))
     around = _spaced(np.maximum(best - spacing, low), np.minimum(best + spacing, top), candidates)
     best, error = _pass(rows, best, error, around)
-    clipped = _outside(rows, best)
+    clipped = _outside(rows, best) if allow_clipping else np.zeros(len(best), np.int64)
     return ThresholdChoice(
         best.astype(np.int64), largest.astype(np.int64), error, largest_error, clipped
     )
@@ -320,7 +350,7 @@ def _bias_limit(bias: np.ndarray, limits: TargetLimits) -> np.ndarray:
 
 
 def _largest(name: str, rows: _Rows, limits: TargetLimits) -> np.ndarray:
-    widest = np.floor(row_reach(rows.weight, -rows.high, rows.high) * (1.0 + ROUNDING))
+    widest = np.floor(rows.reach(-rows.high, rows.high) * (1.0 + ROUNDING))
     theta = np.minimum(widest, _bias_limit(rows.bias, limits))
     if (theta < 1).any():
         channel = int(np.argmin(theta))
@@ -337,7 +367,7 @@ def _largest(name: str, rows: _Rows, limits: TargetLimits) -> np.ndarray:
 
 def _reach(rows: _Rows, *, forgiven: float) -> np.ndarray:
     """The factor at which a channel's first weight is `forgiven` beyond its range: (C,)."""
-    return row_reach(rows.weight, rows.low - forgiven, rows.high + forgiven)
+    return rows.reach(rows.low - forgiven, rows.high + forgiven)
 
 
 def _fitting(name: str, rows: _Rows, limits: TargetLimits) -> tuple[np.ndarray, np.ndarray]:
@@ -349,10 +379,14 @@ def _fitting(name: str, rows: _Rows, limits: TargetLimits) -> tuple[np.ndarray, 
     widest = np.minimum(np.floor(_reach(rows, forgiven=0.5)), _bias_limit(rows.bias, limits))
     widest = np.maximum(widest, largest)
     # A tie may round outwards, and float64 may be off by one.
+    outside = rows.leave(widest)
     for _ in range(2):
-        too_wide = (_outside(rows, widest) > 0) & (widest > largest)
+        too_wide = outside & (widest > largest)
+        if not too_wide.any():
+            break
         widest = np.where(too_wide, widest - 1, widest)
-    return largest, np.where(_outside(rows, widest) > 0, largest, widest)
+        outside = rows.leave(widest)
+    return largest, np.where(outside, largest, widest)
 
 
 def _spaced(low: np.ndarray, high: np.ndarray, count: int) -> np.ndarray:

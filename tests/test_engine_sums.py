@@ -296,3 +296,22 @@ def test_an_input_that_skips_the_first_layer(bits):
     direct, _ = part_direct(program, program.population("joined"))
     assert (direct is not None) == (bits == 4)
     assert_same(program, random_inputs(program, 3))
+
+
+@pytest.mark.parametrize("reach", [(0, 1), (-1, 1), (-40, 40)])
+def test_a_sum_pool_needs_no_convolution(reach):
+    """Of sums that fit a signed byte it is the windows added up; others go the common way."""
+    synapse = ConvSynapse("input", np.ones((3, 1, 2, 2), int), (2, 2), groups=3)
+    pooled = as_pooled(synapse, (3, 6, 4), IntRange(*reach))
+    assert pooled is None or pooled.is_all is (reach[1] == 1)
+    spikes = np.random.default_rng(0).integers(reach[0], reach[1] + 1, (2, 2, 6, 4, 3))
+    found = sum_of(synapse, (3, 6, 4), reach, spikes)
+    windows = spikes.reshape(2, 2, 3, 2, 2, 2, 3).sum((3, 5))
+    assert np.array_equal(found, windows)
+
+
+def test_a_weighted_pool_is_convolved():
+    synapse = ConvSynapse("input", np.full((3, 1, 2, 2), 2), (2, 2), groups=3)
+    assert not as_pooled(synapse, (3, 6, 4), IntRange(0, 1)).is_all
+    found = sum_of(synapse, (3, 6, 4), (0, 1), np.ones((2, 2, 6, 4, 3)))
+    assert (found == 8).all()

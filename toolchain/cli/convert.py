@@ -176,16 +176,19 @@ def command(
         calibration = open_calibration(
             calibrate, network.quantizer, calibration_samples, calibration_seed
         )
-    conversion = pipeline.convert(
-        network.model,
-        network.quantizer,
+    quantizer, name = network.quantizer, network.name
+    provenance = {**network.provenance, **_made()}
+    prepared = pipeline.prepare(network.model, quantizer, options, limits, calibration=calibration)
+    del network  # its weights are not needed beside the folded ones
+    conversion = pipeline.lower(
+        prepared,
+        quantizer,
         options,
         limits,
-        name=network.name,
-        provenance={**network.provenance, **_made()},
+        name=name,
+        provenance=provenance,
         calibration=calibration,
     )
-    del network  # its weights are not needed beside the file's
     if calibration is not None and neuron == "cif" and sleep is None:
         conversion = _settled(conversion, calibration)
     _write(conversion.program, out, stock)

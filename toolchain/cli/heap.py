@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """Parameters of glibc's mallopt(3), from malloc.h."""
 LARGEST = 2**31 - 1
 
@@ -20,7 +20,8 @@ def keep_heap() -> None:
     """Keep freed memory for the next array until the process ends; nothing without glibc.
 
     By default arrays above 32 MB get pages of their own, which the kernel has to clear: a third of
-    the time in which a network of many weights is converted.
+    the time in which a network of many weights is converted. All threads share one heap, so that
+    what one has freed serves another.
     """
     if os.name != "posix":
         return
@@ -28,6 +29,7 @@ def keep_heap() -> None:
     if mallopt is not None:
         mallopt(MMAP_THRESHOLD, 2**30)
         mallopt(TRIM_THRESHOLD, LARGEST)
+        mallopt(ARENA_MAX, 1)
 
 
 @contextmanager

@@ -108,6 +108,49 @@ def convert(
     SpikeportError
         Naming the module or layer, what is allowed and what to do.
     """
+    prepared = prepare(model, quantizer, options, limits, calibration=calibration)
+    return lower(
+        prepared,
+        quantizer,
+        options,
+        limits,
+        name=name,
+        provenance=provenance,
+        calibration=calibration,
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network ready to be integerised; the module it came from is not needed any more.
+
+    Attributes
+    ----------
+    folded:
+        As in `Conversion`.
+    notes:
+        What the user should know so far.
+    """
+
+    folded: FloatProgram
+    notes: tuple[str, ...]
+
+
+def prepare(
+    model: nn.Module | FloatProgram,
+    quantizer: InputQuantizer,
+    options: ConversionOptions,
+    limits: TargetLimits,
+    *,
+    calibration: Calibration | None = None,
+) -> Prepared:
+    """The first half of `convert`: traced, folded, and checked against the module.
+
+    Raises
+    ------
+    SpikeportError
+        As `convert`.
+    """
     _check_options(options, quantizer, limits, calibration)
     traced = model
     if not isinstance(traced, FloatProgram):
@@ -125,7 +168,27 @@ def convert(
             percentile=options.relu_percentile,
             levels=options.schedule.wake_steps,
         )
-    notes += _check_levels(folded, options)
+    return Prepared(folded, notes + _check_levels(folded, options))
+
+
+def lower(
+    prepared: Prepared,
+    quantizer: InputQuantizer,
+    options: ConversionOptions,
+    limits: TargetLimits,
+    *,
+    name: str,
+    provenance: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
+) -> Conversion:
+    """The second half of `convert`, with the same arguments: integers, and proof of their ranges.
+
+    Raises
+    ------
+    SpikeportError
+        As `convert`.
+    """
+    folded = prepared.folded
     statistics: Mapping[str, LayerStatistics] = {}
     if calibration is not None:
         compensates = options.rounding == "gptq"
@@ -134,7 +197,7 @@ def convert(
             folded, quantizer, calibration, levels=levels, with_moments=compensates
         )
     program, rounding = _integers(folded, quantizer, options, limits, name, statistics)
-    notes += _losses(rounding, options, limits)
+    notes = prepared.notes + _losses(rounding, options, limits)
     origin = {**(provenance or {}), **_origin(folded, rounding, options, calibration)}
     program = replace(program, watch_ranges=options.watch_ranges, provenance=origin)
     bounds = analyse(program) if options.watch_ranges else prove(program)

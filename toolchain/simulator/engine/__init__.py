@@ -5,6 +5,8 @@ can be run through one layer before the next: time folds into the batch of the c
 the time loop of the neurons stays in the processor's cache. Blocks never mix wake and sleep steps.
 
 `coded` (spikes as bytes, channels last) and `kernels` (compiled loops of the neurons, laid out by
-`rows`) <- `events` (sums of few spikes) <- `sums` (exact synaptic sums) and `direct` (spikes that
-reach one neuron) <- `layers` (one population over a block) <- `blocks` (the whole program).
+`rows`) <- `products` (sums of whole planes), `events` (of single spikes, with the loops of
+`event_loops` and `vectors`), `pooled` (of windows before) and `planes` (which way is best for each)
+<- `sums` (exact synaptic sums) and `direct` (spikes that reach one neuron) <- `layers` (one
+population over a block) <- `blocks` (the whole program). `device_*` do the same with tensors.
 """

@@ -17,8 +17,11 @@ import numpy as np
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse
 from toolchain.simulator.engine.coded import CodedSpikes, coded_offset
+from toolchain.simulator.engine.direct import is_direct
 from toolchain.simulator.engine.kernels import parallel
 from toolchain.simulator.engine.rows import allowed_threads
+
+INT8 = IntRange.signed(8)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,16 @@ class PooledConvolution:
     def source_shape(self, source: tuple[int, ...]) -> tuple[int, ...]:
         """(C, H, W) of the sums, for spikes of the shape `source`."""
         return (source[0], source[1] // self.window[0], source[2] // self.window[1])
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing remains: each sum is what its neuron takes, and fits a signed byte."""
+        weights = self.synapse.weight
+        return (
+            is_direct(self.synapse)
+            and bool((weights == 1).all())
+            and INT8.contains(self.spikes.low, self.spikes.high)
+        )
 
     def add_up(self, coded: CodedSpikes) -> CodedSpikes:
         """Sums over windows, coded as bytes again; needs bytes."""

@@ -68,6 +68,8 @@ class SynapticSum:
         if self._pooled:
             spikes = self._pooled.add_up(spikes.of_samples(part))
             part = slice(0, spikes.values.shape[1])
+            if self._pooled.is_all:
+                return spikes.as_int8()
         samples = part.stop - part.start
         if not spikes.is_byte or self._synapse.weight[0].size <= FEW_WEIGHTS:
             result = self._of_products(spikes.values[:, part], spikes)

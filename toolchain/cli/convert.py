@@ -138,8 +138,6 @@ def command(
         from toolchain.conversion.integers.rounding_error import load_compiled
 
     keep_heap()
-    # It shares its time with reading the network and checking its trace.
-    Thread(target=load_compiled, daemon=True).start()
     output = Output(as_json=json)
     if Path(source).suffix == ".nir" and _is_ours(Path(source)):
         _from_nir(Path(source), out, output)
@@ -176,6 +174,8 @@ def command(
         calibration = open_calibration(
             calibrate, network.quantizer, calibration_samples, calibration_seed
         )
+    # It shares its time with tracing the network and checking the trace.
+    Thread(target=load_compiled).start()
     quantizer, name = network.quantizer, network.name
     provenance = {**network.provenance, **_made()}
     prepared = pipeline.prepare(network.model, quantizer, options, limits, calibration=calibration)

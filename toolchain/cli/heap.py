@@ -44,6 +44,7 @@ def collecting_later() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
+        if not gc.get_freeze_count():
+            gc.freeze()
         if before:
             gc.enable()

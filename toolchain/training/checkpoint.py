@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from toolchain.activations import ACTIVATIONS, CQReLU
 from toolchain.errors import CheckpointError
-from toolchain.files import atomic_write
+from toolchain.files import atomic_write, file_sha256
 from toolchain.models import ActivationFactory, build_model
 from toolchain.models.foreign_weights import under_our_names
 from toolchain.program.input_quantizer import InputQuantizer
@@ -193,7 +193,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], Path]:
     model_file = folder / MODEL_FILE
     if not model_file.is_file():
         raise CheckpointError("the tensors are missing", node=str(model_file))
-    found = hashlib.sha256(model_file.read_bytes()).hexdigest()
+    found = file_sha256(model_file)
     if found != info["tensors_sha256"]:
         raise CheckpointError(
             "the tensors are not those the checkpoint was saved with",

@@ -6,13 +6,13 @@ on every processor, however many candidates its vectors hold.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numba
 import numpy as np
+
+from toolchain.conversion.integers.row_blocks import in_threads, processors
 
 HALF_EVEN = 1.5 * 2.0**52
 """Added and taken away again, it rounds a float64 below 2^51 to an integer, ties to even."""
@@ -162,10 +162,6 @@ def rounding_errors(
 
 def _in_threads(run: Callable[[int, int], None], channels: int, work: int) -> None:
     """`run(start, stop)` over all channels, of so much work each, where it pays in threads."""
-    threads = min(len(os.sched_getaffinity(0)), channels)
-    if threads < 2 or channels * work < WORTH_A_THREAD:
-        run(0, channels)
-        return
-    edges = [channels * i // threads for i in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(run, edges[:-1], edges[1:]))
+    parts = max(1, min(processors(), channels)) if channels * work >= WORTH_A_THREAD else 1
+    edges = [channels * i // parts for i in range(parts + 1)]
+    in_threads(lambda part: run(part.start, part.stop), list(map(slice, edges[:-1], edges[1:])))

@@ -1,9 +1,9 @@
-"""Rows of large weight matrices a few at a time, so that what is made of them stays small."""
+"""Rows of large weight matrices a few at a time, shared out among threads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,14 +21,23 @@ def row_blocks(rows: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + size, rows))
 
 
-def of_blocks(work: Callable[[slice], Result], rows: int, width: int) -> list[Result]:
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def in_threads(work: Callable[[slice], Result], blocks: Sequence[slice]) -> list[Result]:
     """`work` on each of the slices, in as many threads as there are processors; in order."""
-    blocks = list(row_blocks(rows, width))
-    threads = min(len(os.sched_getaffinity(0)), len(blocks))
+    threads = min(processors(), len(blocks))
     if threads < 2:
         return [work(block) for block in blocks]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, blocks))
+
+
+def of_blocks(work: Callable[[slice], Result], rows: int, width: int) -> list[Result]:
+    """`work` on each of `row_blocks`, see `in_threads`."""
+    return in_threads(work, list(row_blocks(rows, width)))
 
 
 def apply_in_blocks(operation: np.ufunc, values: np.ndarray, by: np.ndarray | float) -> np.ndarray:

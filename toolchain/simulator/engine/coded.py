@@ -14,6 +14,7 @@ import numpy as np
 from toolchain.int_range import IntRange
 
 BYTE_VALUES = 256
+INT8 = IntRange.signed(8)
 
 
 def coded_offset(spikes: IntRange) -> int | None:

@@ -22,9 +22,8 @@ from toolchain.int_range import IntRange
 from toolchain.program.spike_ranges import largest_sum
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 from toolchain.simulator.currents import COMPARED_SAMPLES, exact_dtype, synaptic_current
-from toolchain.simulator.engine.coded import plane_of
+from toolchain.simulator.engine.coded import INT8, plane_of
 
-INT8 = IntRange.signed(8)
 INT32 = IntRange.signed(32)
 WINDOWS = 256 << 20
 """Bytes of windows laid out at a time."""

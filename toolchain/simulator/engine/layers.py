@@ -17,7 +17,7 @@ from toolchain.program.bounds import PopulationBounds
 from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.engine import kernels
-from toolchain.simulator.engine.coded import CodedSpikes, coded_offset, plane_of
+from toolchain.simulator.engine.coded import INT8, CodedSpikes, coded_offset, plane_of
 from toolchain.simulator.engine.direct import part_direct
 from toolchain.simulator.engine.planes import count_spikes
 from toolchain.simulator.engine.rows import Reach, Rows, in_threads, joined
@@ -27,7 +27,6 @@ from toolchain.simulator.watch import watch
 Sent = Mapping[str, CodedSpikes]
 """Spikes by source; asleep, the input is left out."""
 INT32 = IntRange.signed(32)
-INT8 = IntRange.signed(8)
 CURRENTS = 8 << 20
 """Bytes of currents (float32) summed up before the neurons take them: few enough to be written and
 read in turn, and for the allocator to hand the same memory out again; enough samples for the

@@ -16,12 +16,10 @@ import numpy as np
 
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse
-from toolchain.simulator.engine.coded import CodedSpikes, coded_offset
+from toolchain.simulator.engine.coded import INT8, CodedSpikes, coded_offset
 from toolchain.simulator.engine.direct import is_direct
 from toolchain.simulator.engine.kernels import parallel
 from toolchain.simulator.engine.rows import allowed_threads
-
-INT8 = IntRange.signed(8)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,8 @@ from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
 from toolchain.simulator.currents import exact_dtype
-from toolchain.simulator.engine.coded import coded_offset, plane_of
+from toolchain.simulator.engine.coded import INT8, coded_offset, plane_of
 
-INT8 = IntRange.signed(8)
 Multiply = Callable[[Tensor, int], Tensor]
 """From spikes (m, H, W, C), as coded, and their offset."""
 UNROLLED = 2

@@ -14,12 +14,11 @@ from toolchain.errors import BackendRunError
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 from toolchain.simulator.currents import COMPARED_SAMPLES, synaptic_current
-from toolchain.simulator.engine.coded import CodedSpikes, coded_offset, plane_of
+from toolchain.simulator.engine.coded import INT8, CodedSpikes, coded_offset, plane_of
 from toolchain.simulator.engine.events import EventSum
 from toolchain.simulator.engine.planes import Planes, count_spikes, sort_planes
 from toolchain.simulator.engine.pooled import as_pooled
 from toolchain.simulator.engine.products import (
-    INT8,
     Arithmetic,
     choose_arithmetic,
     make_products,

@@ -189,7 +189,9 @@ class Engine:
             end = schedule.wake_steps if awake else schedule.num_steps
             steps = min(self._block, end - first)
             wakes = min(first, schedule.wake_steps)
-            moment = Moment(steps, wakes, awake, traced=keep in (Keep.TRACE, Keep.EVERYTHING))
+            traced = keep in (Keep.TRACE, Keep.EVERYTHING)
+            kept = listen is not None or first + steps < schedule.num_steps
+            moment = Moment(steps, wakes, awake, traced, kept)
             sent = {INPUT: graded} if awake else {}
             with torch.no_grad():
                 block = self._one(states, sent, moment, first, keep, listen)

@@ -95,7 +95,7 @@ class Notes(NamedTuple):
     counts:
         int64 (2,), how many `runs` and how many `sums` are noted.
     spare:
-        int32, for sums of more outputs than there are.
+        For sums of more outputs than there are.
     """
 
     runs: np.ndarray
@@ -269,7 +269,7 @@ def put_plane(  # type: ignore[no-untyped-def]
         if not whole:
             for x in range(total.shape[1]):
                 for k in range(outputs - first):
-                    before = np.int32(0) if above == 0 else total[y, x, first + k]
+                    before = 0 if above == 0 else total[y, x, first + k]
                     total[y, x, first + k] = before + notes.spare[x * width + k]
 
 
@@ -285,7 +285,7 @@ def put_group(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
         np.empty((noted, 3), np.int64),
         np.empty((noted, 6), np.int64),
         np.zeros(2, np.int64),
-        np.empty(across * PAIRED, np.int32),
+        np.empty(across * PAIRED, total.dtype),
     )
     first = place = 0
     for width in weighted.widths:
@@ -312,6 +312,6 @@ def put_group(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
 
 @parallel
 def put_sums(arriving, which, groups, weighted, total):  # type: ignore[no-untyped-def]
-    """Put the sums of the planes `which` into `total`, int32 (k, H_out, W_out, C_out)."""
+    """Put the sums of the planes `which` into `total`, int32 or int16 (k, H_out, W_out, C_out)."""
     for g in numba.prange(groups):
         put_group(arriving, which[g::groups], weighted, total)

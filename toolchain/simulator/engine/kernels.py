@@ -2,11 +2,12 @@
 
 Neurons lie in rows: `width` neurons whose parameters are laid out alongside, so that the inner
 loop is long and free of branches and the row's state stays in the cache over all steps. A current
-has one step (the same at every step) or several, after which there are zeros, and begins with the
-row `base`.
+has one step (the same at every step) or several, after which there are zeros, begins with the row
+`base`, and counts in `unit`s, powers of two.
 `direct`, (T or 1, rows, width) or empty, are spikes of a population of the same shape, sent with
 `zero` added, each of which reaches one neuron with the weight `gain`, (width,): see `arrive`.
 `initial`, (width,) or empty, is the potential before the first step, where this block begins there.
+`v`, (rows, width), is the potential, which is written only where it is to be `kept`.
 Every kernel runs over the rows `start .. stop` and returns the lowest and highest of what it is to
 have watched: the current, and the state before firing. The equations stand in `toolchain.neurons`.
 """
@@ -43,8 +44,9 @@ class Kernel:
 
 
 @compiled
-def accumulate(total, current, shift, first, start, stop):  # type: ignore[no-untyped-def]
-    """Add `current << shift` to `total`, int (T, rows, width), which the `first` one fills."""
+def accumulate(total, current, unit, first, start, stop):  # type: ignore[no-untyped-def]
+    """Add `current * unit` to `total`, int (T, rows, width), which the `first` one fills."""
+    one = total.dtype.type(unit)
     for row in range(start, stop):
         for t in range(total.shape[0]):
             into = total[t, row]
@@ -54,7 +56,7 @@ def accumulate(total, current, shift, first, start, stop):  # type: ignore[no-un
                 continue
             drive = current[t if current.shape[0] > 1 else 0, row]
             for k in range(into.shape[0]):
-                into[k] += into.dtype.type(drive[k]) << shift
+                into[k] += into.dtype.type(drive[k]) * one
     return 0, 0, 0, 0
 
 
@@ -67,7 +69,7 @@ def heard(current, t):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def arrive(into, current, base, shift, direct, zero, gain, t, row):  # type: ignore[no-untyped-def]
+def arrive(into, current, base, unit, direct, zero, gain, t, row):  # type: ignore[no-untyped-def]
     """Put what reaches a row at step t, the current and the direct spikes, into `into`."""
     kind = into.dtype.type
     step = heard(current, t)
@@ -76,7 +78,7 @@ def arrive(into, current, base, shift, direct, zero, gain, t, row):  # type: ign
     else:
         drive = current[step, row - base]
         for k in range(into.shape[0]):
-            into[k] = kind(drive[k]) << shift
+            into[k] = kind(drive[k]) * kind(unit)
     if direct.shape[0]:
         spikes = direct[t if direct.shape[0] > 1 else 0, row]
         for k in range(into.shape[0]):
@@ -84,12 +86,22 @@ def arrive(into, current, base, shift, direct, zero, gain, t, row):  # type: ign
 
 
 @compiled
-def fire(potential, drive, shift, bias, threshold, fired, reach):  # type: ignore[no-untyped-def]
-    """One step of a row of IF neurons, with the current `drive << shift`."""
+def begin(potential, initial, v, kept, row):  # type: ignore[no-untyped-def]
+    """Set a row's potential to what it is before a block."""
+    if initial.shape[0]:
+        potential[:] = initial
+    elif not kept:
+        potential[:] = v[row]
+
+
+@compiled
+def fire(potential, drive, unit, bias, threshold, fired, reach):  # type: ignore[no-untyped-def]
+    """One step of a row of IF neurons, with the current `drive * unit`."""
     kind = potential.dtype.type
+    one = kind(unit)
     low_current, high_current, low, high = reach[0], reach[1], reach[2], reach[3]
     for k in range(potential.shape[0]):
-        i = kind(kind(drive[k]) << shift)
+        i = kind(kind(drive[k]) * one)
         u = kind(potential[k] + i + bias[k])
         low_current, high_current = min(low_current, i), max(high_current, i)
         low, high = min(low, u), max(high, u)
@@ -102,7 +114,7 @@ def fire(potential, drive, shift, bias, threshold, fired, reach):  # type: ignor
 @compiled
 def integrate_and_fire(  # type: ignore[no-untyped-def]
     current,
-    shift,
+    unit,
     base,
     direct,
     zero,
@@ -111,6 +123,7 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
     threshold,
     initial,
     v,
+    kept,
     spikes,
     trace,
     start,
@@ -118,19 +131,18 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
 ):
     """IF; `trace`, (T, rows, width) or empty, receives the potential after each step."""
     reach = np.zeros(4, v.dtype)
-    arriving = np.empty(v.shape[1], v.dtype)
+    arriving, spare = np.empty(v.shape[1], v.dtype), np.empty(v.shape[1], v.dtype)
     for row in range(start, stop):
-        potential = v[row]
-        if initial.shape[0]:
-            potential[:] = initial
+        potential = v[row] if kept else spare
+        begin(potential, initial, v, kept, row)
         for t in range(spikes.shape[0]):
             step = heard(current, t)
             if direct.shape[0] or step < 0:
-                arrive(arriving, current, base, shift, direct, zero, gain, t, row)
-                fire(potential, arriving, 0, bias, threshold, spikes[t, row], reach)
+                arrive(arriving, current, base, unit, direct, zero, gain, t, row)
+                fire(potential, arriving, 1, bias, threshold, spikes[t, row], reach)
             else:
                 drive = current[step, row - base]
-                fire(potential, drive, shift, bias, threshold, spikes[t, row], reach)
+                fire(potential, drive, unit, bias, threshold, spikes[t, row], reach)
             if trace.shape[0]:
                 trace[t, row] = potential
     return reach[0], reach[1], reach[2], reach[3]
@@ -138,17 +150,18 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
 
 @compiled
 def fire_consistently(  # type: ignore[no-untyped-def]
-    potential, count, cap, drive, shift, bias, threshold, fired, reach
+    potential, count, cap, drive, unit, bias, threshold, fired, reach
 ):
-    """One step of a row of CIF neurons, with the current `drive << shift`.
+    """One step of a row of CIF neurons, with the current `drive * unit`.
 
     Returns whether any has fired.
     """
     kind = potential.dtype.type
+    one = kind(unit)
     low_current, high_current, low, high = reach[0], reach[1], reach[2], reach[3]
     busy = False
     for k in range(potential.shape[0]):
-        i = kind(kind(drive[k]) << shift)
+        i = kind(kind(drive[k]) * one)
         u = kind(potential[k] + i + bias[k])
         low_current, high_current = min(low_current, i), max(high_current, i)
         low, high = min(low, u), max(high, u)
@@ -168,7 +181,7 @@ def fire_consistently(  # type: ignore[no-untyped-def]
 @compiled
 def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
     current,
-    shift,
+    unit,
     base,
     direct,
     zero,
@@ -177,6 +190,7 @@ def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
     threshold,
     initial,
     v,
+    kept,
     counts,
     wakes,
     awake,
@@ -194,25 +208,25 @@ def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
     if awake or direct.shape[0]:
         last = spikes.shape[0]
     reach = np.zeros(4, v.dtype)
-    arriving = np.empty(v.shape[1], v.dtype)
+    arriving, spare = np.empty(v.shape[1], v.dtype), np.empty(v.shape[1], v.dtype)
     for row in range(start, stop):
-        potential, count = v[row], counts[row]
+        potential, count = v[row] if kept else spare, counts[row]
+        begin(potential, initial, v, kept, row)
         if initial.shape[0]:
-            potential[:] = initial
             count[:] = 0
         for t in range(spikes.shape[0]):
             cap = np.int32(wakes + t + 1 if awake else wakes)
             fired = spikes[t, row]
             step = heard(current, t)
             if direct.shape[0] or step < 0:
-                arrive(arriving, current, base, shift, direct, zero, gain, t, row)
+                arrive(arriving, current, base, unit, direct, zero, gain, t, row)
                 busy = fire_consistently(
-                    potential, count, cap, arriving, 0, bias, threshold, fired, reach
+                    potential, count, cap, arriving, 1, bias, threshold, fired, reach
                 )
             else:
                 drive = current[step, row - base]
                 busy = fire_consistently(
-                    potential, count, cap, drive, shift, bias, threshold, fired, reach
+                    potential, count, cap, drive, unit, bias, threshold, fired, reach
                 )
             if trace.shape[0]:
                 trace[t, row] = potential
@@ -226,7 +240,7 @@ def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
 
 @compiled
 def read_out(  # type: ignore[no-untyped-def]
-    current, shift, base, direct, zero, gain, bias, initial, v, trace, start, stop
+    current, unit, base, direct, zero, gain, bias, initial, v, trace, start, stop
 ):
     """A readout; `trace` receives the accumulator after each step."""
     kind = v.dtype.type
@@ -238,7 +252,7 @@ def read_out(  # type: ignore[no-untyped-def]
         if initial.shape[0]:
             accumulator[:] = initial
         for t in range(trace.shape[0]):
-            arrive(arriving, current, base, shift, direct, zero, gain, t, row)
+            arrive(arriving, current, base, unit, direct, zero, gain, t, row)
             for k in range(accumulator.shape[0]):
                 i = arriving[k]
                 u = kind(accumulator[k] + i + bias[k])
@@ -251,14 +265,14 @@ def read_out(  # type: ignore[no-untyped-def]
 
 @compiled
 def relay(  # type: ignore[no-untyped-def]
-    current, shift, base, direct, zero, gain, offset, spikes, start, stop
+    current, unit, base, direct, zero, gain, offset, spikes, start, stop
 ):
     """A relay: the current as a graded spike, sent with `offset` added."""
     low = high = np.int64(0)
     arriving = np.empty(spikes.shape[2], gain.dtype)
     for row in range(start, stop):
         for t in range(spikes.shape[0]):
-            arrive(arriving, current, base, shift, direct, zero, gain, t, row)
+            arrive(arriving, current, base, unit, direct, zero, gain, t, row)
             fired = spikes[t, row]
             for k in range(fired.shape[0]):
                 i = np.int64(arriving[k])

@@ -26,7 +26,7 @@ from toolchain.simulator.watch import watch
 
 Sent = Mapping[str, CodedSpikes]
 """Spikes by source; asleep, the input is left out."""
-INT32 = IntRange.signed(32)
+INT16, INT32 = IntRange.signed(16), IntRange.signed(32)
 CURRENTS = 8 << 20
 """Bytes of currents (float32) summed up before the neurons take them: few enough to be written and
 read in turn, and for the allocator to hand the same memory out again; enough samples for the
@@ -45,12 +45,15 @@ class Moment:
         Wake steps before it.
     traced:
         Whether the membrane potential after each step is wanted.
+    kept:
+        Whether the state after it is wanted, by a later block or a listener.
     """
 
     steps: int
     wakes: int
     awake: bool
     traced: bool
+    kept: bool
 
     @property
     def begins(self) -> bool:
@@ -67,7 +70,7 @@ class Result:
     sent:
         None from a readout.
     potential:
-        int (n, H, W, C), at the end of the block.
+        int (n, H, W, C), at the end of the block; empty where it was not kept.
     trace:
         int (T, n, H, W, C), after each step; empty where not wanted.
     reach:
@@ -97,6 +100,10 @@ class Layer(ABC):
         self._offset = 0
         if not isinstance(population.neuron, Readout):
             self._offset = coded_offset(program.spike_range(population.name)) or 0
+        # Where every range holds 0, no synapse's sum leaves the range of all of them together.
+        narrow = INT16.contains(bound.current.low, bound.current.high) and all(
+            program.spike_range(synapse.source).contains(0, 0) for synapse in population.synapses
+        )
         self._direct, summed = part_direct(program, population)
         self._sums = [
             (
@@ -106,6 +113,7 @@ class Layer(ABC):
                     synapse,
                     program.source_shape(synapse.source),
                     program.spike_range(synapse.source),
+                    narrow=narrow,
                 ),
             )
             for synapse in summed
@@ -148,7 +156,7 @@ class Layer(ABC):
         moment: Moment,
         *arguments: Any,
     ) -> Reach:
-        """`kernel(current, shift, base, *direct, *arguments, start, stop)` part by part.
+        """`kernel(current, unit, base, *direct, *arguments, start, stop)` part by part.
 
         Returns the extremes over all parts.
         """
@@ -157,9 +165,9 @@ class Layer(ABC):
         reaches = []
         for part in parts:
             where = rows.between(part)
-            current, shift = self._current(sent, part, rows, moment)
+            current, unit = self._current(sent, part, rows, moment)
             work = moment.steps * (where[1] - where[0]) * rows.width
-            of_part = (current, shift, where[0])
+            of_part = (current, unit, where[0])
             reaches.append(in_threads(kernel, where, work, *of_part, *direct, *arguments))
         return joined(reaches)
 
@@ -174,9 +182,9 @@ class Layer(ABC):
     def _current(
         self, sent: Sent, part: slice, rows: Rows, moment: Moment
     ) -> tuple[np.ndarray, int]:
-        """(up to T, rows of the part, width) of all sums, and by how much to shift it left."""
+        """(up to T, rows of the part, width) of all sums, and what one unit of it is."""
         arriving = [
-            (rows.of(total(sent[name], part)), total.shift)
+            (rows.of(total(sent[name], part)), total.unit)
             for name, total in self._sums
             if name in sent
         ]
@@ -185,14 +193,14 @@ class Layer(ABC):
         first, end = rows.between(part)
         where = (0, end - first)
         if not arriving:
-            return np.zeros((1, end - first, rows.width), self._integer), 0
+            return np.zeros((1, end - first, rows.width), self._integer), 1
         lengths = {len(current) for current, _ in arriving}
         steps = lengths.pop() if len(lengths) == 1 else moment.steps
         summed = np.empty((steps, end - first, rows.width), self._integer)
-        for index, (current, shift) in enumerate(arriving):
+        for index, (current, unit) in enumerate(arriving):
             fills = index == 0
-            in_threads(kernels.ACCUMULATE, where, summed.size, summed, current, shift, fills)
-        return summed, 0
+            in_threads(kernels.ACCUMULATE, where, summed.size, summed, current, unit, fills)
+        return summed, 1
 
     def _along(self, values: np.ndarray, rows: Rows) -> np.ndarray:
         """A value a channel, laid out along a row."""
@@ -249,11 +257,12 @@ class _IntegrateAndFireLayer(Layer):
             self._along(neuron.threshold, rows),
             self._initial(neuron.initial_potential, rows, moment),
             rows.of(state),
+            moment.kept,
             rows.of(spikes.values),
             rows.of(trace),
         )
         self._watch("membrane potential", reach, self._limits)
-        return Result(spikes, state, trace, reach)
+        return Result(spikes, state if moment.kept else state[:0], trace, reach)
 
 
 @dataclass
@@ -296,6 +305,7 @@ class _ConsistentLayer(Layer):
             self._along(neuron.threshold, rows),
             self._initial(neuron.initial_potential, rows, moment),
             rows.of(state.potential),
+            moment.kept,
             rows.of(state.counts),
             moment.wakes,
             moment.awake,
@@ -304,7 +314,8 @@ class _ConsistentLayer(Layer):
         )
         self._watch("membrane potential", reach, self._limits)
         state.fired = bool(count_spikes(spikes.values[-1:], self._offset).any())
-        return Result(spikes, state.potential, trace, reach)
+        potential = state.potential if moment.kept else state.potential[:0]
+        return Result(spikes, potential, trace, reach)
 
 
 class _ReadoutLayer(Layer):

@@ -30,16 +30,22 @@ FEW_WEIGHTS = 32
 
 
 class SynapticSum:
-    """Sums of one synapse of the population called `name`; `shift` is its weight exponent.
+    """Sums of one synapse of the population called `name`.
 
-    `__call__` gives them without the exponent: integers (T, n, H, W, C), as floating point where
-    all of them are products.
+    `__call__` gives them in `unit`s, 2^weight exponent: integers (T, n, H, W, C), as floating point
+    where all of them are products. `narrow` says that they are known to fit 16 bits.
     """
 
     def __init__(
-        self, name: str, synapse: ConvSynapse | DenseSynapse, source: tuple[int, ...], of: IntRange
+        self,
+        name: str,
+        synapse: ConvSynapse | DenseSynapse,
+        source: tuple[int, ...],
+        of: IntRange,
+        *,
+        narrow: bool = False,
     ) -> None:
-        self.shift = synapse.weight_exponent
+        self.unit = 1 << synapse.weight_exponent
         self._name = name
         self._pooled = as_pooled(synapse, source, of)
         if self._pooled:
@@ -50,7 +56,7 @@ class SynapticSum:
         self._out = plane_of(synapse.output_shape(source))
         self._products = make_products(synapse, source, self.arithmetic, coded_offset(of) or 0)
         wide = self.arithmetic is Arithmetic.FLOAT64
-        self._integer = np.int64 if wide else np.int32
+        self._integer = np.int64 if wide else np.int16 if narrow else np.int32
         self._events = None if wide else _by_events(synapse, source, of)
         time = plane_time(synapse, source, self.arithmetic)
         self._limit = self._events.limit(time) if self._events else 0
@@ -130,7 +136,7 @@ class SynapticSum:
             .movedim(-1, 1)
             .reshape(-1, *spikes.shape)
         )
-        exact = synaptic_current(self._synapse, plain, torch.float64) >> self.shift
+        exact = synaptic_current(self._synapse, plain, torch.float64) // self.unit
         found = torch.from_numpy(result).movedim(-1, 1).reshape(exact.shape)
         if not torch.equal(found.long(), exact):
             raise BackendRunError(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import exports.netx
-from exports.netx import FORMAT_VERSION, read_net, write_net
+from exports.netx import FORMAT_VERSION, read_net, write_net, writer
 from tests.networks import random_program
 from toolchain.errors import FormatError, OutputError
 from toolchain.neurons import NEURONS
@@ -127,20 +127,62 @@ def test_failed_writing_leaves_nothing(program, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failed_verification_leaves_nothing(program, tmp_path, monkeypatch):
-    other = random_program(8)
-    monkeypatch.setattr("exports.netx.writer.read_net", lambda path: other)
-    with pytest.raises(FormatError, match="not the program written"):
+def add_one(file, name):
+    values = file[name][...]
+    values.flat[0] += 1
+    file[name][...] = values
+
+
+def rewrite(file, name, old, new):
+    text = file[name].asstr()[()]
+    assert old in text
+    del file[name]
+    file[name] = text.replace(old, new)
+
+
+FAULTS = {
+    "conv0/weight0": lambda file: add_one(file, "layer/1/weight"),
+    "conv0/bias": lambda file: add_one(file, "layer/1/bias"),
+    "conv0/threshold": lambda file: add_one(file, "layer/1/neuron/threshold"),
+    "the header": lambda file: rewrite(
+        file, "spikeport/header", '"wake_steps":4', '"wake_steps":5'
+    ),
+    "the provenance": lambda file: rewrite(file, "spikeport/provenance", "{", '{"more":1,'),
+    "the hash": lambda file: rewrite(
+        file, "spikeport/program_hash", random_program(7).hash[:9], "0" * 9
+    ),
+}
+
+
+@pytest.fixture
+def faulty(monkeypatch, request):
+    """Writing that leaves a file with a fault."""
+
+    def write(program, file):
+        honest(program, file)
+        FAULTS[request.param](file)
+
+    honest = writer._write
+    monkeypatch.setattr(writer, "_write", write)
+    return request.param
+
+
+@pytest.mark.parametrize("faulty", FAULTS, indirect=True)
+def test_failed_verification_leaves_nothing(tmp_path, faulty):
+    program = replace(random_program(7), provenance={"source": "a test"})
+    with pytest.raises(FormatError, match="not the program written") as failure:
         write_net(program, tmp_path / "a.net")
+    assert f"a difference in {faulty}" in str(failure.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_was_there_survives_a_failed_write(net, monkeypatch):
-    before = net.read_bytes()
-    monkeypatch.setattr("exports.netx.writer.read_net", lambda path: random_program(8))
+@pytest.mark.parametrize("faulty", ["conv0/weight0"], indirect=True)
+def test_a_file_that_was_there_survives_a_failed_write(tmp_path, faulty):
+    path = tmp_path / "a.net"
+    path.write_bytes(b"what was there")
     with pytest.raises(FormatError):
-        write_net(random_program(9), net)
-    assert net.read_bytes() == before
+        write_net(random_program(9), path)
+    assert path.read_bytes() == b"what was there"
 
 
 def test_missing_file(tmp_path):

@@ -45,10 +45,52 @@ def read_net(path: Path | str) -> IntProgram:
         the wrong type or shape, or if its content is not what its hash says.
     """
     with opened(Path(path)) as root:
-        return _read(root)
+        program = _read(root)
+        stated = root.group(OWN).text("program_hash")
+        if program.hash != stated:
+            raise FormatError(
+                "the content was changed after it was written",
+                node=root.group(OWN).where("program_hash"),
+                found=program.hash,
+                allowed=stated,
+                remedy="convert again; a changed program needs a new file",
+            )
+        return program
+
+
+def check_written(path: Path, program: IntProgram) -> None:
+    """Read the file at `path` and compare it with `program`, value by value.
+
+    More than comparing hashes, and faster.
+
+    Raises
+    ------
+    FormatError
+        Naming the first difference.
+    """
+    with opened(path) as root:
+        found = _read(root)
+        stated = root.group(OWN).text("program_hash")
+    parts = {
+        "the header": found.structure() == program.structure(),
+        "the provenance": found.provenance_json() == program.provenance_json(),
+        "the hash": stated == program.hash,
+    }
+    arrays, expected = found.arrays(), program.arrays()
+    parts["the list of arrays"] = list(arrays) == list(expected)
+    for name, array in expected.items():
+        parts[name] = name in arrays and np.array_equal(arrays[name], array)
+    for part, is_same in parts.items():
+        if not is_same:
+            raise FormatError(
+                "the file read back is not the program written",
+                node=str(path),
+                found=f"a difference in {part}",
+            )
 
 
 def _read(root: Group) -> IntProgram:
+    """The program in a file, whatever its hash says."""
     if OWN not in root.names():
         raise FormatError(
             "is not a file of this project",
@@ -69,7 +111,7 @@ def _read(root: Group) -> IntProgram:
         )
     header = own.json("header")
     try:
-        program = IntProgram(
+        return IntProgram(
             name=str(header["name"]),
             input=InputQuantizer.from_description(header["input"]),
             populations=_read_layers(root.group(LAYERS), header, version),
@@ -87,15 +129,6 @@ def _read(root: Group) -> IntProgram:
             node=root.where(),
             found=f"{type(error).__name__}: {error}",
         ) from error
-    if program.hash != own.text("program_hash"):
-        raise FormatError(
-            "the content was changed after it was written",
-            node=own.where("program_hash"),
-            found=program.hash,
-            allowed=own.text("program_hash"),
-            remedy="convert again; a changed program needs a new file",
-        )
-    return program
 
 
 def _read_layers(layers: Group, header: dict[str, Any], version: int) -> tuple[Population, ...]:

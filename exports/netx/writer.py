@@ -24,7 +24,7 @@ from exports.netx.layout import (
     STOCK_STRING,
     SYNAPSES,
 )
-from exports.netx.reader import read_net
+from exports.netx.reader import check_written
 from toolchain.canonical import canonical_json
 from toolchain.errors import FormatError
 from toolchain.files import atomic_path
@@ -47,14 +47,7 @@ def write_net(program: IntProgram, path: Path | str) -> None:
     with atomic_path(Path(path)) as temporary:
         with h5py.File(temporary, "w", locking=FILE_LOCKING) as file:
             _write(program, file)
-        back = read_net(temporary)
-        if back.hash != program.hash or back.provenance_json() != program.provenance_json():
-            raise FormatError(
-                "the file read back is not the program written",
-                node=str(path),
-                found=back.hash,
-                allowed=program.hash,
-            )
+        check_written(temporary, program)
 
 
 def _write(program: IntProgram, file: h5py.File) -> None:

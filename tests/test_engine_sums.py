@@ -13,12 +13,11 @@ from tests.oracles.numpy_loop import convolve
 from tests.test_engine import CONVS, SCHEDULES, assert_same
 from toolchain.errors import BackendRunError
 from toolchain.int_range import IntRange
-from toolchain.neurons import IntegrateAndFire, Readout
+from toolchain.neurons import Readout
 from toolchain.program.input_quantizer import InputQuantizer
-from toolchain.program.int_program import IntProgram, Population, Schedule
+from toolchain.program.int_program import Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 from toolchain.simulator.engine import planes, products, sums
-from toolchain.simulator.engine.blocks import Engine
 from toolchain.simulator.engine.coded import CodedSpikes
 from toolchain.simulator.engine.direct import is_direct, part_direct
 from toolchain.simulator.engine.events import EventSum
@@ -121,26 +120,6 @@ def test_chosen_planes_in_every_arithmetic(share, forced, monkeypatch):
     program = branched_program(3, "cif", sorted(BLOCKS), schedule=Schedule(3, 6), low=-9, high=9)
     with choosing(share):
         assert_same(program, random_inputs(program, 3))
-
-
-@pytest.mark.parametrize(
-    ("largest", "narrow"), [(32767, True), (32768, False), (-32768, True), (-32769, False)]
-)
-def test_sums_are_kept_in_16_bits_where_all_of_them_fit(largest, narrow):
-    """One neuron hears 300 spikes, whose weights add up to `largest`."""
-    weight = np.zeros((1, 300), int)
-    weight[0, :258] = 127 if largest > 0 else -127
-    weight[0, 258] = largest - weight.sum()
-    cell = Population(
-        "cell", (1,), (DenseSynapse("input", weight),), [0], IntegrateAndFire([9], [4])
-    )
-    readout = Population("readout", (1,), (DenseSynapse("cell", [[4]]),), [0], Readout(1.0))
-    pixels = InputQuantizer((300,), 1.0, bits=1)
-    program = IntProgram("one", pixels, (cell, readout), Schedule(2), state_bits=32)
-    with choosing(1e9):
-        assert_same(program, np.ones((1, 300), np.int32))
-    (_, total), *_ = Engine(program)._layers[0]._sums
-    assert (total._integer is np.int16) is narrow
 
 
 def sum_of(synapse, source, reach, spikes, part=slice(0, 2)):

@@ -6,23 +6,26 @@ output takes from one row then follow each other, and so do their weights.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
-from toolchain.simulator.engine.kernels import compiled, parallel
+from toolchain.simulator.engine.kernels import parallel
 from toolchain.simulator.engine.vectors import (
     MOST_EVENTS,
     PAIRED,
     POSITIONS,
     POSITIONS_OF,
+    SOURCE,
     SPREAD,
     add_weights,
     put_positions,
 )
 
 _ONES = 0x0101010101010101
+part_of_it: Any = numba.njit(nogil=True)
+"""Compiled and kept as a part of `put_sums`."""
 
 
 class Weighted(NamedTuple):
@@ -95,7 +98,7 @@ class Notes(NamedTuple):
     counts:
         int64 (2,), how many `runs` and how many `sums` are noted.
     spare:
-        For sums of more outputs than there are.
+        int32, for sums of more outputs than there are.
     """
 
     runs: np.ndarray
@@ -104,7 +107,7 @@ class Notes(NamedTuple):
     spare: np.ndarray
 
 
-@compiled
+@part_of_it
 def list_words(row, choice, starts, events, n):  # type: ignore[no-untyped-def]
     """Append the spikes of a row of the plane, words of eight bytes where C is a multiple of 8.
 
@@ -126,7 +129,7 @@ def list_words(row, choice, starts, events, n):  # type: ignore[no-untyped-def]
     return n
 
 
-@compiled
+@part_of_it
 def list_bytes(row, silence, sign, starts, events, n):  # type: ignore[no-untyped-def]
     """Append the spikes of one sign in a row of the plane (W, C), one of the value n n times."""
     channels = row.shape[1]
@@ -139,7 +142,7 @@ def list_bytes(row, silence, sign, starts, events, n):  # type: ignore[no-untype
     return n
 
 
-@compiled
+@part_of_it
 def list_plane(plane, arriving, sign, starts, events, n):  # type: ignore[no-untyped-def]
     """Append the spikes of one sign in a plane (H, W, C); `starts` is (H * W + 1,)."""
     height, width, channels = plane.shape
@@ -155,7 +158,7 @@ def list_plane(plane, arriving, sign, starts, events, n):  # type: ignore[no-unt
     return n
 
 
-@compiled
+@part_of_it
 def list_planes(arriving, mine):  # type: ignore[no-untyped-def]
     """The spikes of the planes `mine`."""
     listed = 0
@@ -172,7 +175,7 @@ def list_planes(arriving, mine):  # type: ignore[no-untyped-def]
     return Listed(starts, events)
 
 
-@compiled
+@part_of_it
 def find_spans(size, weighted, outputs):  # type: ignore[no-untyped-def]
     """Which columns of a row each of the outputs in a row takes, int64 (W_out, pieces, 3).
 
@@ -192,7 +195,7 @@ def find_spans(size, weighted, outputs):  # type: ignore[no-untyped-def]
     return spans
 
 
-@compiled
+@part_of_it
 def note(sums, number, at, first, stop, sign, fresh, events):  # type: ignore[no-untyped-def]
     """Note one sum."""
     sums[number, 0] = at
@@ -203,7 +206,7 @@ def note(sums, number, at, first, stop, sign, fresh, events):  # type: ignore[no
     sums[number, 5] = events
 
 
-@compiled
+@part_of_it
 def note_output(starts, rows, inside, spans, x, at, fresh, runs, sums, counts):  # type: ignore[no-untyped-def]
     """Note what one output adds up of a plane's rows, (first pixel, first weights) each."""
     run, number = counts[0], counts[1]
@@ -228,7 +231,7 @@ def note_output(starts, rows, inside, spans, x, at, fresh, runs, sums, counts): 
     counts[0], counts[1] = run, number
 
 
-@compiled
+@part_of_it
 def hears(starts, rows, inside, across):  # type: ignore[no-untyped-def]
     """Whether there is a spike in any of a plane's rows."""
     for s in range(starts.shape[0]):
@@ -238,7 +241,7 @@ def hears(starts, rows, inside, across):  # type: ignore[no-untyped-def]
     return False
 
 
-@compiled
+@part_of_it
 def put_plane(  # type: ignore[no-untyped-def]
     starts, events, size, weighted, place, width, first, above, below, spans, total, notes
 ):
@@ -269,11 +272,11 @@ def put_plane(  # type: ignore[no-untyped-def]
         if not whole:
             for x in range(total.shape[1]):
                 for k in range(outputs - first):
-                    before = 0 if above == 0 else total[y, x, first + k]
+                    before = np.int32(0) if above == 0 else total[y, x, first + k]
                     total[y, x, first + k] = before + notes.spare[x * width + k]
 
 
-@compiled
+@part_of_it
 def put_group(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
     """Sums of the planes `mine`, in one thread."""
     size, across = arriving.planes.shape[1:], total.shape[2]
@@ -285,7 +288,7 @@ def put_group(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
         np.empty((noted, 3), np.int64),
         np.empty((noted, 6), np.int64),
         np.zeros(2, np.int64),
-        np.empty(across * PAIRED, total.dtype),
+        np.empty(across * PAIRED, np.int32),
     )
     first = place = 0
     for width in weighted.widths:
@@ -310,8 +313,18 @@ def put_group(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
         place += places * size[2] * width
 
 
-@parallel
-def put_sums(arriving, which, groups, weighted, total):  # type: ignore[no-untyped-def]
-    """Put the sums of the planes `which` into `total`, int32 or int16 (k, H_out, W_out, C_out)."""
-    for g in numba.prange(groups):
-        put_group(arriving, which[g::groups], weighted, total)
+def _make_put_sums(source: int) -> Any:
+    @parallel
+    def put_sums(arriving, which, groups, weighted, total):  # type: ignore[no-untyped-def]
+        _ = source  # what it closes over is part of numba's key to the code that it keeps
+        for g in numba.prange(groups):
+            put_group(arriving, which[g::groups], weighted, total)
+
+    return put_sums
+
+
+put_sums = _make_put_sums(SOURCE)
+"""`put_sums(arriving, which, groups, weighted, total)`: sums of the planes `which`.
+
+They are put into `total`, int32 (k, H_out, W_out, C_out).
+"""

@@ -100,7 +100,7 @@ class EventSum:
         counts: np.ndarray,
         total: np.ndarray,
     ) -> None:
-        """Put the sums of some planes into int32 or int16 (k, H_out, W_out, C_out).
+        """Put the sums of some planes into int32 (k, H_out, W_out, C_out).
 
         `planes`, uint8 (m, H, W, C), are all there are; k of them have the `numbers`, int64 (k,),
         and so many spikes, `counts`; of those, the ones in `which` are summed. Those that come

@@ -26,7 +26,7 @@ from toolchain.simulator.watch import watch
 
 Sent = Mapping[str, CodedSpikes]
 """Spikes by source; asleep, the input is left out."""
-INT16, INT32 = IntRange.signed(16), IntRange.signed(32)
+INT32 = IntRange.signed(32)
 CURRENTS = 8 << 20
 """Bytes of currents (float32) summed up before the neurons take them: few enough to be written and
 read in turn, and for the allocator to hand the same memory out again; enough samples for the
@@ -100,10 +100,6 @@ class Layer(ABC):
         self._offset = 0
         if not isinstance(population.neuron, Readout):
             self._offset = coded_offset(program.spike_range(population.name)) or 0
-        # Where every range holds 0, no synapse's sum leaves the range of all of them together.
-        narrow = INT16.contains(bound.current.low, bound.current.high) and all(
-            program.spike_range(synapse.source).contains(0, 0) for synapse in population.synapses
-        )
         self._direct, summed = part_direct(program, population)
         self._sums = [
             (
@@ -113,7 +109,6 @@ class Layer(ABC):
                     synapse,
                     program.source_shape(synapse.source),
                     program.spike_range(synapse.source),
-                    narrow=narrow,
                 ),
             )
             for synapse in summed

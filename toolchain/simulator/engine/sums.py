@@ -33,17 +33,11 @@ class SynapticSum:
     """Sums of one synapse of the population called `name`.
 
     `__call__` gives them in `unit`s, 2^weight exponent: integers (T, n, H, W, C), as floating point
-    where all of them are products. `narrow` says that they are known to fit 16 bits.
+    where all of them are products.
     """
 
     def __init__(
-        self,
-        name: str,
-        synapse: ConvSynapse | DenseSynapse,
-        source: tuple[int, ...],
-        of: IntRange,
-        *,
-        narrow: bool = False,
+        self, name: str, synapse: ConvSynapse | DenseSynapse, source: tuple[int, ...], of: IntRange
     ) -> None:
         self.unit = 1 << synapse.weight_exponent
         self._name = name
@@ -56,7 +50,7 @@ class SynapticSum:
         self._out = plane_of(synapse.output_shape(source))
         self._products = make_products(synapse, source, self.arithmetic, coded_offset(of) or 0)
         wide = self.arithmetic is Arithmetic.FLOAT64
-        self._integer = np.int64 if wide else np.int16 if narrow else np.int32
+        self._integer = np.int64 if wide else np.int32
         self._events = None if wide else _by_events(synapse, source, of)
         time = plane_time(synapse, source, self.arithmetic)
         self._limit = self._events.limit(time) if self._events else 0

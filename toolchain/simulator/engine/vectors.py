@@ -2,14 +2,13 @@
 
 Written as LLVM's vectors of fixed length, which it maps to what the processor has: nothing here
 names an instruction set, and every processor computes the same integers.
-
-Numba keeps compiled code by the file of the function that it compiles, which is `event_loops`, and
-does not notice a change here: touch that file when these change.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+SOURCE = int(hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:15], 16)
+"""Of this file, by which code compiled with it is kept: numba only looks at the caller's."""
 LANES = 32
 """Words of one vector, int16: 512 bits."""
 PAIRED = 2 * LANES
@@ -53,7 +54,7 @@ def _add_weights(  # type: ignore[no-untyped-def]
     Parameters
     ----------
     total:
-        int32 (K,); or int16, where the sums are to fit once all is added.
+        int32 (K,).
     weight:
         int16 (R * width / 2,) as `paired` gives it, a row of `width` weights an event.
     width:
@@ -75,8 +76,7 @@ def _add_weights(  # type: ignore[no-untyped-def]
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         kinds = signature.args
-        element = _I16 if kinds[0].dtype == types.int16 else _I32
-        elements = {0: element, 1: _I16, 3: _I32, 4: _I64, 5: _I64}
+        elements = {0: _I32, 1: _I16, 3: _I32, 4: _I64, 5: _I64}
         total, weights, numbers, runs, sums = (
             _data(context, builder, kinds[k], arguments[k], element)
             for k, element in elements.items()
@@ -93,8 +93,7 @@ def _add_weights(  # type: ignore[no-untyped-def]
                     for k in range(6)
                 )
                 found = _sum_of_runs(builder, wide, weights, numbers, runs, first, stop)
-                place = builder.gep(total, [at])
-                _put(builder, place, element, found, events, sign, fresh)
+                _put(builder, builder.gep(total, [at]), found, events, sign, fresh)
             builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
@@ -178,48 +177,39 @@ def _sum_of_runs(
     return found
 
 
-def _everywhere(builder: ir.IRBuilder, value: Any, kind: ir.VectorType) -> Any:
-    """A vector with a value, int64, in each lane."""
+def _everywhere(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
+    """A vector of int32 with a value in each lane."""
+    kind = ir.VectorType(_I32, lanes)
     unset = ir.Constant(kind, ir.Undefined)
-    lane = builder.trunc(value, kind.element)
-    first = builder.insert_element(unset, lane, ir.Constant(_I32, 0))
-    lanes = ir.Constant(ir.VectorType(_I32, kind.count), [0] * kind.count)
-    return builder.shuffle_vector(first, unset, lanes)
+    first = builder.insert_element(unset, builder.trunc(value, _I32), ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, unset, ir.Constant(kind, [0] * lanes))
 
 
 def _put(
-    builder: ir.IRBuilder,
-    total: Any,
-    element: ir.IntType,
-    sums: Sequence[Any],
-    events: Any,
-    sign: Any,
-    fresh: Any,
+    builder: ir.IRBuilder, total: Any, sums: Sequence[Any], events: Any, sign: Any, fresh: Any
 ) -> None:
     """Store `sign` times the weights' sums at `total` where it is fresh, else add them."""
-    kind = ir.VectorType(element, LANES)
-    signs = _everywhere(builder, sign, kind)
-    bias = _everywhere(builder, builder.mul(events, ir.Constant(_I64, BIAS)), kind)
+    kind = ir.VectorType(_I32, LANES)
+    signs = _everywhere(builder, sign, LANES)
+    bias = _everywhere(builder, builder.mul(events, ir.Constant(_I64, BIAS)), LANES)
     half = ir.Constant(ir.VectorType(_I16, LANES), [8] * LANES)
     found = []
     for words, upper in zip(sums[::2], sums[1::2], strict=True):
         lower = builder.sub(words, builder.shl(upper, half))
-        wide = lower if element is _I16 else builder.zext(lower, kind)
-        found.append(builder.sub(wide, bias))
-        found.append(upper if element is _I16 else builder.sext(upper, kind))
+        found.append(builder.sub(builder.zext(lower, kind), bias))
+        found.append(builder.sext(upper, kind))
     signed = [builder.mul(value, signs) for value in found]
     places = [_vector_at(builder, total, k * LANES, kind) for k in range(len(signed))]
     overwrites = builder.icmp_signed("!=", fresh, ir.Constant(_I64, 0))
-    align = element.width // 8
     with builder.if_else(overwrites) as (overwrite, add):
         with overwrite:
             for value, place in zip(signed, places, strict=True):
-                builder.store(value, place).align = align
+                builder.store(value, place).align = 4
         with add:
             for value, place in zip(signed, places, strict=True):
                 old = builder.load(place)
-                old.align = align
-                builder.store(builder.add(old, value), place).align = align
+                old.align = 4
+                builder.store(builder.add(old, value), place).align = 4
 
 
 def paired(weight: np.ndarray) -> np.ndarray:
@@ -259,7 +249,7 @@ def _put_positions(  # type: ignore[no-untyped-def]
         row = builder.gep(table, [builder.mul(arguments[3], ir.Constant(_I64, 8))])
         found = builder.load(builder.bitcast(row, kind.as_pointer()))
         found.align = 4
-        lanes = _everywhere(builder, arguments[4], kind)
+        lanes = _everywhere(builder, arguments[4], 8)
         place = builder.gep(into, [arguments[1]])
         put = builder.store(builder.add(found, lanes), builder.bitcast(place, kind.as_pointer()))
         put.align = 4

@@ -7,6 +7,7 @@ standard output.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
+
+import toolchain
 
 LINE_SECONDS = 5.0
 """Shortest time between two plain progress lines of one task."""
@@ -41,6 +44,9 @@ class Output:
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
         self._out = Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty())
         self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+        log = logging.getLogger(toolchain.__name__)
+        log.handlers[:] = [_Logged(self)]
+        log.setLevel(logging.INFO)
 
     def say(self, text: str, style: str = "") -> None:
         """A line for people; nothing with `--json`."""
@@ -88,6 +94,17 @@ class Output:
                 yield _Bar(bars, what)
         else:
             yield _Lines(self, what)
+
+
+class _Logged(logging.Handler):
+    """Shows what the toolchain logs among the progress of a command."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._output.progress_line(record.getMessage())
 
 
 class _Silent:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from toolchain.compiled import compiled
 
 
 def distinct_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -18,7 +19,7 @@ def distinct_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None
     return first[order], np.bincount(inverse)[order]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add_up(words, sums):  # type: ignore[no-untyped-def]
     """A sum of the bits of each column modulo 2^64, in which every row has a factor of its own."""
     factor = np.uint64(0x9E3779B97F4A7C15)
@@ -35,7 +36,7 @@ def _sums(weight: np.ndarray) -> np.ndarray:
     return sums
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _equal(weight, other):  # type: ignore[no-untyped-def]
     """Whether each column k is, bit by bit or as a number, the column `other[k]`."""
     for c in range(weight.shape[0]):

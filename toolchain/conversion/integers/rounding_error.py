@@ -12,6 +12,7 @@ from functools import partial
 import numba
 import numpy as np
 
+from toolchain.compiled import compiled
 from toolchain.conversion.integers.row_blocks import in_threads, processors
 
 HALF_EVEN = 1.5 * 2.0**52
@@ -20,7 +21,7 @@ WORTH_A_THREAD = 1 << 22
 """Weights (times thresholds tried) from which a second thread pays."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _rows_errors(  # type: ignore[no-untyped-def]
     weight, importance, weighting, low, high, clips, thetas, apart, together, start, stop
 ):
@@ -77,7 +78,7 @@ def _rows_peaks(weight, lowest, highest, start, stop):  # type: ignore[no-untype
         lowest[c], highest[c] = low, high
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _rows_outside(weight, thetas, low, high, count, start, stop):  # type: ignore[no-untyped-def]
     """Fill `count`, (C,), for the rows `start .. stop`."""
     for c in range(start, stop):

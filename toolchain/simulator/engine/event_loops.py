@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from toolchain.simulator.engine.kernels import parallel
+from toolchain.compiled import parallel, part_of_another
 from toolchain.simulator.engine.vectors import (
     MOST_EVENTS,
     PAIRED,
@@ -24,8 +24,6 @@ from toolchain.simulator.engine.vectors import (
 )
 
 _ONES = 0x0101010101010101
-part_of_it: Any = numba.njit(nogil=True)
-"""Compiled and kept as a part of `put_sums`."""
 
 
 class Weighted(NamedTuple):
@@ -107,7 +105,7 @@ class Notes(NamedTuple):
     spare: np.ndarray
 
 
-@part_of_it
+@part_of_another
 def list_words(row, choice, starts, events, n):  # type: ignore[no-untyped-def]
     """Append the spikes of a row of the plane, words of eight bytes where C is a multiple of 8.
 
@@ -129,7 +127,7 @@ def list_words(row, choice, starts, events, n):  # type: ignore[no-untyped-def]
     return n
 
 
-@part_of_it
+@part_of_another
 def list_bytes(row, silence, sign, starts, events, n):  # type: ignore[no-untyped-def]
     """Append the spikes of one sign in a row of the plane (W, C), one of the value n n times."""
     channels = row.shape[1]
@@ -142,7 +140,7 @@ def list_bytes(row, silence, sign, starts, events, n):  # type: ignore[no-untype
     return n
 
 
-@part_of_it
+@part_of_another
 def list_plane(plane, arriving, sign, starts, events, n):  # type: ignore[no-untyped-def]
     """Append the spikes of one sign in a plane (H, W, C); `starts` is (H * W + 1,)."""
     height, width, channels = plane.shape
@@ -158,7 +156,7 @@ def list_plane(plane, arriving, sign, starts, events, n):  # type: ignore[no-unt
     return n
 
 
-@part_of_it
+@part_of_another
 def list_planes(arriving, mine):  # type: ignore[no-untyped-def]
     """The spikes of the planes `mine`."""
     listed = 0
@@ -175,7 +173,7 @@ def list_planes(arriving, mine):  # type: ignore[no-untyped-def]
     return Listed(starts, events)
 
 
-@part_of_it
+@part_of_another
 def find_spans(size, weighted, outputs):  # type: ignore[no-untyped-def]
     """Which columns of a row each of the outputs in a row takes, int64 (W_out, pieces, 3).
 
@@ -195,7 +193,7 @@ def find_spans(size, weighted, outputs):  # type: ignore[no-untyped-def]
     return spans
 
 
-@part_of_it
+@part_of_another
 def note(sums, number, at, first, stop, sign, fresh, events):  # type: ignore[no-untyped-def]
     """Note one sum."""
     sums[number, 0] = at
@@ -206,7 +204,7 @@ def note(sums, number, at, first, stop, sign, fresh, events):  # type: ignore[no
     sums[number, 5] = events
 
 
-@part_of_it
+@part_of_another
 def note_output(starts, rows, inside, spans, x, at, fresh, runs, sums, counts):  # type: ignore[no-untyped-def]
     """Note what one output adds up of a plane's rows, (first pixel, first weights) each."""
     run, number = counts[0], counts[1]
@@ -231,7 +229,7 @@ def note_output(starts, rows, inside, spans, x, at, fresh, runs, sums, counts): 
     counts[0], counts[1] = run, number
 
 
-@part_of_it
+@part_of_another
 def hears(starts, rows, inside, across):  # type: ignore[no-untyped-def]
     """Whether there is a spike in any of a plane's rows."""
     for s in range(starts.shape[0]):
@@ -241,7 +239,7 @@ def hears(starts, rows, inside, across):  # type: ignore[no-untyped-def]
     return False
 
 
-@part_of_it
+@part_of_another
 def put_plane(  # type: ignore[no-untyped-def]
     starts, events, size, weighted, place, width, first, above, below, spans, total, notes
 ):
@@ -276,7 +274,7 @@ def put_plane(  # type: ignore[no-untyped-def]
                     total[y, x, first + k] = before + notes.spare[x * width + k]
 
 
-@part_of_it
+@part_of_another
 def put_group(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
     """Sums of the planes `mine`, in one thread."""
     size, across = arriving.planes.shape[1:], total.shape[2]

@@ -16,13 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
 
-compiled: Any = numba.njit(cache=True, nogil=True)
-parallel: Any = numba.njit(cache=True, nogil=True, parallel=True)
+from toolchain.compiled import compiled, parallel
 
 
 @dataclass(frozen=True)

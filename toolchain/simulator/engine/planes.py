@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from toolchain.simulator.engine.kernels import parallel
+from toolchain.compiled import parallel
 from toolchain.simulator.engine.rows import allowed_threads
 
 WORTH_CHOOSING = 0.6

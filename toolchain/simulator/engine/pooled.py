@@ -14,11 +14,11 @@ from math import gcd
 import numba
 import numpy as np
 
+from toolchain.compiled import parallel
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse
 from toolchain.simulator.engine.coded import INT8, CodedSpikes, coded_offset
 from toolchain.simulator.engine.direct import is_direct
-from toolchain.simulator.engine.kernels import parallel
 from toolchain.simulator.engine.rows import allowed_threads
 
 

@@ -85,7 +85,7 @@ def fast_digests(path: Path, steps: int) -> Way:
     return lambda: engine.record(inputs, builder.recorders())
 
 
-def active_share(path: Path, steps: int) -> float:
+def activity(path: Path, steps: int) -> str:
     """How many neurons send something in a step, of all that could."""
     from toolchain.simulator.engine.blocks import Engine, Keep
 
@@ -95,7 +95,7 @@ def active_share(path: Path, steps: int) -> float:
         for spikes in block.spikes.values():
             sites += spikes.size
             active += int(np.count_nonzero(spikes))
-    return active / sites
+    return f"{100 * active / sites:.1f} % of neurons fire in a step"
 
 
 def stepwise(path: Path, steps: int) -> Way:
@@ -277,9 +277,7 @@ def table(model: str, path: Path, steps: int, rounds: int, *, with_peer: bool) -
         memory = f"{peak_memory(name, model, path, steps):.0f}" if measured else "-"
         ratio = seconds / times["ANN, float32"]
         rows.append((name, f"{seconds * 1e3:.1f}", f"{ratio:.2f}", memory))
-    title = (
-        f"{model}, T = {steps}: {100 * active_share(path, steps):.1f} % of neurons fire in a step"
-    )
+    title = f"{model}, T = {steps}: {activity(path, steps)}"
     return Table(title, ("", "ms a batch", "/ ANN", "MB"), tuple(rows))
 
 
@@ -302,8 +300,7 @@ def cif_table(model: str, if_path: Path, cif_path: Path, rounds: int) -> Table:
         (name, f"{s * 1e3:.1f}", f"{s / times['ANN, float32']:.2f}", f"{s / of_if:.2f}")
         for name, s in times.items()
     )
-    share = 100 * active_share(cif_path, 0)
-    title = f"{model}, CIF until settled: {share:.1f} % of neurons fire in a step"
+    title = f"{model}, CIF until settled: {activity(cif_path, 0)}"
     return Table(title, ("", "ms a batch", "/ ANN", "/ IF"), rows)
 
 

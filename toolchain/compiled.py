@@ -7,13 +7,16 @@ happen; so a log line, of level INFO, says when it begins.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import numba
 from numba.core import event
 
-compiled: Any = numba.njit(cache=True, nogil=True)
-parallel: Any = numba.njit(cache=True, nogil=True, parallel=True)
+compiled_with: Any = partial(numba.njit, cache=True, nogil=True)
+"""With further options of numba."""
+compiled: Any = compiled_with()
+parallel: Any = compiled_with(parallel=True)
 part_of_another: Any = numba.njit(nogil=True)
 """Compiled, and kept, only as a part of what calls it."""
 

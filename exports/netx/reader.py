@@ -45,48 +45,39 @@ def read_net(path: Path | str) -> IntProgram:
         the wrong type or shape, or if its content is not what its hash says.
     """
     with opened(Path(path)) as root:
-        program = _read(root)
-        stated = root.group(OWN).text("program_hash")
-        if program.hash != stated:
+        program, own = _read(root), root.group(OWN)
+        if program.hash != own.text("program_hash"):
             raise FormatError(
                 "the content was changed after it was written",
-                node=root.group(OWN).where("program_hash"),
+                node=own.where("program_hash"),
                 found=program.hash,
-                allowed=stated,
+                allowed=own.text("program_hash"),
                 remedy="convert again; a changed program needs a new file",
             )
         return program
 
 
-def check_written(path: Path, program: IntProgram) -> None:
-    """Read the file at `path` and compare it with `program`, value by value.
+def difference(path: Path, program: IntProgram) -> str | None:
+    """What in the file at `path` is not as in `program`, value by value; None if nothing.
 
     More than comparing hashes, and faster.
 
     Raises
     ------
     FormatError
-        Naming the first difference.
+        If the file is damaged.
     """
     with opened(path) as root:
         found = _read(root)
         stated = root.group(OWN).text("program_hash")
-    parts = {
-        "the header": found.structure() == program.structure(),
-        "the provenance": found.provenance_json() == program.provenance_json(),
-        "the hash": stated == program.hash,
-    }
     arrays, expected = found.arrays(), program.arrays()
-    parts["the list of arrays"] = list(arrays) == list(expected)
-    for name, array in expected.items():
-        parts[name] = name in arrays and np.array_equal(arrays[name], array)
-    for part, is_same in parts.items():
-        if not is_same:
-            raise FormatError(
-                "the file read back is not the program written",
-                node=str(path),
-                found=f"a difference in {part}",
-            )
+    if found.structure() != program.structure() or list(arrays) != list(expected):
+        return "the header"
+    if found.provenance_json() != program.provenance_json():
+        return "the provenance"
+    if stated != program.hash:
+        return "the hash"
+    return next((n for n, array in expected.items() if not np.array_equal(arrays[n], array)), None)
 
 
 def _read(root: Group) -> IntProgram:

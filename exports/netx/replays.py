@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import h5py
 
 from exports.netx.layout import FILE_LOCKING, OWN
 from exports.netx.opened import opened
-from exports.netx.reader import read_net
+from exports.netx.reader import difference, read_net
 from toolchain.canonical import canonical_json
 from toolchain.errors import FormatError
 from toolchain.files import atomic_path
@@ -61,6 +60,5 @@ def add_replay(path: Path, replay: Replay) -> None:
             if REPLAYS in own:
                 del own[REPLAYS]
             own[REPLAYS] = canonical_json({"runs": runs})
-        back = read_net(temporary)
-        if back.hash != before.hash or json.loads(back.provenance_json()) != before.provenance:
+        if difference(temporary, before):
             raise FormatError("the program changed when a replay was added", node=str(path))

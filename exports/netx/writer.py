@@ -24,7 +24,7 @@ from exports.netx.layout import (
     STOCK_STRING,
     SYNAPSES,
 )
-from exports.netx.reader import check_written
+from exports.netx.reader import difference
 from toolchain.canonical import canonical_json
 from toolchain.errors import FormatError
 from toolchain.files import atomic_path
@@ -47,7 +47,13 @@ def write_net(program: IntProgram, path: Path | str) -> None:
     with atomic_path(Path(path)) as temporary:
         with h5py.File(temporary, "w", locking=FILE_LOCKING) as file:
             _write(program, file)
-        check_written(temporary, program)
+        different = difference(temporary, program)
+        if different:
+            raise FormatError(
+                "the file read back is not the program written",
+                node=str(path),
+                found=f"a difference in {different}",
+            )
 
 
 def _write(program: IntProgram, file: h5py.File) -> None:

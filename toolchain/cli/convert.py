@@ -176,19 +176,12 @@ def command(
         )
     # It shares its time with tracing the network and checking the trace.
     Thread(target=load_compiled).start()
-    quantizer, name = network.quantizer, network.name
-    provenance = {**network.provenance, **_made()}
-    prepared = pipeline.prepare(network.model, quantizer, options, limits, calibration=calibration)
-    del network  # its weights are not needed beside the folded ones
-    conversion = pipeline.lower(
-        prepared,
-        quantizer,
-        options,
-        limits,
-        name=name,
-        provenance=provenance,
-        calibration=calibration,
+    name, provenance = network.name, {**network.provenance, **_made()}
+    prepared = pipeline.prepare(
+        network.model, network.quantizer, options, limits, calibration=calibration
     )
+    del network  # its weights are not needed beside the folded ones
+    conversion = pipeline.lower(prepared, name=name, provenance=provenance)
     if calibration is not None and neuron == "cif" and sleep is None:
         conversion = _settled(conversion, calibration)
     _write(conversion.program, out, stock)

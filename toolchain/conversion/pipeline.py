@@ -109,15 +109,7 @@ def convert(
         Naming the module or layer, what is allowed and what to do.
     """
     prepared = prepare(model, quantizer, options, limits, calibration=calibration)
-    return lower(
-        prepared,
-        quantizer,
-        options,
-        limits,
-        name=name,
-        provenance=provenance,
-        calibration=calibration,
-    )
+    return lower(prepared, name=name, provenance=provenance)
 
 
 @dataclass(frozen=True)
@@ -130,10 +122,16 @@ class Prepared:
         As in `Conversion`.
     notes:
         What the user should know so far.
+    quantizer, options, limits, calibration:
+        As given to `prepare`.
     """
 
     folded: FloatProgram
     notes: tuple[str, ...]
+    quantizer: InputQuantizer
+    options: ConversionOptions
+    limits: TargetLimits
+    calibration: Calibration | None
 
 
 def prepare(
@@ -168,27 +166,22 @@ def prepare(
             percentile=options.relu_percentile,
             levels=options.schedule.wake_steps,
         )
-    return Prepared(folded, notes + _check_levels(folded, options))
+    notes += _check_levels(folded, options)
+    return Prepared(folded, notes, quantizer, options, limits, calibration)
 
 
 def lower(
-    prepared: Prepared,
-    quantizer: InputQuantizer,
-    options: ConversionOptions,
-    limits: TargetLimits,
-    *,
-    name: str,
-    provenance: Mapping[str, Any] | None = None,
-    calibration: Calibration | None = None,
+    prepared: Prepared, *, name: str, provenance: Mapping[str, Any] | None = None
 ) -> Conversion:
-    """The second half of `convert`, with the same arguments: integers, and proof of their ranges.
+    """The second half of `convert`: integers, and proof of their ranges.
 
     Raises
     ------
     SpikeportError
         As `convert`.
     """
-    folded = prepared.folded
+    folded, options, calibration = prepared.folded, prepared.options, prepared.calibration
+    quantizer, limits = prepared.quantizer, prepared.limits
     statistics: Mapping[str, LayerStatistics] = {}
     if calibration is not None:
         compensates = options.rounding == "gptq"

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import numba
 import numpy as np
 
-from toolchain.compiled import compiled
+from toolchain.compiled import compiled, compiled_with
 from toolchain.conversion.integers.row_blocks import in_threads, processors
 
 HALF_EVEN = 1.5 * 2.0**52
@@ -57,7 +56,7 @@ def _rows_errors(  # type: ignore[no-untyped-def]
         together[:, c] = sums
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
+@compiled_with(error_model="numpy", fastmath={"nnan", "nsz"})
 def _rows_reach(weight, low, high, reach, start, stop):  # type: ignore[no-untyped-def]
     """Fill `reach`, (C,), for the rows `start .. stop`; free of branches but for the smaller."""
     for c in range(start, stop):
@@ -68,7 +67,7 @@ def _rows_reach(weight, low, high, reach, start, stop):  # type: ignore[no-untyp
         reach[c] = nearest
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+@compiled_with(fastmath={"nnan", "nsz"})
 def _rows_peaks(weight, lowest, highest, start, stop):  # type: ignore[no-untyped-def]
     """Fill `lowest` and `highest`, (C,), for the rows `start .. stop`."""
     for c in range(start, stop):

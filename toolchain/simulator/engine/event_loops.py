@@ -311,7 +311,7 @@ def put_group(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
         place += places * size[2] * width
 
 
-def _make_put_sums(source: int) -> Any:
+def _make_put_sums(source: str) -> Any:
     @parallel
     def put_sums(arriving, which, groups, weighted, total):  # type: ignore[no-untyped-def]
         _ = source  # what it closes over is part of numba's key to the code that it keeps

@@ -247,8 +247,7 @@ def read_out(  # type: ignore[no-untyped-def]
     arriving = np.empty(v.shape[1], v.dtype)
     for row in range(start, stop):
         accumulator = v[row]
-        if initial.shape[0]:
-            accumulator[:] = initial
+        begin(accumulator, initial, v, True, row)
         for t in range(trace.shape[0]):
             arrive(arriving, current, base, unit, direct, zero, gain, t, row)
             for k in range(accumulator.shape[0]):

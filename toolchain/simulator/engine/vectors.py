@@ -6,7 +6,6 @@ names an instruction set, and every processor computes the same integers.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-SOURCE = int(hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:15], 16)
+from toolchain.files import file_sha256
+
+SOURCE = file_sha256(Path(__file__))
 """Of this file, by which code compiled with it is kept: numba only looks at the caller's."""
 LANES = 32
 """Words of one vector, int16: 512 bits."""

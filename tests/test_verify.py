@@ -27,12 +27,13 @@ def test_one_spike_more_is_told_apart():
     inputs = random_inputs(program, 3)
     recording = simulate(program, inputs, mode=Mode.DIGEST)
     first = Replay.of(recording, "d", "x")
-    assert list(first.layers) == [*recording.digests, "logits"]
+    assert list(first.layers) == list(recording.digests)
+    assert list(first.outputs) == ["logits"]
     assert first.differences(Replay.of(recording, "other name", "x")) == []
     recording.digests["dense0"][2, 0, 5] ^= 1
     assert first.differences(Replay.of(recording, "d", "x")) == ["dense0"]
     recording.logits[1, 0] += 1
-    assert first.differences(Replay.of(recording, "d", "x")) == ["dense0", "logits"]
+    assert first.differences(Replay.of(recording, "d", "x")) == ["dense0", "output/logits"]
     with pytest.raises(RecordingError):
         Replay.of(simulate(program, inputs, mode=Mode.COUNTS), "d", "x")
 
@@ -114,9 +115,10 @@ def test_what_is_not_as_it_was(folder):
         kept.data_sha256,
         kept.samples,
         kept.program_hash,
-        {**kept.layers, names[-2]: "0" * 64},
+        {**kept.layers, names[-1]: "0" * 64},
+        kept.outputs,
     )
     add_replay(folder / "b.net", other)
     changed = spikeport("verify", "b.net", "--data", "digits@test[:30]", cwd=folder)
     assert changed.returncode == 1
-    assert f"differs: {names[-2]}" in changed.stdout
+    assert f"differs: {names[-1]}" in changed.stdout

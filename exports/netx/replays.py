@@ -34,7 +34,7 @@ def read_replays(path: Path) -> list[Replay]:
         held = own.json(REPLAYS)
         try:
             return [Replay.from_description(fields) for fields in held["runs"]]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise FormatError(
                 "does not describe replays", node=where, found=f"{type(error).__name__}: {error}"
             ) from error

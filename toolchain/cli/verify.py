@@ -119,11 +119,11 @@ def _compare(replay: Replay, kept: list[Replay]) -> list[str]:
     Raises
     ------
     RecordingError
-        If there is none.
+        If there is none, or it tells of other layers.
     """
     for other in kept:
         if other.data_sha256 == replay.data_sha256:
-            return other.differences(replay)
+            return replay.differences(other)
     raise RecordingError(
         "no run of these data is kept in the file",
         node=replay.data,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.errors import RecordingError
-from toolchain.recording.recording import Recording
+from toolchain.recording.recording import LOGITS, OUTPUT, Recording
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Replay:
     program_hash:
         Of the program that ran.
     layers:
-        SHA-256 by layer over its step digests, in the program's order, then of the outputs by the
-        names they have in a recording.
+        SHA-256 by layer over its step digests.
+    outputs:
+        SHA-256 by output over its values; names as in a recording, `logits` or `output/<readout>`.
     """
 
     data: str
@@ -36,6 +37,7 @@ class Replay:
     samples: int
     program_hash: str
     layers: dict[str, str]
+    outputs: dict[str, str]
 
     @classmethod
     def of(cls, recording: Recording, data: str, data_sha256: str) -> Replay:
@@ -49,31 +51,66 @@ class Replay:
         if not recording.digests:
             raise RecordingError("a recording without digests cannot be replayed", node=data)
         layers = {name: _sha256(digests) for name, digests in recording.digests.items()}
-        for name, output in recording.named_outputs().items():
-            layers[name] = _sha256(output.astype("<i8"))
+        named = recording.named_outputs().items()
+        outputs = {name: _sha256(output.astype("<i8")) for name, output in named}
         program = str(recording.meta["program_hash"])
-        return cls(data, data_sha256, recording.num_samples, program, layers)
+        return cls(data, data_sha256, recording.num_samples, program, layers, outputs)
 
     @classmethod
     def from_description(cls, fields: dict[str, Any]) -> Replay:
-        """From what `describe` gave; raises KeyError or TypeError where it is something else."""
+        """From what `describe` gave; raises KeyError or TypeError where it is something else.
+
+        Files written before outputs had a place of their own hold them among the layers.
+        """
         layers = {str(k): str(v) for k, v in dict(fields["layers"]).items()}
+        if "outputs" in fields:
+            outputs = {str(k): str(v) for k, v in dict(fields["outputs"]).items()}
+        else:
+            mixed = [k for k in layers if k == LOGITS or k.startswith(f"{OUTPUT}/")]
+            outputs = {name: layers.pop(name) for name in mixed}
         return cls(
             str(fields["data"]),
             str(fields["data_sha256"]),
             int(fields["samples"]),
             str(fields["program_hash"]),
             layers,
+            outputs,
         )
 
     def describe(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
 
-    def differences(self, other: Replay) -> list[str]:
-        """Layers that did something else, in order; outputs last."""
-        names = [*self.layers, *(name for name in other.layers if name not in self.layers)]
-        return [name for name in names if self.layers.get(name) != other.layers.get(name)]
+    def differences(self, kept: Replay) -> list[str]:
+        """Layers that did something else than in `kept`, in the order of this one, then outputs.
+
+        An output called O is spelled `output/O`, which no layer's name can be.
+
+        Raises
+        ------
+        RecordingError
+            If the two do not tell of the same layers and outputs of one program.
+        """
+        for what, mine, other in (
+            ("program", {self.program_hash}, {kept.program_hash}),
+            ("layers", {*self.layers}, {*kept.layers}),
+            ("outputs", {*self.outputs}, {*kept.outputs}),
+        ):
+            if mine != other:
+                raise RecordingError(
+                    f"the run that was kept is not of this program: its {what} differ",
+                    node=kept.data,
+                    found=", ".join(sorted(mine ^ other)),
+                    remedy="keep it again: spikeport verify NET.net --data D --record",
+                )
+        return [
+            *(name for name in self.layers if self.layers[name] != kept.layers[name]),
+            *(
+                f"{OUTPUT}/{name.removeprefix(f'{OUTPUT}/')}"
+                for name in self.outputs
+                if self.outputs[name] != kept.outputs[name]
+            ),
+        ]
 
 
 def _sha256(values: np.ndarray) -> str:

@@ -1,5 +1,7 @@
 """Small random integer programs for tests."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from toolchain.neurons import (
@@ -238,3 +240,17 @@ def random_inputs(program, count, seed=0):
     rng = np.random.default_rng(seed)
     span = program.input.range
     return rng.integers(span.low, span.high + 1, (count, *program.input.shape)).astype(np.int32)
+
+
+def renamed(program, names):
+    """The same program with other names of layers, in order; those without one keep theirs."""
+    new = dict(zip((p.name for p in program.populations), names, strict=False))
+    populations = tuple(
+        replace(
+            p,
+            name=new.get(p.name, p.name),
+            synapses=tuple(replace(s, source=new.get(s.source, s.source)) for s in p.synapses),
+        )
+        for p in program.populations
+    )
+    return replace(program, populations=populations)

@@ -9,7 +9,7 @@ import pytest
 
 from exports.netx import write_net
 from exports.netx.replays import add_replay
-from tests.networks import branched_program, random_inputs, random_program
+from tests.networks import branched_program, random_inputs, random_program, renamed
 from tests.oracles import net_file
 from toolchain.data.dataset import Dataset
 from toolchain.neurons import Readout
@@ -56,20 +56,6 @@ def test_hash_digests_and_outputs_of_the_pack(name):
         assert np.array_equal(recording[key], output)
 
 
-def renamed(program, names):
-    """The same program with other names of layers."""
-    new = dict(zip((p.name for p in program.populations), names, strict=True))
-    populations = tuple(
-        replace(
-            p,
-            name=new[p.name],
-            synapses=tuple(replace(s, source=new.get(s.source, s.source)) for s in p.synapses),
-        )
-        for p in program.populations
-    )
-    return replace(program, populations=populations)
-
-
 def awkward_program(kind="if"):
     """Names that need escapes and ours, floats with exponents, exponents, several synapses."""
     program = branched_program(
@@ -82,7 +68,7 @@ def awkward_program(kind="if"):
     ]
     names = ["logits", "labels", 'a"\\b', "total", "ä\x7f", "😀\t", "\x01", "meta", "x.npy", "x"]
     program = replace(program, input=quantizer, populations=tuple(populations))
-    return renamed(program, [*names[: len(populations)], *map(str, range(len(populations)))])
+    return renamed(program, names)
 
 
 @pytest.mark.parametrize("kind", ["if", "cif"])

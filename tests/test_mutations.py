@@ -10,6 +10,7 @@ from tests.networks import random_inputs, random_program
 from toolchain.neurons import Readout
 from toolchain.program.int_program import Schedule
 from toolchain.recording import compare
+from toolchain.recording.compare import SCHEDULE
 from toolchain.simulator.reference import simulate
 
 MUTATIONS = 72
@@ -87,11 +88,11 @@ def test_a_changed_schedule_is_red(lava_run, change):
     other = simulate(replace(program, schedule=Schedule(wake, sleep)), inputs)
     comparison = compare(other, lava)
     assert not comparison.equal
-    assert comparison.mismatches["schedule"] >= 1
-    assert comparison.first.layer == "schedule"
+    assert comparison.mismatches[SCHEDULE] >= 1
+    assert comparison.first.layer == SCHEDULE
     # Not only the declared numbers: the bits differ as well.
     if wake < schedule.wake_steps or sleep < schedule.sleep_steps:
-        assert comparison.total > comparison.mismatches["schedule"]
+        assert comparison.total > comparison.mismatches[SCHEDULE]
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -27,6 +27,8 @@ from pathlib import Path
 from exports.lava.models import LavaModels
 
 SHARED_MEMORY = Path("/dev/shm")
+DIGEST = "/digest"
+"""Behind a population's name in digests.npz."""
 TIMED_OUT, STOPPED, PROCESS_FAILED = 124, 130, 3
 """Exit statuses of the supervisor, beside the interpreter's own."""
 

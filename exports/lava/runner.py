@@ -26,6 +26,7 @@ import numpy as np
 
 from exports.lava.axes import to_lava
 from exports.lava.job import (
+    DIGEST,
     PROCESS_FAILED,
     SHARED_MEMORY,
     TIMED_OUT,
@@ -186,7 +187,9 @@ def _run_chunk(
         write_net(program, job.net)
         np.save(job.inputs, to_lava(inputs))
         if before:
-            np.savez(job.digests, **before)  # type: ignore[arg-type]
+            # An end of ours: savez has parameters of its own, and a name may end in ".npy".
+            named = {f"{name}{DIGEST}": digests for name, digests in before.items()}
+            np.savez(job.digests, **named)  # type: ignore[arg-type]
         status = _supervised(job, report)
         if status != 0 or not job.done.is_file():
             raise _failure(job, status, time_limit)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from exports.lava.job import Job
+from exports.lava.job import DIGEST, Job
 from exports.lava.process_recorder import ProcessRecorder
 from exports.netx import read_net
 from hw_models import lava_compat
@@ -73,7 +73,7 @@ def _recorders(job: Job, program: IntProgram) -> dict[str, ProcessRecorder]:
     before: dict[str, np.ndarray] = {}
     if job.digests.is_file():
         with np.load(job.digests, allow_pickle=False) as file:
-            before = {name: file[name] for name in file.files}
+            before = {name.removesuffix(DIGEST): file[name] for name in file.files}
     steps = program.schedule.num_steps
     return {
         p.name: ProcessRecorder(

@@ -86,11 +86,11 @@ def as_graph(program: IntProgram) -> nir.NIRGraph:
             source, node = synapse.source, synapse_node(population.name, index)
             if isinstance(synapse, DenseSynapse) and len(shape) > 1:
                 flatten = flatten_node(population.name, index)
-                nodes[flatten] = nir.Flatten({"input": np.array(shape)}, 0, -1)
+                _put(nodes, flatten, nir.Flatten({"input": np.array(shape)}, 0, -1))
                 edges.append((source, flatten))
                 source = flatten
             bias = _bias(population, program) if index == 0 else np.zeros(population.shape[0])
-            nodes[node] = _synapse(synapse, shape, bias)
+            _put(nodes, node, _synapse(synapse, shape, bias))
             edges += [(source, node), (node, target)]
     header = {"version": VERSION, **program.structure(), "provenance": program.provenance}
     header["initial_potentials"] = {
@@ -102,8 +102,20 @@ def as_graph(program: IntProgram) -> nir.NIRGraph:
 
 
 def output_node(program: IntProgram, readout: str) -> str:
-    """Name of a readout's output node: its own where there are several."""
-    return OUTPUT if len(program.readouts) == 1 else readout
+    """Name of a readout's output node: its own where there are several, or a layer has ours."""
+    taken = any(p.name == OUTPUT for p in program.spiking)
+    return OUTPUT if len(program.readouts) == 1 and not taken else readout
+
+
+def _put(nodes: dict[str, Any], name: str, node: Any) -> None:
+    """Add a node; raises TargetError if another has this name."""
+    if name in nodes:
+        raise TargetError(
+            "a layer is called what a node of the graph is called",
+            node=name,
+            remedy="rename the layer: the graph has nodes NAME:synapseK and NAME:flattenK",
+        )
+    nodes[name] = node
 
 
 def _add_neurons(population: Population, nodes: dict[str, Any], output: str) -> str:
@@ -112,15 +124,15 @@ def _add_neurons(population: Population, nodes: dict[str, Any], output: str) -> 
 
     shape, neuron = population.shape, population.neuron
     if isinstance(neuron, Readout):
-        nodes[output] = nir.Output({"output": np.array(shape)})
+        _put(nodes, output, nir.Output({"output": np.array(shape)}))
         return output
     if isinstance(neuron, IntegrateAndFire):
         theta = np.broadcast_to(population.per_channel(neuron.threshold), (1, *shape))[0]
         above = _float32(population.name, 2 * theta - 1) / np.float32(2)
         ones, zeros = np.ones(shape, np.float32), np.zeros(shape, np.float32)
-        nodes[population.name] = nir.IF(ones, above, zeros)
+        _put(nodes, population.name, nir.IF(ones, above, zeros))
     else:
-        nodes[population.name] = nir.Scale(np.ones(shape, np.float32))
+        _put(nodes, population.name, nir.Scale(np.ones(shape, np.float32)))
     return population.name
 
 

@@ -15,8 +15,8 @@ from toolchain.errors import RecordingError
 from toolchain.recording.digest import MEMBRANE, SPIKES
 from toolchain.recording.recording import Mode, Recording
 
-SCHEDULE = "schedule"
-"""Stands for a layer's name where wake or sleep steps differ."""
+SCHEDULE = "/schedule"
+"""Stands for a layer's name where wake or sleep steps differ; no layer's name has a slash."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Divergence:
     found: int | str
 
     def __str__(self) -> str:
-        where = self.layer if self.layer == SCHEDULE else f"layer {self.layer}"
+        where = SCHEDULE[1:] if self.layer == SCHEDULE else f"layer {self.layer}"
         parts = [where, self.quantity]
         if self.step is not None:
             parts.append(f"step {self.step}")

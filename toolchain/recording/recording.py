@@ -165,7 +165,8 @@ class Recording:
             raise RecordingError("no such file", node=str(path))
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+                # By the whole name of the member: a layer may be called "x", and another "x.npy".
+                arrays = {name: file[f"{name}.npy"] for name in file.files}
             meta = json.loads(str(arrays["meta"]))
             version = meta["recording_version"]
             labels = arrays["labels"]

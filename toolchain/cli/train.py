@@ -34,7 +34,7 @@ def command(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="paper (400 epochs) or short (30 epochs, for a CPU)."),
+        typer.Option(help="paper (NQ, 400 epochs), casc (CQReLU, 300) or short (30, for a CPU)."),
     ] = None,
     model: Annotated[
         str | None,
@@ -55,14 +55,18 @@ def command(
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak of the learning rate.  [0.05]")
     ] = None,
-    schedule: Annotated[str | None, typer.Option(help="cosine or onecycle.  [cosine]")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="cosine, epoch-cosine or onecycle.  [cosine]")
+    ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="L2 penalty.  [5e-4]")] = None,
     label_smoothing: Annotated[
         float | None, typer.Option(help="Share of the target spread over all classes.  [0]")
     ] = None,
     augment: Annotated[
         str | None,
-        typer.Option(help="Of crop, flip, autoaugment, cutout; with commas, or none.  [none]"),
+        typer.Option(
+            help="Of crop, flip, autoaugment, cutout, cutout-black; with commas, or none.  [none]"
+        ),
     ] = None,
     initial_threshold: Annotated[
         float | None, typer.Option(help="Start of the trained threshold (nq, qcfs).  [8]")

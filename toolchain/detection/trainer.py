@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from toolchain.conversion.evaluate import output_list
 from toolchain.data import BoxDataset, box_splits, open_boxes, parse_source
@@ -33,7 +34,6 @@ from toolchain.training.config_file import write_settings
 from toolchain.training.device import Device, choose_device
 from toolchain.training.evaluate import in_evaluation, normalise
 from toolchain.training.noise import set_fixed_sigma
-from toolchain.training.schedule import cosine
 
 LOG_FILE, CONFIG_FILE = "log.jsonl", "config.toml"
 TRAIN, VALIDATION = "train", "val"
@@ -63,11 +63,13 @@ def train_detector(
     data = open_boxes(config.data, size, TRAIN)
     held = _validation(config, size)
     model = device.place(make_detector(config, len(data.class_names)))
-    run = resume(config, folder, model, _optimizer(config, model), data.class_names)
+    batches = _Batches(config, data)
+    optimizer = _optimizer(config, model)
+    scheduler = LambdaLR(optimizer, _share_of_rate(config, len(batches)))
+    run = resume(config, folder, model, optimizer, scheduler, data.class_names)
     if run.epoch:
         _keep(config, folder, run, data)
     write_settings(config.as_dict(), folder / CONFIG_FILE)
-    batches = _Batches(config, data)
     for epoch in range(run.epoch, config.epochs):
         started = time.monotonic()
         metrics = _one_epoch(config, run, batches, device, epoch, progress)
@@ -106,12 +108,17 @@ def _optimizer(config: DetectorConfig, model: nn.Module) -> torch.optim.Optimize
     )
 
 
-def _rate(config: DetectorConfig, done: float) -> float:
-    """Learning rate when the part `done` of the run is over."""
+def _share_of_rate(config: DetectorConfig, batches: int) -> Callable[[int], float]:
+    """Share of the peak rate after so many steps: a linear rise, then half a cosine to 0."""
     warm = min(config.warm_up / config.epochs, 0.5)
-    if done < warm:
-        return config.learning_rate * (done + 1e-3) / (warm + 1e-3)
-    return cosine(config.learning_rate, (done - warm) / (1 - warm))
+
+    def share(step: int) -> float:
+        done = step / (config.epochs * batches)
+        if done < warm:
+            return (done + 1e-3) / (warm + 1e-3)
+        return 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+
+    return share
 
 
 class _Batches:
@@ -158,9 +165,6 @@ def _one_epoch(
     for index, (x, truth) in enumerate(batches.of_epoch(epoch)):
         if config.activation == "nq":
             set_fixed_sigma(run.model, config.fixed_noise)
-        rate = _rate(config, (epoch + index / len(batches)) / config.epochs)
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
         placed = x.to(device.device).contiguous(memory_format=torch.channels_last)
         with device.autocast():
             outputs = run.model(placed)
@@ -176,7 +180,9 @@ def _one_epoch(
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(run.model.parameters(), GRADIENT_NORM)
+        rate = run.scheduler.get_last_lr()[0]
         run.optimizer.step()
+        run.scheduler.step()
         run.average(config.average)
         total += float(loss.detach()) * len(x)
         seen += len(x)

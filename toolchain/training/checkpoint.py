@@ -24,6 +24,7 @@ from toolchain.errors import CheckpointError
 from toolchain.files import atomic_write, file_sha256
 from toolchain.models import ActivationFactory, build_model
 from toolchain.models.foreign_weights import under_our_names
+from toolchain.models.parts import as_torch_starts
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.training.config import TrainConfig
 
@@ -86,9 +87,10 @@ def make_model(config: TrainConfig, sample_shape: tuple[int, ...], num_classes: 
     activation = activation_factory(config.activation, config.levels, config.initial_threshold)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return build_model(
+        model = build_model(
             config.model, sample_shape, num_classes, activation, config.width, config.pooling
         )
+        return as_torch_starts(model) if config.initial_weights == "torch" else model
 
 
 def activation_factory(name: str, levels: int, initial_threshold: float) -> ActivationFactory:

@@ -49,6 +49,7 @@ def _typed(name: str, kind: str, value: Any) -> Any:
 
 def _scalar(name: str, kind: str, value: Any) -> Any:
     fits = {
+        "bool": isinstance(value, bool),
         "int": isinstance(value, int) and not isinstance(value, bool),
         "float": isinstance(value, int | float) and not isinstance(value, bool),
         "str": isinstance(value, str),

@@ -1,7 +1,8 @@
 """The file a training run is kept in between two epochs, `last.safetensors`.
 
 It is replaced atomically after each epoch: a killed run loses at most the epoch it was in. All
-random numbers of epoch e come from (seed, e), so no generator state needs to be kept.
+random numbers of epoch e come from (seed, e), so no generator state needs to be kept. What it
+holds is hashed (`seal`): a run never continues from a damaged state.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -17,26 +18,37 @@ from torch import Tensor
 
 from toolchain.errors import CheckpointError
 from toolchain.files import atomic_write
+from toolchain.training.seal import SEAL, check_seal, sealed, tensors_sha256
 
 STATE_FILE = "last.safetensors"
+_TENSORS = "tensors_sha256"
+
+
+class Settings(Protocol):
+    """A run's settings, of classifiers or of detectors."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields as JSON."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Settings:
+        """Inverse of `as_dict`; what is left out has its default."""
 
 
 def write_state(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write tensors by name, and the rest as JSON, into `folder`."""
-    metadata = {"state": json.dumps(dict(state))}
-    packed = save({k: v.contiguous() for k, v in tensors.items()}, metadata)
+    document = sealed({**state, _TENSORS: tensors_sha256(tensors)})
+    packed = save({k: v.contiguous() for k, v in tensors.items()}, {"state": json.dumps(document)})
     atomic_write(folder / STATE_FILE, packed)
 
 
-def read_state(
-    folder: Path, settings: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+def read_state(folder: Path, settings: Settings) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """What `write_state` wrote; None if there is nothing.
 
     Raises
     ------
     CheckpointError
-        If the file is damaged, or its "config" is not `settings`.
+        If the file is damaged or of an earlier version, or its "config" is not `settings`.
     """
     path = folder / STATE_FILE
     if not path.is_file():
@@ -45,15 +57,24 @@ def read_state(
         with safe_open(path, framework="pt") as file:
             state: dict[str, Any] = json.loads((file.metadata() or {})["state"])
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
         raise CheckpointError("damaged training state", node=str(path), found=error) from error
-    different = [k for k in settings if state["config"].get(k) != settings[k]]
+    remedy = f"the run cannot be continued: remove {STATE_FILE} to begin it anew"
+    if SEAL not in state or _TENSORS not in state:
+        raise CheckpointError(
+            "the state of a run that an earlier version began", node=str(path), remedy=remedy
+        )
+    check_seal(state, str(path), remedy)
+    if tensors_sha256(tensors) != state[_TENSORS]:
+        raise CheckpointError("damaged training state", node=str(path), remedy=remedy)
+    wanted, found = settings.as_dict(), type(settings).from_dict(state["config"]).as_dict()
+    different = [k for k in wanted if found[k] != wanted[k]]
     if different:
         raise CheckpointError(
             "the folder holds a run with other settings",
             node=str(folder),
-            found="; ".join(f"{k}={state['config'].get(k)}" for k in different),
-            allowed="; ".join(f"{k}={settings[k]}" for k in different),
+            found="; ".join(f"{k}={found[k]}" for k in different),
+            allowed="; ".join(f"{k}={wanted[k]}" for k in different),
             remedy="choose another --out, or repeat the run's own settings to continue it",
         )
     return state, tensors

@@ -169,9 +169,9 @@ def test_what_augmentation_and_integer_noise_need(tmp_path):
 
 def test_noise_from_samples_changed_as_in_training(tmp_path):
     """The accuracies stay those of the samples as they are, sigma does not."""
-    config = replace(CONFIG, precision="float32", epochs=1, train_limit=300)
-    plain = train(config, tmp_path / "plain").history[0]
-    changed = train(replace(config, calibration_augment=True), tmp_path / "changed").history[0]
+    config = replace(CONFIG, precision="float32", epochs=5, noise_start=5, train_limit=600)
+    plain = train(config, tmp_path / "plain").history[-1]
+    changed = train(replace(config, calibration_augment=True), tmp_path / "changed").history[-1]
     same = ("loss", "held_out_quantized", "held_out_spiking", "selection")
     assert [plain[k] for k in same] == [changed[k] for k in same]
     assert any(plain[k] != changed[k] for k in plain if k.startswith("sigma/"))

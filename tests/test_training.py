@@ -201,7 +201,7 @@ def test_damaged_checkpoints(tmp_path):
 
 
 def test_wrong_settings_and_places(tmp_path):
-    with pytest.raises(DataError, match="levels must be positive"):
+    with pytest.raises(DataError, match="levels must lie in"):
         TrainConfig(data="digits", levels=0)
     with pytest.raises(DataError, match="no such model"):
         train(TrainConfig(data="digits", model="vgg"), tmp_path / "a")

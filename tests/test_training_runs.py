@@ -191,6 +191,6 @@ def test_a_damaged_state_is_not_continued(tmp_path):
         changed[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(changed)
         with pytest.raises(CheckpointError):
-            read_state(tmp_path / "run", config)
+            read_state(tmp_path / "run", config, "")
     path.write_bytes(data)
-    assert read_state(tmp_path / "run", config) is not None
+    assert read_state(tmp_path / "run", config, "") is not None

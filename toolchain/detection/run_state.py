@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from toolchain.data import BoxDataset
 from toolchain.detection.config import DetectorConfig
-from toolchain.errors import CheckpointError
 from toolchain.training.optimizer import optimizer_state, restore_optimizer
 from toolchain.training.state_file import part_of, read_state, write_state
 
@@ -69,9 +69,7 @@ class RunState:
             self.best_epoch = self.epoch
 
 
-def save_state(
-    config: DetectorConfig, folder: Path, run: RunState, class_names: tuple[str, ...]
-) -> None:
+def save_state(config: DetectorConfig, folder: Path, run: RunState, data: BoxDataset) -> None:
     """Write the state."""
     tensors = {f"model/{k}": v for k, v in run.model.state_dict().items()}
     tensors |= {f"averaged/{k}": v for k, v in run.averaged.items()}
@@ -81,7 +79,7 @@ def save_state(
     state = {
         "config": config.as_dict(),
         "optimizer": optimizer,
-        "class_names": list(class_names),
+        "data_sha256": data.sha256,
         "epoch": run.epoch,
         "steps": run.steps,
         "best_epoch": run.best_epoch,
@@ -96,29 +94,20 @@ def resume(
     model: nn.Module,
     optimizer: Optimizer,
     scheduler: LRScheduler,
-    class_names: tuple[str, ...],
+    data: BoxDataset,
 ) -> RunState:
     """The run found in `folder`, or a new one.
 
     Raises
     ------
     CheckpointError
-        If the state is damaged, or belongs to a run with other settings or classes.
+        If the state is damaged, or belongs to a run with other settings or data.
     """
-    found = read_state(folder, config)
+    found = read_state(folder, config, data.sha256)
     if found is None:
         averaged = {k: v.clone() for k, v in model.state_dict().items()}
         return RunState(model, optimizer, scheduler, averaged, {}, 0, 0, 0, [])
     state, tensors = found
-    if state["class_names"] != list(class_names):
-        raise CheckpointError(
-            "the folder holds a run on data with other classes",
-            node=str(folder),
-            found=", ".join(state["class_names"]),
-            allowed=", ".join(class_names),
-            remedy="choose another --out",
-        )
-
     model.load_state_dict(part_of(tensors, "model"))
     restore_optimizer(optimizer, scheduler, part_of(tensors, "optimizer"), state["optimizer"])
     device = next(model.parameters()).device

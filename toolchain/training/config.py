@@ -6,11 +6,34 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from toolchain.errors import DataError
-from toolchain.training.settings import typed_settings
+from toolchain.training.settings import (
+    COUNT,
+    LEARNING,
+    Bounds,
+    check_bounds,
+    check_choices,
+    typed_settings,
+)
 
 CALIBRATIONS = ("float", "integer")
 SCHEDULES = ("cosine", "epoch-cosine", "onecycle")
 INITIAL_WEIGHTS = ("he", "torch")
+CHOICES = {
+    "schedule": SCHEDULES,
+    "calibration": CALIBRATIONS,
+    "initial_weights": INITIAL_WEIGHTS,
+}
+BOUNDS = {
+    **LEARNING,
+    "momentum": Bounds(0, 1, open_high=True),
+    "label_smoothing": Bounds(0, 1, open_high=True),
+    "held_out": Bounds(0, 1, open_low=True, open_high=True),
+    "calibration_steps": Bounds(1, 1024),
+    "calibration_samples": COUNT,
+    "noise_start": COUNT,
+    "noise_every": COUNT,
+    "train_limit": Bounds(1, 1e12),
+}
 
 
 @dataclass(frozen=True)
@@ -90,29 +113,9 @@ class TrainConfig:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        positive = {
-            "levels": self.levels,
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "initial_threshold": self.initial_threshold,
-            "width": self.width,
-            "calibration_steps": self.calibration_steps,
-            "noise_start": self.noise_start,
-            "noise_every": self.noise_every,
-        }
-        positive |= {
-            name: value
-            for name, value in (
-                ("calibration_samples", self.calibration_samples),
-                ("train_limit", self.train_limit),
-            )
-            if value is not None
-        }
-        for name, value in positive.items():
-            if not value > 0:
-                raise DataError(f"{name} must be positive", node="training", found=value)
-        if not 0 <= self.warm_up < self.epochs or (self.warm_up and self.schedule == "onecycle"):
+        check_bounds(self, BOUNDS)
+        check_choices(self, CHOICES)
+        if self.warm_up >= self.epochs or (self.warm_up and self.schedule == "onecycle"):
             raise DataError(
                 "warm_up is a part of a cosine's epochs",
                 node="training",
@@ -124,27 +127,6 @@ class TrainConfig:
                 node="calibration_augment",
                 remedy='calibration = "float"',
             )
-        if not 0 < self.held_out < 1:
-            raise DataError(
-                "held_out must lie between 0 and 1", node="training", found=self.held_out
-            )
-        if not 0 <= self.label_smoothing < 1:
-            raise DataError(
-                "label_smoothing must lie in [0, 1)", node="training", found=self.label_smoothing
-            )
-        if self.fixed_noise is not None and not self.fixed_noise >= 0:
-            raise DataError(
-                "fixed_noise must not be negative", node="training", found=self.fixed_noise
-            )
-        for name, chosen, allowed in (
-            ("schedule", self.schedule, SCHEDULES),
-            ("calibration", self.calibration, CALIBRATIONS),
-            ("initial_weights", self.initial_weights, INITIAL_WEIGHTS),
-        ):
-            if chosen not in allowed:
-                raise DataError(
-                    f"no such {name}", node="training", found=chosen, allowed=", ".join(allowed)
-                )
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as JSON."""

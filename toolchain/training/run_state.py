@@ -54,6 +54,7 @@ def save_run(config: TrainConfig, folder: Path, run: RunState, data: Dataset) ->
     tensors |= buffers
     state = {
         "config": config.as_dict(),
+        "data_sha256": data.sha256,
         "optimizer": optimizer,
         "epoch": run.epoch,
         "best_epoch": run.best_epoch,
@@ -73,15 +74,17 @@ def save_run(config: TrainConfig, folder: Path, run: RunState, data: Dataset) ->
     save_checkpoint(folder, info, run.best)
 
 
-def resume(config: TrainConfig, folder: Path, model: nn.Module, batches: int) -> RunState:
+def resume(
+    config: TrainConfig, folder: Path, model: nn.Module, batches: int, data_sha256: str
+) -> RunState:
     """The run found in `folder`, or a new one; an epoch has `batches` steps.
 
     Raises
     ------
     CheckpointError
-        If the state is damaged, or belongs to a run with other settings.
+        If the state is damaged, or belongs to a run with other settings or data.
     """
-    found = read_state(folder, config)
+    found = read_state(folder, config, data_sha256)
     if found is None:
         return RunState(model, Descent(config, model, batches), {}, 0, 0, [])
     state, tensors = found

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from toolchain.documents import as_error, parse_json
 from toolchain.errors import CheckpointError
 from toolchain.files import atomic_write
 from toolchain.training.seal import SEAL, check_seal, sealed, tensors_sha256
@@ -42,24 +43,27 @@ def write_state(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str,
     atomic_write(folder / STATE_FILE, packed)
 
 
-def read_state(folder: Path, settings: Settings) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+def read_state(
+    folder: Path, settings: Settings, data_sha256: str
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """What `write_state` wrote; None if there is nothing.
 
     Raises
     ------
     CheckpointError
-        If the file is damaged or of an earlier version, or its "config" is not `settings`.
+        If the file is damaged or of an earlier version, or its "config" is not `settings`, or
+        the run began on other data than those of `data_sha256`.
     """
     path = folder / STATE_FILE
     if not path.is_file():
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            state: dict[str, Any] = json.loads((file.metadata() or {})["state"])
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
-        raise CheckpointError("damaged training state", node=str(path), found=error) from error
     remedy = f"the run cannot be continued: remove {STATE_FILE} to begin it anew"
+    with (
+        as_error(CheckpointError, "damaged training state", str(path), remedy),
+        safe_open(path, framework="pt") as file,
+    ):
+        state = parse_json((file.metadata() or {})["state"])
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     if SEAL not in state or _TENSORS not in state:
         raise CheckpointError(
             "the state of a run that an earlier version began", node=str(path), remedy=remedy
@@ -76,6 +80,14 @@ def read_state(folder: Path, settings: Settings) -> tuple[dict[str, Any], dict[s
             found="; ".join(f"{k}={found[k]}" for k in different),
             allowed="; ".join(f"{k}={wanted[k]}" for k in different),
             remedy="choose another --out, or repeat the run's own settings to continue it",
+        )
+    if state.get("data_sha256", data_sha256) != data_sha256:
+        raise CheckpointError(
+            "the folder holds a run on other data",
+            node=str(folder),
+            found=f"SHA-256 {state['data_sha256']}",
+            allowed=f"{data_sha256}, of the data as they are now",
+            remedy="choose another --out",
         )
     return state, tensors
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from toolchain.activations import Mode
 from toolchain.data import Dataset, hold_out, open_split
 from toolchain.errors import DataError
 from toolchain.files import make_folder
@@ -31,9 +32,11 @@ from toolchain.training.checkpoint import (
 from toolchain.training.config import TrainConfig
 from toolchain.training.config_file import write_settings
 from toolchain.training.device import Device, choose_device
-from toolchain.training.evaluate import normalise, normalised
+from toolchain.training.evaluate import logits, normalise, normalised
+from toolchain.training.failure import check_answers, check_finite, finite_loss
 from toolchain.training.held_out import IntegerForm, measure_held_out
 from toolchain.training.run_state import RunState, resume, save_run
+from toolchain.training.settings import check_training_source
 
 LOG_FILE, CONFIG_FILE = "log.jsonl", "config.toml"
 HELD_OUT_STREAM = 1
@@ -57,24 +60,29 @@ def train(
     Raises
     ------
     DataError, CheckpointError, OutputError
-        Bad source, a folder that holds a run of other settings, or one that cannot be written.
+        Bad source, a folder that holds a run of other settings or data, or one that cannot be
+        written. Nothing is written before.
+    TrainingError
+        If the loss becomes no number, or the trained network gives every sample the same output.
     """
-    make_folder(folder)
+    check_training_source(config.data)
     device = choose_device(config.device, config.precision)
     data = open_split(config.data, "train")
+    make_quantizer(config, data.sample_shape, data.value_range, data.pixel_max)
     check_augmentations(config.augment, data.sample_shape, data.pixel_max is not None)
     if config.train_limit is not None:
         data = _subset(data, config.train_limit, config.seed)
     rest, held = hold_out(data, config.held_out, config.seed)
     model = device.place(make_model(config, data.sample_shape, len(data.class_names)))
+    integer_form = _integer_form(config, data, limits)
+    make_folder(folder)
     batches = _Batches(config, rest, device)
-    run = resume(config, folder, model, len(batches))
+    run = resume(config, folder, model, len(batches), data.sha256)
     if run.epoch:
         # The run may have been killed between its state and its checkpoint.
         save_run(config, folder, run, data)
     write_settings(config.as_dict(), folder / CONFIG_FILE)
     held_batches = _Batches(config, held, device)
-    integer_form = _integer_form(config, data, limits)
     held_x = normalised(held, config.mean, config.std).to(device.device)
     for epoch in range(run.epoch, config.epochs):
         started = time.monotonic()
@@ -83,12 +91,15 @@ def train(
         measured = measure_held_out(
             config, model, held_x, held.labels, noise_x, epoch + 1, integer_form
         )
+        check_finite({**trained, **measured}, epoch)
         run.end_epoch({"epoch": epoch + 1, **trained, **measured})
         save_run(config, folder, run, data)
         _log(folder, run.history[-1], device, time.monotonic() - started)
         if progress:
             progress(epoch, 100, run.history[-1])
-    return load_checkpoint(folder)
+    kept = load_checkpoint(folder)
+    check_answers([logits(kept.model, held_x.cpu(), Mode.QUANTIZED)], run.history)
+    return kept
 
 
 def _integer_form(
@@ -171,11 +182,11 @@ def _one_epoch(
         with batches.device.autocast():
             outputs = run.model(x)
         loss = cross_entropy(outputs.float(), y, label_smoothing=config.label_smoothing)
+        loss_sum += finite_loss(loss, epoch) * len(y)
         run.model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         rate = run.descent.rate
         run.descent.step(index)
-        loss_sum += float(loss.detach()) * len(y)
         correct += int((outputs.detach().argmax(1) == y).sum())
         seen += len(y)
         if progress and index % 8 == 0:

@@ -53,7 +53,7 @@ class Checkpoint:
     pixel_max: int | None
     value_range: tuple[float, float]
     class_names: tuple[str, ...]
-    history: list[dict[str, float]]
+    history: list[dict[str, int | float]]
     epoch: int
     tensors_sha256: str
     data_sha256: str | None = None
@@ -140,7 +140,7 @@ class Info:
     config: dict[str, Any]
     class_names: tuple[str, ...]
     epoch: Annotated[int, Meta(ge=1)]
-    history: list[dict[str, float]]
+    history: list[dict[str, int | float]]
     task: str = CLASSIFICATION
     sample_shape: tuple[Annotated[int, Meta(ge=1, le=MOST_VALUES)], ...] = ()
     pixel_max: Annotated[int, Meta(ge=1, le=65535)] | None = None

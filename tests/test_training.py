@@ -205,7 +205,7 @@ def test_wrong_settings_and_places(tmp_path):
         TrainConfig(data="digits", levels=0)
     with pytest.raises(DataError, match="no such model"):
         train(TrainConfig(data="digits", model="vgg"), tmp_path / "a")
-    with pytest.raises(CheckpointError, match="no such activation"):
+    with pytest.raises(DataError, match="no such activation"):
         train(TrainConfig(data="digits", activation="gelu"), tmp_path / "b")
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="folder cannot be made"):

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,5 +71,11 @@ def typed(kind: type[_Kind], values: Any) -> _Kind:
     ------
     msgspec.ValidationError
         A ValueError that says what was expected where.
+    ValueError
+        If a dataclass has no such field.
     """
+    if is_dataclass(kind) and isinstance(values, dict):
+        unknown = {str(k) for k in values} - {f.name for f in fields(kind)}
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
     return msgspec.convert(values, kind)

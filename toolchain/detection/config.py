@@ -7,7 +7,17 @@ from typing import Any
 
 from toolchain.detection.augment import AUGMENTATIONS
 from toolchain.errors import DataError
-from toolchain.training.settings import COUNT, LEARNING, Bounds, check_bounds, typed_settings
+from toolchain.models import POOLINGS
+from toolchain.training.config import ACTIVATION_NAMES
+from toolchain.training.device import DEVICES, PRECISIONS
+from toolchain.training.settings import (
+    COUNT,
+    LEARNING,
+    Bounds,
+    check_bounds,
+    check_choices,
+    typed_settings,
+)
 
 BOUNDS = {
     **LEARNING,
@@ -15,6 +25,13 @@ BOUNDS = {
     "input_size": Bounds(1, 1 << 14),
     "average": Bounds(0, 1, open_high=True),
     "validate_every": COUNT,
+}
+CHOICES = {
+    "activation": ACTIVATION_NAMES,
+    "augment": AUGMENTATIONS,
+    "pooling": POOLINGS,
+    "device": DEVICES,
+    "precision": PRECISIONS,
 }
 
 
@@ -80,9 +97,7 @@ class DetectorConfig:
             raise DataError(
                 "input_size is a height and a width", node="training", found=self.input_size
             )
-        for name in self.augment:
-            if name not in AUGMENTATIONS:
-                raise DataError("no such augmentation", node=name, allowed=", ".join(AUGMENTATIONS))
+        check_choices(self, CHOICES)
 
     @property
     def outputs(self) -> int:

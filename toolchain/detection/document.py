@@ -10,7 +10,7 @@ from typing import Any
 from toolchain.detection.config import DetectorConfig
 from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import DataError
-from toolchain.evaluation.schema import DetectorOnLava, MadeBy, OperationsFound, Run
+from toolchain.evaluation.schema import DetectorOnLava, MadeBy, OperationsFound, Run, check_made
 from toolchain.files import atomic_write
 
 DETECTION_VERSION = 1
@@ -125,6 +125,7 @@ class DetectorEvaluation:
                     allowed=DETECTION_VERSION,
                 )
             found = typed(cls, values)
+            check_made(found.made_by)
             config = DetectorConfig.from_dict(found.config).as_dict()
             return replace(found, run={**found.run, "config": config})
 

@@ -12,7 +12,7 @@ from typing import Any
 from toolchain import __version__
 from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import DataError
-from toolchain.evaluation.schema import Correct, Counts, Gaps, MadeBy, OnLava, Run
+from toolchain.evaluation.schema import Correct, Counts, Gaps, MadeBy, OnLava, Run, check_made
 from toolchain.files import atomic_write
 from toolchain.training.config import TrainConfig
 
@@ -119,6 +119,7 @@ class Evaluation:
                     allowed=EVALUATION_VERSION,
                 )
             found = typed(cls, values)
+            check_made(found.made_by)
             config = TrainConfig.from_dict(found.config).as_dict()
             return replace(found, run={**found.run, "config": config})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, TypedDict
 
 
@@ -14,18 +15,18 @@ class Run(TypedDict):
     history: list[dict[str, int | float]]
 
 
-class MadeBy(TypedDict, total=False):
-    """How it was measured."""
+MadeBy = dict[str, str | int | float | None]
+"""How it was measured: `_MADE`, and versions by package."""
+_MADE = {"command", "seconds", "spikeport", "python", "processor", "cores"}
 
-    command: str
-    seconds: float
-    spikeport: str
-    python: str
-    torch: str
-    numpy: str
-    lava: str
-    processor: str
-    cores: int | None
+
+def check_made(made: MadeBy) -> None:
+    """Raise ValueError if a part of how it was measured is missing."""
+    if not made.keys() >= _MADE:
+        raise ValueError(f"made_by has no {', '.join(sorted(_MADE - made.keys()))}")
+    if not isinstance(made["command"], str) or not isinstance(made["seconds"], int | float):
+        raise ValueError("made_by needs a command and a number of seconds")
+    shlex.split(made["command"])
 
 
 class Correct(TypedDict):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import DataError
-from toolchain.evaluation.schema import MadeBy
+from toolchain.evaluation.schema import MadeBy, check_made
 from toolchain.files import atomic_write
 
 SUFFIX = ".speed.json"
@@ -70,7 +70,9 @@ class Measurement:
             If it is damaged.
         """
         with as_error(DataError, "not a saved measurement", str(path)):
-            return typed(cls, parse_json(read_text(path)))
+            found = typed(cls, parse_json(read_text(path)))
+            check_made(found.made)
+            return found
 
     def lines(self) -> list[str]:
         """A part of the results page."""

@@ -12,7 +12,7 @@ import json
 import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import inf, prod
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,8 +30,8 @@ from toolchain.models import ActivationFactory, build_model
 from toolchain.models.foreign_weights import under_our_names
 from toolchain.models.parts import as_torch_starts
 from toolchain.program.input_quantizer import InputQuantizer
-from toolchain.training.config import TrainConfig
-from toolchain.training.seal import check_seal, sealed
+from toolchain.training.config import PLAIN_RELU, TrainConfig
+from toolchain.training.seal import SEAL, check_seal, sealed
 from toolchain.training.state_file import STATE_FILE
 
 CHECKPOINT_VERSION = 1
@@ -39,6 +39,8 @@ CLASSIFICATION = "classification"
 """What a checkpoint is for that does not say."""
 MODEL_FILE = "model.safetensors"
 INFO_FILE = "checkpoint.json"
+MOST_NAMED = 20
+"""Tensors that an error names."""
 MOST_VALUES = 1 << 28
 """Of a sample."""
 
@@ -58,10 +60,6 @@ class Checkpoint:
     tensors_sha256: str
     data_sha256: str | None = None
     """Of the samples and labels it was trained on; None from before it was kept."""
-
-
-PLAIN_RELU = "relu"
-"""Trains a plain ReLU network; its thresholds are chosen when it is converted."""
 
 
 def make_quantizer(
@@ -250,11 +248,8 @@ def read_checkpoint(folder: Path) -> tuple[Info, Path]:
                 found=str(values.get("format_version"))[:80],
                 allowed=CHECKPOINT_VERSION,
             )
-        unknown = set(values) - {f.name for f in fields(Info)}
-        if unknown:
-            raise ValueError(f"unknown fields {', '.join(sorted(unknown))[:80]}")
         info = typed(Info, values)
-        if info.sha256 is not None:
+        if SEAL in values:
             check_seal(values, str(info_file))
     model_file = folder / MODEL_FILE
     if not model_file.is_file():
@@ -345,7 +340,11 @@ def check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[
         if k in tensors and tensors[k].shape != v.shape
     ]
     if problems:
+        told = "; ".join(str(p)[:120] for p in problems[:MOST_NAMED])
+        more = len(problems) - MOST_NAMED
         raise CheckpointError(
-            "the weights do not fit the network", node=str(path), found="; ".join(problems)
+            "the weights do not fit the network",
+            node=str(path),
+            found=f"{told}; and {more} more" if more > 0 else told,
         )
     return tensors

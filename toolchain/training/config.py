@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from toolchain.activations import ACTIVATIONS
 from toolchain.errors import DataError
+from toolchain.models import POOLINGS
+from toolchain.training.augment import AUGMENTATIONS
+from toolchain.training.device import DEVICES, PRECISIONS
 from toolchain.training.settings import (
     COUNT,
     LEARNING,
@@ -15,10 +19,18 @@ from toolchain.training.settings import (
     typed_settings,
 )
 
+PLAIN_RELU = "relu"
+"""Trains a plain ReLU network; its thresholds are chosen when it is converted."""
+ACTIVATION_NAMES = (*ACTIVATIONS, PLAIN_RELU)
 CALIBRATIONS = ("float", "integer")
 SCHEDULES = ("cosine", "epoch-cosine", "onecycle")
 INITIAL_WEIGHTS = ("he", "torch")
 CHOICES = {
+    "activation": ACTIVATION_NAMES,
+    "augment": AUGMENTATIONS,
+    "pooling": POOLINGS,
+    "device": DEVICES,
+    "precision": PRECISIONS,
     "schedule": SCHEDULES,
     "calibration": CALIBRATIONS,
     "initial_weights": INITIAL_WEIGHTS,

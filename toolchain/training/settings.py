@@ -35,6 +35,8 @@ class Bounds:
         return f"{left}{self.low:g}, {self.high:g}{right}"
 
 
+MOST_LETTERS = 1024
+_SINGULAR = {"augment": "augmentation"}
 MANY = 1_000_000
 COUNT = Bounds(1, MANY)
 LEARNING = {
@@ -73,10 +75,14 @@ def check_choices(settings: Any, choices: Mapping[str, Iterable[str]]) -> None:
     """Raise DataError for the first name that is not one of those it may be."""
     for name, allowed in choices.items():
         value = getattr(settings, name)
-        if value not in allowed:
-            raise DataError(
-                f"no such {name}", node="training", found=_short(value), allowed=", ".join(allowed)
-            )
+        for chosen in value if isinstance(value, tuple) else (value,):
+            if chosen not in allowed:
+                raise DataError(
+                    f"no such {_SINGULAR.get(name, name)}",
+                    node="training",
+                    found=_short(chosen),
+                    allowed=", ".join(allowed),
+                )
 
 
 def check_training_source(text: str) -> None:
@@ -109,13 +115,16 @@ def typed_settings(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
             found=", ".join(map(_short, unknown)),
             allowed=", ".join(sorted(names)),
         )
+    long = [k for k, v in values.items() if isinstance(v, str) and len(v) > MOST_LETTERS]
+    if long:
+        raise CheckpointError("a setting is too long", node=long[0], found=_short(values[long[0]]))
     try:
         return typed(kind, values)
     except msgspec.ValidationError as error:
         expected, _, where = str(error).partition(" - at `$")
         raise CheckpointError(
             "a setting has the wrong type",
-            node=where.strip(".`") or "training",
+            node=where.strip(".`").partition("[")[0] or "training",
             found=expected,
         ) from error
 

@@ -186,7 +186,7 @@ def _one_epoch(
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(run.model.parameters(), GRADIENT_NORM)
-        rate = run.scheduler.get_last_lr()[0]
+        rate = float(run.scheduler.get_last_lr()[0])
         run.optimizer.step()
         run.scheduler.step()
         run.average(config.average)

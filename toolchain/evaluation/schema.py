@@ -15,7 +15,7 @@ class Run(TypedDict):
     history: list[dict[str, int | float]]
 
 
-MadeBy = dict[str, str | int | float | None]
+MadeBy = dict[str, Any]
 """How it was measured: `_MADE`, and versions by package."""
 _MADE = {"command", "seconds", "spikeport", "python", "processor", "cores"}
 
@@ -111,7 +111,7 @@ class OnLava(TypedDict):
     weight_bits: int
     values: int
     mismatches: int
-    accuracy: float
+    accuracy: float | None
     program_hash: str
 
 

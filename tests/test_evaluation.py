@@ -14,13 +14,14 @@ from toolchain.activations import NQ, QCFS, Mode
 from toolchain.data import open_split
 from toolchain.errors import ConversionError, DataError
 from toolchain.evaluation.accuracy import Accuracy
-from toolchain.evaluation.document import Evaluation, Row
+from toolchain.evaluation.document import Evaluation, Row, made_by
 from toolchain.evaluation.float_network import GAP_EDGES, layer_gaps, spiking_logits
 from toolchain.evaluation.int_network import CountError, compare_counts, readouts
 from toolchain.evaluation.page import find_evaluations, write_page
 from toolchain.evaluation.speed import SUFFIX, Measurement, Table, find_measurements
 from toolchain.program.int_program import Schedule
 from toolchain.simulator.quantized_network import quantized_counts
+from toolchain.training.config import TrainConfig
 from toolchain.training.evaluate import logits, normalised
 
 
@@ -130,7 +131,13 @@ def test_sleep_ends_every_difference():
 
 def test_evaluations_survive_being_saved(tmp_path):
     row = Row("SNN", "float", "IF", 4, Accuracy(3, 4).describe())
-    evaluation = Evaluation({"config": {"a": 1}}, "digits@test", 4, {"command": "x"}, (row,))
+    run = {
+        "config": TrainConfig(data="digits").as_dict(),
+        "epoch": 1,
+        "checkpoint_sha256": "0" * 64,
+        "history": [{"epoch": 1, "loss": 0.5}],
+    }
+    evaluation = Evaluation(run, "digits@test", 4, made_by("x", 1.0, numpy="2"), (row,))
     path = tmp_path / "evaluation.json"
     evaluation.write(path)
     assert Evaluation.read(path) == evaluation

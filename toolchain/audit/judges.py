@@ -58,7 +58,7 @@ class Classifier:
     def describe(self, outputs: np.ndarray) -> dict[str, Any]:
         """Correct answers with their 95 % interval."""
         assert self.labels is not None
-        return Accuracy.of(outputs, self.labels[: len(outputs)]).describe()
+        return dict(Accuracy.of(outputs, self.labels[: len(outputs)]).describe())
 
     def same(self, first: np.ndarray, second: np.ndarray) -> int:
         """Equal answers."""

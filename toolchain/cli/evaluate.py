@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from toolchain.data import Dataset
     from toolchain.evaluation.document import Evaluation
     from toolchain.evaluation.evaluate_run import EvaluationPlan, Lower
+    from toolchain.evaluation.schema import OnLava
     from toolchain.int_range import TargetLimits
     from toolchain.program.int_program import IntProgram, Schedule
     from toolchain.training.checkpoint import Checkpoint
@@ -181,9 +182,7 @@ def _open(run: Path, data: str, target: str) -> tuple[Checkpoint, Dataset, Targe
     return load_checkpoint(run), open_split(data), load_profile(target).as_target_limits()
 
 
-def _on_lava(
-    program: IntProgram, data: Dataset, output: Output, time_limit: float
-) -> dict[str, Any]:
+def _on_lava(program: IntProgram, data: Dataset, output: Output, time_limit: float) -> OnLava:
     """Every spike, membrane potential and logit of a Lava run against the reference simulator."""
     from toolchain.cli.run import Backend, Record, execute
     from toolchain.recording.compare import compare

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from toolchain.evaluation.schema import Correct
 
 Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
@@ -36,7 +37,7 @@ class Accuracy:
         half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         return float(middle - half), float(middle + half)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Correct:
         """As JSON."""
         low, high = self.interval
         return {

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from toolchain.evaluation.accuracy import Accuracy
 from toolchain.evaluation.document import Row
 from toolchain.evaluation.float_network import layer_gaps, spiking_logits
 from toolchain.evaluation.int_network import compare_counts, readouts
+from toolchain.evaluation.schema import Counts, Gaps
 from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.simulator.settle import MAX_SLEEP_FACTOR
 from toolchain.training.checkpoint import Checkpoint
@@ -60,8 +60,8 @@ class Measurements:
     """What was measured; see `document.Evaluation`."""
 
     rows: list[Row] = field(default_factory=list)
-    gaps: dict[str, Any] | None = None
-    counts: dict[str, Any] | None = None
+    gaps: Gaps | None = None
+    counts: Counts | None = None
 
 
 def evaluate(

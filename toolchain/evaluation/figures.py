@@ -5,7 +5,7 @@ Each function takes evaluations and returns a matplotlib figure. Gaps and errors
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from toolchain.evaluation.document import Evaluation
 from toolchain.evaluation.float_network import GAP_EDGES
+from toolchain.evaluation.schema import CountsOfLayer, GapOfLayer
 from toolchain.files import atomic_path, make_folder
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -70,9 +71,12 @@ def _panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]
     return figure, axes
 
 
-def _layers(evaluation: Evaluation) -> dict[str, Any]:
-    layers: dict[str, Any] = (evaluation.gaps or {}).get("layers", {})
-    return layers
+def _layers(evaluation: Evaluation) -> dict[str, GapOfLayer]:
+    return evaluation.gaps["layers"] if evaluation.gaps else {}
+
+
+def _gap_steps(evaluation: Evaluation) -> int | None:
+    return evaluation.gaps["steps"] if evaluation.gaps else None
 
 
 def residual_error(evaluation: Evaluation) -> Figure:
@@ -103,7 +107,7 @@ def residual_error(evaluation: Evaluation) -> Figure:
         axes.legend(fontsize=6)
     figure.supxlabel("residual error, in thresholds")
     figure.supylabel("density")
-    figure.suptitle(f"{title_of(evaluation)}, T = {(evaluation.gaps or {})['steps']}")
+    figure.suptitle(f"{title_of(evaluation)}, T = {_gap_steps(evaluation)}")
     return figure
 
 
@@ -184,7 +188,7 @@ def training_curves(evaluations: Sequence[Evaluation]) -> Figure:
 
 def spikes_too_many_or_few(evaluation: Evaluation) -> Figure:
     """Share of neurons with more or fewer spikes than the quantized network, by layer."""
-    variants: dict[str, Any] = (evaluation.counts or {})["variants"]
+    variants = evaluation.counts["variants"] if evaluation.counts else {}
     figure, panels = _panels(len(variants), len(variants), 2.6)
     for axes, (name, variant) in zip(panels, variants.items(), strict=True):
         layers = variant["layers"]
@@ -206,7 +210,10 @@ def spikes_too_many_or_few(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def relative_error(named_layers: dict[str, dict[str, Any]], heading: str) -> Figure:
+_Layers = Mapping[str, GapOfLayer] | Mapping[str, CountsOfLayer]
+
+
+def relative_error(named_layers: Mapping[str, _Layers], heading: str) -> Figure:
     """Relative error of each layer over images, one panel a network.
 
     Boxes from the 25 to the 75 % quantile, whiskers to 5 and 95 %.
@@ -244,7 +251,7 @@ def mean_gap(evaluations: Sequence[Evaluation]) -> Figure:
         high = np.array([layer["mean_high"] for layer in layers])
         axes.errorbar(position, means, yerr=high - means, fmt="o", markersize=3, color=COLOURS[0])
         axes.axhline(0, color="black", linewidth=0.6)
-        axes.set_title(f"{title_of(evaluation)}, T = {(evaluation.gaps or {})['steps']}")
+        axes.set_title(f"{title_of(evaluation)}, T = {_gap_steps(evaluation)}")
         _layer_axis(axes)
     panels[0].set_ylabel("mean gap, in thresholds")
     return figure

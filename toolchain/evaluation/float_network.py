@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from toolchain.activations import Mode, QuantizedActivation, activation_mode
 from toolchain.evaluation.accuracy import Z95
+from toolchain.evaluation.schema import GapOfLayer
 from toolchain.evaluation.summary import box
 from toolchain.training.evaluate import batches, in_evaluation
 from toolchain.training.noise import observed_outputs
@@ -87,7 +87,7 @@ class LayerGap:
         self.square_sum += float(gap.square().sum())
         self.elements += gap.numel()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> GapOfLayer:
         """As JSON, in thresholds."""
         means = np.concatenate(self.image_means)
         mean = float(means.mean())

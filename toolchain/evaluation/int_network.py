@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from toolchain.errors import ConversionError
+from toolchain.evaluation.schema import CountsOfLayer
 from toolchain.evaluation.summary import box
 from toolchain.program.int_program import IntProgram
 from toolchain.simulator.engine.blocks import Engine, Keep
@@ -68,7 +68,7 @@ class CountError:
         self.silent += int((~alive).sum())
         self.relative_errors.append(np.abs(difference).sum(1)[alive] / signal[alive])
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> CountsOfLayer:
         """As JSON."""
         return {
             "neurons": self.neurons,

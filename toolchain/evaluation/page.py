@@ -287,8 +287,9 @@ def _figures(evaluations: dict[str, Evaluation]) -> dict[str, Callable[[], Figur
             chosen[f"snn-against-ann-{key}"] = partial(figures.snn_against_ann, gaps)
             chosen[f"mean-gap-{key}"] = partial(figures.mean_gap, gaps)
             layers: dict[str, Any] = {
-                f"{figures.title_of(e)}, T = {(e.gaps or {})['steps']}": (e.gaps or {})["layers"]
+                f"{figures.title_of(e)}, T = {e.gaps['steps']}": e.gaps["layers"]
                 for e in gaps
+                if e.gaps
             }
             chosen[f"relative-error-{key}"] = partial(
                 figures.relative_error, layers, "float spiking network"

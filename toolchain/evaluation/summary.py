@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from toolchain.evaluation.schema import Quantiles
 
-def box(values: np.ndarray) -> dict[str, float] | None:
+
+def box(values: np.ndarray) -> Quantiles | None:
     """What a box plot shows: 5, 25, 50, 75 and 95 % quantiles and the mean; None if empty."""
     if values.size == 0:
         return None

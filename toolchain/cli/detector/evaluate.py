@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from toolchain.detection.checkpoint import DetectorCheckpoint
     from toolchain.detection.document import DetectorEvaluation
     from toolchain.detection.measure import Lower
+    from toolchain.evaluation.schema import DetectorOnLava, OperationsFound
     from toolchain.program.int_program import IntProgram, Schedule
 
 
@@ -136,14 +137,17 @@ def _evaluation(
         rows=tuple(measured.rows),
         settle=measured.settle,
         exactness=measured.exactness,
-        operations=operations.describe(operation_costs()) if operations else None,
+        operations=cast(
+            "OperationsFound | None",
+            operations.describe(operation_costs()) if operations else None,
+        ),
         lava=on_lava,
     )
 
 
 def _on_lava(
     program: IntProgram, data: BoxDataset, output: Output, time_limit: float
-) -> dict[str, Any]:
+) -> DetectorOnLava:
     """Every step of every layer of a Lava run against the reference simulator."""
     from exports.lava import LavaModels
     from toolchain.cli.run import Backend, Record, execute

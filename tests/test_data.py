@@ -130,7 +130,7 @@ def test_imagefolder_refusals(folder, tmp_path):
     extra.write_bytes(png((1, 1, 1, 1), mode="RGBA"))
     refused("pixel format is not supported")
     extra.write_bytes(b"not an image")
-    refused(r"damaged[\s\S]*9\.png")
+    refused(r"9\.png: an image is damaged")
     extra.unlink()
     (folder / "stray.png").write_bytes(png(1))
     refused("lies outside train")

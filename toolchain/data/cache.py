@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from toolchain.containers import read_npz
 from toolchain.data.dataset import Dataset
+from toolchain.documents import as_error, parse_json
 from toolchain.errors import DataError, OutputError
 from toolchain.files import atomic_path, make_folder
 
@@ -62,10 +63,10 @@ def cached(identity: dict[str, Any], decode: Callable[[], Dataset]) -> Dataset:
 
 def _read(entry: Path) -> Dataset | None:
     try:
-        with np.load(entry, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            return Dataset(
-                header["name"], file["samples"], file["labels"], tuple(header["class_names"]), 255
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, DataError):
+        with as_error(DataError, "a damaged entry", str(entry)):
+            arrays = read_npz(entry)
+            header = parse_json(str(arrays["header"]))
+            samples, labels = arrays["samples"], arrays["labels"]
+            return Dataset(header["name"], samples, labels, tuple(header["class_names"]), 255)
+    except DataError:
         return None

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from toolchain.containers import tar_members
 from toolchain.data.dataset import Dataset
+from toolchain.documents import as_error
 from toolchain.errors import DataError
 
 SHAPE = (3, 32, 32)
@@ -68,13 +70,12 @@ def _load(layout: _Layout, path: Path | None, split: str) -> Dataset:
         return _read(layout, node, split, partial(_from_folder, folder))
     if not path.is_file():
         raise DataError("no such folder or archive", node=node)
-    try:
-        with tarfile.open(path) as archive:
-            return _read(layout, node, split, partial(_from_archive, archive, layout.folder))
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(
-            "neither a folder nor a readable tar archive", node=node, found=error
-        ) from error
+    with (
+        as_error(DataError, "neither a folder nor a readable tar archive", node),
+        tarfile.open(path) as archive,
+    ):
+        members = list(tar_members(archive, path.stat().st_size))
+        return _read(layout, node, split, partial(_from_archive, archive, members, layout.folder))
 
 
 def _from_folder(folder: Path, name: str) -> bytes | None:
@@ -82,10 +83,12 @@ def _from_folder(folder: Path, name: str) -> bytes | None:
     return file.read_bytes() if file.is_file() else None
 
 
-def _from_archive(archive: tarfile.TarFile, folder: str, name: str) -> bytes | None:
+def _from_archive(
+    archive: tarfile.TarFile, members: list[tarfile.TarInfo], folder: str, name: str
+) -> bytes | None:
     wanted = {name, f"./{name}", f"{folder}/{name}", f"./{folder}/{name}"}
-    for member in archive.getmembers():
-        if (member.name in wanted or member.name.endswith(f"-py/{name}")) and member.isfile():
+    for member in members:
+        if member.name in wanted or member.name.endswith(f"-py/{name}"):
             content = archive.extractfile(member)
             return content.read() if content is not None else None
     return None

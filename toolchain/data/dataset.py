@@ -20,7 +20,7 @@ class Dataset:
     name:
         The source it came from, with split and slice.
     samples:
-        (N, C, H, W) or (N, F); uint8 pixels, or float32 real values.
+        (N, C, H, W) or (N, F); uint8 pixels, or float32 or float64 real values.
     labels:
         int64, (N,).
     class_names:
@@ -79,9 +79,9 @@ class Dataset:
         return digest.hexdigest()
 
     def real(self) -> np.ndarray:
-        """Real values, float32, shape of `samples`: pixels divided by `pixel_max`."""
+        """Real values, shape of `samples`: floats as they are, pixels / `pixel_max` in float32."""
         if self.pixel_max is None:
-            return self.samples.astype(np.float32)
+            return self.samples
         return self.samples.astype(np.float32) / np.float32(self.pixel_max)
 
     def take(self, index: np.ndarray | slice, name: str | None = None) -> Dataset:

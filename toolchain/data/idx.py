@@ -6,11 +6,13 @@ the number of axes, then one big-endian uint32 an axis.
 
 from __future__ import annotations
 
-import gzip
+import math
 from pathlib import Path
 
 import numpy as np
 
+from toolchain.containers import read_gzip
+from toolchain.documents import as_error
 from toolchain.errors import DataError
 
 
@@ -23,27 +25,32 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
         If neither file is there, or its content does not fit its header.
     """
     zipped = path.with_name(path.name + ".gz")
-    if path.is_file():
-        data = path.read_bytes()
-    elif zipped.is_file():
-        try:
-            data = gzip.decompress(zipped.read_bytes())
-        except (OSError, EOFError) as error:
-            raise DataError("the file is damaged", node=str(zipped), found=error) from error
-    else:
+    found = path if path.is_file() else zipped
+    if not found.is_file():
         raise DataError("no such file", node=str(path), allowed=f"{path.name} or {zipped.name}")
-    header = 4 + 4 * axes
-    if len(data) < header or data[:4] != bytes((0, 0, 8, axes)):
-        raise DataError(
-            "not an IDX file of unsigned bytes", node=str(path), found=data[:4].hex(" ")
-        )
-    shape = tuple(int(s) for s in np.frombuffer(data, ">u4", axes, 4))
-    values = np.frombuffer(data, np.uint8, offset=header)
-    if values.size != int(np.prod(shape)):
-        raise DataError(
-            "the content does not fit the header",
-            node=str(path),
-            found=f"{values.size} bytes",
-            allowed=f"{shape}",
-        )
-    return values.reshape(shape)
+    with as_error(DataError, "the file is damaged", str(found)):
+        start = 4 + 4 * axes
+        header = _content(found, start)
+        if len(header) < start or header[:4] != bytes((0, 0, 8, axes)):
+            raise DataError(
+                "not an IDX file of unsigned bytes", node=str(found), found=header[:4].hex(" ")
+            )
+        shape = tuple(int(s) for s in np.frombuffer(header, ">u4", axes, 4))
+        size = math.prod(shape)
+        values = np.frombuffer(_content(found, start + size + 1), np.uint8, offset=start)
+        if values.size != size:
+            raise DataError(
+                "the content does not fit the header",
+                node=str(found),
+                found=f"{'more' if values.size > size else values.size} bytes",
+                allowed=f"{shape}",
+            )
+        return values.reshape(shape)
+
+
+def _content(path: Path, size: int) -> bytes:
+    """Up to `size` bytes of what the file holds, unpacked where it is a gzip."""
+    if path.suffix == ".gz":
+        return read_gzip(path, size)
+    with path.open("rb") as file:
+        return file.read(min(size, path.stat().st_size))

@@ -9,16 +9,18 @@ transparency is refused, because dropping it would change pixels. What was decod
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from toolchain.containers import open_zip
 from toolchain.data.cache import cached
 from toolchain.data.dataset import Dataset
+from toolchain.data.folders import files_below
+from toolchain.data.images import open_image
+from toolchain.documents import as_error
 from toolchain.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
@@ -37,7 +39,7 @@ def load(path: Path | None, split: str) -> Dataset:
         raise DataError("a path is needed", node="imagefolder", remedy="imagefolder:PATH")
     identity = {"imagefolder": str(path.resolve()), "split": split}
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file())
+        files = files_below(path, f"imagefolder:{path}")
         stamps = [[p.relative_to(path).as_posix(), *_stamp(p)] for p in files]
         names = [str(stamp[0]) for stamp in stamps]
         return cached(
@@ -56,11 +58,11 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _load_zip(path: Path, split: str) -> Dataset:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _load(path, split, archive.namelist(), archive.read)
-    except zipfile.BadZipFile as error:
-        raise DataError("neither a folder nor a zip", node=f"imagefolder:{path}") from error
+    with (
+        as_error(DataError, "neither a folder nor a zip", f"imagefolder:{path}"),
+        open_zip(path) as archive,
+    ):
+        return _load(path, split, archive.namelist(), archive.read)
 
 
 def _load(path: Path, split: str, names: list[str], read: Callable[[str], bytes]) -> Dataset:
@@ -82,7 +84,7 @@ def _load(path: Path, split: str, names: list[str], read: Callable[[str], bytes]
             found=f"{len(images)} images",
             allowed=", ".join(SUFFIXES),
         )
-    arrays = [_decode(node, str(image), read(str(image))) for image in chosen]
+    arrays = [_decode(f"{node}/{image}", read(str(image))) for image in chosen]
     if any(a.shape[0] == 3 for a in arrays):
         arrays = [np.repeat(a, 3, axis=0) if a.shape[0] == 1 else a for a in arrays]
     for image, array in zip(chosen, arrays, strict=True):
@@ -108,20 +110,15 @@ def _alternating(images: list[PurePosixPath]) -> list[PurePosixPath]:
     return [image for _, _, image in sorted(places)]
 
 
-def _decode(node: str, name: str, data: bytes) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode in _GREY:
-                return np.asarray(image.convert("L"), np.uint8)[None]
-            if image.mode in _COLOUR and "transparency" not in image.info:
-                return np.asarray(image.convert("RGB"), np.uint8).transpose(2, 0, 1)
-            raise DataError(
-                "pixel format is not supported",
-                node=node,
-                found=f"{name} is {image.mode}",
-                allowed="grey or RGB, 8 bits, no transparency",
-            )
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise DataError("an image is damaged", node=node, found=f"{name}: {error}") from error
+def _decode(node: str, data: bytes) -> np.ndarray:
+    with open_image(data, node) as image:
+        if image.mode in _GREY:
+            return np.asarray(image.convert("L"), np.uint8)[None]
+        if image.mode in _COLOUR and "transparency" not in image.info:
+            return np.asarray(image.convert("RGB"), np.uint8).transpose(2, 0, 1)
+        raise DataError(
+            "pixel format is not supported",
+            node=node,
+            found=image.mode,
+            allowed="grey or RGB, 8 bits, no transparency",
+        )

@@ -1,18 +1,24 @@
 """Arrays in an `.npz` file: `train_samples`, `train_labels`, `test_samples`, `test_labels`.
 
-Samples are uint8 pixels (real value = pixel / 255) or floats taken as they are, of shape
-(N, C, H, W), (N, H, W) or (N, F). Optional: `class_names`. Pickled content is never loaded.
+Samples are uint8 pixels (real value = pixel / 255) or floats taken as they are, float64 included,
+of shape (N, C, H, W), (N, H, W) or (N, F). Optional: `class_names`. Pickled content is never
+loaded.
 """
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from toolchain.containers import npz_names, read_npz
 from toolchain.data.dataset import Dataset
+from toolchain.documents import as_error
 from toolchain.errors import DataError
+
+MOST_CLASSES = 1 << 20
+"""Without `class_names` each label up to the largest is a class; ImageNet-21k has 21,841."""
+_LABELS = ("train_labels", "test_labels")
 
 
 def load(path: Path | None, split: str) -> Dataset:
@@ -29,34 +35,52 @@ def load(path: Path | None, split: str) -> Dataset:
     if not path.is_file():
         raise DataError("no such file", node=node)
     wanted = (f"{split}_samples", f"{split}_labels")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in wanted if name not in file]
-            if missing:
-                raise DataError(
-                    "arrays are missing",
-                    node=node,
-                    found=", ".join(file.files) or "nothing",
-                    allowed=", ".join(wanted),
-                )
-            samples, labels = (file[name] for name in wanted)
-            names = [str(n) for n in file["class_names"]] if "class_names" in file else None
-            every_label = [file[k] for k in ("train_labels", "test_labels") if k in file]
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise DataError("not a readable .npz file", node=node, found=error) from error
+    with as_error(DataError, "not a readable .npz file", node):
+        arrays = read_npz(path, (wanted[0], *_LABELS, "class_names"))
+        if any(name not in arrays for name in wanted):
+            raise DataError(
+                "arrays are missing",
+                node=node,
+                found=", ".join(npz_names(path)) or "nothing",
+                allowed=", ".join(wanted),
+            )
+    samples = _samples(arrays[wanted[0]], node)
+    for name in _LABELS:
+        _check_labels(arrays.get(name, np.zeros(0, np.int64)), f"{node}, {name}")
+    names = [str(n) for n in arrays["class_names"].reshape(-1)] if "class_names" in arrays else None
+    if names is None:
+        largest = max(int(arrays[n].max(initial=0)) for n in _LABELS if n in arrays)
+        names = [str(i) for i in range(1 + largest)]
+    pixel_max = 255 if samples.dtype == np.uint8 else None
+    return Dataset(node, samples, arrays[wanted[1]].astype(np.int64), tuple(names), pixel_max)
+
+
+def _samples(samples: np.ndarray, node: str) -> np.ndarray:
+    """uint8, float32 or float64 (N, ...), with a channel axis; the values as they are."""
     if samples.ndim == 3:
         samples = samples[:, None]
     if samples.ndim not in (2, 4):
         raise DataError(
             "samples need 2, 3 or 4 axes", node=node, found=samples.shape, allowed="(N, ...)"
         )
-    if samples.dtype != np.uint8 and samples.dtype.kind != "f":
-        raise DataError("samples must be uint8 pixels or floats", node=node, found=samples.dtype)
+    if samples.dtype.kind == "f" and samples.dtype.itemsize <= 8:
+        return samples.astype(np.promote_types(samples.dtype.newbyteorder("="), np.float32))
+    if samples.dtype != np.uint8:
+        raise DataError(
+            "samples must be uint8 pixels or floats of up to 64 bits",
+            node=node,
+            found=samples.dtype,
+        )
+    return samples
+
+
+def _check_labels(labels: np.ndarray, node: str) -> None:
     if labels.dtype.kind not in "iu":
         raise DataError("labels must be integers", node=node, found=labels.dtype)
-    if names is None:
-        names = [str(i) for i in range(1 + max(int(x.max(initial=0)) for x in every_label))]
-    pixel_max = 255 if samples.dtype == np.uint8 else None
-    if pixel_max is None:
-        samples = samples.astype(np.float32)
-    return Dataset(node, samples, labels.astype(np.int64), tuple(names), pixel_max)
+    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < MOST_CLASSES:
+        raise DataError(
+            "labels must be numbers of classes",
+            node=node,
+            found=f"{labels.min()} .. {labels.max()}",
+            allowed=f"0 .. {MOST_CLASSES - 1}",
+        )

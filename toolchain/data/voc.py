@@ -10,9 +10,7 @@ PASCAL VOC development kit's documentation, "Annotation files".
 
 from __future__ import annotations
 
-import io
 import xml.etree.ElementTree as ET
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,7 +18,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from toolchain.containers import open_zip
 from toolchain.data.boxes import BoxDataset, Boxes, Size, fitted
+from toolchain.data.folders import files_below
+from toolchain.data.images import open_image
+from toolchain.documents import as_error
 from toolchain.errors import DataError
 
 SPLITS = ("train", "val", "trainval", "test")
@@ -116,15 +118,15 @@ def _with_files(path: Path | None, use: Callable[[_Files], _Result]) -> _Result:
     if path is None:
         raise DataError("a path is needed", node="voc", remedy="voc:PATH")
     if path.is_dir():
-        names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
+        names = [p.relative_to(path).as_posix() for p in files_below(path, f"voc:{path}")]
         return use(_Files(path, names, lambda name: (path / name).read_bytes()))
     if not path.is_file():
         raise DataError("no such folder or zip", node=f"voc:{path}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return use(_Files(path, archive.namelist(), archive.read))
-    except zipfile.BadZipFile as error:
-        raise DataError("neither a folder nor a zip", node=f"voc:{path}") from error
+    with (
+        as_error(DataError, "neither a folder nor a zip", f"voc:{path}"),
+        open_zip(path) as archive,
+    ):
+        return use(_Files(path, archive.namelist(), archive.read))
 
 
 @dataclass(frozen=True)
@@ -179,10 +181,8 @@ def _annotation(files: _Files, name: str) -> _Annotation:
             node=node,
             found=f"{len(data)} bytes",
         )
-    try:
+    with as_error(DataError, "malformed XML", node):
         root = ET.fromstring(data)
-    except ET.ParseError as error:
-        raise DataError("malformed XML", node=node, found=error) from error
     size = None
     if root.find("size") is not None:
         size = (
@@ -225,27 +225,23 @@ def _place(
     files: _Files, name: str, annotation: _Annotation, into: np.ndarray
 ) -> tuple[Size, tuple[float, float]]:
     """Decode an image and put it, scaled, into `into`, uint8 (3, H, W): its size and scale."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL.Image import Resampling
 
     file = files.image(name)
     node = f"{files.node}/{file}"
-    try:
-        with Image.open(io.BytesIO(files.bytes(file))) as image:
-            if image.mode not in ("L", "RGB"):
-                raise DataError(
-                    "pixel format is not supported",
-                    node=node,
-                    found=image.mode,
-                    allowed="grey or RGB, 8 bits",
-                )
-            stored = (image.height, image.width)
-            _check_boxes(annotation, stored, files.node)
-            height, width = fitted(stored, (into.shape[1], into.shape[2]))
-            colour = image.convert("RGB")
-            scaled = colour.resize((width, height), Image.Resampling.BILINEAR)
-            into[:, :height, :width] = np.asarray(scaled).transpose(2, 0, 1)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise DataError("an image is damaged", node=node, found=error) from error
+    with open_image(files.bytes(file), node) as image:
+        if image.mode not in ("L", "RGB"):
+            raise DataError(
+                "pixel format is not supported",
+                node=node,
+                found=image.mode,
+                allowed="grey or RGB, 8 bits",
+            )
+        stored = (image.height, image.width)
+        _check_boxes(annotation, stored, files.node)
+        height, width = fitted(stored, (into.shape[1], into.shape[2]))
+        scaled = image.convert("RGB").resize((width, height), Resampling.BILINEAR)
+        into[:, :height, :width] = np.asarray(scaled).transpose(2, 0, 1)
     return stored, (height / stored[0], width / stored[1])
 
 

@@ -20,7 +20,7 @@ BATCH = 128
 
 def normalised(dataset: Dataset, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Real samples, float32 (N, ...), minus mean and divided by std along the channel axis."""
-    return normalise(torch.from_numpy(dataset.real()), mean, std)
+    return normalise(torch.from_numpy(dataset.real()).float(), mean, std)
 
 
 def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -1,0 +1,129 @@
+"""Bounded reading of `.npz`, zip, gzip and tar: sizes are checked before memory is taken for them.
+
+A compressed file may claim, or hold, far more than its own size. What a file unpacks to is bounded
+by `most_unpacked`; arrays take the memory of what is stored and not of what their header says.
+Errors are Python's own; a reader works inside `documents.as_error`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+ALWAYS_ALLOWED = 256 << 20
+"""Bytes that any file may unpack to."""
+MOST_TIMES = 200
+"""How many times its own size a larger file may unpack to. Recordings of spikes stay below 30;
+deflate reaches 1,032 with zeros alone."""
+
+
+def most_unpacked(stored: int) -> int:
+    """Bytes that a file of `stored` bytes may unpack to."""
+    return max(ALWAYS_ALLOWED, MOST_TIMES * stored)
+
+
+def check_unpacked(stored: int, unpacked: int) -> None:
+    """Raise ValueError if a file of `stored` bytes may not unpack to `unpacked`."""
+    if unpacked > most_unpacked(stored):
+        raise ValueError(
+            f"{stored:,} bytes that unpack to {unpacked:,}, more than {MOST_TIMES} times as many"
+        )
+
+
+@contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip whose members together are of a size that `check_unpacked` allows.
+
+    Raises
+    ------
+    OSError, zipfile.BadZipFile, ValueError
+        If it is missing, damaged or too large; and what reading a member raises.
+    """
+    with zipfile.ZipFile(path) as archive:
+        check_unpacked(path.stat().st_size, sum(i.file_size for i in archive.infolist()))
+        yield archive
+
+
+def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Arrays of an `.npz`, all or those of `names` that are there; they can be written to.
+
+    Arrays of numbers, truth values and text only: nothing is ever unpickled.
+
+    Raises
+    ------
+    OSError, zipfile.BadZipFile, ValueError
+        If the file is missing, damaged or too large; and what zlib and NumPy raise.
+    """
+    with open_zip(path) as archive:
+        members = {m.removesuffix(".npy"): m for m in archive.namelist() if m.endswith(".npy")}
+        chosen = members if names is None else {n: members[n] for n in names if n in members}
+        return {name: _array(archive, member) for name, member in chosen.items()}
+
+
+def npz_names(path: Path) -> list[str]:
+    """Names of the arrays of an `.npz`; raises as `read_npz`."""
+    with open_zip(path) as archive:
+        return [m.removesuffix(".npy") for m in archive.namelist() if m.endswith(".npy")]
+
+
+def _array(archive: zipfile.ZipFile, member: str) -> np.ndarray:
+    size = archive.getinfo(member).file_size
+    data = bytearray(size)
+    with archive.open(member) as file:
+        held, view = 0, memoryview(data)
+        while part := file.readinto(view[held:]):
+            held += part
+    if held != size:
+        raise ValueError(f"{member} ends after {held:,} of {size:,} bytes")
+    header = io.BytesIO(bytes(data[: 1 << 16]))
+    version = np.lib.format.read_magic(header)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in read:
+        raise ValueError(f"{member} is of version {version} of NumPy's format")
+    shape, by_columns, dtype = read[version](header)  # type: ignore[no-untyped-call]
+    if dtype.kind not in "biufU":
+        raise ValueError(f"{member} holds {dtype}, which is neither numbers nor text")
+    needed = math.prod(shape) * dtype.itemsize
+    start = header.tell()
+    if any(s < 0 for s in shape) or needed != size - start:
+        raise ValueError(f"{member} holds {size - start:,} bytes, not {needed:,} as {shape} needs")
+    values = np.frombuffer(view[start:], dtype) if needed else np.zeros(0, dtype)
+    return values.reshape(shape, order="F" if by_columns else "C")
+
+
+def read_gzip(path: Path, size: int) -> bytes:
+    """Up to `size` bytes of what a gzip unpacks to.
+
+    Raises
+    ------
+    OSError, EOFError, zlib.error, ValueError
+        If it is missing, damaged, or `size` is more than `check_unpacked` allows.
+    """
+    check_unpacked(path.stat().st_size, size)
+    with gzip.open(path) as file:
+        return file.read(size)
+
+
+def tar_members(archive: tarfile.TarFile, stored: int) -> Iterator[tarfile.TarInfo]:
+    """The regular files of an open archive of `stored` bytes.
+
+    Raises
+    ------
+    tarfile.TarError, OSError, EOFError, zlib.error, ValueError
+        If it is damaged, or goes on behind what `check_unpacked` allows.
+    """
+    for member in archive:
+        check_unpacked(stored, member.offset_data + member.size)
+        if member.isfile():
+            yield member

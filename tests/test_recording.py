@@ -14,6 +14,8 @@ from toolchain.program.int_program import Schedule
 from toolchain.recording import Mode, Recording, compare
 from toolchain.simulator.reference import simulate
 
+LABELS = np.array([0, 1, 2, 3, 0])
+
 
 @pytest.fixture(scope="module")
 def program():
@@ -22,7 +24,7 @@ def program():
 
 @pytest.fixture(scope="module")
 def full(program):
-    return simulate(program, random_inputs(program, 5), labels=np.array([0, 1, 2, 3, 0]))
+    return simulate(program, random_inputs(program, 5), labels=LABELS)
 
 
 def changed(recording, group, layer, index, by=1):
@@ -85,7 +87,7 @@ def test_digests_of_a_readout_have_no_spikes(full):
 def test_digests_do_not_depend_on_batches(program, full):
     inputs = random_inputs(program, 5)
     for batch in (1, 2, 3):
-        again = simulate(program, inputs, mode=Mode.DIGEST, batch=batch)
+        again = simulate(program, inputs, mode=Mode.DIGEST, batch=batch, labels=LABELS)
         assert compare(full, again).equal
 
 
@@ -117,7 +119,7 @@ def test_readout_divergence(full):
 
 
 def test_digests_find_layer_and_step(program, full):
-    digest = simulate(program, random_inputs(program, 5), mode=Mode.DIGEST)
+    digest = simulate(program, random_inputs(program, 5), mode=Mode.DIGEST, labels=LABELS)
     assert compare(full, digest).equal
     assert compare(full, digest).granularity.startswith("digests")
     other = changed(digest, "digests", "dense0", (2, 1, 0))
@@ -128,7 +130,7 @@ def test_digests_find_layer_and_step(program, full):
 
 
 def test_events_are_the_spikes_of_a_full_recording(program, full):
-    events = simulate(program, random_inputs(program, 5), mode=Mode.EVENTS, batch=2)
+    events = simulate(program, random_inputs(program, 5), mode=Mode.EVENTS, batch=2, labels=LABELS)
     assert set(events.spike_times) == set(full.spikes)
     for layer, rows in events.spike_times.items():
         spikes = np.zeros_like(full.spikes[layer])
@@ -144,7 +146,7 @@ def test_events_are_the_spikes_of_a_full_recording(program, full):
 
 
 def test_events_find_the_spike(program):
-    events = simulate(program, random_inputs(program, 5), mode=Mode.EVENTS)
+    events = simulate(program, random_inputs(program, 5), mode=Mode.EVENTS, labels=LABELS)
     again = compare(events, events)
     assert again.equal
     assert again.granularity.startswith("every spike")
@@ -167,7 +169,7 @@ def test_events_find_the_spike(program):
 
 
 def test_counts(program, full):
-    counts = simulate(program, random_inputs(program, 5), mode=Mode.COUNTS)
+    counts = simulate(program, random_inputs(program, 5), mode=Mode.COUNTS, labels=LABELS)
     assert compare(full, counts).equal
     result = compare(counts, changed(counts, "counts", "conv0", (1, 0, 0, 0)))
     assert (result.first.quantity, result.first.sample) == ("counts", 1)

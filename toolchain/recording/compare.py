@@ -14,9 +14,10 @@ import numpy as np
 from toolchain.errors import RecordingError
 from toolchain.recording.digest import MEMBRANE, SPIKES
 from toolchain.recording.recording import Mode, Recording
+from toolchain.recording.schema import check_complete
 
-SCHEDULE = "/schedule"
-"""Stands for a layer's name where wake or sleep steps differ; no layer's name has a slash."""
+SCHEDULE, LABELS = "/schedule", "/labels"
+"""Stand for a layer's name where steps or labels differ; no layer's name has a slash."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Divergence:
     found: int | str
 
     def __str__(self) -> str:
-        where = SCHEDULE[1:] if self.layer == SCHEDULE else f"layer {self.layer}"
+        where = self.layer[1:] if self.layer in (SCHEDULE, LABELS) else f"layer {self.layer}"
         parts = [where, self.quantity]
         if self.step is not None:
             parts.append(f"step {self.step}")
@@ -119,8 +120,11 @@ def compare(expected: Recording, found: Recording) -> Comparison:
     Raises
     ------
     RecordingError
-        If they do not describe the same layers, shapes or samples, or hold nothing in common.
+        If one lacks what its mode calls for, or they do not describe the same layers, shapes or
+        samples, or hold nothing in common.
     """
+    for recording in (expected, found):
+        check_complete(recording)
     _check_comparable(expected, found)
     tally = _Tally()
     _compare_schedules(expected, found, tally)
@@ -147,12 +151,13 @@ def compare(expected: Recording, found: Recording) -> Comparison:
     what = "logits" if len(expected.outputs) == 1 else "output"
     for name, output in expected.outputs.items():
         _compare_array(what, output, found.outputs[name], name, None, tally)
+    _compare_labels(expected, found, tally)
     same = expected.meta["program_hash"] == found.meta["program_hash"]
     return Comparison(granularity, tally.compared, tally.mismatches, tally.first, same)
 
 
 def _check_comparable(expected: Recording, found: Recording) -> None:
-    for what in ("layers", "num_samples"):
+    for what in ("layers", "num_samples", "shapes"):
         if expected.meta[what] != found.meta[what]:
             raise RecordingError(
                 f"the recordings differ in {what} and cannot be compared",
@@ -165,18 +170,6 @@ def _check_comparable(expected: Recording, found: Recording) -> None:
             found=", ".join(found.outputs),
             allowed=", ".join(expected.outputs),
         )
-    for group in ("spikes", "membrane", "counts", "outputs"):
-        first, second = getattr(expected, group), getattr(found, group)
-        for name in set(first) & set(second):
-            # Spikes and membrane have steps first, which the schedule answers for.
-            axes = 0 if group in ("counts", "outputs") else 1
-            if first[name].shape[axes:] != second[name].shape[axes:]:
-                raise RecordingError(
-                    f"the recordings differ in shape of {group}",
-                    node=name,
-                    found=second[name].shape,
-                    allowed=first[name].shape,
-                )
 
 
 def _compare_schedules(expected: Recording, found: Recording, tally: _Tally) -> None:
@@ -185,6 +178,16 @@ def _compare_schedules(expected: Recording, found: Recording, tally: _Tally) -> 
         tally.compared += 1
         if a != b:
             tally.note(SCHEDULE, 1, Divergence(SCHEDULE, what, None, None, None, a, b))
+
+
+def _compare_labels(expected: Recording, found: Recording, tally: _Tally) -> None:
+    """Note labels that differ; they are no values of the network and are not counted."""
+    different = np.flatnonzero(expected.labels != found.labels)
+    if len(different):
+        sample = int(different[0])
+        a, b = (int(r.labels[sample]) for r in (expected, found))
+        divergence = Divergence(LABELS, "label", None, sample, None, a, b)
+        tally.note(LABELS, len(different), divergence)
 
 
 def _common_steps(expected: Recording, found: Recording) -> int:

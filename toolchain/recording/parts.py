@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from toolchain.canonical import canonical_json
+from toolchain.containers import read_npz
+from toolchain.documents import as_error, parse_json, read_text
 from toolchain.errors import RecordingError
 from toolchain.files import atomic_path
 from toolchain.recording.layer_recorder import LayerRecord
@@ -46,15 +47,11 @@ class Parts:
             self._check()
 
     def _check(self) -> None:
-        try:
-            before = json.loads((self._folder / "run.json").read_text())
-        except (OSError, ValueError) as error:
-            raise RecordingError(
-                "these are not the parts of a run",
-                node=str(self._folder),
-                found=error,
-                remedy="remove the folder",
-            ) from error
+        folder = str(self._folder)
+        with as_error(
+            RecordingError, "these are not the parts of a run", folder, "remove the folder"
+        ):
+            before = parse_json(read_text(self._folder / "run.json"))
         now = json.loads(self._described)
         different = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
         if different:
@@ -77,16 +74,11 @@ class Parts:
         if not path.is_file():
             return None
         arrays: dict[str, dict[str, np.ndarray]] = {}
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                for key in file.files:
-                    name, _, what = key.rpartition("/")
-                    arrays.setdefault(name, {})[what] = file[key]
+        with as_error(RecordingError, "a part is damaged", str(path), "remove the file"):
+            for key, array in read_npz(path).items():
+                name, _, what = key.rpartition("/")
+                arrays.setdefault(name, {})[what] = array
             return {name: LayerRecord.of_arrays(a) for name, a in arrays.items()}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise RecordingError(
-                "a part is damaged", node=str(path), found=error, remedy="remove the file"
-            ) from error
 
     def save(self, chunk: int, records: Mapping[str, LayerRecord]) -> None:
         """Keep a finished chunk; the first one makes the folder."""

@@ -19,8 +19,6 @@ relay's graded one. Rows are sorted.
 
 from __future__ import annotations
 
-import io
-import json
 import zipfile
 from dataclasses import dataclass, field
 from enum import Enum
@@ -30,14 +28,19 @@ from typing import Any
 import numpy as np
 
 from toolchain.canonical import canonical_json
+from toolchain.containers import read_npz
+from toolchain.documents import as_error, parse_json
 from toolchain.errors import RecordingError
 from toolchain.files import atomic_path
+from toolchain.recording.schema import check_complete
 
 RECORDING_VERSION = 2
 """2: digests are chains of XXH3-128, channels last; 1 hashed all samples at once with BLAKE2b."""
 
 LOGITS, OUTPUT = "logits", "output"
 """Names of the outputs in a file."""
+_GROUPS = (OUTPUT, "spikes", "membrane", "counts", "digest", "spike_times")
+"""Prefixes of arrays of layers in a file, in the order of `Recording`'s fields."""
 
 
 class Mode(Enum):
@@ -131,13 +134,8 @@ class Recording:
     def save(self, path: Path | str) -> None:
         """Write as `.npz`, through a temporary file and a rename."""
         arrays: dict[str, np.ndarray] = {"meta": np.array(canonical_json(self.meta))}
-        for prefix, group in (
-            ("spikes", self.spikes),
-            ("membrane", self.membrane),
-            ("counts", self.counts),
-            ("digest", self.digests),
-            ("spike_times", self.spike_times),
-        ):
+        groups = (self.spikes, self.membrane, self.counts, self.digests, self.spike_times)
+        for prefix, group in zip(_GROUPS[1:], groups, strict=True):
             arrays |= {f"{prefix}/{name}": array for name, array in group.items()}
         arrays |= {**self.named_outputs(), "labels": self.labels}
         with (
@@ -163,40 +161,24 @@ class Recording:
         path = Path(path)
         if not path.is_file():
             raise RecordingError("no such file", node=str(path))
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                # By the whole name of the member: a layer may be called "x", and another "x.npy".
-                arrays = {name: file[f"{name}.npy"] for name in file.files}
-            meta = json.loads(str(arrays["meta"]))
+        with as_error(RecordingError, "not a recording", str(path)):
+            arrays = read_npz(path)
+            meta = parse_json(str(arrays.pop("meta")))
             version = meta["recording_version"]
-            labels = arrays["labels"]
-            outputs = {str(meta["layers"][-1]): arrays[LOGITS]} if LOGITS in arrays else {}
-        except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, TypeError) as error:
-            raise RecordingError(
-                "not a recording", node=str(path), found=f"{type(error).__name__}: {error}"
-            ) from error
-        if version != RECORDING_VERSION:
-            raise RecordingError(
-                "unknown recording version",
-                node=str(path),
-                found=version,
-                allowed=RECORDING_VERSION,
-            )
-
-        def group(prefix: str) -> dict[str, np.ndarray]:
-            start = f"{prefix}/"
-            return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
-
-        outputs |= group(OUTPUT)
-        if not outputs:
-            raise RecordingError("not a recording", node=str(path), found="it has no outputs")
-        return cls(
-            meta,
-            outputs,
-            labels,
-            group("spikes"),
-            group("membrane"),
-            group("counts"),
-            group("digest"),
-            group("spike_times"),
-        )
+            if version != RECORDING_VERSION:
+                raise RecordingError(
+                    "unknown recording version",
+                    node=str(path),
+                    found=version,
+                    allowed=RECORDING_VERSION,
+                )
+            groups: dict[str, dict[str, np.ndarray]] = {name: {} for name in _GROUPS}
+            labels = arrays.pop("labels")
+            if LOGITS in arrays:
+                groups[OUTPUT][str(meta["layers"][-1])] = arrays.pop(LOGITS)
+            for name, array in arrays.items():
+                group, _, layer = name.partition("/")
+                groups[group][layer] = array
+            loaded = cls(meta, groups.pop(OUTPUT), labels, *groups.values())
+            check_complete(loaded)
+        return loaded

@@ -159,6 +159,8 @@ def test_nir_has_nodes_of_its_own(tmp_path):
 def test_commands(tmp_path):
     """verify --record and what follows, with a layer called logits that does something else."""
     program = renamed(random_program(1, shape=(1, 8, 8)), ["logits", "total"])
+    pixels = replace(program.input, scale=1 / program.input.range.high)
+    program = replace(program, input=pixels)
     write_net(program, tmp_path / "a.net")
     verify = ("verify", "a.net", "--data", "digits@test[:5]")
     ok(*verify, "--record", cwd=tmp_path)

@@ -70,6 +70,7 @@ def command(
     from toolchain.audit.gates import Gate
     from toolchain.cli.costs import operation_costs
     from toolchain.cli.data import open_for
+    from toolchain.data import input_spikes
     from toolchain.files import check_writable
 
     output = Output(as_json=json)
@@ -81,7 +82,7 @@ def command(
     program = read_net(net)
     dataset = open_for(program, data)
     real = dataset.real()
-    inputs = program.input.quantize(real)
+    inputs = input_spikes(program.input, dataset)
     samples = program.input.normalise(real)
     source, versions = _float_side(program, checkpoint, weights, samples)
     subject = Subject(

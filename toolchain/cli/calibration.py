@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 def open_calibration(source: str, quantizer: InputQuantizer, wanted: int, seed: int) -> Calibration:
     """Samples of a data source, of the training split unless it names one."""
     from toolchain.conversion.integers.calibration import Calibration, choose_samples
-    from toolchain.data import open_boxes, open_split, parse_source
+    from toolchain.data import input_spikes, open_boxes, open_split, parse_source
     from toolchain.data.source import BOX_SOURCES
 
     if parse_source(source).name in BOX_SOURCES:
         images = open_boxes(source, quantizer.image_size, "train")
         rows = choose_samples(len(images), wanted, seed)
-        return Calibration(images.name, quantizer.quantize(images.real()[rows]))
+        return Calibration(images.name, input_spikes(quantizer, images)[rows])
     data = open_split(source, "train")
     chosen = data.take(choose_samples(len(data), wanted, seed))
-    return Calibration(data.name, quantizer.quantize(chosen.real()))
+    return Calibration(data.name, input_spikes(quantizer, chosen))

@@ -80,6 +80,7 @@ def _reproduce(
     from exports.netx import read_net
     from exports.reproducer import locate, write_reproducer
     from toolchain.cli.data import open_for
+    from toolchain.data import input_spikes
     from toolchain.errors import RecordingError
 
     program = read_net(net)
@@ -94,7 +95,7 @@ def _reproduce(
     source = data or first.meta.get("data")
     if source is None:
         raise RecordingError("the recording does not name its data", remedy="give --data")
-    inputs = program.input.quantize(open_for(program, source).real())
+    inputs = input_spikes(program.input, open_for(program, source))
     runs = (first.meta, second.meta)
     with output.progress(f"searching {divergence.layer} for the sample") as task:
         divergence = locate(program, inputs, divergence, runs, _run, task.update)

@@ -124,7 +124,7 @@ def _convert(network: Network, neuron: str, output: Output) -> Conversion:
 
     from hw_models.profile import load_profile
     from toolchain.conversion.pipeline import ConversionOptions, convert
-    from toolchain.data import open_split
+    from toolchain.data import input_spikes, open_split
     from toolchain.program.int_program import Schedule
     from toolchain.simulator.settle import with_measured_sleep
 
@@ -139,7 +139,7 @@ def _convert(network: Network, neuron: str, output: Output) -> Conversion:
     )
     if neuron == "cif":
         train = open_split(f"digits@train[:{SETTLE_SAMPLES}]")
-        inputs = conversion.program.input.quantize(train.real())
+        inputs = input_spikes(conversion.program.input, train)
         settled = with_measured_sleep(conversion.program, inputs, factor=SLEEP_FACTOR)
         output.progress_line(
             f"CIF settles within {settled.measured} sleep steps on {SETTLE_SAMPLES} training "

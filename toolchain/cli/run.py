@@ -256,10 +256,10 @@ def execute(
     how: Simulation | None = None,
 ) -> Recording:
     """Run `program` over `dataset` with progress shown; stock Lava models unless told otherwise."""
-    from toolchain.data import Dataset
+    from toolchain.data import Dataset, input_spikes
     from toolchain.recording import Mode
 
-    inputs = program.input.quantize(dataset.real())
+    inputs = input_spikes(program.input, dataset)
     labels = dataset.labels if isinstance(dataset, Dataset) else None
     mode = Mode(record.value)
     with output.progress(f"{backend.value}: {program.name}") as task:

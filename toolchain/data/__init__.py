@@ -2,6 +2,7 @@
 
 from toolchain.data.boxes import BoxDataset, Boxes
 from toolchain.data.dataset import Dataset, hold_out
+from toolchain.data.input_spikes import input_spikes
 from toolchain.data.source import (
     SOURCES,
     DataSource,
@@ -19,6 +20,7 @@ __all__ = [
     "Dataset",
     "box_splits",
     "hold_out",
+    "input_spikes",
     "open_boxes",
     "open_split",
     "parse_source",

@@ -11,7 +11,7 @@ from torch import Tensor
 from toolchain.activations import IF_ACTIVATIONS, CQReLU, Mode, activation_mode
 from toolchain.audit.counts import LayerExtremes, count_spikes, samples_at_once
 from toolchain.audit.energy import Operations
-from toolchain.data import BoxDataset
+from toolchain.data import BoxDataset, input_spikes
 from toolchain.detection.average_precision import average_precision
 from toolchain.detection.checkpoint import DetectorCheckpoint
 from toolchain.detection.detections import Detections, detect, real_outputs
@@ -145,7 +145,7 @@ def _integers(program: IntProgram) -> str:
 
 
 def _inputs(program: IntProgram, data: BoxDataset) -> np.ndarray:
-    return program.input.quantize(data.real())
+    return input_spikes(program.input, data)
 
 
 def _measure_spiking(

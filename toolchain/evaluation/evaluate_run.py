@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from toolchain.activations import IF_ACTIVATIONS, Mode
-from toolchain.data import Dataset
+from toolchain.data import Dataset, input_spikes
 from toolchain.errors import DataError
 from toolchain.evaluation.accuracy import Accuracy
 from toolchain.evaluation.document import Row
@@ -168,7 +168,7 @@ def _integer_spiking(
     progress: Progress,
 ) -> None:
     for arithmetic, program in programs.items():
-        inputs = program.input.quantize(data.real())
+        inputs = input_spikes(program.input, data)
         what = f"{arithmetic} spiking network"
         outputs = readouts(
             program,
@@ -190,7 +190,7 @@ def _wake_sleep(
     """IF, CIF and CIF with sleep until settled; the latter two are one run, looked at twice."""
     rate_coded, sleeping = programs["IF"], programs["CIF"]
     wake = sleeping.schedule.wake_steps
-    inputs = sleeping.input.quantize(data.real())
+    inputs = input_spikes(sleeping.input, data)
     plain = compare_counts(rate_coded, inputs, lambda done, of: progress("IF", done, of))
     cif = compare_counts(sleeping, inputs, lambda done, of: progress("CIF and sleep", done, of))
     variants = {

@@ -10,7 +10,7 @@ from threading import Lock
 
 from toolchain.audit.chip_fit import Chip, fit
 from toolchain.conversion.pipeline import ConversionOptions, convert
-from toolchain.data import Dataset, open_split
+from toolchain.data import Dataset, input_spikes, open_split
 from toolchain.errors import SpikeportError
 from toolchain.evaluation.accuracy import Accuracy
 from toolchain.int_range import TargetLimits
@@ -92,7 +92,7 @@ def _measured(key: str, point: Point, data: str, limits: TargetLimits, chip: Chi
     name = Path(point.run).name
     with _TRACING:
         program = convert(checkpoint.model, quantizer, options, limits, name=name).program
-    inputs = program.input.quantize(dataset.real())
+    inputs = input_spikes(program.input, dataset)
     recording = simulate(program, inputs, mode=Mode.DIGEST, labels=dataset.labels)
     accuracy = Accuracy.of(recording.logits, dataset.labels)
     return Result(

@@ -32,7 +32,7 @@ def command(
     from exports.netx import read_net
     from toolchain.activations import Mode, activation_mode
     from toolchain.cli.data import open_for
-    from toolchain.data import BoxDataset
+    from toolchain.data import BoxDataset, input_spikes
     from toolchain.detection.checkpoint import load_detector
     from toolchain.detection.detections import Detections, detect, real_outputs
     from toolchain.detection.picture import draw
@@ -61,7 +61,7 @@ def command(
         with activation_mode(source.model, Mode.QUANTIZED):
             outputs = detector_outputs(source.model, shown, source.config.mean, source.config.std)
         found["quantized ANN, float weights"] = detect(spec, outputs, shown)
-    inputs = program.input.quantize(shown.real())
+    inputs = input_spikes(program.input, shown)
     _, quantized = quantized_counts(program, inputs)
     name = f"quantized ANN, {program.weight_bits}-bit weights"
     found[name] = detect(spec, real_outputs(program, quantized), shown)

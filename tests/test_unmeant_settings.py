@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from tests.command_line import FACTORIES
@@ -131,6 +132,14 @@ def test_a_run_killed_between_its_two_files_says_what_mends_it(tmp_path):
         load_checkpoint(folder)
     train(CONFIG, folder)
     assert (folder / "model.safetensors").read_bytes() == good
+
+
+def test_a_state_of_an_earlier_version_says_what_to_do(tmp_path):
+    state = {"config": CONFIG.as_dict(), "epoch": 1, "best_epoch": 1, "history": []}
+    kept = {"state": json.dumps(state)}
+    save_file({"model/a": torch.zeros(2)}, tmp_path / "last.safetensors", kept)
+    with pytest.raises(CheckpointError, match=r"(?s)earlier version.*remove last.safetensors"):
+        train(CONFIG, tmp_path)
 
 
 def test_steps_have_a_ceiling_with_its_reason():

@@ -136,7 +136,7 @@ def fashion_dense(tmp_path_factory):
 def small_runs(tmp_path_factory):
     """Tiny runs of three activations and of fixed noise, evaluated by the command itself."""
     folder = tmp_path_factory.mktemp("runs")
-    common = "--data digits --model lenet --width 0.25 --epochs 2 --limit 300 --batch-size 64"
+    common = "--data digits --model lenet --width 0.25 --epochs 4 --limit 300 --batch-size 64"
     evaluated = "--data digits@test[:40] --steps 1,4 --weight-bits 8,3"
     runs = {
         "nq": ("--activation nq --initial-threshold 2", "--lava 2"),

@@ -248,3 +248,14 @@ def test_json_without_a_terminal(folder):
     (row,) = json.loads(result.stdout)["results"]
     assert row["levels"] == 4
     assert np.isclose(row["accuracy"], row["correct"] / row["total"])
+
+
+def test_a_sweep_without_any_result_has_failed(folder):
+    found = sweep("--steps", "1,2", "--weight-bits", "8", "-o", "bad.sqlite")
+    at = found.index("--weight-bits") + 1
+    result = spikeport(*found[:at], "40", *found[at + 1 :], cwd=folder)
+    assert result.returncode == 1, result.stderr
+    assert "2 of 2 points failed" in result.stdout
+    result = spikeport(*found[:at], "8,40", *found[at + 1 :], cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "2 of 4 points failed" in result.stdout

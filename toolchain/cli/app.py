@@ -40,6 +40,7 @@ INSTALLABLE = {
     "PIL": "pillow",
     "matplotlib": "matplotlib",
     "yaml": "pyyaml",
+    "msgspec": "msgspec",
     "tomli_w": "tomli-w",
     "nir": "nir",
     "distributed": "distributed",

@@ -67,7 +67,7 @@ def command(
     plan = EvaluationPlan(
         tuple(sorted(positive_numbers("--steps", steps))),
         positive_numbers("--weight-bits", weight_bits),
-        layer_steps,
+        layer_steps and positive_numbers("--layer-steps", str(layer_steps))[0],
     )
     checkpoint, dataset, limits = _open(run, data, target)
     lower = _lowering(

@@ -34,6 +34,8 @@ def command(
     """
     from toolchain.detection.document import find_detector_evaluations
     from toolchain.detection.page import detection_lines, provenance_lines
+    from toolchain.documents import as_error
+    from toolchain.errors import DataError
     from toolchain.evaluation.page import Further, find_evaluations, write_page
     from toolchain.evaluation.speed import find_measurements
 
@@ -41,8 +43,9 @@ def command(
     detectors = find_detector_evaluations(folder)
     evaluations = find_evaluations(folder, needed=not detectors)
     measured = find_measurements(speed) if speed else {}
-    further = Further(detection_lines(detectors, folder, out), provenance_lines(detectors))
-    drawn = write_page(evaluations, out, figures or out.parent / "figures", measured, further)
+    with as_error(DataError, "what was measured makes no page", str(folder)):
+        further = Further(detection_lines(detectors, folder, out), provenance_lines(detectors))
+        drawn = write_page(evaluations, out, figures or out.parent / "figures", measured, further)
     count = len(evaluations) + len(detectors)
     output.say(f"wrote {out} from {count} evaluations, and {len(drawn)} figures")
     output.result(

@@ -256,7 +256,8 @@ def read_checkpoint(folder: Path) -> tuple[Info, Path]:
         raise CheckpointError("the tensors are missing", node=str(model_file))
     found = file_sha256(model_file)
     if found != info.tensors_sha256:
-        again = f"`train --config {folder}/config.toml --out {folder}` once more mends it"
+        command = "train" if info.task == CLASSIFICATION else "detector train"
+        again = f"`{command} --config {folder}/config.toml --out {folder}` once more mends it"
         killed = (folder / STATE_FILE).is_file()
         raise CheckpointError(
             "the tensors are not those the checkpoint was saved with",

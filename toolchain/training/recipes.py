@@ -26,6 +26,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "noise_every": 1,
         "mean": CIFAR10_MEAN,
         "std": CIFAR10_STD,
+        "precision": "float32",
     },
     "casc": {
         "activation": "cqrelu",
@@ -41,6 +42,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "augment": ("crop", "flip", "autoaugment", "cutout-black"),
         "mean": CIFAR10_MEAN,
         "std": CIFAR10_STD,
+        "precision": "float32",
     },
     "short": {
         "epochs": 30,
@@ -55,7 +57,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """`paper`: the official NQ code's for CIFAR-10 (Huang et al., IEEE TNNLS 2025), line by line. Two
 things are ours: the epoch kept is the best on the held-out split (theirs: on the test set), and
-"ANN" is the network without noise.
+"ANN" is the network without noise. The batch of 256 is the one its options suggest for CIFAR-10;
+sigma is averaged over batches of 128.
 
 `casc`: that of CASC (Li et al.), for CQReLU; its rise over 5 epochs is linear here.
 

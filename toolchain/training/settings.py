@@ -32,7 +32,7 @@ class Bounds:
 
     def __str__(self) -> str:
         left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
-        return f"{left}{self.low:g}, {self.high:g}{right}"
+        return f"{left}{self.low}, {self.high}{right}"
 
 
 MOST_LETTERS = 1024

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolchain.cli.inputs import data_path, network_path
 from toolchain.cli.options import Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
 from toolchain.errors import CheckpointError, TargetError
@@ -70,14 +71,16 @@ def command(
     from toolchain.audit.gates import Gate
     from toolchain.cli.costs import operation_costs
     from toolchain.cli.data import open_for
-    from toolchain.files import check_writable
+    from toolchain.output_policy import AUDIT, PAGE, check_output
 
     output = Output(as_json=json)
     gates = [Gate.parse(text) for text in gate or []]
     chip = chip_of(target)
-    for path in (html, out):
-        if path is not None:
-            check_writable(path)
+    read = [net, data_path(data), network_path(checkpoint), weights, Path(target)]
+    if html is not None:
+        check_output(html, PAGE, read)
+    if out is not None:
+        check_output(out, AUDIT, [*read, html])
     program = read_net(net)
     dataset = open_for(program, data)
     real = dataset.real()

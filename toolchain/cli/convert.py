@@ -15,6 +15,7 @@ import typer
 
 from toolchain.cli.calibration import open_calibration
 from toolchain.cli.heap import collecting_later, keep_heap
+from toolchain.cli.inputs import data_path, network_path
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output, percent
 from toolchain.errors import ConversionError, DataError
@@ -130,6 +131,10 @@ def command(
     The steps are: trace, fold BatchNorm, concatenations and pools, check against the module,
     integerise with one exact threshold a channel, prove all ranges, write, read back.
     """
+    from toolchain.output_policy import NETWORK, check_output
+
+    read = [network_path(source), weights, data_path(calibrate), *(adapter or [])]
+    check_output(out, NETWORK, [*read, None if target is None else Path(target)])
     with collecting_later():
         from hw_models.profile import load_profile
         from toolchain.cli.network import InputDescription, load_network

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json, TimeLimit
 from toolchain.cli.output import Output, percent
 
@@ -60,7 +61,7 @@ def command(
     """
     from toolchain.cli.counts import positive_numbers
     from toolchain.evaluation.evaluate_run import EvaluationPlan
-    from toolchain.files import atomic_path
+    from toolchain.output_policy import EVALUATION, check_output
 
     output = Output(as_json=json)
     plan = EvaluationPlan(
@@ -69,15 +70,13 @@ def command(
         layer_steps,
     )
     checkpoint, dataset, limits = _open(run, data, target)
+    path = out or run / "evaluation.json"
+    check_output(path, EVALUATION, [data_path(data), data_path(calibrate), Path(target)])
     lower = _lowering(
         checkpoint, run, limits, rounding, calibrate, calibration_samples, relu_percentile
     )
-    path = out or run / "evaluation.json"
-    with atomic_path(path) as temporary:  # fails before the measuring if it cannot be written
-        evaluation = _evaluation(
-            run.name, checkpoint, dataset, plan, lower, lava, time_limit, output
-        )
-        evaluation.write(temporary)
+    evaluation = _evaluation(run.name, checkpoint, dataset, plan, lower, lava, time_limit, output)
+    evaluation.write(path)
     _show(evaluation, run.name, output)
     output.say(f"wrote {path}")
     output.result({"out": str(path), "rows": [r.__dict__ for r in evaluation.rows]})

@@ -38,8 +38,10 @@ def command(
     """
     from exports.netx import read_net
     from exports.nir import write_nir
+    from toolchain.output_policy import NIR, check_output
 
     output = Output(as_json=json)
+    check_output(out, NIR, [net])
     entries = write_nir(read_net(net), out, accept_hard_reset=accept_hard_reset)
     rows = [(entry.what, entry.where, entry.fate.value, entry.consequence) for entry in entries]
     output.table(("NIR has no", "layer", "is", "which means"), rows, f"{to.value}: {out}")

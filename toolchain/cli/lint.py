@@ -58,6 +58,10 @@ def command(
     form = Format.JSON if json else form
     if out is not None and form is Format.TEXT:
         raise typer.BadParameter("--out needs --format json or sarif")
+    if out is not None:
+        from toolchain.output_policy import FINDINGS, SARIF, check_output
+
+        check_output(out, SARIF if form is Format.SARIF else FINDINGS, files)
     looked = [lint_file(path, target) for path in files]
     if form is Format.TEXT:
         _show(looked, Output())

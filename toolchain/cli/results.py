@@ -36,8 +36,10 @@ def command(
     from toolchain.detection.page import detection_lines, provenance_lines
     from toolchain.evaluation.page import Further, find_evaluations, write_page
     from toolchain.evaluation.speed import find_measurements
+    from toolchain.output_policy import RESULTS, check_output
 
     output = Output(as_json=json)
+    check_output(out, RESULTS)
     detectors = find_detector_evaluations(folder)
     evaluations = find_evaluations(folder, needed=not detectors)
     measured = find_measurements(speed) if speed else {}

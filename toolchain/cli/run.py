@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
 from toolchain.cli.sizes import parse_size
@@ -132,19 +133,21 @@ def command(
     """Run a network over a data source and record what every layer did."""
     from exports.netx import read_net
     from toolchain.cli.data import open_for
-    from toolchain.files import check_writable
+    from toolchain.output_policy import RECORDING, check_output
     from toolchain.recording.parts import Parts
+    from toolchain.recording.recording import recorded_program
 
     output = Output(as_json=json)
     how = _simulation(backend, way, memory, device)
     choice = _models(backend, models, blocks, batch)
     if neuron_impl is NeuronImpl.ATRLIF or watch_ranges:
         choice = _atrlif(backend, choice, neuron_impl, watch_ranges=watch_ranges)
-    program = read_net(net)
-    dataset = open_for(program, data)
-    check_writable(out)
     if resume and backend is not Backend.LAVA:
         raise typer.BadParameter("--resume needs --backend lava")
+    check_output(out, RECORDING, [net, data_path(data)])
+    program = read_net(net)
+    dataset = open_for(program, data)
+    earlier = recorded_program(out)
     if backend is Backend.LAVA and choice.tag == Models.FIXED_PT.value:
         _announce(program, len(dataset), output)
     parts = out.with_name(f"{out.name}.parts")
@@ -170,6 +173,8 @@ def command(
             "yellow",
         )
     output.say(f"wrote {out}")
+    if earlier is not None and earlier != program.hash:
+        output.say(f"note: it replaces a recording of another program ({earlier[:16]})")
     output.result({"out": str(out), **quality, **recording.meta})
 
 

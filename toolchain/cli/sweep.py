@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolchain.cli.audit import chip_of
+from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json
 from toolchain.cli.output import Output, percent
 from toolchain.errors import ConversionError, DataError
@@ -53,14 +54,18 @@ def command(
     """
     from hw_models.profile import load_profile
     from toolchain.data import open_split
-    from toolchain.files import check_writable
+    from toolchain.output_policy import PLOT, STORE, check_output
     from toolchain.sweep.grid import make_grid
-    from toolchain.sweep.pareto import draw, front
+    from toolchain.sweep.pareto import draw, front, save_plot
     from toolchain.sweep.schedule import run_points
     from toolchain.sweep.store import Store
     from toolchain.training.checkpoint import load_checkpoint
 
     output = Output(as_json=json)
+    read = [data_path(data), Path(target)]
+    check_output(out, STORE, read)
+    if plot is not None:
+        check_output(plot, PLOT, [*read, out])
     limits, chip = load_profile(target).as_target_limits(), chip_of(target)
     chosen = _neurons(neurons)
     checkpoints = {run: load_checkpoint(run) for run in runs}
@@ -73,8 +78,6 @@ def command(
     hashes = {str(run.resolve()): c.tensors_sha256 for run, c in checkpoints.items()}
     data_sha256 = open_split(data).sha256
     points = {p.key(hashes[p.run], data_sha256, target): p for p in grid}
-    if plot is not None:
-        check_writable(plot)
     store = Store(out)
     with output.progress(f"sweep: {len(points)} points") as task:
         run_points(
@@ -91,7 +94,7 @@ def command(
     best = {r.key for r in front(results)}
     _show(results, best, output)
     if plot is not None:
-        draw(results).savefig(plot, dpi=150)
+        save_plot(draw(results), plot)
         output.say(f"wrote {plot}")
     output.say(f"wrote {out}")
     output.result({"out": str(out), "results": [_described(r, r.key in best) for r in results]})

@@ -36,11 +36,14 @@ def command(
     """
     from exports.netx import read_net
     from exports.netx.replays import add_replay, read_replays
+    from toolchain.files import check_writable
 
     output = Output(as_json=json)
     if data is None and (record or backend is not Backend.REFERENCE):
         raise typer.BadParameter("--record and --backend need --data")
     program = read_net(net)
+    if record:
+        check_writable(net)
     kept = read_replays(net)
     report: dict[str, Any] = {
         "program_hash": program.hash,

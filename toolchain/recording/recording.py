@@ -199,3 +199,19 @@ class Recording:
             group("digest"),
             group("spike_times"),
         )
+
+
+MOST_META_BYTES = 1 << 26
+"""Larger descriptions are not read for a note."""
+
+
+def recorded_program(path: Path) -> str | None:
+    """Hash of the program that the recording at `path` was made with; None where there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("meta.npy") as member:
+            if archive.getinfo("meta.npy").file_size > MOST_META_BYTES:
+                return None
+            text = np.lib.format.read_array(member, allow_pickle=False)  # type: ignore[no-untyped-call]
+        return str(json.loads(str(text))["program_hash"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile):
+        return None

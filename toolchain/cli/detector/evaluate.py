@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json, TimeLimit
 from toolchain.cli.output import Output, percent
 
@@ -47,20 +48,18 @@ def command(
     from toolchain.cli.counts import positive_numbers
     from toolchain.data import open_boxes
     from toolchain.detection.checkpoint import load_detector
-    from toolchain.files import atomic_path
+    from toolchain.output_policy import DETECTION, check_output
 
     output = Output(as_json=json)
     checkpoint = load_detector(run)
     config = checkpoint.config
+    path = out or run / "detection.json"
+    check_output(path, DETECTION, [data_path(data), Path(target)])
     dataset = open_boxes(data, (config.input_size[0], config.input_size[1]))
     lower = _lowering(checkpoint, run, weight_bits, target)
-    path = out or run / "detection.json"
     chosen = positive_numbers("--steps", steps)
-    with atomic_path(path) as temporary:  # fails before the measuring if it cannot be written
-        evaluation = _evaluation(
-            run.name, checkpoint, dataset, chosen, lower, lava, time_limit, output
-        )
-        evaluation.write(temporary)
+    evaluation = _evaluation(run.name, checkpoint, dataset, chosen, lower, lava, time_limit, output)
+    evaluation.write(path)
     _show(evaluation, run.name, output)
     output.say(f"wrote {path}")
     output.result({"out": str(path), "rows": [r.__dict__ for r in evaluation.rows]})

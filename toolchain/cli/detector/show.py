@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json, Net
 from toolchain.cli.output import Output
 
@@ -39,13 +40,13 @@ def command(
     from toolchain.detection.spec import DetectorSpec
     from toolchain.detection.trainer import detector_outputs
     from toolchain.errors import CheckpointError
-    from toolchain.files import check_writable
+    from toolchain.output_policy import PICTURE, check_output
     from toolchain.recording import Mode as Record
     from toolchain.simulator.quantized_network import quantized_counts
     from toolchain.simulator.simulate import simulate
 
     output = Output(as_json=json)
-    check_writable(out)
+    check_output(out, PICTURE, [net, data_path(data)])
     program = read_net(net)
     spec = DetectorSpec.of(program)
     dataset = open_for(program, data)

@@ -175,7 +175,7 @@ def _remove_dead(place: Path) -> None:
             match = form.fullmatch(entry.name)
             if match and entry.is_file(follow_symlinks=False) and _is_dead(entry, match):
                 with suppress(OSError):
-                    os.unlink(entry.path)
+                    Path(entry.path).unlink()
 
 
 def _is_dead(entry: os.DirEntry[str], match: re.Match[str]) -> bool:

@@ -45,7 +45,7 @@ def command(
     calibrate: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Data to calibrate on; never test data.")
     ] = None,
-    calibration_samples: Annotated[int, typer.Option(help="So many of it, by seed.")] = 256,
+    calibration_samples: Annotated[int, typer.Option(min=1, help="So many of it, by seed.")] = 256,
     relu_percentile: Annotated[
         float | None, typer.Option(help="Threshold of plain ReLUs, with --calibrate.")
     ] = None,

@@ -13,6 +13,7 @@ from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
 from toolchain.cli.sizes import parse_size
+from toolchain.cli.stops import KEPT_NOTHING, telling
 
 if TYPE_CHECKING:
     from exports.lava import LavaModels
@@ -152,7 +153,10 @@ def command(
         _announce(program, len(dataset), output)
     parts = out.with_name(f"{out.name}.parts")
     kept = KeptParts(parts, resume) if backend is Backend.LAVA else None
-    recording = execute(program, dataset, backend, record, output, time_limit, choice, kept, how)
+    with telling(lambda: _kept(parts)):
+        recording = execute(
+            program, dataset, backend, record, output, time_limit, choice, kept, how
+        )
     recording.save(out)
     if kept:
         Parts.remove_folder(parts)
@@ -176,6 +180,13 @@ def command(
     if earlier is not None and earlier != program.hash:
         output.say(f"note: it replaces a recording of another program ({earlier[:16]})")
     output.result({"out": str(out), **quality, **recording.meta})
+
+
+def _kept(parts: Path) -> str:
+    """What a run that is stopped leaves, and how to go on."""
+    if parts.is_dir():
+        return f"finished samples are kept in {parts}; --resume goes on behind them"
+    return KEPT_NOTHING
 
 
 def measured_quality(

@@ -11,6 +11,7 @@ from toolchain.cli.audit import chip_of
 from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json
 from toolchain.cli.output import Output, percent
+from toolchain.cli.stops import telling
 from toolchain.errors import ConversionError, DataError
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def command(
     data_sha256 = open_split(data).sha256
     points = {p.key(hashes[p.run], data_sha256, target): p for p in grid}
     store = Store(out)
-    with output.progress(f"sweep: {len(points)} points") as task:
+    going_on = f"finished points are kept in {out}; repeat the command to go on behind them"
+    with output.progress(f"sweep: {len(points)} points") as task, telling(lambda: going_on):
         run_points(
             points,
             store,

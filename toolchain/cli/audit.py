@@ -60,11 +60,11 @@ def command(
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Run a network in four ways, and say what each layer loses, and what it needs.
+    """Say what each layer of a network loses, and what it needs.
 
-    Float network, quantized network, integer reference and Lava; an error budget and the accuracy
-    that each source of error costs (with --checkpoint); proved and attained ranges; cores of the
-    target; operations. Exit code 1 if a gate fails.
+    The network runs in four ways: float, quantized, integer reference and Lava. Shown are an error
+    budget and the accuracy that each source of error costs (with --checkpoint); proved and attained
+    ranges; cores of the target; operations. Exit code 1 if a gate fails.
     """
     from exports.netx import read_net
     from toolchain.audit.audit import Subject, run_audit

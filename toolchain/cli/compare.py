@@ -38,7 +38,10 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare two recordings and name the first divergent layer, step and neuron."""
+    """Compare two recordings and name the first divergence.
+
+    It is a layer, a step and a neuron. Exit code 1 if there is one.
+    """
     from toolchain.recording import Recording, compare
 
     if (reproduce is None) != (net is None) or (data is not None and reproduce is None):

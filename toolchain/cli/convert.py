@@ -127,10 +127,11 @@ def command(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Convert a trained network into an integer IF or CIF network that provably fits its registers.
+    """Convert a trained network into an integer IF or CIF network.
 
-    The steps are: trace, fold BatchNorm, concatenations and pools, check against the module,
-    integerise with one exact threshold a channel, prove all ranges, write, read back.
+    It provably fits its registers. The steps are: trace, fold BatchNorm, concatenations and pools,
+    check against the module, integerise with one exact threshold per channel, prove all ranges,
+    write, read back.
     """
     from toolchain.output_policy import NETWORK, check_output
 

@@ -50,7 +50,7 @@ def command(
     time_limit: TimeLimit = 600.0,
     json: Json = False,
 ) -> None:
-    """Train, convert, export, run on the reference simulator and on Lava, compare every bit.
+    """Train, convert, run on both simulators, compare every bit.
 
     A noisy-quantized network on scikit-learn's digits becomes an IF network (T = 4) and a CIF
     network with wake-sleep; every spike and membrane potential of every layer and step of all

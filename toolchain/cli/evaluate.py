@@ -53,7 +53,7 @@ def command(
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Measure accuracies and layer errors, and leave them in one JSON file.
+    """Measure accuracies and layer errors into one JSON file.
 
     NQ, QCFS and ReLU networks become IF networks at several steps, in float and in integers;
     CQReLU networks become CIF with and without sleep, every spike count held against the quantized

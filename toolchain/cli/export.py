@@ -32,7 +32,7 @@ def command(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write a network as a NIR graph, with a ledger of what NIR has no words for.
+    """Write a network as a NIR graph, and say what NIR cannot.
 
     `spikeport convert FILE.nir -o NET.net` makes the same program of it again.
     """

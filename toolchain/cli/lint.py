@@ -46,10 +46,10 @@ def command(
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail as well.")] = False,
     json: Json = False,
 ) -> None:
-    """Look for all that a loader would change, drop or choke on, and for files that are hostile.
+    """Look for what a loader would change, drop or choke on.
 
-    Files are read in a process of its own with bounded memory and time. Exit code 1 if anything
-    is found at level error.
+    Hostile files are found as well: files are read in a process of its own with bounded memory and
+    time. Exit code 1 if anything is found at level error.
     """
     from exports.netx.lint import Level, lint_file
 

@@ -131,7 +131,7 @@ def command(
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Run a network over a data source and record what every layer did."""
+    """Run a network over data and record what every layer did."""
     from exports.netx import read_net
     from toolchain.cli.data import open_for
     from toolchain.output_policy import RECORDING, check_output

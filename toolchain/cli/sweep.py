@@ -47,8 +47,9 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Convert and run every combination of networks, neurons, steps and weight bits.
+    """Convert and run every combination of settings.
 
+    These are networks, neurons, steps and weight bits.
     A sweep that was stopped, or killed, goes on where it was when the command is repeated. The
     table marks the Pareto front: no other result is better in accuracy, synops, latency or cores
     and as good in the rest.

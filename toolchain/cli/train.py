@@ -111,7 +111,7 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train a quantized network; run again with the same settings to continue after a stop.
+    """Train a quantized network; repeated, it goes on after a stop.
 
     A tenth of the training split is held out for every choice; the test split is not touched.
     Settings come from the command line, then --config, then --recipe, then the defaults.

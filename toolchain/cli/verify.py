@@ -30,7 +30,7 @@ def command(
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Check a file's hashes and range certificate, and replay a run that is kept in it.
+    """Check a file's hashes and ranges, and replay a kept run.
 
     Exit code 1 if a layer does not do what it did when the run was kept, or a range does not hold.
     """

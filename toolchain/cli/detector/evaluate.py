@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolchain.cli.inputs import data_path
-from toolchain.cli.options import Data, Json, TimeLimit
+from toolchain.cli.options import Boxes, Json, TimeLimit
 from toolchain.cli.output import Output, percent
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def command(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="A checkpoint folder of `detector train`.")
     ],
-    data: Data,
+    data: Boxes,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="FILE.json", help="Default: RUN/detection.json."),
@@ -40,7 +40,7 @@ def command(
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Measure mAP of the ANN and of the SNN by steps, and leave it in one JSON file.
+    """Measure mAP of the ANN and of the SNN by steps into a file.
 
     CQReLU detectors become CIF with sleep until nothing fires any more; every output is then held
     against the quantized network's, integer by integer. Exit code 1 if one differs, or on Lava.

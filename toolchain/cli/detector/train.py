@@ -66,7 +66,7 @@ def command(
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16.  [auto]")] = None,
     json: Json = False,
 ) -> None:
-    """Train a quantized detector; run again with the same settings to continue after a stop.
+    """Train a quantized detector; repeated, it goes on after a stop.
 
     The epoch kept is the best by mAP on the val split; the test split is not touched.
     """

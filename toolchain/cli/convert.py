@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolchain.cli.calibration import open_calibration
-from toolchain.cli.counts import real_numbers
 from toolchain.cli.heap import collecting_later, keep_heap
 from toolchain.cli.inputs import data_path, network_path
 from toolchain.cli.options import Json
@@ -153,11 +152,11 @@ def command(
     for path in adapter or []:
         load_adapter_file(path)
     description = InputDescription(
-        _shape(input_shape) if input_shape else None,
+        _numbers("--input-shape", input_shape, int) if input_shape else None,
         _interval(input_range),
         input_bits,
-        real_numbers("--mean", mean),
-        real_numbers("--std", std),
+        _numbers("--mean", mean, float),
+        _numbers("--std", std, float),
     )
     network: Network | FloatNetwork
     if Path(source).suffix == ".nir":
@@ -233,19 +232,17 @@ def _from_nir(path: Path, out: Path, output: Output) -> None:
     output.result({"out": str(out), "program_hash": program.hash})
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def _numbers(option: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError as error:
-        raise DataError(
-            "not numbers separated by commas", node="--input-shape", found=text
-        ) from error
+        raise DataError("not numbers separated by commas", node=option, found=text) from error
 
 
 def _interval(text: str | None) -> tuple[float, float] | None:
     if text is None:
         return None
-    values = real_numbers("--input-range", text)
+    values = _numbers("--input-range", text, float)
     if len(values) != 2 or not values[0] < values[1]:
         raise DataError("needs LOW,HIGH with LOW < HIGH", node="--input-range", found=text)
     return (values[0], values[1])

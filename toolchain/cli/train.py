@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolchain.cli.counts import real_numbers
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output, percent
 from toolchain.cli.stops import kept_epochs, telling
@@ -137,8 +137,8 @@ def command(
         "noise_start": noise_start,
         "noise_every": noise_every,
         "fixed_noise": fixed_noise,
-        "mean": None if mean is None else real_numbers("--mean", mean),
-        "std": None if std is None else real_numbers("--std", std),
+        "mean": _numbers("--mean", mean),
+        "std": _numbers("--std", std),
         "held_out": held_out,
         "seed": seed,
         "train_limit": limit,
@@ -163,6 +163,17 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     return tuple(n.strip() for n in text.split(",") if n.strip() not in ("", "none"))
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(Fraction(part.strip())) for part in text.split(","))
+    except (ValueError, ZeroDivisionError) as error:
+        raise typer.BadParameter(
+            f"{text!r} is not a number, a fraction, or several with commas", param_hint=option
+        ) from error
 
 
 def _settings(recipe: str | None, file: Path | None, given: dict[str, Any]) -> TrainConfig:

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from toolchain.documents import as_error, read_text, typed
 from toolchain.errors import TargetError
 from toolchain.int_range import TargetLimits
 
@@ -23,6 +24,19 @@ else:
 
 
 CHIP_LIMITS = ("cores", "neurons", "in_axons", "out_axons", "synapse_bits")
+MOST = 1 << 62
+LIMITS = {
+    "weight_bits": (1, 32),
+    "max_weight_exponent": (0, 31),
+    "state_bits": (2, 64),
+    "threshold_max": (1, MOST),
+    "bias_max": (0, MOST),
+    "max_input_bits": (1, 32),
+}
+"""What conversion needs, and between what each must lie to be a register's width or content."""
+MOST_BYTES = 1 << 20
+"""Of a profile."""
+_REMEDY = "hw_models/profiles/loihi2.toml shows the form"
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,15 @@ class Limit:
 
     value: int
     source: str
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What a profile's file holds."""
+
+    description: str
+    limits: dict[str, Limit]
+    chip: dict[str, Limit | bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,41 +107,38 @@ def load_profile(name: str) -> Profile:
     TargetError
         If there is none, or the file is not a profile.
     """
-    if name in profile_names():
-        return _read(name, (_folder() / f"{name}.toml").read_text())
-    path = Path(name)
-    if path.suffix != ".toml" or not path.is_file():
+    own = name not in profile_names()
+    path = Path(name) if own else Path(str(_folder() / f"{name}.toml"))
+    if own and (path.suffix != ".toml" or not path.is_file()):
         allowed = f"{', '.join(profile_names())}, or a TOML file"
         raise TargetError("no such target", node=name, allowed=allowed)
-    return _read(path.stem, path.read_text())
+    with as_error(TargetError, "is not a profile", name, _REMEDY):
+        return _profile(path.stem, typed(_Table, tomllib.loads(read_text(path, MOST_BYTES))))
 
 
-def _read(name: str, text: str) -> Profile:
-    try:
-        table = tomllib.loads(text)
-        limits = {k: _limit(v) for k, v in table["limits"].items()}
-        rest = dict(table.get("chip", {}))
-        shares = rest.pop("shares_kernels", False)
-        chip = {k: _limit(v) for k, v in rest.items()}
-        profile = Profile(name, str(table["description"]), limits, chip, bool(shares))
-        profile.as_target_limits()
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-        raise TargetError(
-            "is not a profile",
-            node=name,
-            found=f"{type(error).__name__}: {error}",
-            remedy="hw_models/profiles/loihi2.toml shows the form",
-        ) from error
-    strange = set(chip) - {*CHIP_LIMITS}
+def _profile(name: str, table: _Table) -> Profile:
+    """The checked profile; raises ValueError or TargetError."""
+    missing = set(LIMITS) - set(table.limits)
+    if missing:
+        raise ValueError(f"no {', '.join(sorted(missing))}")
+    for key, limit in table.limits.items():
+        low, high = LIMITS.get(key, (0, MOST))
+        if not low <= limit.value <= high:
+            raise ValueError(f"{key} is {limit.value}, not {low} .. {high}")
+    rest = dict(table.chip)
+    shares = rest.pop("shares_kernels", False)
+    chip = {key: limit for key, limit in rest.items() if isinstance(limit, Limit)}
+    strange = set(rest) - set(CHIP_LIMITS)
     if strange or (chip and "cores" not in chip):
         raise TargetError(
             "does not describe a chip",
             node=name,
-            found=", ".join(chip),
+            found=", ".join(rest)[:200],
             allowed=f"cores, and some of {', '.join(CHIP_LIMITS)}",
         )
-    return profile
-
-
-def _limit(entry: dict[str, Any]) -> Limit:
-    return Limit(int(entry["value"]), str(entry["source"]))
+    if len(chip) != len(rest) or not isinstance(shares, bool):
+        raise ValueError("a limit of a chip is a table, shares_kernels true or false")
+    for key, limit in chip.items():
+        if not 1 <= limit.value <= MOST:
+            raise ValueError(f"{key} is {limit.value}, not 1 .. {MOST}")
+    return Profile(name, table.description, table.limits, chip, shares)

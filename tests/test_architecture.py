@@ -45,6 +45,8 @@ def test_hw_models_imports_only_programs_and_plain_types():
         "toolchain.errors",
         "toolchain.int_range",
         "toolchain.program",
+        # Reads a text file into plain types.
+        "toolchain.documents",
         # Their parameters; how a neuron steps is written anew.
         "toolchain.neurons",
     }

@@ -87,6 +87,38 @@ def test_operations_by_hand():
     assert moved[0, 18:].tolist() == [128] * 14
 
 
+def test_operations_as_the_official_code_has_them():
+    values = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    kept = np.arange(256) < 256 - 2 * 256 / 9
+    expected = np.where(kept, np.arange(256), 255 - np.arange(256))
+    assert (
+        np.asarray(OPERATIONS["solarize"](values, 2 / 9, 1)).ravel().tolist() == expected.tolist()
+    )
+    picture = Image.fromarray(images(1).numpy()[0].transpose(1, 2, 0))
+    turned = picture.convert("RGBA").rotate(20 / 3)
+    grey = Image.new("RGBA", picture.size, (128,) * 4)
+    expected = np.asarray(Image.composite(turned, grey, turned).convert("RGB"))
+    for sign in (1, -1):
+        assert np.array_equal(OPERATIONS["rotate"](picture, 2 / 9, sign), expected)
+    sheared = picture.transform(
+        (32, 32),
+        Image.Transform.AFFINE,
+        (1, 0, 0, -0.3, 1, 0),
+        Image.Resampling.BICUBIC,
+        fillcolor=(128, 128, 128),
+    )
+    assert np.array_equal(OPERATIONS["shear_y"](picture, 1.0, -1), np.asarray(sheared))
+
+
+def test_black_cutout_is_made_before_normalisation():
+    x = torch.full((20, 3, 32, 32), 9, dtype=torch.uint8)
+    out = augment_pixels(x, ("cutout-black",), np.random.default_rng(0))
+    assert out.dtype == torch.uint8
+    assert set(out.unique().tolist()) == {0, 9}
+    square = augment_normalised(x.float(), ("cutout",), np.random.default_rng(0))
+    assert torch.equal(square, out.float())
+
+
 def test_refusals():
     with pytest.raises(DataError, match="no such augmentation"):
         check_augmentations(("zoom",), (3, 32, 32), True)

@@ -21,7 +21,12 @@ from toolchain.detection.detections import detect, real_outputs
 from toolchain.detection.document import DetectorEvaluation
 from toolchain.detection.spec import DetectorSpec
 from toolchain.detection.trainer import train_detector
-from toolchain.errors import CheckpointError, DataError, ProgramError, SpikeportError
+from toolchain.errors import (
+    CheckpointError,
+    ProgramError,
+    SpikeportError,
+    TrainingError,
+)
 from toolchain.program.int_program import Schedule
 from toolchain.recording import Recording
 from toolchain.training.checkpoint import load_checkpoint
@@ -82,7 +87,7 @@ def test_data_with_other_classes_do_not_continue_a_run(tmp_path):
     settings = config(f"voc:{tmp_path / 'set'}", epochs=1)
     kept = train_detector(settings, tmp_path / "run")
     write_annotation(tmp_path / "set/Annotations/image_000.xml", (96, 64), [("cat", 1, 1, 9, 9)])
-    with pytest.raises(CheckpointError, match=r"(?s)other classes.*disc, square.*cat, disc"):
+    with pytest.raises(CheckpointError, match=r"(?s)run on other data"):
         train_detector(settings, tmp_path / "run")
     assert load_detector(tmp_path / "run").tensors_sha256 == kept.tensors_sha256
 
@@ -95,9 +100,9 @@ def test_the_last_epoch_is_kept_without_a_validation_split(tmp_path):
 
 
 def test_divergence_is_an_error(work, tmp_path):
-    with pytest.raises(DataError, match=r"(?s)epoch \d: training diverged.*--learning-rate"):
+    with pytest.raises(TrainingError, match=r"(?s)epoch \d: training diverged.*--learning-rate"):
         train_detector(
-            config(f"voc:{work / 'set'}", learning_rate=1e30, warm_up=0), tmp_path / "run"
+            config(f"voc:{work / 'set'}", learning_rate=100.0, warm_up=0), tmp_path / "run"
         )
 
 

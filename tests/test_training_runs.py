@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from toolchain.activations import NQ
-from toolchain.errors import DataError
+from toolchain.errors import CheckpointError, DataError
 from toolchain.training.checkpoint import load_checkpoint, read_tensors
 from toolchain.training.config import TrainConfig
+from toolchain.training.state_file import read_state
 from toolchain.training.trainer import train
 
 CONFIG = TrainConfig(
@@ -53,9 +54,19 @@ def stop_in(epoch_to_stop):
         CONFIG,
         replace(CONFIG, precision="float32", calibration="integer"),
         replace(CONFIG, activation="cqrelu"),
+        replace(
+            CONFIG,
+            activation="nq",
+            precision="float32",
+            schedule="epoch-cosine",
+            warm_up=1,
+            initial_weights="torch",
+            calibration_augment=True,
+            train_limit=300,
+        ),
         replace(CONFIG, activation="relu", pooling="max"),
     ],
-    ids=["bf16", "integer", "cqrelu", "relu"],
+    ids=["bf16", "integer", "cqrelu", "epoch-cosine", "relu"],
 )
 def test_resumed_to_the_same_bits(tmp_path, config, limits):
     whole = train(config, tmp_path / "whole", limits=limits)
@@ -154,3 +165,32 @@ def test_what_augmentation_and_integer_noise_need(tmp_path):
         train(replace(CONFIG, data=f"npz:{path}", model="mlp"), tmp_path / "a")
     with pytest.raises(DataError, match="integer calibration needs a target's limits"):
         train(replace(CONFIG, calibration="integer"), tmp_path / "b")
+
+
+def test_noise_from_samples_changed_as_in_training(tmp_path):
+    """The accuracies stay those of the samples as they are, sigma does not."""
+    config = replace(CONFIG, precision="float32", epochs=5, noise_start=5, train_limit=600)
+    plain = train(config, tmp_path / "plain").history[-1]
+    changed = train(replace(config, calibration_augment=True), tmp_path / "changed").history[-1]
+    same = ("loss", "held_out_quantized", "held_out_spiking", "selection")
+    assert [plain[k] for k in same] == [changed[k] for k in same]
+    assert any(plain[k] != changed[k] for k in plain if k.startswith("sigma/"))
+    with pytest.raises(DataError, match="do not lie on the grid"):
+        replace(config, calibration_augment=True, calibration="integer")
+
+
+def test_a_damaged_state_is_not_continued(tmp_path):
+    """Whatever byte changes: tensors, their names and shapes, history, rates."""
+    config = replace(CONFIG, precision="float32", epochs=2, train_limit=100)
+    train(config, tmp_path / "run")
+    path = tmp_path / "run" / "last.safetensors"
+    data, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        at = int(rng.integers(len(data)))
+        changed = bytearray(data)
+        changed[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError):
+            read_state(tmp_path / "run", config, "")
+    path.write_bytes(data)
+    assert read_state(tmp_path / "run", config, "") is not None

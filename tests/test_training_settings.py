@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from toolchain.errors import CheckpointError, DataError
+from toolchain.training.checkpoint import make_model
 from toolchain.training.config import TrainConfig
 from toolchain.training.config_file import read_settings, write_settings
 from toolchain.training.device import choose_device
+from toolchain.training.optimizer import Descent
 from toolchain.training.recipes import RECIPES
-from toolchain.training.schedule import cosine, one_cycle
 
 FULL = TrainConfig(
     data="imagefolder:a b.zip",
@@ -59,12 +61,17 @@ def test_recipes_are_settings(name):
         ("a.yaml", "epochs: true", CheckpointError, "epochs: a setting has the wrong type"),
         ("a.toml", 'augment = "crop"', CheckpointError, "augment: a setting has the wrong type"),
         ("a.toml", "mean = [true]", CheckpointError, "mean: a setting has the wrong type"),
-        ("a.toml", "levels = 0", DataError, "levels must be positive"),
-        ("a.toml", "calibration_steps = 0", DataError, "calibration_steps must be positive"),
+        ("a.toml", "levels = 0", DataError, "levels must lie in"),
+        (
+            "a.toml",
+            "calibration_steps = 0",
+            DataError,
+            r"calibration_steps must lie in \[1, 1024\]",
+        ),
         ("a.toml", 'schedule = "step"', DataError, "no such schedule"),
         ("a.toml", 'calibration = "lava"', DataError, "no such calibration"),
         ("a.toml", "label_smoothing = 1.0", DataError, r"label_smoothing must lie in \[0, 1\)"),
-        ("a.toml", "fixed_noise = -0.1", DataError, "fixed_noise must not be negative"),
+        ("a.toml", "fixed_noise = -0.1", DataError, "fixed_noise must lie in"),
     ],
 )
 def test_wrong_settings(tmp_path, name, text, error, message):
@@ -87,31 +94,57 @@ def test_whole_numbers_stand_for_floats(tmp_path):
     assert isinstance(config.learning_rate, float)
 
 
-def rates(scheduler_of, steps, peak):
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], peak)
-    scheduler = scheduler_of(optimizer)
-    seen = []
-    for _ in range(steps):
-        seen.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return seen
+def rates(config, batches):
+    """Learning rates by epoch and batch."""
+    descent, seen = Descent(config, nn.Linear(1, 1), batches), []
+    for _ in range(config.epochs):
+        seen.append([])
+        for batch in range(batches):
+            seen[-1].append(descent.rate)
+            descent.step(batch)
+    return np.array(seen)
 
 
-def test_schedules_are_torchs():
-    steps, peak = 101, 0.3
-    expected = rates(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, steps), steps, peak)
-    assert [cosine(peak, i / steps) for i in range(steps)] == pytest.approx(expected)
-    expected = rates(
-        lambda o: torch.optim.lr_scheduler.OneCycleLR(
-            o, peak, total_steps=steps, pct_start=31 / 101
-        ),
-        steps,
-        peak,
-    )
-    # torch counts from the first to the last step and puts the peak one step before its share.
-    found = [one_cycle(peak, i / (steps - 1)) for i in range(steps)]
-    assert found == pytest.approx(expected)
+def test_schedules_by_their_formulas():
+    config = TrainConfig(data="digits", epochs=10, learning_rate=0.3)
+    steps = np.arange(70).reshape(10, 7) / 70
+    assert rates(config, 7) == pytest.approx(0.15 * (1 + np.cos(np.pi * steps)))
+    by_epoch = replace(config, schedule="epoch-cosine")
+    expected = 0.15 * (1 + np.cos(np.pi * np.arange(10) / 10))
+    assert rates(by_epoch, 7) == pytest.approx(np.repeat(expected[:, None], 7, axis=1))
+    warmed = rates(replace(by_epoch, warm_up=5), 7)
+    assert warmed[:6, 0] == pytest.approx([0.06, 0.12, 0.18, 0.24, 0.3, 0.3])
+    assert warmed[5:, 6] == pytest.approx(0.15 * (1 + np.cos(np.pi * np.arange(5) / 5)))
+    cycle = rates(replace(config, schedule="onecycle"), 7).ravel()
+    assert cycle[0] == pytest.approx(0.3 / 25)
+    assert cycle.max() == pytest.approx(0.3)
+    assert cycle.argmax() == 20
+    assert cycle[-1] == pytest.approx(0.3 / 25 / 1e4)
+
+
+def test_the_papers_recipes():
+    paper = TrainConfig.from_dict({"data": "digits", **RECIPES["paper"]})
+    epochs = rates(paper, 2)
+    assert epochs[:, 0] == pytest.approx(0.025 * (1 + np.cos(np.pi * np.arange(400) / 400)))
+    assert (paper.momentum, paper.weight_decay, paper.levels) == (0.9, 5e-4, 4)
+    assert (paper.initial_threshold, paper.calibration_steps) == (8.0, 4)
+    casc = TrainConfig.from_dict({"data": "digits", **RECIPES["casc"]})
+    assert (casc.activation, casc.levels, casc.epochs) == ("cqrelu", 8, 300)
+    assert rates(casc, 1).max() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg11", "lenet"])
+def test_initial_weights_as_torch_draws_them(name):
+    """Each layer's weights lie evenly within 1 / sqrt(inputs), as torch documents."""
+    config = TrainConfig(data="digits", model=name, width=0.25, initial_weights="torch")
+    model = make_model(config, (3, 32, 32), 10)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            bound = layer.weight[0].numel() ** -0.5
+            assert float(layer.weight.detach().abs().max()) <= bound
+            assert float(layer.weight.detach().abs().max()) > 0.8 * bound
+    he = make_model(replace(config, initial_weights="he"), (3, 32, 32), 10)
+    assert all(torch.isfinite(p).all() for p in he.parameters())
 
 
 def test_devices():

@@ -87,6 +87,12 @@ class CheckpointError(SpikeportError):
     """A checkpoint is missing, malformed or does not fit the model."""
 
 
+class TrainingError(SpikeportError):
+    """A training run failed: its loss is no number, or its network answers nothing."""
+
+    exit_code = 1
+
+
 class FormatError(SpikeportError):
     """A file is not what its name says: truncated, wrong version, missing or wrong dataset."""
 

@@ -197,7 +197,7 @@ def _wrong_use(error: Exception) -> SpikeportError:
 
 def _tell(error: SpikeportError) -> int:
     """Write an error where its reader looks for it; returns its exit code."""
-    text = str(error) if error.message.startswith("Usage:") else f"error: {error}"
+    text = error.message if error.message.startswith("Usage:") else f"error: {error}"
     try:
         if "--json" in sys.argv:
             sys.stdout.write(json.dumps(error.as_dict(), indent=1) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 from threading import Thread
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolchain.cli.calibration import open_calibration
+from toolchain.cli.counts import divisors, real_numbers
 from toolchain.cli.heap import collecting_later, keep_heap
 from toolchain.cli.inputs import data_path, network_path
 from toolchain.cli.options import Json
@@ -32,6 +33,10 @@ DEFAULT_SLEEP_FACTOR = 4
 not settled."""
 CALIBRATION_SAMPLES = 256
 CALIBRATION_SEED = 0
+RANDOM_WEIGHTS = (
+    "no --weights were given: the weights are those FACTORY returns, random ones unless it loads "
+    "its own"
+)
 
 
 class NirReset(str, Enum):
@@ -105,8 +110,10 @@ def command(
         typer.Option(metavar="LOW,HIGH", help="Real values samples may take (default 0,1)."),
     ] = None,
     input_bits: Annotated[int, typer.Option(min=1, max=24, help="Width of an input spike.")] = 8,
-    mean: Annotated[str, typer.Option(help="Normalisation a channel, likewise.")] = "0",
-    std: Annotated[str, typer.Option(help="Normalisation a channel, likewise.")] = "1",
+    mean: Annotated[
+        str, typer.Option(help="Normalisation per channel; 128/255 is a number.")
+    ] = "0",
+    std: Annotated[str, typer.Option(help="Normalisation per channel, divides.")] = "1",
     nir_reset: Annotated[
         NirReset | None,
         typer.Option(help="FILE.nir of another tool: what it does when a neuron has fired."),
@@ -152,17 +159,18 @@ def command(
     for path in adapter or []:
         load_adapter_file(path)
     description = InputDescription(
-        _numbers("--input-shape", input_shape, int) if input_shape else None,
+        _shape(input_shape) if input_shape else None,
         _interval(input_range),
         input_bits,
-        _numbers("--mean", mean, float),
-        _numbers("--std", std, float),
+        real_numbers("--mean", mean),
+        divisors("--std", std),
     )
     network: Network | FloatNetwork
     if Path(source).suffix == ".nir":
         network = _foreign(Path(source), description, steps or DEFAULT_STEPS, nir_reset)
     else:
         network = load_network(source, weights, description)
+    random_weights = weights is None and "factory" in network.provenance
     schedule = _schedule(neuron, steps, wake, sleep, network.levels)
     options = pipeline.ConversionOptions(
         neuron,
@@ -191,6 +199,8 @@ def command(
     if calibration is not None and neuron == "cif" and sleep is None:
         conversion = _settled(conversion, calibration)
     _write(conversion.program, out, stock)
+    if random_weights:
+        conversion = replace(conversion, notes=(RANDOM_WEIGHTS, *conversion.notes))
     _report(conversion, out, output, losses=report)
 
 
@@ -232,17 +242,19 @@ def _from_nir(path: Path, out: Path, output: Output) -> None:
     output.result({"out": str(out), "program_hash": program.hash})
 
 
-def _numbers(option: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
+def _shape(text: str) -> tuple[int, ...]:
     try:
-        return tuple(kind(part) for part in text.split(","))
+        return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise DataError("not numbers separated by commas", node=option, found=text) from error
+        raise DataError(
+            "not numbers separated by commas", node="--input-shape", found=text[:80]
+        ) from error
 
 
 def _interval(text: str | None) -> tuple[float, float] | None:
     if text is None:
         return None
-    values = _numbers("--input-range", text, float)
+    values = real_numbers("--input-range", text)
     if len(values) != 2 or not values[0] < values[1]:
         raise DataError("needs LOW,HIGH with LOW < HIGH", node="--input-range", found=text)
     return (values[0], values[1])
@@ -265,8 +277,6 @@ def _schedule(
 
 def _settled(conversion: Conversion, calibration: Calibration) -> Conversion:
     """The conversion with the sleep steps measured on the calibration samples."""
-    from dataclasses import replace
-
     from toolchain.simulator.settle import with_measured_sleep
 
     settled = with_measured_sleep(conversion.program, calibration.inputs)

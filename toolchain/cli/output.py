@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Timer
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -23,6 +24,8 @@ from rich.table import Table
 
 import toolchain
 
+START_SECONDS = 1.0
+"""After which a task that has shown nothing says that it goes on, in plain lines."""
 LINE_SECONDS = 5.0
 """Shortest time between two plain progress lines of one task."""
 PLAIN_WIDTH = 110
@@ -99,7 +102,14 @@ class Output:
             with RichProgress(*columns, console=self._err) as bars:
                 yield _Bar(bars, what)
         else:
-            yield _Lines(self, what)
+            lines = _Lines(self, what)
+            timer = Timer(START_SECONDS, lines.started)
+            timer.daemon = True
+            timer.start()
+            try:
+                yield lines
+            finally:
+                timer.cancel()
 
 
 class _Logged(logging.Handler):
@@ -135,6 +145,11 @@ class _Lines:
         self._shown = -1
         self._first: tuple[float, int] | None = None
         """When the first report came, and how far it was: a resumed task does not start at 0."""
+
+    def started(self) -> None:
+        """Say that it goes on, if nothing was said yet."""
+        if self._shown < 0:
+            self._output.progress_line(f"{self._what}: started")
 
     def update(self, done: int, total: int, note: str = "") -> None:
         if self._first is None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolchain.cli.audit import chip_of
+from toolchain.cli.counts import positive_numbers
 from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json
 from toolchain.cli.output import Output, percent
 from toolchain.cli.stops import telling
-from toolchain.errors import ConversionError, DataError
+from toolchain.errors import ConversionError
 
 if TYPE_CHECKING:
     from toolchain.sweep.grid import Point
@@ -52,7 +53,7 @@ def command(
     These are networks, neurons, steps and weight bits.
     A sweep that was stopped, or killed, goes on where it was when the command is repeated. The
     table marks the Pareto front: no other result is better in accuracy, synops, latency or cores
-    and as good in the rest.
+    and as good in the rest. Ends with 1 if every point failed.
     """
     from hw_models.profile import load_profile
     from toolchain.data import open_split
@@ -74,8 +75,8 @@ def command(
     grid = make_grid(
         [(run, checkpoint.config.levels) for run, checkpoint in checkpoints.items()],
         chosen,
-        _positive("--steps", steps),
-        _positive("--weight-bits", weight_bits),
+        sorted(positive_numbers("--steps", steps)),
+        sorted(positive_numbers("--weight-bits", weight_bits)),
     )
     hashes = {str(run.resolve()): c.tensors_sha256 for run, c in checkpoints.items()}
     data_sha256 = open_split(data).sha256
@@ -100,7 +101,12 @@ def command(
         save_plot(draw(results), plot)
         output.say(f"wrote {plot}")
     output.say(f"wrote {out}")
+    failed = sum(bool(r.error) for r in results)
+    if failed:
+        output.say(f"{failed} of {len(results)} points failed", "yellow")
     output.result({"out": str(out), "results": [_described(r, r.key in best) for r in results]})
+    if failed == len(results):
+        raise typer.Exit(1)
 
 
 def _neurons(text: str) -> list[str]:
@@ -109,16 +115,6 @@ def _neurons(text: str) -> list[str]:
         if neuron not in NEURONS:
             raise ConversionError("no such neuron", node="--neurons", found=neuron, allowed=NEURONS)
     return chosen
-
-
-def _positive(option: str, text: str) -> list[int]:
-    try:
-        values = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise DataError("not integers separated by commas", node=option, found=text) from error
-    if min(values) < 1:
-        raise DataError("must be at least 1", node=option, found=min(values))
-    return sorted(set(values))
 
 
 def _from_anywhere(data: str) -> str:

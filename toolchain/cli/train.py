@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolchain.cli.counts import divisors, real_numbers
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output, percent
 from toolchain.cli.stops import kept_epochs, telling
@@ -35,7 +35,7 @@ def command(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="paper (400 epochs) or short (30 epochs, for a CPU)."),
+        typer.Option(help="paper (NQ, 400 epochs), casc (CQReLU, 300) or short (30, for a CPU)."),
     ] = None,
     model: Annotated[
         str | None,
@@ -56,14 +56,18 @@ def command(
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak of the learning rate.  [0.05]")
     ] = None,
-    schedule: Annotated[str | None, typer.Option(help="cosine or onecycle.  [cosine]")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="cosine, epoch-cosine or onecycle.  [cosine]")
+    ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="L2 penalty.  [5e-4]")] = None,
     label_smoothing: Annotated[
         float | None, typer.Option(help="Share of the target spread over all classes.  [0]")
     ] = None,
     augment: Annotated[
         str | None,
-        typer.Option(help="Of crop, flip, autoaugment, cutout; with commas, or none.  [none]"),
+        typer.Option(
+            help="Of crop, flip, autoaugment, cutout, cutout-black; with commas, or none.  [none]"
+        ),
     ] = None,
     initial_threshold: Annotated[
         float | None, typer.Option(help="Start of the trained threshold (nq, qcfs).  [8]")
@@ -137,8 +141,8 @@ def command(
         "noise_start": noise_start,
         "noise_every": noise_every,
         "fixed_noise": fixed_noise,
-        "mean": _numbers("--mean", mean),
-        "std": _numbers("--std", std),
+        "mean": None if mean is None else real_numbers("--mean", mean),
+        "std": None if std is None else divisors("--std", std),
         "held_out": held_out,
         "seed": seed,
         "train_limit": limit,
@@ -163,17 +167,6 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     return tuple(n.strip() for n in text.split(",") if n.strip() not in ("", "none"))
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(Fraction(part.strip())) for part in text.split(","))
-    except (ValueError, ZeroDivisionError) as error:
-        raise typer.BadParameter(
-            f"{text!r} is not a number, a fraction, or several with commas", param_hint=option
-        ) from error
 
 
 def _settings(recipe: str | None, file: Path | None, given: dict[str, Any]) -> TrainConfig:

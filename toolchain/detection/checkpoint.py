@@ -16,8 +16,8 @@ from toolchain.models.detector import build_detector
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.training.checkpoint import (
     activation_factory,
-    load_weights,
     read_checkpoint,
+    rebuilt,
     save_checkpoint,
 )
 
@@ -35,7 +35,7 @@ class DetectorCheckpoint:
     history: list[dict[str, float]]
     epoch: int
     tensors_sha256: str
-    data_sha256: str
+    data_sha256: str | None
 
     @property
     def spec(self) -> DetectorSpec:
@@ -49,16 +49,20 @@ class DetectorCheckpoint:
 
     def quantizer(self, bits: int = 8) -> InputQuantizer:
         """The input quantizer that its pixels and normalisation call for."""
-        config = self.config
-        return InputQuantizer.for_interval(
-            self.sample_shape,
-            0.0,
-            1.0,
-            bits=bits,
-            mean=config.mean,
-            std=config.std,
-            levels=PIXEL_MAX,
-        )
+        return quantizer_of(self.config, bits)
+
+
+def quantizer_of(config: DetectorConfig, bits: int = 8) -> InputQuantizer:
+    """The input quantizer for pixels with a detector's normalisation."""
+    return InputQuantizer.for_interval(
+        (CHANNELS, *config.input_size),
+        0.0,
+        1.0,
+        bits=bits,
+        mean=config.mean,
+        std=config.std,
+        levels=PIXEL_MAX,
+    )
 
 
 def make_detector(config: DetectorConfig, num_classes: int) -> nn.Module:
@@ -96,7 +100,7 @@ def is_detector(folder: Path) -> bool:
     CheckpointError
         As `read_checkpoint`.
     """
-    return bool(read_checkpoint(folder)[0].get("task") == DETECTION)
+    return read_checkpoint(folder)[0].task == DETECTION
 
 
 def load_detector(folder: Path) -> DetectorCheckpoint:
@@ -109,23 +113,20 @@ def load_detector(folder: Path) -> DetectorCheckpoint:
         tensors do not fit.
     """
     info, model_file = read_checkpoint(folder)
-    if info.get("task") != DETECTION:
+    if info.task != DETECTION:
         raise CheckpointError(
             "this is not a detector's checkpoint",
             node=str(folder),
             remedy="`spikeport detector train` makes one",
         )
-    config = DetectorConfig.from_dict(info["config"])
-    names = tuple(info["class_names"])
-    model = make_detector(config, len(names))
-    load_weights(model, model_file)
-    model.eval()
+    config = DetectorConfig.from_dict(info.config)
+    model = rebuilt(lambda: make_detector(config, len(info.class_names)), model_file)
     return DetectorCheckpoint(
         config=config,
         model=model,
-        class_names=names,
-        history=info["history"],
-        epoch=info["epoch"],
-        tensors_sha256=info["tensors_sha256"],
-        data_sha256=info["data_sha256"],
+        class_names=info.class_names,
+        history=info.history,
+        epoch=info.epoch,
+        tensors_sha256=info.tensors_sha256,
+        data_sha256=info.data_sha256,
     )

@@ -7,7 +7,15 @@ from typing import Any
 
 from toolchain.detection.augment import AUGMENTATIONS
 from toolchain.errors import DataError
-from toolchain.training.settings import typed_settings
+from toolchain.training.settings import COUNT, LEARNING, Bounds, check_bounds, typed_settings
+
+BOUNDS = {
+    **LEARNING,
+    "stride": Bounds(1, 1024),
+    "input_size": Bounds(1, 1 << 14),
+    "average": Bounds(0, 1, open_high=True),
+    "validate_every": COUNT,
+}
 
 
 @dataclass(frozen=True)
@@ -67,19 +75,11 @@ class DetectorConfig:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in (
-            *("width", "levels", "initial_threshold", "epochs", "batch_size", "learning_rate"),
-            *("stride", "validate_every"),
-        ):
-            value = getattr(self, name)
-            if not value > 0:
-                raise DataError(f"{name} must be positive", node="training", found=value)
-        if len(self.input_size) != 2 or min(self.input_size) < 1:
+        check_bounds(self, BOUNDS)
+        if len(self.input_size) != 2:
             raise DataError(
                 "input_size is a height and a width", node="training", found=self.input_size
             )
-        if not 0 <= self.average < 1:
-            raise DataError("average must lie in [0, 1)", node="training", found=self.average)
         for name in self.augment:
             if name not in AUGMENTATIONS:
                 raise DataError("no such augmentation", node=name, allowed=", ".join(AUGMENTATIONS))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from toolchain.detection.config import DetectorConfig
+from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import DataError
+from toolchain.evaluation.schema import DetectorOnLava, MadeBy, OperationsFound, Run
 from toolchain.files import atomic_write
 
 DETECTION_VERSION = 1
@@ -81,22 +84,21 @@ class DetectorEvaluation:
         Images, values compared and mismatches of a run on Lava.
     """
 
-    run: dict[str, Any]
+    run: Run
     data: str
     num_images: int
     num_boxes: int
-    made_by: dict[str, Any]
+    made_by: MadeBy
     rows: tuple[Row, ...]
     settle: dict[str, int]
     exactness: Exactness | None = None
-    operations: dict[str, Any] | None = None
-    lava: dict[str, Any] | None = None
+    operations: OperationsFound | None = None
+    lava: DetectorOnLava | None = None
 
     @property
     def config(self) -> dict[str, Any]:
         """The training configuration."""
-        config: dict[str, Any] = self.run["config"]
-        return config
+        return self.run["config"]
 
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""
@@ -112,22 +114,19 @@ class DetectorEvaluation:
         DataError
             If the file is damaged or of another version.
         """
-        try:
-            values = json.loads(path.read_text("utf-8"))
+        with as_error(DataError, "damaged evaluation", str(path)):
+            values = parse_json(read_text(path))
             version = values.pop("detection_version")
             if version != DETECTION_VERSION:
                 raise DataError(
                     "unknown version",
                     node=str(path),
-                    found=version,
+                    found=str(version)[:80],
                     allowed=DETECTION_VERSION,
                 )
-            values["rows"] = tuple(Row(**row) for row in values["rows"])
-            if values["exactness"] is not None:
-                values["exactness"] = Exactness(**values["exactness"])
-            return cls(**values)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError("damaged evaluation", node=str(path), found=error) from error
+            found = typed(cls, values)
+            config = DetectorConfig.from_dict(found.config).as_dict()
+            return replace(found, run={**found.run, "config": config})
 
 
 def find_detector_evaluations(folder: Path) -> dict[str, DetectorEvaluation]:

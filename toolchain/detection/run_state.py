@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
+from toolchain.data import BoxDataset
 from toolchain.detection.config import DetectorConfig
-from toolchain.errors import CheckpointError
+from toolchain.training.optimizer import optimizer_state, restore_optimizer
 from toolchain.training.state_file import part_of, read_state, write_state
 
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 EMA_RAMP = 50
 """Steps over which the average's memory grows to its full length."""
 
@@ -34,7 +36,8 @@ class RunState:
     """
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
+    scheduler: LRScheduler
     averaged: dict[str, Tensor]
     best: dict[str, Tensor]
     best_epoch: int
@@ -66,19 +69,17 @@ class RunState:
             self.best_epoch = self.epoch
 
 
-def save_state(
-    config: DetectorConfig, folder: Path, run: RunState, class_names: tuple[str, ...]
-) -> None:
+def save_state(config: DetectorConfig, folder: Path, run: RunState, data: BoxDataset) -> None:
     """Write the state."""
     tensors = {f"model/{k}": v for k, v in run.model.state_dict().items()}
     tensors |= {f"averaged/{k}": v for k, v in run.averaged.items()}
     tensors |= {f"best/{k}": v for k, v in run.best.items()}
-    for name, parameter in run.model.named_parameters():
-        kept = run.optimizer.state[parameter]
-        tensors |= {f"{what}/{name}": kept[what] for what in _MOMENTS if what in kept}
+    buffers, optimizer = optimizer_state(run.optimizer, run.scheduler)
+    tensors |= buffers
     state = {
         "config": config.as_dict(),
-        "class_names": list(class_names),
+        "optimizer": optimizer,
+        "data_sha256": data.sha256,
         "epoch": run.epoch,
         "steps": run.steps,
         "best_epoch": run.best_epoch,
@@ -91,44 +92,30 @@ def resume(
     config: DetectorConfig,
     folder: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    class_names: tuple[str, ...],
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    data: BoxDataset,
 ) -> RunState:
     """The run found in `folder`, or a new one.
 
     Raises
     ------
     CheckpointError
-        If the state is damaged, or belongs to a run with other settings or classes.
+        If the state is damaged, or belongs to a run with other settings or data.
     """
-    found = read_state(folder, config.as_dict())
+    found = read_state(folder, config, data.sha256)
     if found is None:
         averaged = {k: v.clone() for k, v in model.state_dict().items()}
-        return RunState(model, optimizer, averaged, {}, 0, 0, 0, [])
+        return RunState(model, optimizer, scheduler, averaged, {}, 0, 0, 0, [])
     state, tensors = found
-    if state["class_names"] != list(class_names):
-        raise CheckpointError(
-            "the folder holds a run on data with other classes",
-            node=str(folder),
-            found=", ".join(state["class_names"]),
-            allowed=", ".join(class_names),
-            remedy="choose another --out",
-        )
-
     model.load_state_dict(part_of(tensors, "model"))
-    moments = {what: part_of(tensors, what) for what in _MOMENTS}
-    for name, parameter in model.named_parameters():
-        if name in moments["step"]:
-            device = parameter.device
-            optimizer.state[parameter] = {
-                what: values[name] if what == "step" else values[name].to(device)
-                for what, values in moments.items()
-            }
+    restore_optimizer(optimizer, scheduler, part_of(tensors, "optimizer"), state["optimizer"])
     device = next(model.parameters()).device
     averaged = {k: v.to(device) for k, v in part_of(tensors, "averaged").items()}
     return RunState(
         model,
         optimizer,
+        scheduler,
         averaged,
         part_of(tensors, "best"),
         state["best_epoch"],

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from toolchain.conversion.evaluate import output_list
 from toolchain.data import BoxDataset, box_splits, open_boxes, parse_source
@@ -20,6 +21,7 @@ from toolchain.detection.checkpoint import (
     DetectorCheckpoint,
     load_detector,
     make_detector,
+    quantizer_of,
     save_detector,
 )
 from toolchain.detection.config import DetectorConfig
@@ -27,13 +29,13 @@ from toolchain.detection.detections import Detections, detect, split_maps
 from toolchain.detection.loss import detection_loss
 from toolchain.detection.run_state import RunState, resume, save_state
 from toolchain.detection.spec import DetectorSpec
-from toolchain.errors import DataError
 from toolchain.files import make_folder
 from toolchain.training.config_file import write_settings
 from toolchain.training.device import Device, choose_device
 from toolchain.training.evaluate import in_evaluation, normalise
+from toolchain.training.failure import check_answers, check_finite, finite_loss
 from toolchain.training.noise import set_fixed_sigma
-from toolchain.training.schedule import cosine
+from toolchain.training.settings import check_training_source
 
 LOG_FILE, CONFIG_FILE = "log.jsonl", "config.toml"
 TRAIN, VALIDATION = "train", "val"
@@ -55,34 +57,46 @@ def train_detector(
     Raises
     ------
     DataError, CheckpointError, OutputError
-        Bad source, a folder that holds a run of other settings, or one that cannot be written.
+        Bad source, a folder that holds a run of other settings or data, or one that cannot be
+        written. Nothing is written before.
+    TrainingError
+        If the loss becomes no number, or the trained network gives every image the same maps.
     """
-    make_folder(folder)
+    check_training_source(config.data)
     device = choose_device(config.device, config.precision)
     size = (config.input_size[0], config.input_size[1])
     data = open_boxes(config.data, size, TRAIN)
     held = _validation(config, size)
+    quantizer_of(config)
     model = device.place(make_detector(config, len(data.class_names)))
-    run = resume(config, folder, model, _optimizer(config, model), data.class_names)
+    make_folder(folder)
+    batches = _Batches(config, data)
+    optimizer = _optimizer(config, model)
+    scheduler = LambdaLR(optimizer, _share_of_rate(config, len(batches)))
+    run = resume(config, folder, model, optimizer, scheduler, data)
     if run.epoch:
         _keep(config, folder, run, data)
     write_settings(config.as_dict(), folder / CONFIG_FILE)
-    batches = _Batches(config, data)
     for epoch in range(run.epoch, config.epochs):
         started = time.monotonic()
         metrics = _one_epoch(config, run, batches, device, epoch, progress)
         last = epoch + 1 == config.epochs
         if held is not None and (last or (epoch + 1) % config.validate_every == 0):
             metrics |= _validate(config, run, held, len(data.class_names))
+        check_finite(metrics, epoch)
         run.end_epoch({"epoch": epoch + 1, **metrics})
-        save_state(config, folder, run, data.class_names)
+        save_state(config, folder, run, data)
         _keep(config, folder, run, data)
         line = {**run.history[-1], "seconds": round(time.monotonic() - started, 2)}
         with (folder / LOG_FILE).open("a") as file:
             file.write(json.dumps({**line, "device": device.name}) + "\n")
         if progress:
             progress(epoch, 100, run.history[-1])
-    return load_detector(folder)
+    kept = load_detector(folder)
+    answered = data if held is None else held
+    few = answered.take(slice(0, EVALUATION_BATCH), answered.name)
+    check_answers(detector_outputs(kept.model, few, config.mean, config.std), run.history)
+    return kept
 
 
 def _validation(config: DetectorConfig, size: tuple[int, int]) -> BoxDataset | None:
@@ -106,12 +120,17 @@ def _optimizer(config: DetectorConfig, model: nn.Module) -> torch.optim.Optimize
     )
 
 
-def _rate(config: DetectorConfig, done: float) -> float:
-    """Learning rate when the part `done` of the run is over."""
+def _share_of_rate(config: DetectorConfig, batches: int) -> Callable[[int], float]:
+    """Share of the peak rate after so many steps: a linear rise, then half a cosine to 0."""
     warm = min(config.warm_up / config.epochs, 0.5)
-    if done < warm:
-        return config.learning_rate * (done + 1e-3) / (warm + 1e-3)
-    return cosine(config.learning_rate, (done - warm) / (1 - warm))
+
+    def share(step: int) -> float:
+        done = step / (config.epochs * batches)
+        if done < warm:
+            return (done + 1e-3) / (warm + 1e-3)
+        return 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+
+    return share
 
 
 class _Batches:
@@ -158,27 +177,19 @@ def _one_epoch(
     for index, (x, truth) in enumerate(batches.of_epoch(epoch)):
         if config.activation == "nq":
             set_fixed_sigma(run.model, config.fixed_noise)
-        rate = _rate(config, (epoch + index / len(batches)) / config.epochs)
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
         placed = x.to(device.device).contiguous(memory_format=torch.channels_last)
         with device.autocast():
             outputs = run.model(placed)
         maps = split_maps([o.float().cpu() for o in output_list(outputs)])
         loss = detection_loss(maps, config.stride, [(c.float(), y) for c, y in truth])
-        if not bool(torch.isfinite(loss)):
-            raise DataError(
-                "training diverged: the loss is not a finite number",
-                node=f"epoch {epoch + 1}",
-                found=float(loss.detach()),
-                remedy="a smaller --learning-rate; what was finished before is in the folder",
-            )
+        total += finite_loss(loss, epoch) * len(x)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(run.model.parameters(), GRADIENT_NORM)
+        rate = run.scheduler.get_last_lr()[0]
         run.optimizer.step()
+        run.scheduler.step()
         run.average(config.average)
-        total += float(loss.detach()) * len(x)
         seen += len(x)
         if progress:
             progress(epoch, 100 * index // len(batches), None)

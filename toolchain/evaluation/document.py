@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from toolchain import __version__
+from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import DataError
+from toolchain.evaluation.schema import Correct, Counts, Gaps, MadeBy, OnLava, Run
 from toolchain.files import atomic_write
+from toolchain.training.config import TrainConfig
 
 EVALUATION_VERSION = 1
 FILE_NAME = "evaluation.json"
@@ -37,7 +40,7 @@ class Row:
     arithmetic: str
     neuron: str
     steps: int | None
-    accuracy: dict[str, Any]
+    accuracy: Correct
 
 
 @dataclass(frozen=True)
@@ -62,21 +65,20 @@ class Evaluation:
         Samples, values compared and mismatches of a run on Lava.
     """
 
-    run: dict[str, Any]
+    run: Run
     data: str
     num_samples: int
-    made_by: dict[str, Any]
+    made_by: MadeBy
     rows: tuple[Row, ...]
-    gaps: dict[str, Any] | None = None
-    counts: dict[str, Any] | None = None
-    lava: dict[str, Any] | None = None
+    gaps: Gaps | None = None
+    counts: Counts | None = None
+    lava: OnLava | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     @property
     def config(self) -> dict[str, Any]:
         """The training configuration."""
-        config: dict[str, Any] = self.run["config"]
-        return config
+        return self.run["config"]
 
     def find(self, **wanted: Any) -> Row | None:
         """The first row with these fields, or None."""
@@ -106,24 +108,22 @@ class Evaluation:
                 node=str(path),
                 remedy="spikeport evaluate RUN --data SOURCE makes one",
             )
-        try:
-            values = json.loads(path.read_text("utf-8"))
+        with as_error(DataError, "damaged evaluation", str(path)):
+            values = parse_json(read_text(path))
             version = values.pop("evaluation_version")
             if version != EVALUATION_VERSION:
                 raise DataError(
                     "unknown evaluation version",
                     node=str(path),
-                    found=version,
+                    found=str(version)[:80],
                     allowed=EVALUATION_VERSION,
                 )
-            values["rows"] = tuple(Row(**row) for row in values["rows"])
-            values["notes"] = tuple(values["notes"])
-            return cls(**values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError("damaged evaluation", node=str(path), found=error) from error
+            found = typed(cls, values)
+            config = TrainConfig.from_dict(found.config).as_dict()
+            return replace(found, run={**found.run, "config": config})
 
 
-def made_by(command: str, seconds: float, **versions: str) -> dict[str, Any]:
+def made_by(command: str, seconds: float, **versions: str) -> MadeBy:
     """The command with versions and the machine it ran on."""
     return {
         "command": command,

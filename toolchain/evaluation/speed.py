@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import DataError
+from toolchain.evaluation.schema import MadeBy
 from toolchain.files import atomic_write
 
 SUFFIX = ".speed.json"
@@ -53,7 +54,7 @@ class Measurement:
     title: str
     text: str
     tables: tuple[Table, ...]
-    made: dict[str, Any]
+    made: MadeBy
 
     def save(self, path: Path) -> None:
         """Write as JSON; the name ends in `SUFFIX`."""
@@ -68,17 +69,8 @@ class Measurement:
         DataError
             If it is damaged.
         """
-        try:
-            values = json.loads(path.read_text())
-            tables = tuple(
-                Table(t["title"], tuple(t["head"]), tuple(tuple(row) for row in t["rows"]))
-                for t in values["tables"]
-            )
-            return cls(str(values["title"]), str(values["text"]), tables, dict(values["made"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                "not a saved measurement", node=str(path), found=f"{type(error).__name__}: {error}"
-            ) from error
+        with as_error(DataError, "not a saved measurement", str(path)):
+            return typed(cls, parse_json(read_text(path)))
 
     def lines(self) -> list[str]:
         """A part of the results page."""

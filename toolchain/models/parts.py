@@ -55,3 +55,14 @@ def initialise(model: nn.Module) -> nn.Module:
         elif isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
     return model
+
+
+def as_torch_starts(model: nn.Module) -> nn.Module:
+    """Draw the weights of all layers anew, from the distributions that torch's modules start with.
+
+    The official NQ code trains from these.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()
+    return model

@@ -30,6 +30,11 @@ MAX_STATE_BITS = 32
 """Recordings keep membrane potentials as int32."""
 
 
+MOST_STEPS = 1 << 16
+"""Of wake and of sleep steps. A rate over T steps has T + 1 values: more steps tell no more apart
+than 16 bits do, and each costs a pass over the network."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Wake steps with input and biases on, then sleep steps with both off."""
@@ -42,6 +47,13 @@ class Schedule:
             raise ProgramError(
                 "a schedule needs wake_steps >= 1 and sleep_steps >= 0",
                 found=f"{self.wake_steps}, {self.sleep_steps}",
+            )
+        if max(self.wake_steps, self.sleep_steps) > MOST_STEPS:
+            raise ProgramError(
+                "a schedule has no use for so many steps",
+                found=f"{self.wake_steps} wake, {self.sleep_steps} sleep steps",
+                allowed=f"up to {MOST_STEPS} of each: a rate of 16 bits",
+                remedy="the accuracy hardly changes beyond some 64 steps",
             )
 
     @property

@@ -6,8 +6,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import fields
+from math import inf
 from pathlib import Path
 
+from toolchain.documents import as_error, typed
 from toolchain.errors import OutputError
 from toolchain.sweep.grid import Point
 from toolchain.sweep.measure import Result
@@ -48,13 +50,12 @@ class Store:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self._path)) as database, database:
-                yield database
-        except sqlite3.Error as error:
-            raise OutputError(
-                "is not a sweep that can be written", node=str(self._path), found=str(error)
-            ) from error
+        with (
+            as_error(OutputError, "is not a sweep that can be written", str(self._path)),
+            closing(sqlite3.connect(self._path)) as database,
+            database,
+        ):
+            yield database
 
     def add(self, result: Result) -> None:
         """Write a result, in place of an earlier one of the same point."""
@@ -78,12 +79,17 @@ class Store:
                 f"SELECT {', '.join(_COLUMNS)} FROM results "
                 "ORDER BY run, neuron, steps, weight_bits"
             ).fetchall()
-        wanted = None if keys is None else set(keys)
-        return [_result(row) for row in rows if wanted is None or row[0] in wanted]
+            wanted = None if keys is None else set(keys)
+            return [_result(row) for row in rows if wanted is None or row[0] in wanted]
 
 
 def _result(row: tuple[object, ...]) -> Result:
+    """The result in a row; raises ValueError for one of other types or without a meaning."""
     by_name = dict(zip(_COLUMNS, row, strict=True))
-    point = Point(**{name: by_name[name] for name in _POINT})  # type: ignore[arg-type]
+    point = {name: by_name[name] for name in _POINT}
     rest = {name: by_name[name] for name in _RESULT}
-    return Result(str(by_name["key"]), point, **rest)  # type: ignore[arg-type]
+    result = typed(Result, {"key": by_name["key"], "point": point, **rest})
+    numbers = (result.correct, result.total, result.synops, result.latency, result.cores)
+    if not all(0 <= n < inf for n in numbers) or result.correct > result.total:
+        raise ValueError(f"a result of {numbers}")
+    return result

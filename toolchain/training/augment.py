@@ -2,8 +2,8 @@
 
 Applied in this order, as the official QCFS and NQ code does: `crop` (4 pixels of black around,
 then a random window of the old size), `flip` (left to right, half of the images),
-`autoaugment` (`autoaugment.py`), and, behind normalisation, `cutout` (a 16x16 square set to 0, its
-middle anywhere; DeVries & Taylor, 2017).
+`autoaugment` (`autoaugment.py`), and `cutout` (a 16x16 square set to 0, its middle anywhere;
+DeVries & Taylor, 2017): behind normalisation, or, as `cutout-black`, before it (CASC's code).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from toolchain.errors import DataError
 from toolchain.training.autoaugment import autoaugment
 
-AUGMENTATIONS = ("crop", "flip", "autoaugment", "cutout")
+AUGMENTATIONS = ("crop", "flip", "autoaugment", "cutout-black", "cutout")
 CROP_MARGIN = 4
 CUTOUT_SIDE = 16
 
@@ -46,18 +46,22 @@ def augment_pixels(images: Tensor, names: Sequence[str], rng: np.random.Generato
         images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
     if "autoaugment" in names:
         images = torch.from_numpy(autoaugment(images.numpy(), rng))
+    if "cutout-black" in names:
+        images = _cutout(images, rng)
     return images
 
 
 def augment_normalised(images: Tensor, names: Sequence[str], rng: np.random.Generator) -> Tensor:
     """Change normalised images, float (N, C, H, W); returns new ones."""
-    if "cutout" not in names:
-        return images
+    return _cutout(images, rng) if "cutout" in names else images
+
+
+def _cutout(images: Tensor, rng: np.random.Generator) -> Tensor:
     height, width = images.shape[-2:]
     rows = _near(torch.from_numpy(rng.integers(0, height, len(images))), height)
     columns = _near(torch.from_numpy(rng.integers(0, width, len(images))), width)
     hole = rows[:, None, :, None] & columns[:, None, None, :]
-    return images.masked_fill(hole, 0.0)
+    return images.masked_fill(hole, 0)
 
 
 def _near(centres: Tensor, size: int) -> Tensor:

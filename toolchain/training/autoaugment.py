@@ -2,12 +2,14 @@
 
 Each image gets one of 25 sub-policies: two operations, each with its probability and magnitude
 (0..9). Source: Cubuk et al., "AutoAugment: Learning Augmentation Policies from Data" (CVPR
-2019), table 7 (policy) and table 6 (ranges of the magnitudes). Areas without content become the
-paper's grey, 128.
+2019), table 7 (policy) and table 6 (ranges of the magnitudes), in the form of the official QCFS
+and NQ code: only counterclockwise rotations, a bicubic shear, solarize from 256 down. Areas
+without content become the paper's grey, 128.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,11 +17,13 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 GREY = 128
+NEAREST, BICUBIC = Image.Resampling.NEAREST, Image.Resampling.BICUBIC
 LEVELS = 10
 SHEAR = 0.3
 TRANSLATE = 150 / 331
 """Largest shift as a share of the side; the paper shifts images of 331 pixels by up to 150."""
 ROTATE_DEGREES = 30.0
+"""Counterclockwise always."""
 ENHANCE = 0.9
 POSTERIZE_BITS = 4
 """Bits taken away at the highest magnitude, out of 8."""
@@ -86,26 +90,28 @@ def autoaugment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return changed
 
 
-def _affine(image: Image.Image, *matrix: float) -> Image.Image:
+def _affine(
+    image: Image.Image, matrix: tuple[float, ...], resample: Image.Resampling = NEAREST
+) -> Image.Image:
     fill = GREY if image.mode == "L" else (GREY, GREY, GREY)
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, fillcolor=fill)
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=fill)
 
 
 def _rotate(image: Image.Image, strength: float, sign: int) -> Image.Image:
     fill = GREY if image.mode == "L" else (GREY, GREY, GREY)
-    return image.rotate(sign * strength * ROTATE_DEGREES, fillcolor=fill)
+    return image.rotate(strength * ROTATE_DEGREES, fillcolor=fill)
 
 
 def _shear_y(image: Image.Image, strength: float, sign: int) -> Image.Image:
-    return _affine(image, 1, 0, 0, sign * strength * SHEAR, 1, 0)
+    return _affine(image, (1, 0, 0, sign * strength * SHEAR, 1, 0), BICUBIC)
 
 
 def _translate_x(image: Image.Image, strength: float, sign: int) -> Image.Image:
-    return _affine(image, 1, 0, sign * strength * TRANSLATE * image.width, 0, 1, 0)
+    return _affine(image, (1, 0, sign * strength * TRANSLATE * image.width, 0, 1, 0))
 
 
 def _translate_y(image: Image.Image, strength: float, sign: int) -> Image.Image:
-    return _affine(image, 1, 0, 0, 0, 1, sign * strength * TRANSLATE * image.height)
+    return _affine(image, (1, 0, 0, 0, 1, sign * strength * TRANSLATE * image.height))
 
 
 def _posterize(image: Image.Image, strength: float, sign: int) -> Image.Image:
@@ -113,7 +119,7 @@ def _posterize(image: Image.Image, strength: float, sign: int) -> Image.Image:
 
 
 def _solarize(image: Image.Image, strength: float, sign: int) -> Image.Image:
-    return ImageOps.solarize(image, round(255 * (1 - strength)))
+    return ImageOps.solarize(image, math.ceil(256 * (1 - strength)))
 
 
 def _enhance(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> _Change:

@@ -1,37 +1,46 @@
 """Checkpoints: `model.safetensors` beside `checkpoint.json`; nothing is ever unpickled freely.
 
 `checkpoint.json` holds the format version, the training configuration, the input description,
-the class names, the history and the SHA-256 of the tensors file. Weights of other projects may
-come as `.safetensors` or, read with `weights_only`, as `.pt`/`.pth`.
+the class names, the history, the SHA-256 of the tensors file and that of all it says itself.
+Weights of other projects may come as `.safetensors` or, read with `weights_only`, as `.pt`/`.pth`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-from dataclasses import dataclass
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from math import inf, prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError
+from msgspec import Meta
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from toolchain.activations import ACTIVATIONS, CQReLU
+from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import CheckpointError
 from toolchain.files import atomic_write, file_sha256
 from toolchain.models import ActivationFactory, build_model
 from toolchain.models.foreign_weights import under_our_names
+from toolchain.models.parts import as_torch_starts
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.training.config import TrainConfig
+from toolchain.training.seal import check_seal, sealed
+from toolchain.training.state_file import STATE_FILE
 
 CHECKPOINT_VERSION = 1
 CLASSIFICATION = "classification"
 """What a checkpoint is for that does not say."""
 MODEL_FILE = "model.safetensors"
 INFO_FILE = "checkpoint.json"
+MOST_VALUES = 1 << 28
+"""Of a sample."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Checkpoint:
     pixel_max: int | None
     value_range: tuple[float, float]
     class_names: tuple[str, ...]
-    history: list[dict[str, float]]
+    history: list[dict[str, int | float]]
     epoch: int
     tensors_sha256: str
     data_sha256: str | None = None
@@ -86,9 +95,10 @@ def make_model(config: TrainConfig, sample_shape: tuple[int, ...], num_classes: 
     activation = activation_factory(config.activation, config.levels, config.initial_threshold)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return build_model(
+        model = build_model(
             config.model, sample_shape, num_classes, activation, config.width, config.pooling
         )
+        return as_torch_starts(model) if config.initial_weights == "torch" else model
 
 
 def activation_factory(name: str, levels: int, initial_threshold: float) -> ActivationFactory:
@@ -115,8 +125,40 @@ def activation_factory(name: str, levels: int, initial_threshold: float) -> Acti
     return activation
 
 
+@dataclass(frozen=True)
+class Info:
+    """What `checkpoint.json` says, of a classifier or a detector; field by field as written.
+
+    Attributes
+    ----------
+    sha256:
+        Of the rest (`seal`); None in files from before it was kept.
+    """
+
+    format_version: int
+    tensors_sha256: str
+    config: dict[str, Any]
+    class_names: tuple[str, ...]
+    epoch: Annotated[int, Meta(ge=1)]
+    history: list[dict[str, int | float]]
+    task: str = CLASSIFICATION
+    sample_shape: tuple[Annotated[int, Meta(ge=1, le=MOST_VALUES)], ...] = ()
+    pixel_max: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    value_range: tuple[float, float] = (0.0, 1.0)
+    data_sha256: str | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.epoch > len(self.history):
+            raise ValueError(f"epoch {self.epoch} of a history of {len(self.history)}")
+        if not self.class_names or prod(self.sample_shape) > MOST_VALUES:
+            raise ValueError(f"{len(self.class_names)} classes, samples of {self.sample_shape}")
+        if not -inf < self.value_range[0] <= self.value_range[1] < inf:
+            raise ValueError(f"values of {self.value_range}")
+
+
 def save_checkpoint(folder: Path, info: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write both files, each atomically; `info` gets the format version and the tensors' hash."""
+    """Write both files, each atomically; `info` gets version, hash of the tensors, and its own."""
     data = save({k: v.contiguous() for k, v in tensors.items()})
     info = {
         "format_version": CHECKPOINT_VERSION,
@@ -124,7 +166,7 @@ def save_checkpoint(folder: Path, info: dict[str, Any], tensors: dict[str, Tenso
         **info,
     }
     atomic_write(folder / MODEL_FILE, data)
-    atomic_write(folder / INFO_FILE, (json.dumps(info, indent=1) + "\n").encode())
+    atomic_write(folder / INFO_FILE, (json.dumps(sealed(info), indent=1) + "\n").encode())
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -136,33 +178,53 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         If a file is missing or damaged, the version is unknown, or the tensors do not fit.
     """
     info, model_file = read_checkpoint(folder)
-    if info.get("task", CLASSIFICATION) != CLASSIFICATION:
+    if info.task != CLASSIFICATION:
         raise CheckpointError(
             "this is not a classifier's checkpoint",
             node=str(folder),
-            found=info["task"],
+            found=info.task,
             remedy="`spikeport detector evaluate` measures detectors; `convert` takes both",
         )
-    config = TrainConfig.from_dict(info["config"])
-    shape = tuple(int(s) for s in info["sample_shape"])
-    model = make_model(config, shape, len(info["class_names"]))
-    load_weights(model, model_file)
-    model.eval()
+    config = TrainConfig.from_dict(info.config)
+    model = rebuilt(
+        lambda: make_model(config, info.sample_shape, len(info.class_names)), model_file
+    )
     return Checkpoint(
         config=config,
         model=model,
-        sample_shape=shape,
-        pixel_max=info["pixel_max"],
-        value_range=(info["value_range"][0], info["value_range"][1]),
-        class_names=tuple(info["class_names"]),
-        history=info["history"],
-        epoch=info["epoch"],
-        tensors_sha256=info["tensors_sha256"],
-        data_sha256=info.get("data_sha256"),
+        sample_shape=info.sample_shape,
+        pixel_max=info.pixel_max,
+        value_range=info.value_range,
+        class_names=info.class_names,
+        history=info.history,
+        epoch=info.epoch,
+        tensors_sha256=info.tensors_sha256,
+        data_sha256=info.data_sha256,
     )
 
 
-def read_checkpoint(folder: Path) -> tuple[dict[str, Any], Path]:
+def rebuilt(make: Callable[[], nn.Module], model_file: Path) -> nn.Module:
+    """What `make` gives with the tensors in `model_file`, in evaluation mode.
+
+    The tensors are compared with an outline of the network first: one that they do not belong to
+    may need any amount of memory.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, or its tensors do not fit.
+    """
+    tensors = read_tensors(model_file)
+    with as_error(CheckpointError, "the settings make no network", str(model_file.parent)):
+        with torch.device("meta"):
+            outline = make()
+        check_fit(outline, tensors, model_file)
+        model = make()
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def read_checkpoint(folder: Path) -> tuple[Info, Path]:
     """What `checkpoint.json` says, and the tensors' file, whose hash has been checked.
 
     Raises
@@ -179,27 +241,34 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], Path]:
             remedy="`spikeport train ... --out RUN` makes one; to convert a network of your own, "
             "give FILE.py:FACTORY",
         )
-    try:
-        info = json.loads(info_file.read_text())
-    except ValueError as error:
-        raise CheckpointError("damaged", node=str(info_file), found=error) from error
-    if info.get("format_version") != CHECKPOINT_VERSION:
-        raise CheckpointError(
-            "unknown checkpoint version",
-            node=str(info_file),
-            found=info.get("format_version"),
-            allowed=CHECKPOINT_VERSION,
-        )
+    with as_error(CheckpointError, "damaged", str(info_file)):
+        values = parse_json(read_text(info_file))
+        if values.get("format_version") != CHECKPOINT_VERSION:
+            raise CheckpointError(
+                "unknown checkpoint version",
+                node=str(info_file),
+                found=str(values.get("format_version"))[:80],
+                allowed=CHECKPOINT_VERSION,
+            )
+        unknown = set(values) - {f.name for f in fields(Info)}
+        if unknown:
+            raise ValueError(f"unknown fields {', '.join(sorted(unknown))[:80]}")
+        info = typed(Info, values)
+        if info.sha256 is not None:
+            check_seal(values, str(info_file))
     model_file = folder / MODEL_FILE
     if not model_file.is_file():
         raise CheckpointError("the tensors are missing", node=str(model_file))
     found = file_sha256(model_file)
-    if found != info["tensors_sha256"]:
+    if found != info.tensors_sha256:
+        again = f"`train --config {folder}/config.toml --out {folder}` once more mends it"
+        killed = (folder / STATE_FILE).is_file()
         raise CheckpointError(
             "the tensors are not those the checkpoint was saved with",
             node=str(model_file),
             found=found,
-            allowed=info["tensors_sha256"],
+            allowed=info.tensors_sha256,
+            remedy=f"if the run was killed between writing the two, {again}" if killed else None,
         )
     return info, model_file
 
@@ -214,25 +283,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CheckpointError("no such file", node=str(path))
-    try:
+    with as_error(
+        CheckpointError,
+        "the weights cannot be read safely",
+        str(path),
+        "save model.state_dict() instead of the whole model, or a .safetensors file",
+    ):
         if path.suffix == ".safetensors":
             return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(
-            "the weights cannot be read safely",
-            node=str(path),
-            found=str(error).splitlines()[0],
-            allowed="a .safetensors file, or a state dict saved with torch.save",
-            remedy="save model.state_dict() instead of the whole model",
-        ) from error
+        if zipfile.is_zipfile(path):
+            _check_stored(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong is said by the error that follows
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    named = isinstance(loaded, dict) and all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()
+    )
+    if not named:
         raise CheckpointError(
             "not a state dict", node=str(path), found=type(loaded).__name__, allowed="name: tensor"
         )
-    return loaded
+    state: dict[str, Tensor] = loaded
+    return state
+
+
+def _check_stored(path: Path) -> None:
+    """torch.save packs nothing; what does not lie in the file as it is may grow to any size."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > path.stat().st_size:
+        raise ValueError(f"{size:,} bytes packed into {path.stat().st_size:,}")
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -245,7 +327,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
     CheckpointError
         If names are missing or unexpected, or shapes differ.
     """
-    tensors, expected = read_tensors(path), model.state_dict()
+    model.load_state_dict(check_fit(model, read_tensors(path), path))
+
+
+def check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """`tensors` by the names of `model`, read from `path`; CheckpointError as `load_weights`."""
+    expected = model.state_dict()
     original = {name: name for name in tensors}
     if set(tensors) - set(expected):
         renamed = under_our_names(tensors)
@@ -261,4 +348,4 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise CheckpointError(
             "the weights do not fit the network", node=str(path), found="; ".join(problems)
         )
-    model.load_state_dict(tensors)
+    return tensors

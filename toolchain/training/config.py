@@ -6,10 +6,34 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from toolchain.errors import DataError
-from toolchain.training.schedule import SCHEDULES
-from toolchain.training.settings import typed_settings
+from toolchain.training.settings import (
+    COUNT,
+    LEARNING,
+    Bounds,
+    check_bounds,
+    check_choices,
+    typed_settings,
+)
 
 CALIBRATIONS = ("float", "integer")
+SCHEDULES = ("cosine", "epoch-cosine", "onecycle")
+INITIAL_WEIGHTS = ("he", "torch")
+CHOICES = {
+    "schedule": SCHEDULES,
+    "calibration": CALIBRATIONS,
+    "initial_weights": INITIAL_WEIGHTS,
+}
+BOUNDS = {
+    **LEARNING,
+    "momentum": Bounds(0, 1, open_high=True),
+    "label_smoothing": Bounds(0, 1, open_high=True),
+    "held_out": Bounds(0, 1, open_low=True, open_high=True),
+    "calibration_steps": Bounds(1, 1024),
+    "calibration_samples": COUNT,
+    "noise_start": COUNT,
+    "noise_every": COUNT,
+    "train_limit": Bounds(1, 1e12),
+}
 
 
 @dataclass(frozen=True)
@@ -24,8 +48,12 @@ class TrainConfig:
         Quantization levels L (Q for CQReLU).
     initial_threshold:
         Start value of the trained threshold; the papers use 8.
-    learning_rate, schedule:
-        Peak of the learning rate, and how it changes over the run (`schedule.SCHEDULES`).
+    initial_weights:
+        "he" (`models.parts.initialise`), or "torch": as torch's modules start.
+    learning_rate, schedule, warm_up:
+        Peak of the learning rate, and how it changes over the run: along half a cosine, step by
+        step or once an epoch, or by OneCycle (Smith & Topin, 2018; torch's defaults). A cosine
+        may begin with `warm_up` epochs of a linear rise.
     label_smoothing:
         Share of the target spread evenly over all classes.
     augment:
@@ -36,8 +64,9 @@ class TrainConfig:
         Steps of the spiking network that sigma is estimated from (`val_sim_len`).
     calibration:
         "float" or "integer": which form of the spiking network sigma is estimated from.
-    calibration_samples:
-        Held-out samples the spiking network runs on, from the first; None for all.
+    calibration_samples, calibration_augment:
+        Held-out samples the spiking network runs on, from the first; None for all. Whether they
+        are changed as training samples are, anew after each epoch.
     noise_start, noise_every:
         NQ: sigma is estimated after epoch `noise_start` and every so many epochs from then on;
         it is 0 before.
@@ -58,10 +87,12 @@ class TrainConfig:
     pooling: str = "average"
     levels: int = 4
     initial_threshold: float = 8.0
+    initial_weights: str = "he"
     epochs: int = 20
     batch_size: int = 128
     learning_rate: float = 0.05
     schedule: str = "cosine"
+    warm_up: int = 0
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
@@ -71,6 +102,7 @@ class TrainConfig:
     calibration_steps: int = 4
     calibration: str = "float"
     calibration_samples: int | None = None
+    calibration_augment: bool = False
     noise_start: int = 1
     noise_every: int = 1
     fixed_noise: float | None = None
@@ -81,48 +113,20 @@ class TrainConfig:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        positive = {
-            "levels": self.levels,
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "initial_threshold": self.initial_threshold,
-            "width": self.width,
-            "calibration_steps": self.calibration_steps,
-            "noise_start": self.noise_start,
-            "noise_every": self.noise_every,
-        }
-        positive |= {
-            name: value
-            for name, value in (
-                ("calibration_samples", self.calibration_samples),
-                ("train_limit", self.train_limit),
-            )
-            if value is not None
-        }
-        for name, value in positive.items():
-            if not value > 0:
-                raise DataError(f"{name} must be positive", node="training", found=value)
-        if not 0 < self.held_out < 1:
+        check_bounds(self, BOUNDS)
+        check_choices(self, CHOICES)
+        if self.warm_up >= self.epochs or (self.warm_up and self.schedule == "onecycle"):
             raise DataError(
-                "held_out must lie between 0 and 1", node="training", found=self.held_out
+                "warm_up is a part of a cosine's epochs",
+                node="training",
+                found=f"warm_up = {self.warm_up}, epochs = {self.epochs}, {self.schedule}",
             )
-        if not 0 <= self.label_smoothing < 1:
+        if self.calibration_augment and self.calibration == "integer":
             raise DataError(
-                "label_smoothing must lie in [0, 1)", node="training", found=self.label_smoothing
+                "changed samples do not lie on the grid that an integer network reads",
+                node="calibration_augment",
+                remedy='calibration = "float"',
             )
-        if self.fixed_noise is not None and not self.fixed_noise >= 0:
-            raise DataError(
-                "fixed_noise must not be negative", node="training", found=self.fixed_noise
-            )
-        for name, chosen, allowed in (
-            ("schedule", self.schedule, SCHEDULES),
-            ("calibration", self.calibration, CALIBRATIONS),
-        ):
-            if chosen not in allowed:
-                raise DataError(
-                    f"no such {name}", node="training", found=chosen, allowed=", ".join(allowed)
-                )
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as JSON."""

@@ -9,6 +9,7 @@ from typing import Any
 import tomli_w
 import yaml
 
+from toolchain.documents import as_error, read_text
 from toolchain.errors import DataError
 from toolchain.files import atomic_write
 
@@ -18,6 +19,8 @@ else:
     import tomli as tomllib
 
 SUFFIXES = (".toml", ".yaml", ".yml")
+MOST_BYTES = 1 << 20
+"""Of a settings file."""
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -31,13 +34,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     _check_suffix(path)
     if not path.is_file():
         raise DataError("no such file", node=str(path))
-    try:
-        text = path.read_text("utf-8")
+    with as_error(DataError, "not a readable settings file", str(path)):
+        text = read_text(path, MOST_BYTES)
         values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(
-            "not a readable settings file", node=str(path), found=" ".join(str(error).split())
-        ) from error
     if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
         raise DataError(
             "a settings file is a table of names and values",

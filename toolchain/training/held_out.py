@@ -13,7 +13,12 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.training.config import TrainConfig
 from toolchain.training.evaluate import accuracy, logits
 from toolchain.training.integer_noise import compare_with_integer
-from toolchain.training.noise import compare_with_spiking, set_fixed_sigma, set_sigma
+from toolchain.training.noise import (
+    SpikingComparison,
+    compare_with_spiking,
+    set_fixed_sigma,
+    set_sigma,
+)
 
 
 @dataclass(frozen=True)
@@ -29,25 +34,27 @@ def measure_held_out(
     model: nn.Module,
     x: Tensor,
     labels: np.ndarray,
+    noise_x: Tensor,
     epochs_done: int,
     integer_form: IntegerForm | None,
 ) -> dict[str, float]:
     """Accuracies on held-out samples, and "selection", by which the best epoch is chosen.
 
     NQ's sigma is set for the next epoch where `config` says so; each layer's is in the result as
-    "sigma/LAYER", its measured residual error as "residual_std/LAYER". With `integer_form` the
-    spiking network is the converted one.
+    "sigma/LAYER", its measured residual error as "residual_std/LAYER"; both come from `noise_x`,
+    the same samples as `x`, or changed ones. With `integer_form` the spiking network is the
+    converted one.
     """
-    quantized = accuracy(logits(model, x, Mode.QUANTIZED), labels)
+    part = slice(0, config.calibration_samples)
     if config.activation not in IF_ACTIVATIONS:
+        quantized = accuracy(logits(model, x, Mode.QUANTIZED), labels)
         return {"held_out_quantized": quantized, "selection": quantized}
-    steps, part = config.calibration_steps, slice(0, config.calibration_samples)
-    if integer_form is None:
-        compared = compare_with_spiking(model, x[part], steps)
-    else:
-        quantizer, limits = integer_form.quantizer, integer_form.limits
-        compared = compare_with_integer(model, x[part], steps, quantizer, limits)
+    compared = _compare(config, model, x[part], integer_form)
+    whole = compared.quantized if len(compared.quantized) == len(x) else None
+    quantized = accuracy(logits(model, x, Mode.QUANTIZED) if whole is None else whole, labels)
     spiking = accuracy(compared.spiking, labels[part])
+    if noise_x is not x:
+        compared = _compare(config, model, noise_x[part], integer_form)
     metrics = {
         "held_out_quantized": quantized,
         "held_out_spiking": spiking,
@@ -58,6 +65,15 @@ def measure_held_out(
         sigmas = _update_sigma(config, model, compared.residual_std, epochs_done)
         metrics |= {f"sigma/{n}": v for n, v in sigmas.items()}
     return metrics
+
+
+def _compare(
+    config: TrainConfig, model: nn.Module, x: Tensor, integer_form: IntegerForm | None
+) -> SpikingComparison:
+    if integer_form is None:
+        return compare_with_spiking(model, x, config.calibration_steps)
+    quantizer, limits = integer_form.quantizer, integer_form.limits
+    return compare_with_integer(model, x, config.calibration_steps, quantizer, limits)
 
 
 def _update_sigma(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from toolchain.data import Dataset
 from toolchain.training.checkpoint import save_checkpoint
 from toolchain.training.config import TrainConfig
+from toolchain.training.optimizer import Descent, optimizer_state, restore_optimizer
 from toolchain.training.state_file import part_of, read_state, write_state
 
 
@@ -19,8 +20,8 @@ class RunState:
 
     Attributes
     ----------
-    momentum:
-        SGD's buffers by parameter name.
+    descent:
+        The optimizer with its learning rate.
     best, best_epoch:
         Tensors of the epoch chosen so far, counted from 1.
     epoch:
@@ -30,7 +31,7 @@ class RunState:
     """
 
     model: nn.Module
-    momentum: dict[str, Tensor]
+    descent: Descent
     best: dict[str, Tensor]
     best_epoch: int
     epoch: int
@@ -48,10 +49,13 @@ class RunState:
 def save_run(config: TrainConfig, folder: Path, run: RunState, data: Dataset) -> None:
     """Write the state, then the checkpoint of the best epoch."""
     tensors = {f"model/{k}": v for k, v in run.model.state_dict().items()}
-    tensors |= {f"momentum/{k}": v for k, v in run.momentum.items()}
     tensors |= {f"best/{k}": v for k, v in run.best.items()}
+    buffers, optimizer = optimizer_state(run.descent.optimizer, run.descent.scheduler)
+    tensors |= buffers
     state = {
         "config": config.as_dict(),
+        "data_sha256": data.sha256,
+        "optimizer": optimizer,
         "epoch": run.epoch,
         "best_epoch": run.best_epoch,
         "history": run.history,
@@ -70,23 +74,28 @@ def save_run(config: TrainConfig, folder: Path, run: RunState, data: Dataset) ->
     save_checkpoint(folder, info, run.best)
 
 
-def resume(config: TrainConfig, folder: Path, model: nn.Module) -> RunState:
-    """The run found in `folder`, or a new one.
+def resume(
+    config: TrainConfig, folder: Path, model: nn.Module, batches: int, data_sha256: str
+) -> RunState:
+    """The run found in `folder`, or a new one; an epoch has `batches` steps.
 
     Raises
     ------
     CheckpointError
-        If the state is damaged, or belongs to a run with other settings.
+        If the state is damaged, or belongs to a run with other settings or data.
     """
-    found = read_state(folder, config.as_dict())
+    found = read_state(folder, config, data_sha256)
     if found is None:
-        return RunState(model, {}, {}, 0, 0, [])
+        return RunState(model, Descent(config, model, batches), {}, 0, 0, [])
     state, tensors = found
     model.load_state_dict(part_of(tensors, "model"))
-    device = next(model.parameters()).device
+    descent = Descent(config, model, batches)
+    restore_optimizer(
+        descent.optimizer, descent.scheduler, part_of(tensors, "optimizer"), state["optimizer"]
+    )
     return RunState(
         model,
-        {k: v.to(device) for k, v in part_of(tensors, "momentum").items()},
+        descent,
         part_of(tensors, "best"),
         state["best_epoch"],
         state["epoch"],

@@ -1,7 +1,8 @@
 """The file a training run is kept in between two epochs, `last.safetensors`.
 
 It is replaced atomically after each epoch: a killed run loses at most the epoch it was in. All
-random numbers of epoch e come from (seed, e), so no generator state needs to be kept.
+random numbers of epoch e come from (seed, e), so no generator state needs to be kept. What it
+holds is hashed (`seal`): a run never continues from a damaged state.
 """
 
 from __future__ import annotations
@@ -9,52 +10,84 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from toolchain.documents import as_error, parse_json
 from toolchain.errors import CheckpointError
 from toolchain.files import atomic_write
+from toolchain.training.seal import SEAL, check_seal, sealed, tensors_sha256
 
 STATE_FILE = "last.safetensors"
+_TENSORS = "tensors_sha256"
+
+
+class Settings(Protocol):
+    """A run's settings, of classifiers or of detectors."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields as JSON."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Settings:
+        """Inverse of `as_dict`; what is left out has its default."""
 
 
 def write_state(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write tensors by name, and the rest as JSON, into `folder`."""
-    metadata = {"state": json.dumps(dict(state))}
-    packed = save({k: v.contiguous() for k, v in tensors.items()}, metadata)
+    document = sealed({**state, _TENSORS: tensors_sha256(tensors)})
+    packed = save({k: v.contiguous() for k, v in tensors.items()}, {"state": json.dumps(document)})
     atomic_write(folder / STATE_FILE, packed)
 
 
 def read_state(
-    folder: Path, settings: Mapping[str, Any]
+    folder: Path, settings: Settings, data_sha256: str
 ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """What `write_state` wrote; None if there is nothing.
 
     Raises
     ------
     CheckpointError
-        If the file is damaged, or its "config" is not `settings`.
+        If the file is damaged or of an earlier version, or its "config" is not `settings`, or
+        the run began on other data than those of `data_sha256`.
     """
     path = folder / STATE_FILE
     if not path.is_file():
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            state: dict[str, Any] = json.loads((file.metadata() or {})["state"])
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError("damaged training state", node=str(path), found=error) from error
-    different = [k for k in settings if state["config"].get(k) != settings[k]]
+    remedy = f"the run cannot be continued: remove {STATE_FILE} to begin it anew"
+    with (
+        as_error(CheckpointError, "damaged training state", str(path), remedy),
+        safe_open(path, framework="pt") as file,
+    ):
+        state = parse_json((file.metadata() or {})["state"])
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    if SEAL not in state or _TENSORS not in state:
+        raise CheckpointError(
+            "the state of a run that an earlier version began", node=str(path), remedy=remedy
+        )
+    check_seal(state, str(path), remedy)
+    if tensors_sha256(tensors) != state[_TENSORS]:
+        raise CheckpointError("damaged training state", node=str(path), remedy=remedy)
+    wanted, found = settings.as_dict(), type(settings).from_dict(state["config"]).as_dict()
+    different = [k for k in wanted if found[k] != wanted[k]]
     if different:
         raise CheckpointError(
             "the folder holds a run with other settings",
             node=str(folder),
-            found="; ".join(f"{k}={state['config'].get(k)}" for k in different),
-            allowed="; ".join(f"{k}={settings[k]}" for k in different),
+            found="; ".join(f"{k}={found[k]}" for k in different),
+            allowed="; ".join(f"{k}={wanted[k]}" for k in different),
             remedy="choose another --out, or repeat the run's own settings to continue it",
+        )
+    if state.get("data_sha256", data_sha256) != data_sha256:
+        raise CheckpointError(
+            "the folder holds a run on other data",
+            node=str(folder),
+            found=f"SHA-256 {state['data_sha256']}",
+            allowed=f"{data_sha256}, of the data as they are now",
+            remedy="choose another --out",
         )
     return state, tensors
 

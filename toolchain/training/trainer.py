@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from toolchain.activations import Mode
 from toolchain.data import Dataset, hold_out, open_split
 from toolchain.errors import DataError
 from toolchain.files import make_folder
@@ -31,12 +32,15 @@ from toolchain.training.checkpoint import (
 from toolchain.training.config import TrainConfig
 from toolchain.training.config_file import write_settings
 from toolchain.training.device import Device, choose_device
-from toolchain.training.evaluate import normalise, normalised
+from toolchain.training.evaluate import logits, normalise, normalised
+from toolchain.training.failure import check_answers, check_finite, finite_loss
 from toolchain.training.held_out import IntegerForm, measure_held_out
 from toolchain.training.run_state import RunState, resume, save_run
-from toolchain.training.schedule import SCHEDULES
+from toolchain.training.settings import check_training_source
 
 LOG_FILE, CONFIG_FILE = "log.jsonl", "config.toml"
+HELD_OUT_STREAM = 1
+"""Sets random numbers of held-out samples apart from those of training samples."""
 Progress = Callable[[int, int, dict[str, float] | None], None]
 """Called with (epoch, fraction of it done in percent, metrics at its end or None)."""
 
@@ -56,34 +60,46 @@ def train(
     Raises
     ------
     DataError, CheckpointError, OutputError
-        Bad source, a folder that holds a run of other settings, or one that cannot be written.
+        Bad source, a folder that holds a run of other settings or data, or one that cannot be
+        written. Nothing is written before.
+    TrainingError
+        If the loss becomes no number, or the trained network gives every sample the same output.
     """
-    make_folder(folder)
+    check_training_source(config.data)
     device = choose_device(config.device, config.precision)
     data = open_split(config.data, "train")
+    make_quantizer(config, data.sample_shape, data.value_range, data.pixel_max)
     check_augmentations(config.augment, data.sample_shape, data.pixel_max is not None)
     if config.train_limit is not None:
         data = _subset(data, config.train_limit, config.seed)
     rest, held = hold_out(data, config.held_out, config.seed)
     model = device.place(make_model(config, data.sample_shape, len(data.class_names)))
-    run = resume(config, folder, model)
+    integer_form = _integer_form(config, data, limits)
+    make_folder(folder)
+    batches = _Batches(config, rest, device)
+    run = resume(config, folder, model, len(batches), data.sha256)
     if run.epoch:
         # The run may have been killed between its state and its checkpoint.
         save_run(config, folder, run, data)
     write_settings(config.as_dict(), folder / CONFIG_FILE)
-    batches = _Batches(config, rest, device)
-    integer_form = _integer_form(config, data, limits)
+    held_batches = _Batches(config, held, device)
     held_x = normalised(held, config.mean, config.std).to(device.device)
     for epoch in range(run.epoch, config.epochs):
         started = time.monotonic()
         trained = _one_epoch(config, run, batches, epoch, progress)
-        measured = measure_held_out(config, model, held_x, held.labels, epoch + 1, integer_form)
+        noise_x = held_batches.changed(epoch) if config.calibration_augment else held_x
+        measured = measure_held_out(
+            config, model, held_x, held.labels, noise_x, epoch + 1, integer_form
+        )
+        check_finite({**trained, **measured}, epoch)
         run.end_epoch({"epoch": epoch + 1, **trained, **measured})
         save_run(config, folder, run, data)
         _log(folder, run.history[-1], device, time.monotonic() - started)
         if progress:
             progress(epoch, 100, run.history[-1])
-    return load_checkpoint(folder)
+    kept = load_checkpoint(folder)
+    check_answers([logits(kept.model, held_x.cpu(), Mode.QUANTIZED)], run.history)
+    return kept
 
 
 def _integer_form(
@@ -133,10 +149,18 @@ class _Batches:
         rng = np.random.default_rng((config.seed, epoch))
         for start in range(0, len(order), config.batch_size):
             rows = order[start : start + config.batch_size]
-            samples = augment_pixels(self.samples[rows], config.augment, rng)
-            real = samples.float() / (self.pixel_max or 1)
-            x = augment_normalised(normalise(real, config.mean, config.std), config.augment, rng)
+            x = self._changed(self.samples[rows], rng)
             yield self._place(x), self.labels[rows].to(self.device.device)
+
+    def changed(self, epoch: int) -> Tensor:
+        """All samples in their order, float32 (N, ...), changed as in training."""
+        rng = np.random.default_rng((self.config.seed, epoch, HELD_OUT_STREAM))
+        return self._changed(self.samples, rng).to(self.device.device)
+
+    def _changed(self, samples: Tensor, rng: np.random.Generator) -> Tensor:
+        config = self.config
+        real = augment_pixels(samples, config.augment, rng).float() / (self.pixel_max or 1)
+        return augment_normalised(normalise(real, config.mean, config.std), config.augment, rng)
 
     def _place(self, x: Tensor) -> Tensor:
         placed = x.to(self.device.device)
@@ -155,31 +179,16 @@ def _one_epoch(
     run.model.train()
     loss_sum, correct, seen, rate = 0.0, 0, 0, 0.0
     for index, (x, y) in enumerate(batches.of_epoch(epoch)):
-        done = (epoch + index / len(batches)) / config.epochs
-        rate = SCHEDULES[config.schedule](config.learning_rate, done)
         with batches.device.autocast():
             outputs = run.model(x)
         loss = cross_entropy(outputs.float(), y, label_smoothing=config.label_smoothing)
+        loss_sum += finite_loss(loss, epoch) * len(y)
         run.model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        _sgd(config, run, rate)
-        loss_sum += float(loss.detach()) * len(y)
+        rate = run.descent.rate
+        run.descent.step(index)
         correct += int((outputs.detach().argmax(1) == y).sum())
         seen += len(y)
         if progress and index % 8 == 0:
             progress(epoch, 100 * index // len(batches), None)
     return {"loss": loss_sum / seen, "train_accuracy": correct / seen, "learning_rate": rate}
-
-
-@torch.no_grad()
-def _sgd(config: TrainConfig, run: RunState, rate: float) -> None:
-    """torch.optim.SGD's update, its buffers kept by parameter name so that they can be saved."""
-    for name, parameter in run.model.named_parameters():
-        if parameter.grad is None:
-            continue
-        gradient = parameter.grad + config.weight_decay * parameter
-        if name in run.momentum:
-            run.momentum[name].mul_(config.momentum).add_(gradient)
-        else:
-            run.momentum[name] = gradient.clone()
-        parameter.sub_(rate * run.momentum[name])

@@ -1,0 +1,160 @@
+"""The declared types of what an evaluation's JSON holds; the dictionaries stay dictionaries."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class Run(TypedDict):
+    """The checkpoint that was measured."""
+
+    config: dict[str, Any]
+    epoch: int
+    checkpoint_sha256: str
+    history: list[dict[str, int | float]]
+
+
+class MadeBy(TypedDict, total=False):
+    """How it was measured."""
+
+    command: str
+    seconds: float
+    spikeport: str
+    python: str
+    torch: str
+    numpy: str
+    lava: str
+    processor: str
+    cores: int | None
+
+
+class Correct(TypedDict):
+    """Accuracy with its 95 % interval."""
+
+    correct: int
+    total: int
+    accuracy: float
+    low: float
+    high: float
+
+
+class Quantiles(TypedDict):
+    """Of a relative error, over images."""
+
+    low: float
+    q1: float
+    median: float
+    q3: float
+    high: float
+    mean: float
+
+
+class GapOfLayer(TypedDict):
+    """See `float_network.LayerGap`."""
+
+    threshold: float
+    sigma: float | None
+    mean: float
+    mean_low: float
+    mean_high: float
+    std: float
+    too_many: float
+    too_few: float
+    relative_error: Quantiles | None
+    silent_images: int
+    histogram: list[int]
+    joint: list[list[int]]
+
+
+class Gaps(TypedDict):
+    """Residual errors of all layers over `steps`."""
+
+    steps: int
+    layers: dict[str, GapOfLayer]
+
+
+class CountsOfLayer(TypedDict):
+    """See `int_network.CountError`."""
+
+    neurons: int
+    too_many: float
+    too_few: float
+    wrong: int
+    silent_images: int
+    relative_error: Quantiles | None
+
+
+class Variant(TypedDict):
+    """One kind of neuron against the quantized network."""
+
+    sleep_steps: int
+    unequal_images: int
+    layers: dict[str, CountsOfLayer]
+
+
+class Counts(TypedDict):
+    """Spike counts of CIF networks against the quantized network."""
+
+    arithmetic: str
+    wake_steps: int
+    settle_steps: int
+    samples: int
+    variants: dict[str, Variant]
+
+
+class OnLava(TypedDict):
+    """A run on Lava, compared value by value."""
+
+    samples: int
+    steps: int
+    weight_bits: int
+    values: int
+    mismatches: int
+    accuracy: float
+    program_hash: str
+
+
+class DetectorOnLava(TypedDict):
+    """A detector's run on Lava, compared digest by digest."""
+
+    samples: int
+    steps: int
+    weight_bits: int
+    compared: int
+    mismatches: int
+    program_hash: str
+
+
+class LayerOperations(TypedDict):
+    """Of one layer, per sample."""
+
+    name: str
+    events: float
+    synops: float
+    synops_by_magnitude: float
+
+
+class CostOf(TypedDict):
+    """What an operation costs, and who says so."""
+
+    picojoules: float
+    source: str
+
+
+class Estimate(TypedDict):
+    """Energy from a table of costs."""
+
+    note: str
+    nanojoules: dict[str, float]
+    costs: dict[str, CostOf]
+
+
+class OperationsFound(TypedDict):
+    """See `audit.energy.Operations.describe`."""
+
+    layers: list[LayerOperations]
+    synops: float
+    synops_by_magnitude: float
+    neuron_updates: int
+    ann_macs: int
+    estimate: Estimate

@@ -64,14 +64,15 @@ def command(
     from toolchain.output_policy import EVALUATION, check_output
 
     output = Output(as_json=json)
+    path = out or run / "evaluation.json"
+    if run.is_dir():
+        check_output(path, EVALUATION, [data_path(data), data_path(calibrate), Path(target)])
     plan = EvaluationPlan(
         tuple(sorted(positive_numbers("--steps", steps))),
         positive_numbers("--weight-bits", weight_bits),
         layer_steps,
     )
     checkpoint, dataset, limits = _open(run, data, target)
-    path = out or run / "evaluation.json"
-    check_output(path, EVALUATION, [data_path(data), data_path(calibrate), Path(target)])
     lower = _lowering(
         checkpoint, run, limits, rounding, calibrate, calibration_samples, relu_percentile
     )

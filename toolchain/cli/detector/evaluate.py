@@ -51,10 +51,11 @@ def command(
     from toolchain.output_policy import DETECTION, check_output
 
     output = Output(as_json=json)
+    path = out or run / "detection.json"
+    if run.is_dir():
+        check_output(path, DETECTION, [data_path(data), Path(target)])
     checkpoint = load_detector(run)
     config = checkpoint.config
-    path = out or run / "detection.json"
-    check_output(path, DETECTION, [data_path(data), Path(target)])
     dataset = open_boxes(data, (config.input_size[0], config.input_size[1]))
     lower = _lowering(checkpoint, run, weight_bits, target)
     chosen = positive_numbers("--steps", steps)

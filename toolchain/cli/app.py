@@ -115,8 +115,9 @@ def main() -> None:
     atexit.register(gc.freeze)
     stops.listen()
     try:
-        status = _status()
-        sys.stdout.flush()
+        status = run_command_line()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt as stop:
         stops.leave(stop)
     except BrokenPipeError:
@@ -125,7 +126,7 @@ def main() -> None:
     sys.exit(status)
 
 
-def _status() -> int:
+def run_command_line() -> int:
     """Run the command of the command line; returns its exit code."""
     command = typer.main.get_command(app)
     try:
@@ -137,14 +138,14 @@ def _status() -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
-        told = _as_told(error)
+        told = as_told(error)
         if told is None:
             raise
         return _tell(told)
     return 0
 
 
-def _as_told(error: Exception) -> SpikeportError | None:
+def as_told(error: Exception) -> SpikeportError | None:
     """What a user is told of an exception; None of what must be a bug."""
     if isinstance(error, SpikeportError):
         return error
@@ -198,14 +199,15 @@ def _wrong_use(error: Exception) -> SpikeportError:
 def _tell(error: SpikeportError) -> int:
     """Write an error where its reader looks for it; returns its exit code."""
     text = error.message if error.message.startswith("Usage:") else f"error: {error}"
-    try:
-        if "--json" in sys.argv:
-            sys.stdout.write(json.dumps(error.as_dict(), indent=1) + "\n")
-            text = ""
-        sys.stdout.flush()
-    except OSError:  # standard output itself may be what failed
-        stops.silence_output()
-        text = f"error: {error}"
+    if sys.stdout is not None:
+        try:
+            if "--json" in sys.argv:
+                sys.stdout.write(json.dumps(error.as_dict(), indent=1) + "\n")
+                text = ""
+            sys.stdout.flush()
+        except OSError:  # standard output itself may be what failed
+            stops.silence_output()
+            text = f"error: {error}"
     if text:
         sys.stderr.write(f"{text}\n")
     return error.exit_code

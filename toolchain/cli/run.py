@@ -278,12 +278,16 @@ def execute(
     inputs = program.input.quantize(dataset.real())
     labels = dataset.labels if isinstance(dataset, Dataset) else None
     mode = Mode(record.value)
+    how = how or Simulation()
+    device = None
+    if how.device is not None:
+        from toolchain.simulator.engine.device_layers import open_device
+
+        device = open_device(how.device)
     with output.progress(f"{backend.value}: {program.name}") as task:
         if backend is Backend.REFERENCE:
-            from toolchain.simulator.engine.device_layers import open_device
             from toolchain.simulator.simulate import Way, simulate
 
-            how = how or Simulation()
             recording = simulate(
                 program,
                 inputs,
@@ -291,7 +295,7 @@ def execute(
                 labels=labels,
                 way=Way(how.way),
                 memory=how.memory,
-                device=open_device(how.device) if how.device else None,
+                device=device,
                 progress=task.update,
             )
         else:

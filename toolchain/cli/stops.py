@@ -87,7 +87,6 @@ def check_streams() -> None:
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - open until the process ends
     if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
         raise OutputError("standard output is closed: > /dev/null runs in silence")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.networks import BLOCKS, branched_program, fits, random_inputs, random_program
 from tests.oracles.numpy_loop import convolve
 from tests.test_engine import CONVS, SCHEDULES, one_convolution
-from toolchain.errors import BackendRunError, ValueRangeError
+from toolchain.errors import BackendRunError, TargetError, ValueRangeError
 from toolchain.int_range import IntRange
 from toolchain.neurons import IntegrateAndFire, Readout
 from toolchain.program.input_quantizer import InputQuantizer
@@ -165,8 +165,9 @@ def test_recordings(device, mode):
 
 
 def test_devices_that_are_not_there():
-    with pytest.raises(BackendRunError, match="cannot be used"):
-        open_device("nonsense")
+    for name in ("nonsense", "gpu", "meta", "cuda:-1"):
+        with pytest.raises(TargetError, match="no such device"):
+            open_device(name)
     if not torch.cuda.is_available():
         with pytest.raises(BackendRunError, match="cannot be used") as error:
             open_device("cuda")

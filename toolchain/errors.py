@@ -117,3 +117,13 @@ class BackendRunError(SpikeportError):
     """A simulation backend failed, was killed or ran out of time."""
 
     exit_code = 1
+
+
+class UsageError(SpikeportError):
+    """The command line says something that no command takes."""
+
+
+class MachineError(SpikeportError):
+    """The machine gave out: no space, no memory, no right to do it."""
+
+    exit_code = 1

@@ -74,7 +74,9 @@ class QuantizedActivation(nn.Module):
 
     def extra_repr(self) -> str:
         """Shown in the module's repr."""
-        return f"levels={self.levels}, threshold={float(self.threshold):.4g}"
+        threshold = self.threshold.detach()
+        told = "not there yet" if threshold.is_meta else f"{threshold.item():.4g}"
+        return f"levels={self.levels}, threshold={told}"
 
 
 @contextmanager

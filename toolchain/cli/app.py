@@ -1,6 +1,7 @@
 """`spikeport`: registers the commands and turns errors into messages and exit codes.
 
-Exit codes: 0 fine, 1 a check or a run failed, 2 wrong use or bad input, 130 interrupted.
+Exit codes: 0 fine, 1 a check or a run failed, 2 wrong use or bad input, 130 stopped by Ctrl-C,
+143 by SIGTERM, 141 if who reads the output went away.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import atexit
 import gc
 import json
+import re
+import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -27,11 +30,17 @@ from toolchain.cli import (
     lint,
     results,
     run,
+    stops,
     sweep,
     train,
     verify,
 )
-from toolchain.errors import MissingDependencyError, SpikeportError
+from toolchain.errors import (
+    MachineError,
+    MissingDependencyError,
+    SpikeportError,
+    UsageError,
+)
 
 INSTALLABLE = {
     "torch": "torch==2.13.0",
@@ -47,6 +56,16 @@ INSTALLABLE = {
     "pycocotools": "pycocotools",
 }
 """Packages that some commands need and others do not, and what pip calls them."""
+
+REPHRASED = (
+    ("Value error, ", ""),
+    ("Input should be a valid integer", "must be a whole number"),
+    ("Input should be a valid number", "must be a number"),
+    ("Input should be", "must be"),
+)
+"""Words of the parser of options, and what they mean to who typed them."""
+_WRONG_USE = typer.BadParameter.__bases__[0]
+"""Base of all that the parser of options raises; typer does not name it."""
 
 app = typer.Typer(
     name="spikeport",
@@ -95,29 +114,101 @@ def main() -> None:
     """Entry point of the command line."""
     # Else the collector looks at all that torch has made once more at the end: half a second.
     atexit.register(gc.freeze)
+    stops.listen()
     try:
-        app()
-    except SpikeportError as error:
-        _fail(error)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in INSTALLABLE:
+        status = run_command_line()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        stops.leave(stop)
+    except BrokenPipeError:
+        stops.silence_output()
+        status = stops.BY_SIGNAL + signal.SIGPIPE
+    sys.exit(status)
+
+
+def run_command_line() -> int:
+    """Run the command of the command line; returns its exit code."""
+    command = typer.main.get_command(app)
+    try:
+        stops.check_streams()
+        with command.make_context(app.info.name, sys.argv[1:]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        told = as_told(error)
+        if told is None:
             raise
-        _fail(
-            MissingDependencyError(
-                "is not installed",
-                node=package,
-                remedy=f"pip install {INSTALLABLE[package]}; `spikeport doctor` checks the rest",
-            )
-        )
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
+        return _tell(told)
+    return 0
 
 
-def _fail(error: SpikeportError) -> NoReturn:
-    if "--json" in sys.argv:
-        sys.stdout.write(json.dumps(error.as_dict(), indent=1) + "\n")
-    else:
-        sys.stderr.write(f"error: {error}\n")
-    sys.exit(error.exit_code)
+def as_told(error: Exception) -> SpikeportError | None:
+    """What a user is told of an exception; None of what must be a bug."""
+    if isinstance(error, SpikeportError):
+        return error
+    if isinstance(error, _WRONG_USE):
+        return _wrong_use(error)
+    if isinstance(error, ModuleNotFoundError):
+        return _missing(error)
+    return _from_machine(error)
+
+
+def _missing(error: ModuleNotFoundError) -> SpikeportError | None:
+    package = (error.name or "").partition(".")[0]
+    if package not in INSTALLABLE:
+        return None
+    return MissingDependencyError(
+        "is not installed",
+        node=package,
+        remedy=f"pip install {INSTALLABLE[package]}; `spikeport doctor` checks the rest",
+    )
+
+
+def _from_machine(error: Exception) -> SpikeportError | None:
+    """What the machine could not give."""
+    if isinstance(error, OSError):
+        where = None if error.filename is None else str(error.filename)
+        return MachineError(error.strerror or _one_line(error) or type(error).__name__, node=where)
+    if isinstance(error, MemoryError) or "t allocate memory" in str(error):
+        return MachineError(f"memory is not enough: {_one_line(error) or 'no more is given'}")
+    if isinstance(error, RecursionError):
+        return MachineError("something in the input is nested too deeply")
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _wrong_use(error: Exception) -> SpikeportError:
+    """What the parser of options says, in one line; or the help that it shows for no arguments."""
+    message: str = error.format_message()  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    if message.startswith("Usage:"):
+        return UsageError(message)
+    message = re.sub(r", unable to parse .*", "", _one_line(ValueError(message)))
+    for theirs, ours in REPHRASED:
+        message = message.replace(theirs, ours)
+    path = app.info.name if context is None else context.command_path
+    return UsageError(f"{message.rstrip('.')} ({path} --help)")
+
+
+def _tell(error: SpikeportError) -> int:
+    """Write an error where its reader looks for it; returns its exit code."""
+    text = error.message if error.message.startswith("Usage:") else f"error: {error}"
+    if sys.stdout is not None:
+        try:
+            if "--json" in sys.argv:
+                sys.stdout.write(json.dumps(error.as_dict(), indent=1) + "\n")
+                text = ""
+            sys.stdout.flush()
+        except OSError:  # standard output itself may be what failed
+            stops.silence_output()
+            text = f"error: {error}"
+    if text:
+        sys.stderr.write(f"{text}\n")
+    return error.exit_code

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolchain.cli.inputs import data_path, network_path
 from toolchain.cli.options import Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
 from toolchain.errors import CheckpointError, TargetError
@@ -59,11 +60,11 @@ def command(
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Run a network in four ways, and say what each layer loses, and what it needs.
+    """Say what each layer of a network loses, and what it needs.
 
-    Float network, quantized network, integer reference and Lava; an error budget and the accuracy
-    that each source of error costs (with --checkpoint); proved and attained ranges; cores of the
-    target; operations. Exit code 1 if a gate fails.
+    The network runs in four ways: float, quantized, integer reference and Lava. Shown are an error
+    budget and the accuracy that each source of error costs (with --checkpoint); proved and attained
+    ranges; cores of the target; operations. Exit code 1 if a gate fails.
     """
     from exports.netx import read_net
     from toolchain.audit.audit import Subject, run_audit
@@ -71,14 +72,16 @@ def command(
     from toolchain.cli.costs import operation_costs
     from toolchain.cli.data import open_for
     from toolchain.data import input_spikes
-    from toolchain.files import check_writable
+    from toolchain.output_policy import AUDIT, PAGE, check_output
 
     output = Output(as_json=json)
     gates = [Gate.parse(text) for text in gate or []]
     chip = chip_of(target)
-    for path in (html, out):
-        if path is not None:
-            check_writable(path)
+    read = [net, data_path(data), network_path(checkpoint), weights, Path(target)]
+    if html is not None:
+        check_output(html, PAGE, read)
+    if out is not None:
+        check_output(out, AUDIT, [*read, html])
     program = read_net(net)
     dataset = open_for(program, data)
     real = dataset.real()

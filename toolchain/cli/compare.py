@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output
 
@@ -37,12 +38,17 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare two recordings and name the first divergent layer, step and neuron."""
+    """Compare two recordings and name the first divergence.
+
+    It is a layer, a step and a neuron. Exit code 1 if there is one.
+    """
     from toolchain.recording import Recording, compare
 
     if (reproduce is None) != (net is None) or (data is not None and reproduce is None):
         raise typer.BadParameter("--reproduce, --net and --data go together")
     output = Output(as_json=json)
+    if reproduce is not None:
+        _check_reproducer(reproduce, [expected, found, net, data_path(data)])
     first, second = Recording.load(expected), Recording.load(found)
     comparison = compare(first, second)
     output.say(
@@ -65,6 +71,18 @@ def command(
     output.result(result)
     if not comparison.equal:
         raise typer.Exit(1)
+
+
+def _check_reproducer(folder: Path, read: list[Path | None]) -> None:
+    """Raise OutputError if the files of a reproducer would replace something else."""
+    from exports.reproducer import NET, SAMPLE, SCRIPT
+    from toolchain.output_policy import NETWORK, check_output
+    from toolchain.output_policy import SAMPLE as SAMPLE_FILE
+    from toolchain.output_policy import SCRIPT as SCRIPT_FILE
+
+    for name, kind in ((NET, NETWORK), (SAMPLE, SAMPLE_FILE), (SCRIPT, SCRIPT_FILE)):
+        if folder.exists():
+            check_output(folder / name, kind, read)
 
 
 def _reproduce(

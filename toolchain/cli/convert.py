@@ -16,6 +16,7 @@ import typer
 from toolchain.cli.calibration import open_calibration
 from toolchain.cli.counts import divisors, real_numbers
 from toolchain.cli.heap import collecting_later, keep_heap
+from toolchain.cli.inputs import data_path, network_path
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output, percent
 from toolchain.errors import ConversionError, DataError
@@ -132,11 +133,16 @@ def command(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Convert a trained network into an integer IF or CIF network that provably fits its registers.
+    """Convert a trained network into an integer IF or CIF network.
 
-    The steps are: trace, fold BatchNorm, concatenations and pools, check against the module,
-    integerise with one exact threshold a channel, prove all ranges, write, read back.
+    It provably fits its registers. The steps are: trace, fold BatchNorm, concatenations and pools,
+    check against the module, integerise with one exact threshold per channel, prove all ranges,
+    write, read back.
     """
+    from toolchain.output_policy import NETWORK, check_output
+
+    read = [network_path(source), weights, data_path(calibrate), *(adapter or [])]
+    check_output(out, NETWORK, [*read, None if target is None else Path(target)])
     with collecting_later():
         from hw_models.profile import load_profile
         from toolchain.cli.network import InputDescription, load_network

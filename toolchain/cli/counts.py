@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from math import isfinite
+
+LARGE_EXPONENT = re.compile(r"[eE][+-]?\d{4}")
+"""Of numbers beyond all floats; to work them out exactly would take hours."""
 
 
 def positive_numbers(option: str, text: str) -> tuple[int, ...]:
@@ -44,6 +48,8 @@ def real_numbers(option: str, text: str) -> tuple[float, ...]:
     from toolchain.errors import DataError
 
     try:
+        if LARGE_EXPONENT.search(text):
+            raise OverflowError
         values = tuple(float(Fraction(part.strip())) for part in text.split(","))
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise DataError(

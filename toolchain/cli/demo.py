@@ -50,7 +50,7 @@ def command(
     time_limit: TimeLimit = 600.0,
     json: Json = False,
 ) -> None:
-    """Train, convert, export, run on the reference simulator and on Lava, compare every bit.
+    """Train, convert, run on both simulators, compare every bit.
 
     A noisy-quantized network on scikit-learn's digits becomes an IF network (T = 4) and a CIF
     network with wake-sleep; every spike and membrane potential of every layer and step of all
@@ -60,6 +60,7 @@ def command(
     from toolchain.cli.network import network_of
     from toolchain.data import open_split
     from toolchain.files import make_folder
+    from toolchain.output_policy import NETWORK, RECORDING, check_output
     from toolchain.training.config import TrainConfig
     from toolchain.training.evaluate import accuracy, logits, normalised
 
@@ -67,6 +68,10 @@ def command(
     output = Output(as_json=json)
     with_lava = not lava_is_missing() or (install and install_lava(output))
     make_folder(out)
+    for neuron in ("if", "cif"):
+        check_output(out / f"digits-{neuron}.net", NETWORK)
+        check_output(out / f"digits-{neuron}-reference.npz", RECORDING)
+        check_output(out / f"digits-{neuron}-lava.npz", RECORDING)
     config = TrainConfig(
         data="digits",
         activation="nq",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json, TimeLimit
 from toolchain.cli.output import Output, percent
 
@@ -45,7 +46,7 @@ def command(
     calibrate: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Data to calibrate on; never test data.")
     ] = None,
-    calibration_samples: Annotated[int, typer.Option(help="So many of it, by seed.")] = 256,
+    calibration_samples: Annotated[int, typer.Option(min=1, help="So many of it, by seed.")] = 256,
     relu_percentile: Annotated[
         float | None, typer.Option(help="Threshold of plain ReLUs, with --calibrate.")
     ] = None,
@@ -53,7 +54,7 @@ def command(
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Measure accuracies and layer errors, and leave them in one JSON file.
+    """Measure accuracies and layer errors into one JSON file.
 
     NQ, QCFS and ReLU networks become IF networks at several steps, in float and in integers;
     CQReLU networks become CIF with and without sleep, every spike count held against the quantized
@@ -61,9 +62,12 @@ def command(
     """
     from toolchain.cli.counts import positive_numbers
     from toolchain.evaluation.evaluate_run import EvaluationPlan
-    from toolchain.files import atomic_path
+    from toolchain.output_policy import EVALUATION, check_output
 
     output = Output(as_json=json)
+    path = out or run / "evaluation.json"
+    if run.is_dir():
+        check_output(path, EVALUATION, [data_path(data), data_path(calibrate), Path(target)])
     plan = EvaluationPlan(
         tuple(sorted(positive_numbers("--steps", steps))),
         positive_numbers("--weight-bits", weight_bits),
@@ -73,12 +77,8 @@ def command(
     lower = _lowering(
         checkpoint, run, limits, rounding, calibrate, calibration_samples, relu_percentile
     )
-    path = out or run / "evaluation.json"
-    with atomic_path(path) as temporary:  # fails before the measuring if it cannot be written
-        evaluation = _evaluation(
-            run.name, checkpoint, dataset, plan, lower, lava, time_limit, output
-        )
-        evaluation.write(temporary)
+    evaluation = _evaluation(run.name, checkpoint, dataset, plan, lower, lava, time_limit, output)
+    evaluation.write(path)
     _show(evaluation, run.name, output)
     output.say(f"wrote {path}")
     output.result({"out": str(path), "rows": [r.__dict__ for r in evaluation.rows]})

@@ -32,14 +32,16 @@ def command(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write a network as a NIR graph, with a ledger of what NIR has no words for.
+    """Write a network as a NIR graph, and say what NIR cannot.
 
     `spikeport convert FILE.nir -o NET.net` makes the same program of it again.
     """
     from exports.netx import read_net
     from exports.nir import write_nir
+    from toolchain.output_policy import NIR, check_output
 
     output = Output(as_json=json)
+    check_output(out, NIR, [net])
     entries = write_nir(read_net(net), out, accept_hard_reset=accept_hard_reset)
     rows = [(entry.what, entry.where, entry.fate.value, entry.consequence) for entry in entries]
     output.table(("NIR has no", "layer", "is", "which means"), rows, f"{to.value}: {out}")

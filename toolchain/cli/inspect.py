@@ -18,7 +18,7 @@ ROUNDING = "rounding"
 
 
 def command(net: Net, json: Json = False) -> None:
-    """Show the layers, their sources, thresholds, ranges and provenance of a network."""
+    """Show the layers, thresholds, ranges and origin of a network."""
     from exports.netx import read_net
     from toolchain.program.bounds import analyse
     from toolchain.program.int_program import INPUT

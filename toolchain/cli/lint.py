@@ -46,10 +46,10 @@ def command(
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail as well.")] = False,
     json: Json = False,
 ) -> None:
-    """Look for all that a loader would change, drop or choke on, and for files that are hostile.
+    """Look for what a loader would change, drop or choke on.
 
-    Files are read in a process of its own with bounded memory and time. Exit code 1 if anything
-    is found at level error.
+    Hostile files are found as well: files are read in a process of its own with bounded memory and
+    time. Exit code 1 if anything is found at level error.
     """
     from exports.netx.lint import Level, lint_file
 
@@ -58,6 +58,10 @@ def command(
     form = Format.JSON if json else form
     if out is not None and form is Format.TEXT:
         raise typer.BadParameter("--out needs --format json or sarif")
+    if out is not None:
+        from toolchain.output_policy import FINDINGS, SARIF, check_output
+
+        check_output(out, SARIF if form is Format.SARIF else FINDINGS, files)
     looked = [lint_file(path, target) for path in files]
     if form is Format.TEXT:
         _show(looked, Output())

@@ -15,7 +15,17 @@ Data = Annotated[
         "--data",
         metavar="SOURCE",
         help="digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, "
-        "imagefolder:PATH or npz:PATH, with @train or @test and a slice: digits@test[:100].",
+        "imagefolder:PATH or npz:PATH, with @train or @test and a slice: digits@test[:100]; for "
+        "detectors voc:PATH or shapes.",
+    ),
+]
+Boxes = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="SOURCE",
+        help="voc:PATH, or shapes, with @train, @val, @trainval or @test and a slice: "
+        "voc:VOC2007@test[:100].",
     ),
 ]
 TimeLimit = Annotated[

@@ -39,13 +39,19 @@ class Task(Protocol):
         """Show that `done` of `total` is finished."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `main`, which ends all commands alike."""
+        raise BrokenPipeError
+
+
 class Output:
     """Prints for one command."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
-        self._out = Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty())
+        self._out = _Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty())
         self._err = Console(stderr=True, highlight=False, soft_wrap=True)
         log = logging.getLogger(toolchain.__name__)
         log.handlers[:] = [_Logged(self)]

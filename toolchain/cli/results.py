@@ -28,9 +28,10 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write tables and the papers' figures from every evaluation.json below a folder.
+    """Write a page of tables and figures from saved evaluations.
 
-    Detectors' detection.json are taken too, with the pictures beside them.
+    Every evaluation.json below the folder is taken, with the papers' figures, and detectors'
+    detection.json with the pictures beside them.
     """
     from toolchain.detection.document import find_detector_evaluations
     from toolchain.detection.page import detection_lines, provenance_lines
@@ -38,8 +39,10 @@ def command(
     from toolchain.errors import DataError
     from toolchain.evaluation.page import Further, find_evaluations, write_page
     from toolchain.evaluation.speed import find_measurements
+    from toolchain.output_policy import RESULTS, check_output
 
     output = Output(as_json=json)
+    check_output(out, RESULTS)
     detectors = find_detector_evaluations(folder)
     evaluations = find_evaluations(folder, needed=not detectors)
     measured = find_measurements(speed) if speed else {}

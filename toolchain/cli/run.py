@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
 from toolchain.cli.sizes import parse_size
+from toolchain.cli.stops import KEPT_NOTHING, telling
 
 if TYPE_CHECKING:
     from exports.lava import LavaModels
@@ -129,27 +131,32 @@ def command(
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Run a network over a data source and record what every layer did."""
+    """Run a network over data and record what every layer did."""
     from exports.netx import read_net
     from toolchain.cli.data import open_for
-    from toolchain.files import check_writable
+    from toolchain.output_policy import RECORDING, check_output
     from toolchain.recording.parts import Parts
+    from toolchain.recording.recording import recorded_program
 
     output = Output(as_json=json)
     how = _simulation(backend, way, memory, device)
     choice = _models(backend, models, blocks, batch)
     if neuron_impl is NeuronImpl.ATRLIF or watch_ranges:
         choice = _atrlif(backend, choice, neuron_impl, watch_ranges=watch_ranges)
-    program = read_net(net)
-    dataset = open_for(program, data)
-    check_writable(out)
     if resume and backend is not Backend.LAVA:
         raise typer.BadParameter("--resume needs --backend lava")
+    check_output(out, RECORDING, [net, data_path(data)])
+    program = read_net(net)
+    dataset = open_for(program, data)
+    earlier = recorded_program(out)
     if backend is Backend.LAVA and choice.tag == Models.FIXED_PT.value:
         _announce(program, len(dataset), output)
     parts = out.with_name(f"{out.name}.parts")
     kept = KeptParts(parts, resume) if backend is Backend.LAVA else None
-    recording = execute(program, dataset, backend, record, output, time_limit, choice, kept, how)
+    with telling(lambda: _kept(parts)):
+        recording = execute(
+            program, dataset, backend, record, output, time_limit, choice, kept, how
+        )
     recording.save(out)
     if kept:
         Parts.remove_folder(parts)
@@ -170,7 +177,16 @@ def command(
             "yellow",
         )
     output.say(f"wrote {out}")
+    if earlier is not None and earlier != program.hash:
+        output.say(f"note: it replaces a recording of another program ({earlier[:16]})")
     output.result({"out": str(out), **quality, **recording.meta})
+
+
+def _kept(parts: Path) -> str:
+    """What a run that is stopped leaves, and how to go on."""
+    if parts.is_dir():
+        return f"finished samples are kept in {parts}; --resume goes on behind them"
+    return KEPT_NOTHING
 
 
 def measured_quality(
@@ -262,12 +278,16 @@ def execute(
     inputs = input_spikes(program.input, dataset)
     labels = dataset.labels if isinstance(dataset, Dataset) else None
     mode = Mode(record.value)
+    how = how or Simulation()
+    device = None
+    if how.device is not None:
+        from toolchain.simulator.engine.device_layers import open_device
+
+        device = open_device(how.device)
     with output.progress(f"{backend.value}: {program.name}") as task:
         if backend is Backend.REFERENCE:
-            from toolchain.simulator.engine.device_layers import open_device
             from toolchain.simulator.simulate import Way, simulate
 
-            how = how or Simulation()
             recording = simulate(
                 program,
                 inputs,
@@ -275,7 +295,7 @@ def execute(
                 labels=labels,
                 way=Way(how.way),
                 memory=how.memory,
-                device=open_device(how.device) if how.device else None,
+                device=device,
                 progress=task.update,
             )
         else:

@@ -17,7 +17,7 @@ def parse_size(text: str) -> int:
     typer.BadParameter
         If it is none of these, or not positive.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", text.strip().lower())
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmg]i?)?b?", text.strip().lower())
     size = int(float(found[1]) * UNITS[found[2] or ""]) if found else 0
     if size < 1:
         raise typer.BadParameter(f"'{text}' is not a size: like 2GB, 512MiB or a number of bytes")
@@ -32,7 +32,7 @@ def parse_pixels(option: str, text: str) -> tuple[int, int]:
     typer.BadParameter
         If it is neither.
     """
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
+    found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.strip().lower())
     sides = (int(found[2] or found[1]), int(found[1])) if found else (0, 0)
     if min(sides) < 1:
         raise typer.BadParameter(

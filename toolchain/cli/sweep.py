@@ -9,8 +9,10 @@ import typer
 
 from toolchain.cli.audit import chip_of
 from toolchain.cli.counts import positive_numbers
+from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json
 from toolchain.cli.output import Output, percent
+from toolchain.cli.stops import telling
 from toolchain.errors import ConversionError
 
 if TYPE_CHECKING:
@@ -46,22 +48,27 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Convert and run every combination of networks, neurons, steps and weight bits.
+    """Convert and run every combination of settings.
 
+    These are networks, neurons, steps and weight bits.
     A sweep that was stopped, or killed, goes on where it was when the command is repeated. The
     table marks the Pareto front: no other result is better in accuracy, synops, latency or cores
     and as good in the rest. Ends with 1 if every point failed.
     """
     from hw_models.profile import load_profile
     from toolchain.data import open_split
-    from toolchain.files import check_writable
+    from toolchain.output_policy import PLOT, STORE, check_output
     from toolchain.sweep.grid import make_grid
-    from toolchain.sweep.pareto import draw, front
+    from toolchain.sweep.pareto import draw, front, save_plot
     from toolchain.sweep.schedule import run_points
     from toolchain.sweep.store import Store
     from toolchain.training.checkpoint import load_checkpoint
 
     output = Output(as_json=json)
+    read = [data_path(data), Path(target)]
+    check_output(out, STORE, read)
+    if plot is not None:
+        check_output(plot, PLOT, [*read, out])
     limits, chip = load_profile(target).as_target_limits(), chip_of(target)
     chosen = _neurons(neurons)
     checkpoints = {run: load_checkpoint(run) for run in runs}
@@ -74,10 +81,9 @@ def command(
     hashes = {str(run.resolve()): c.tensors_sha256 for run, c in checkpoints.items()}
     data_sha256 = open_split(data).sha256
     points = {p.key(hashes[p.run], data_sha256, target): p for p in grid}
-    if plot is not None:
-        check_writable(plot)
     store = Store(out)
-    with output.progress(f"sweep: {len(points)} points") as task:
+    going_on = f"finished points are kept in {out}; repeat the command to go on behind them"
+    with output.progress(f"sweep: {len(points)} points") as task, telling(lambda: going_on):
         run_points(
             points,
             store,
@@ -92,7 +98,7 @@ def command(
     best = {r.key for r in front(results)}
     _show(results, best, output)
     if plot is not None:
-        draw(results).savefig(plot, dpi=150)
+        save_plot(draw(results), plot)
         output.say(f"wrote {plot}")
     output.say(f"wrote {out}")
     failed = sum(bool(r.error) for r in results)

@@ -10,6 +10,7 @@ import typer
 from toolchain.cli.counts import divisors, real_numbers
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output, percent
+from toolchain.cli.stops import kept_epochs, telling
 
 if TYPE_CHECKING:
     from toolchain.training.checkpoint import Checkpoint
@@ -101,7 +102,7 @@ def command(
         float | None, typer.Option(help="Share of the train split held out for choices.  [0.1]")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Decides the split, the start and the order.  [0]")
+        int | None, typer.Option(min=0, help="Decides the split, the start and the order.  [0]")
     ] = None,
     limit: Annotated[
         int | None,
@@ -114,7 +115,7 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train a quantized network; run again with the same settings to continue after a stop.
+    """Train a quantized network; repeated, it goes on after a stop.
 
     A tenth of the training split is held out for every choice; the test split is not touched.
     Settings come from the command line, then --config, then --recipe, then the defaults.
@@ -206,4 +207,5 @@ def train_with_progress(config: TrainConfig, out: Path, output: Output) -> Check
             note = f"epoch {min(epoch + 1, config.epochs)}/{config.epochs} {last}"
             task.update(100 * epoch + done, 100 * config.epochs, note)
 
-        return train(config, out, progress, limits)
+        with telling(lambda: kept_epochs(out)):
+            return train(config, out, progress, limits)

@@ -30,17 +30,20 @@ def command(
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Check a file's hashes and range certificate, and replay a run that is kept in it.
+    """Check a file's hashes and ranges, and replay a kept run.
 
     Exit code 1 if a layer does not do what it did when the run was kept, or a range does not hold.
     """
     from exports.netx import read_net
     from exports.netx.replays import add_replay, read_replays
+    from toolchain.files import check_writable
 
     output = Output(as_json=json)
     if data is None and (record or backend is not Backend.REFERENCE):
         raise typer.BadParameter("--record and --backend need --data")
     program = read_net(net)
+    if record:
+        check_writable(net)
     kept = read_replays(net)
     report: dict[str, Any] = {
         "program_hash": program.hash,

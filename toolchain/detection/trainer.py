@@ -29,15 +29,14 @@ from toolchain.detection.detections import Detections, detect, split_maps
 from toolchain.detection.loss import detection_loss
 from toolchain.detection.run_state import RunState, resume, save_state
 from toolchain.detection.spec import DetectorSpec
-from toolchain.files import make_folder
 from toolchain.training.config_file import write_settings
 from toolchain.training.device import Device, choose_device
 from toolchain.training.evaluate import in_evaluation, normalise
 from toolchain.training.failure import check_answers, check_finite, finite_loss
 from toolchain.training.noise import set_fixed_sigma
+from toolchain.training.run_folder import CONFIG_FILE, LOG_FILE, open_run_folder
 from toolchain.training.settings import check_training_source
 
-LOG_FILE, CONFIG_FILE = "log.jsonl", "config.toml"
 TRAIN, VALIDATION = "train", "val"
 GRADIENT_NORM = 10.0
 """Longer gradients are shortened to this; the first steps of a detector have such."""
@@ -69,7 +68,7 @@ def train_detector(
     held = _validation(config, size)
     quantizer_of(config)
     model = device.place(make_detector(config, len(data.class_names)))
-    make_folder(folder)
+    open_run_folder(folder)
     batches = _Batches(config, data)
     optimizer = _optimizer(config, model)
     scheduler = LambdaLR(optimizer, _share_of_rate(config, len(batches)))

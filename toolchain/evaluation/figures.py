@@ -19,6 +19,7 @@ from toolchain.evaluation.document import Evaluation
 from toolchain.evaluation.float_network import GAP_EDGES
 from toolchain.evaluation.schema import CountsOfLayer, GapOfLayer
 from toolchain.files import atomic_path, make_folder
+from toolchain.output_policy import PLOT, check_output
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe & Ito's palette, told apart with any colour vision."""
@@ -260,6 +261,8 @@ def mean_gap(evaluations: Sequence[Evaluation]) -> Figure:
 def draw(folder: Path, figures: dict[str, Callable[[], Figure]]) -> dict[str, Path]:
     """Draw each figure into `folder` as SVG; returns the files by name."""
     make_folder(folder)
+    for name in figures:
+        check_output(folder / f"{name}.svg", PLOT)
     files = {}
     for name, make in figures.items():
         path = folder / f"{name}.svg"

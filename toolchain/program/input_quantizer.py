@@ -49,13 +49,7 @@ class InputQuantizer:
             )
         if not self.shape or any(s < 1 for s in self.shape):
             raise ProgramError("an input shape is needed", node="input", found=self.shape)
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, self.shape[0]):
-                raise ProgramError(
-                    f"{name} needs one value, or one a channel", node="input", found=values
-                )
-        if any(not s > 0 for s in self.std):
-            raise ProgramError("std must be positive", node="input", found=self.std)
+        _check_normalisation(self.shape, self.mean, self.std)
 
     @property
     def range(self) -> IntRange:
@@ -93,9 +87,17 @@ class InputQuantizer:
         255). Where the mean is such a multiple too (0, or 128/255 for pixels) and one for all
         channels, as std is, such data are held exactly, in as few bits as they need up to `bits`.
         """
+        _check_normalisation(shape, mean, std)
         normalised = [((b - m) / s) for b in (low, high) for m, s in _pairs(mean, std)]
         lowest, highest = min(normalised), max(normalised)
         signed = lowest < 0
+        if signed and bits < 2:
+            raise DataError(
+                "an input with values below zero needs a sign and at least one bit more",
+                node="input",
+                found=f"{bits} bit, {lowest:.6g} .. {highest:.6g} after normalisation",
+                remedy="--input-bits 2 or more",
+            )
         largest = IntRange.signed(bits).high if signed else IntRange.unsigned(bits).high
         extreme = max(abs(lowest), abs(highest))
         if extreme == 0 or not np.isfinite(extreme):
@@ -172,6 +174,21 @@ class InputQuantizer:
             tuple(float(m) for m in fields["mean"]),
             tuple(float(s) for s in fields["std"]),
         )
+
+
+def _check_normalisation(
+    shape: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    """Raise ProgramError unless each has one value, or one a channel, that can be meant."""
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, shape[0]):
+            raise ProgramError(
+                f"{name} needs one value, or one a channel", node="input", found=values
+            )
+        if not np.isfinite(values).all():
+            raise ProgramError(f"{name} must be finite", node="input", found=values)
+    if min(std) <= 0:
+        raise ProgramError("std must be positive", node="input", found=std)
 
 
 def _pairs(mean: tuple[float, ...], std: tuple[float, ...]) -> list[tuple[float, float]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from toolchain.files import atomic_path
 from toolchain.sweep.measure import Result
 
 MARKERS = {"if": "o", "cif": "s"}
@@ -73,3 +75,10 @@ def draw(results: Sequence[Result]) -> Figure:
     panels[0].set_ylabel("accuracy, %")
     panels[-1].legend(fontsize=8, title="filled: on the front", title_fontsize=8)
     return figure
+
+
+def save_plot(figure: Figure, path: Path) -> None:
+    """Write a figure in the format that the name ends in, PNG without an ending."""
+    form = path.suffix.lower().removeprefix(".") or "png"
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150, format=form)

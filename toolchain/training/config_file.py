@@ -10,7 +10,7 @@ import tomli_w
 import yaml
 
 from toolchain.documents import as_error, read_text
-from toolchain.errors import DataError
+from toolchain.errors import DataError, OutputError
 from toolchain.files import atomic_write
 
 if sys.version_info >= (3, 11):
@@ -21,6 +21,8 @@ else:
 SUFFIXES = (".toml", ".yaml", ".yml")
 MOST_BYTES = 1 << 20
 """Of a settings file."""
+WRITTEN_BY_RUNS = {"data", "seed", "precision"}
+"""Some of the names that a file written by a run has all of."""
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -49,19 +51,37 @@ def read_settings(path: Path) -> dict[str, Any]:
 def write_settings(settings: dict[str, Any], path: Path) -> None:
     """Write every setting of a configuration's `as_dict`; `read_settings` gives them back.
 
-    TOML has no null, so fields that are None are left out there, which means the same.
+    TOML has no null, so fields that are None are left out there, which means the same. A file that
+    says the same already stays as it is, with its comments.
 
     Raises
     ------
     DataError
         If the suffix is neither TOML's nor YAML's.
     OutputError
-        If the path cannot be written.
+        If the path cannot be written, or holds something else than a run wrote.
     """
     _check_suffix(path)
     values = {k: v for k, v in settings.items() if v is not None}
-    text = tomli_w.dumps(values) if path.suffix == ".toml" else yaml.safe_dump(values)
+    text = _text(values, path)
+    if path.is_file() and path.stat().st_size:
+        try:
+            there = read_settings(path)
+        except DataError:
+            there = {}
+        if _text(there, path) == text:
+            return
+        if not there.keys() >= WRITTEN_BY_RUNS or _text(there, path) != path.read_text("utf-8"):
+            raise OutputError(
+                "settings that a run did not write stand there, and are not replaced",
+                node=str(path),
+                remedy="give another --out, or move the file",
+            )
     atomic_write(path, text.encode())
+
+
+def _text(values: dict[str, Any], path: Path) -> str:
+    return tomli_w.dumps(values) if path.suffix == ".toml" else yaml.safe_dump(values)
 
 
 def _check_suffix(path: Path) -> None:

@@ -16,7 +16,6 @@ from torch.nn.functional import cross_entropy
 from toolchain.activations import Mode
 from toolchain.data import Dataset, hold_out, open_split
 from toolchain.errors import DataError
-from toolchain.files import make_folder
 from toolchain.int_range import TargetLimits
 from toolchain.training.augment import (
     augment_normalised,
@@ -35,10 +34,10 @@ from toolchain.training.device import Device, choose_device
 from toolchain.training.evaluate import logits, normalise, normalised
 from toolchain.training.failure import check_answers, check_finite, finite_loss
 from toolchain.training.held_out import IntegerForm, measure_held_out
+from toolchain.training.run_folder import CONFIG_FILE, LOG_FILE, open_run_folder
 from toolchain.training.run_state import RunState, resume, save_run
 from toolchain.training.settings import check_training_source
 
-LOG_FILE, CONFIG_FILE = "log.jsonl", "config.toml"
 HELD_OUT_STREAM = 1
 """Sets random numbers of held-out samples apart from those of training samples."""
 Progress = Callable[[int, int, dict[str, float] | None], None]
@@ -75,7 +74,7 @@ def train(
     rest, held = hold_out(data, config.held_out, config.seed)
     model = device.place(make_model(config, data.sample_shape, len(data.class_names)))
     integer_form = _integer_form(config, data, limits)
-    make_folder(folder)
+    open_run_folder(folder)
     batches = _Batches(config, rest, device)
     run = resume(config, folder, model, len(batches), data.sha256)
     if run.epoch:

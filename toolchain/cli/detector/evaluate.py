@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from toolchain.cli.options import Data, Json, TimeLimit
+from toolchain.cli.inputs import data_path
+from toolchain.cli.options import Boxes, Json, TimeLimit
 from toolchain.cli.output import Output, percent
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def command(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="A checkpoint folder of `detector train`.")
     ],
-    data: Data,
+    data: Boxes,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="FILE.json", help="Default: RUN/detection.json."),
@@ -40,7 +41,7 @@ def command(
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Measure mAP of the ANN and of the SNN by steps, and leave it in one JSON file.
+    """Measure mAP of the ANN and of the SNN by steps into a file.
 
     CQReLU detectors become CIF with sleep until nothing fires any more; every output is then held
     against the quantized network's, integer by integer. Exit code 1 if one differs, or on Lava.
@@ -48,20 +49,19 @@ def command(
     from toolchain.cli.counts import positive_numbers
     from toolchain.data import open_boxes
     from toolchain.detection.checkpoint import load_detector
-    from toolchain.files import atomic_path
+    from toolchain.output_policy import DETECTION, check_output
 
     output = Output(as_json=json)
+    path = out or run / "detection.json"
+    if run.is_dir():
+        check_output(path, DETECTION, [data_path(data), Path(target)])
     checkpoint = load_detector(run)
     config = checkpoint.config
     dataset = open_boxes(data, (config.input_size[0], config.input_size[1]))
     lower = _lowering(checkpoint, run, weight_bits, target)
-    path = out or run / "detection.json"
     chosen = positive_numbers("--steps", steps)
-    with atomic_path(path) as temporary:  # fails before the measuring if it cannot be written
-        evaluation = _evaluation(
-            run.name, checkpoint, dataset, chosen, lower, lava, time_limit, output
-        )
-        evaluation.write(temporary)
+    evaluation = _evaluation(run.name, checkpoint, dataset, chosen, lower, lava, time_limit, output)
+    evaluation.write(path)
     _show(evaluation, run.name, output)
     output.say(f"wrote {path}")
     output.result({"out": str(path), "rows": [r.__dict__ for r in evaluation.rows]})

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from toolchain.cli.options import Data, Json, Net
+from toolchain.cli.inputs import data_path
+from toolchain.cli.options import Boxes, Json, Net
 from toolchain.cli.output import Output
 
 IMAGES = 3
@@ -15,7 +16,7 @@ IMAGES = 3
 
 def command(
     net: Net,
-    data: Data,
+    data: Boxes,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT.png", help="Picture to write.")],
     checkpoint: Annotated[
         Path | None,
@@ -25,9 +26,10 @@ def command(
     score: Annotated[float, typer.Option(min=0, max=1, help="Boxes from this score on.")] = 0.35,
     json: Json = False,
 ) -> None:
-    """Draw the boxes that are annotated, that the quantized ANN finds, and that the SNN finds.
+    """Draw annotated boxes, and those that ANN and SNN find.
 
-    Of the ANN, the one with the SNN's integers and, with --checkpoint, the one with float weights.
+    Of the quantized ANN, the one with the SNN's integers and, with --checkpoint, the one with float
+    weights.
     """
     from exports.netx import read_net
     from toolchain.activations import Mode, activation_mode
@@ -39,13 +41,13 @@ def command(
     from toolchain.detection.spec import DetectorSpec
     from toolchain.detection.trainer import detector_outputs
     from toolchain.errors import CheckpointError
-    from toolchain.files import check_writable
+    from toolchain.output_policy import PICTURE, check_output
     from toolchain.recording import Mode as Record
     from toolchain.simulator.quantized_network import quantized_counts
     from toolchain.simulator.simulate import simulate
 
     output = Output(as_json=json)
-    check_writable(out)
+    check_output(out, PICTURE, [net, data_path(data)])
     program = read_net(net)
     spec = DetectorSpec.of(program)
     dataset = open_for(program, data)

@@ -10,6 +10,7 @@ import typer
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output, percent
 from toolchain.cli.sizes import parse_pixels
+from toolchain.cli.stops import kept_epochs, telling
 
 if TYPE_CHECKING:
     from toolchain.detection.checkpoint import DetectorCheckpoint
@@ -60,12 +61,12 @@ def command(
     fixed_noise: Annotated[
         float | None, typer.Option(help="nq: noise of so many thresholds.  [0.05]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides start and order.  [0]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Decides start and order.  [0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.  [auto]")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16.  [auto]")] = None,
     json: Json = False,
 ) -> None:
-    """Train a quantized detector; run again with the same settings to continue after a stop.
+    """Train a quantized detector; repeated, it goes on after a stop.
 
     The epoch kept is the best by mAP on the val split; the test split is not touched.
     """
@@ -140,4 +141,5 @@ def _train(config: DetectorConfig, out: Path, output: Output) -> DetectorCheckpo
             note = f"epoch {min(epoch + 1, config.epochs)}/{config.epochs} {loss}{precision}"
             task.update(100 * epoch + done, 100 * config.epochs, note)
 
-        return train_detector(config, out, progress)
+        with telling(lambda: kept_epochs(out)):
+            return train_detector(config, out, progress)

@@ -6,6 +6,7 @@ asked for. The extremes of each step are kept on the device and looked at once a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, singledispatch
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolchain.errors import BackendRunError, ProgramError
+from toolchain.errors import BackendRunError, ProgramError, TargetError
 from toolchain.int_range import IntRange
 from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
 from toolchain.program.bounds import PopulationBounds
@@ -34,9 +35,13 @@ def open_device(name: str) -> torch.device:
 
     Raises
     ------
+    TargetError
+        If it is neither the processor nor a CUDA device by its name.
     BackendRunError
         If it is not there or cannot compute.
     """
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise TargetError("no such device", node=name, allowed="cuda, cuda:1, ...")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -7,6 +7,7 @@ import pytest
 
 from hw_models.energy import load_costs
 from hw_models.profile import load_profile
+from tests.command_line import ROOT, ok
 from tests.networks import BLOCKS, branched_program, random_inputs, random_program
 from tests.oracles.numpy_loop import current
 from toolchain.audit.agreement import describe_versions
@@ -380,3 +381,11 @@ def test_bounds_hold_against_the_plain_loop():
     summed = current(program.populations[0].synapses[0], inputs[0])
     assert extremes["conv0"].current.high == max(int(summed.max()), 0)
     assert extremes["conv0"].current.low == min(int(summed.min()), 0)
+
+
+def test_metrics_are_named_before_anything_fails():
+    told = " ".join(ok("audit", "--help").stdout.split())
+    manual = (ROOT / "README.md").read_text()
+    for name, meaning in METRICS.items():
+        assert f"{name} = {meaning}" in told
+        assert f"`{name}`" in manual

@@ -31,6 +31,7 @@ from toolchain.program.range_certificate import range_certificate
 
 OTHER_EXAMPLES = {
     "unreadable",
+    "no-network",
     "hostile",
     "crash",
     "not-this-program",
@@ -120,7 +121,7 @@ def test_a_damaged_file(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
     other = lint_file(tmp_path / "other.h5")
-    assert (other.kind, [f.rule_id for f in other.found]) == ("unknown", ["malformed"])
+    assert (other.kind, [f.rule_id for f in other.found]) == ("unknown", ["no-network"])
 
 
 def test_what_ends_the_worker_is_a_finding(tmp_path, monkeypatch):

@@ -239,7 +239,7 @@ def test_branches_are_not_for_the_stock_loader(tmp_path):
     program = branched_program(1, "if", ("residual",), schedule=Schedule(1))
     with pytest.raises(TargetError, match=r"(?s)residual0: the stock loader runs chains.*stem"):
         write_stock_net(program, path)
-    with pytest.raises(TargetError, match=r"max0: stock netx has no such neuron"):
+    with pytest.raises(TargetError, match=r"max0: stock netx has no pools"):
         write_stock_net(
             branched_program(1, "if", ("max",), schedule=Schedule(1), skip_to_readout=False), path
         )

@@ -17,7 +17,7 @@ from hw_models.profile import load_profile
 from tests.networks import branched_program, random_inputs, random_program
 from tests.oracles import numpy_loop
 from toolchain.conversion.pipeline import ConversionOptions, convert
-from toolchain.errors import TargetError, ValueRangeError
+from toolchain.errors import TargetError
 from toolchain.program.int_program import Population, Schedule
 from toolchain.program.synapse import DenseSynapse
 from toolchain.simulator.reference import simulate
@@ -171,14 +171,26 @@ def test_what_stock_netx_cannot_hold_is_refused(tmp_path):
     path = tmp_path / "stock.net"
 
     def refused(changed, message):
-        with pytest.raises((TargetError, ValueRangeError), match=message):
+        with pytest.raises(TargetError, match=message) as refusal:
             write_stock_net(changed, path)
+        assert refusal.value.remedy
         assert list(tmp_path.iterdir()) == []
 
     refused(replace(program, schedule=Schedule(2)), "only a one-step program")
     refused(random_program(1, "cif", schedule=Schedule(1)), "no such neuron")
-    one_sign = random_program(1, convs=(), schedule=Schedule(1), low=1, high=5)
+    one_sign = random_program(1, convs=(), schedule=Schedule(1), low=-4, high=-3)
     refused(one_sign, "not of both signs")
+    refused(
+        branched_program(1, blocks=("residual",), schedule=Schedule(1)), "chains of layers only"
+    )
+    pooled = branched_program(1, blocks=("max",), schedule=Schedule(1), skip_to_readout=False)
+    refused(pooled, "no pools")
+    summed = branched_program(1, blocks=("sum",), schedule=Schedule(1), skip_to_readout=False)
+    refused(summed, "no such neuron")
+    refused(
+        random_program(1, shape=(128, 3, 3), convs=((128, 3, 1, 1, 1, 128),), schedule=Schedule(1)),
+        "this many groups",
+    )
     *rest, readout = program.populations
     loud = Population("readout", readout.shape, readout.synapses, [40000, 0, 0, 0], readout.neuron)
     refused(replace(program, populations=(*rest, loud)), "bias")
@@ -190,4 +202,21 @@ def test_what_stock_netx_cannot_hold_is_refused(tmp_path):
         readout.bias,
         readout.neuron,
     )
-    refused(replace(program, populations=(*rest, shifted)), "ignores weight exponents")
+    refused(replace(program, populations=(*rest, shifted)), "no weight exponents")
+    wide = Population(
+        "readout",
+        readout.shape,
+        (DenseSynapse(synapse.source, synapse.weight + 300),),
+        readout.bias,
+        readout.neuron,
+    )
+    refused(replace(program, populations=(*rest, wide), weight_bits=10), "lie outside the range")
+
+
+def test_weights_of_one_sign_run_where_the_loader_keeps_them(tmp_path):
+    program = random_program(1, convs=(), schedule=Schedule(1), low=1, high=5)
+    inputs = random_inputs(program, 3)
+    path = tmp_path / "stock.net"
+    write_stock_net(program, path)
+    fed = inputs.reshape(len(inputs), -1)
+    assert_stock_agrees(program, inputs, *run_stock(path, fed, 4, tmp_path))

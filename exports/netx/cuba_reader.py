@@ -16,6 +16,14 @@ import numpy as np
 from exports.netx.group import Group
 from exports.netx.layout import CONV, DENSE, FLATTEN, INPUT, LAYERS, OWN
 from exports.netx.opened import opened
+from exports.netx.stock_loader import (
+    COMPLEX,
+    CUBA,
+    MESSAGE_BITS,
+    has_complex_weights,
+    refused_layer,
+    refused_neuron,
+)
 from exports.netx.stock_weights import loaded_by_stock
 from hw_models.cuba_layer import MAX_DELAY, CubaLayer, CubaNeuron
 from hw_models.stock.limits import NEURON_BIAS
@@ -23,8 +31,6 @@ from toolchain.errors import FormatError, ProgramError
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Pair
 
-CUBA = ("LOIHI", "CUBA")
-"""Names of the one neuron, older and newer."""
 DEFAULT_NEURON = CubaNeuron(threshold=1 << 17, current_decay=0, voltage_decay=4096)
 """Of a dense layer without any (netx `hdf5.py`, `create_dense`)."""
 DEFAULT_TRANSFORM = (64, 0)
@@ -109,13 +115,7 @@ class _Reader:
         """The next layer."""
         kind = group.text("type")
         if kind not in KNOWN:
-            raise FormatError(
-                "lava-dl's loader has no such layer; it stops, or skips it without a word",
-                node=group.where("type"),
-                found=kind,
-                allowed=", ".join(KNOWN),
-                remedy="num_layers takes only the layers before it",
-            )
+            raise refused_layer(kind, group.where("type"))
         _refuse_unknown(group, KNOWN[kind])
         if kind == FLATTEN:
             self._flatten = True
@@ -184,6 +184,8 @@ class _Reader:
 
     def _dense(self, group: Group) -> CubaLayer:
         size = prod(_shape(group))
+        if has_complex_weights(group):
+            raise refused_layer(COMPLEX, group.where("weight"))
         weight = _whole(group, "weight")
         if weight.ndim == 1 and weight.size % size == 0:
             weight = weight.reshape(size, -1)
@@ -258,12 +260,12 @@ def _neuron(group: Group) -> CubaNeuron:
     neuron = group.group("neuron")
     kind = neuron.text("type")
     if kind not in CUBA:
+        raise refused_neuron(kind, neuron.where("type"))
+    if MESSAGE_BITS in neuron.names():
         raise FormatError(
-            "only CUBA neurons are read here",
-            node=neuron.where("type"),
-            found=kind,
-            allowed=", ".join(CUBA),
-            remedy="lava.lib.dl.netx reads it",
+            "lava-dl's loader takes this number for a group, and building hangs",
+            node=neuron.where(MESSAGE_BITS),
+            remedy="remove it and give input_message_bits",
         )
     _refuse_unknown(neuron, (*KNOWN_NEURON, *TRAINING_ONLY))
     for name, default in (("refDelay", 1), ("gradedSpike", 0), ("wgtExp", 0)):

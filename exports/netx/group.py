@@ -30,7 +30,7 @@ class Group:
                 "is missing",
                 node=self.where(name),
                 found=", ".join(self._group) or "nothing",
-                remedy="export it again; for files of lava-dl itself use the stock loader",
+                remedy="export it again",
             )
         if not isinstance(link, h5py.HardLink):
             raise FormatError("is a link to elsewhere", node=self.where(name))
@@ -42,6 +42,10 @@ class Group:
     def group(self, name: str) -> Group:
         """The group `name`."""
         return Group(self._get(name, h5py.Group), self._file)
+
+    def is_group(self, name: str) -> bool:
+        """Whether `name`, which is in it, is a group."""
+        return self._group.get(name, getclass=True) is h5py.Group
 
     def names(self) -> list[str]:
         """What is in it."""

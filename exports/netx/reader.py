@@ -22,6 +22,7 @@ from exports.netx.layout import (
     SYNAPSES,
 )
 from exports.netx.opened import opened
+from exports.netx.stock_loader import way_to_run
 from toolchain.errors import FormatError, SpikeportError
 from toolchain.neurons import (
     NEURONS,
@@ -88,7 +89,7 @@ def _read(root: Group) -> IntProgram:
             node=root.where(),
             found=", ".join(root.names()) or "nothing",
             allowed=f"a group '{OWN}' (FORMAT.md)",
-            remedy="files of lava-dl itself run with `from exports.network import Network`",
+            remedy=way_to_run(root),
         )
     own = root.group(OWN)
     version = own.integer("format_version")

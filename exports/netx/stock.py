@@ -15,15 +15,16 @@ import h5py
 import numpy as np
 
 from exports.netx.layout import FILE_LOCKING
+from exports.netx.stock_weights import loaded_by_stock
 from exports.netx.writer import write_layers, write_string, write_synapse
 from hw_models.stock.limits import MAX_GROUPS, NEURON_BIAS
-from toolchain.errors import TargetError
+from toolchain.errors import TargetError, ValueRangeError
 from toolchain.files import atomic_path
 from toolchain.int_range import IntRange
-from toolchain.neurons import IntegrateAndFire, Readout
+from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
 from toolchain.program.bounds import analyse
 from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.synapse import DenseSynapse, WindowSynapse
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
 FULL_DECAY = 4096
 """Decay constant at which a 12-bit decay forgets everything in one step (lava-nc LIF models)."""
@@ -31,6 +32,7 @@ THRESHOLD = IntRange(0, 131071)
 """17-bit mantissa (lava-nc LIF: v is held to +-(2^23 - 1) = +-131071 weight units)."""
 WEIGHT = IntRange(-256, 254)
 """What `optimize_weight_bits` of lava-dl passes unchanged for weights of both signs."""
+OWN_FILES = "leave out --stock: this project's own files hold it"
 READOUT_THRESHOLD = THRESHOLD.high
 """With `v` held below it, a readout layer never fires."""
 
@@ -52,7 +54,8 @@ def write_stock_net(program: IntProgram, path: Path | str) -> None:
             "only a one-step program is an ordinary CUBA network",
             node=program.name,
             found=f"{program.schedule.num_steps} steps",
-            allowed="convert with --steps 1",
+            allowed="1 step",
+            remedy="convert with --steps 1",
         )
     bounds = {b.name: b for b in analyse(program)}
     for population in program.populations:
@@ -75,7 +78,7 @@ def _check_chain(program: IntProgram) -> None:
                 node=population.name,
                 found=f"fed by {', '.join(sources)}",
                 allowed=source,
-                remedy="leave out --stock; the project's own files hold branches",
+                remedy=OWN_FILES,
             )
         source = population.name
 
@@ -84,25 +87,39 @@ def _check(population: Population, state: IntRange) -> None:
     name = population.name
     (synapse,) = population.synapses
     neuron = population.neuron
-    if not isinstance(neuron, IntegrateAndFire | Readout):
-        raise TargetError("stock netx has no such neuron", node=name, found=neuron.kind)
     if isinstance(synapse, WindowSynapse):
-        raise TargetError("stock netx has no pools", node=name)
+        raise TargetError("stock netx has no pools", node=name, remedy=OWN_FILES)
+    if not isinstance(neuron, IntegrateAndFire | Readout):
+        is_cif = isinstance(neuron, ConsistentIntegrateAndFire)
+        raise TargetError(
+            "stock netx has no such neuron",
+            node=name,
+            found=neuron.kind,
+            allowed=f"{IntegrateAndFire.kind}, {Readout.kind}",
+            remedy="convert with --neuron if" if is_cif else OWN_FILES,
+        )
     if synapse.weight_exponent:
-        raise TargetError("stock Conv ignores weight exponents", node=name)
+        raise TargetError(
+            "stock netx has no weight exponents",
+            node=name,
+            found=synapse.weight_exponent,
+            allowed=0,
+            remedy="convert with --target stock-netx, which uses none",
+        )
     if getattr(synapse, "groups", 1) > MAX_GROUPS:
         raise TargetError(
-            "stock Conv gives zeros for this many groups", node=name, allowed=f"<= {MAX_GROUPS}"
-        )
-    WEIGHT.check(f"{name} weight", synapse.weight)
-    if isinstance(synapse, DenseSynapse) and not (synapse.weight.min() < 0 < synapse.weight.max()):
-        raise TargetError(
-            "stock netx damages dense weights that are not of both signs",
+            "stock Conv gives zeros for this many groups",
             node=name,
-            found=f"{int(synapse.weight.min())} .. {int(synapse.weight.max())}",
+            found=getattr(synapse, "groups", 1),
+            allowed=f"<= {MAX_GROUPS}",
+            remedy=f"split the layer into several of at most {MAX_GROUPS} groups; {OWN_FILES}",
         )
-    NEURON_BIAS.check(
-        f"{name} bias with initial potential and threshold difference", _bias(population)
+    _check_weights(name, synapse)
+    _within(
+        NEURON_BIAS,
+        f"{name} bias with initial potential and threshold difference",
+        _bias(population),
+        "convert with --target stock-netx, whose thresholds and biases fit, or fewer --weight-bits",
     )
     shift = _threshold_shift(population)
     low, high = state.low + int(shift.min()), state.high + int(shift.max())
@@ -112,8 +129,34 @@ def _check(population: Population, state: IntRange) -> None:
             node=name,
             found=f"{low} .. {high}",
             allowed=f"+-{THRESHOLD.high}",
-            remedy="use fewer weight bits",
+            remedy="convert with fewer --weight-bits",
         )
+
+
+def _check_weights(name: str, synapse: ConvSynapse | DenseSynapse) -> None:
+    """Check that the loader runs the weights as they are."""
+    weight = synapse.weight
+    _within(WEIGHT, f"{name} weight", weight, "convert with --weight-bits 8 or fewer")
+    if isinstance(synapse, ConvSynapse):
+        return
+    loaded = loaded_by_stock(weight)
+    if loaded is None or not np.array_equal(loaded, weight):
+        raise TargetError(
+            "stock netx would run other dense weights than these, which are not of both signs",
+            node=name,
+            found=f"{int(weight.min())} .. {int(weight.max())}",
+            allowed="weights of both signs",
+            remedy=f"convert with other --weight-bits; {OWN_FILES}",
+        )
+
+
+def _within(limits: IntRange, node: str, values: np.ndarray, remedy: str) -> None:
+    try:
+        limits.check(node, values)
+    except ValueRangeError as error:
+        raise TargetError(
+            error.message, node=node, found=error.found, allowed=error.allowed, remedy=remedy
+        ) from error
 
 
 def _common_threshold(neuron: IntegrateAndFire) -> int:

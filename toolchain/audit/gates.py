@@ -21,7 +21,7 @@ _FORM = re.compile(r"^\s*(\w+)\s*(<=|>=|<|>|=)\s*(-?[0-9.]+(?:[eE][-+]?[0-9]+)?)
 METRICS = {
     "mismatches": "values in which Lava differs from the integer reference",
     "drop": "accuracy (or mAP@0.5) of the float network less that of the integer one, in points",
-    "accuracy": "of the integer network, in %; mAP@0.5 of detectors",
+    "accuracy": "of the integer network, in %, or mAP@0.5 of detectors",
     "agreement": "samples that float and integer network answer alike, in %",
     "headroom": "smallest headroom of any state, in bits",
     "synops": "synaptic operations a sample",
@@ -30,6 +30,8 @@ METRICS = {
     "chip_errors": "limits of the target that are passed",
 }
 """What a gate may ask for."""
+ALL_METRICS = "; ".join(f"{name} = {meaning}" for name, meaning in METRICS.items())
+"""All of them in one line, for the help."""
 NEEDS = {
     "mismatches": "samples on Lava (--lava)",
     "drop": "the network it was converted from (--checkpoint)",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolchain.audit.gates import ALL_METRICS
 from toolchain.cli.inputs import data_path, network_path
 from toolchain.cli.options import Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
@@ -48,7 +49,10 @@ def command(
     ] = None,
     gate: Annotated[
         list[str] | None,
-        typer.Option(metavar="METRIC<=NUMBER", help="Fail unless this holds: mismatches=0."),
+        typer.Option(
+            metavar="METRIC<=NUMBER",
+            help=f"Fail unless this holds, such as mismatches=0. Metrics: {ALL_METRICS}.",
+        ),
     ] = None,
     lava: Annotated[
         int, typer.Option(min=0, help="Samples that run on Lava as well, by digest.")

@@ -82,7 +82,7 @@ def _show(looked: list[Findings], output: Output) -> None:
             output.say(f"  {level}: {rule.title} [{rule.id}]", STYLES[level])
             output.say(f"  found:  {finding.found}")
             output.say(f"  why:    {rule.why}")
-            output.say(f"  remedy: {rule.remedy}")
+            output.say(f"  remedy: {finding.remedy}")
         counts: dict[str, int] = {}
         for finding in findings.found:
             level = finding.rule.level.value

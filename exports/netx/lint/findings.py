@@ -19,16 +19,24 @@ class Finding:
         Path inside the file, such as /layer/3/weight.
     found:
         What stands there.
+    own_remedy:
+        What helps here, where a reader knows better than the rule; else empty.
     """
 
     rule_id: str
     where: str
     found: str
+    own_remedy: str = ""
 
     @property
     def rule(self) -> Rule:
         """The rule, with why it hurts and what helps."""
         return RULES[self.rule_id]
+
+    @property
+    def remedy(self) -> str:
+        """What helps."""
+        return self.own_remedy or self.rule.remedy
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -40,7 +48,7 @@ class Finding:
             "found": self.found,
             "title": rule.title,
             "why": rule.why,
-            "remedy": rule.remedy,
+            "remedy": self.remedy,
             "source": rule.source,
         }
 
@@ -59,15 +67,15 @@ class Findings:
     kind: str = "unknown"
     found: list[Finding] = field(default_factory=list)
 
-    def add(self, rule_id: str, where: str, found: object) -> None:
+    def add(self, rule_id: str, where: str, found: object, own_remedy: str = "") -> None:
         """Note that a rule applies; `where` may begin with the file's own path."""
         place = where.removeprefix(f"{self.file}:") or "/"
-        self.found.append(Finding(RULES[rule_id].id, place, str(found)))
+        self.found.append(Finding(RULES[rule_id].id, place, str(found), own_remedy))
 
     def add_error(self, rule_id: str, error: SpikeportError, where: str = "/") -> None:
         """The same for what a reader refused, at the error's own place if it has one."""
         found = error.message if error.found is None else f"{error.message}: {error.found}"
-        self.add(rule_id, error.node or where, found)
+        self.add(rule_id, error.node or where, found, error.remedy or "")
 
     def at(self, level: Level) -> list[Finding]:
         """Those of one level."""

@@ -159,7 +159,7 @@ def serve(profile: Profile | None) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + question["memory"], hard))
         try:
             findings = look_at(Path(question["path"]), profile)
-            found = [(f.rule_id, f.where, f.found) for f in findings.found]
+            found = [(f.rule_id, f.where, f.found, f.own_remedy) for f in findings.found]
             answer = {"kind": findings.kind, "found": found}
         except MemoryError:
             place = f"needs more than {question['memory']:,} bytes"

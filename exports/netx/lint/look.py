@@ -40,7 +40,7 @@ def look_at(path: Path, profile: Profile | None = None) -> Findings:
                 StockLinter(findings).look(Group(file, str(path)))
             elif not own:
                 names = ", ".join(file) or "nothing"
-                findings.add("malformed", "/", f"no group '{LAYERS}': {names}")
+                findings.add("no-network", "/", names)
         if own:
             look_at_program(path, findings, profile)
     except SpikeportError as error:

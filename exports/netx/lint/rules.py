@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from exports.netx.layout import LAYERS, OWN
+from exports.netx.stock_loader import ELSEWHERE, HERE
+
 
 class Level(str, Enum):
     """How bad it is; the names are SARIF's.
@@ -67,6 +70,15 @@ _ALL = (
         "HDF5 library",
     ),
     Rule(
+        "no-network",
+        Level.ERROR,
+        "no network file",
+        f"it is HDF5, but has neither the group '{OWN}' of this project's files nor the group "
+        f"'{LAYERS}' of lava-dl's",
+        "convert a network first: spikeport convert",
+        "exports/netx/FORMAT.md; netx/hdf5.py",
+    ),
+    Rule(
         "malformed",
         Level.ERROR,
         "does not describe a layer",
@@ -78,10 +90,20 @@ _ALL = (
         "unknown-layer",
         Level.ERROR,
         "a layer type that the loader does not build",
-        "pool, average, concat, unpool and convT raise NotImplementedError; any other name is "
-        "skipped without a word, and the layers around it are joined",
+        "pool, average, concat, unpool and convT raise NotImplementedError, dense_comp an "
+        "AttributeError; any other name is skipped without a word, and the layers around it are "
+        "joined",
         "rewrite it with conv and dense layers, or convert it with this project",
         "netx/hdf5.py, Network._create_layers",
+    ),
+    Rule(
+        "only-there",
+        Level.NOTE,
+        "what lava-dl's own loader runs and this project does not",
+        "SDNN and resonate-and-fire neurons, recurrent layers and complex weights are refused by "
+        "`Network` and by every command; they are not looked into here",
+        ELSEWHERE,
+        "netx/hdf5.py, Network._create, get_neuron_params",
     ),
     Rule(
         "unknown-neuron",
@@ -155,7 +177,7 @@ _ALL = (
         Level.ERROR,
         "a convolution of 128 groups or more",
         "its groups are numbered in 8 bits: the stock process gives zeros without a word",
-        "run it with this project (`Network` or `spikeport run`), or split the layer",
+        f"split the layer; {HERE}",
         "lava/proc/conv/process.py; utils/conv.py",
     ),
     Rule(
@@ -163,7 +185,7 @@ _ALL = (
         Level.ERROR,
         "a kernel, stride, padding or dilation beyond 127",
         "the stock process keeps them in 8 bits: they wrap, or NumPy 2 raises",
-        "run it with this project, or split the layer",
+        f"split the layer; {HERE}",
         "lava/proc/conv/process.py",
     ),
     Rule(
@@ -179,7 +201,7 @@ _ALL = (
         Level.WARNING,
         "a convolution on 128 or more rows or columns",
         "with NumPy 2 the stock process pads in 8 bits and raises OverflowError",
-        "NumPy 1.26, or run it with this project",
+        f"NumPy 1.26; {HERE}",
         "lava/utils/conv.py; NEP 50",
     ),
     Rule(
@@ -187,7 +209,7 @@ _ALL = (
         Level.ERROR,
         "messageBits, which the stock reader misreads",
         "it takes the number for a group; loading seems to succeed and building hangs",
-        "remove it and give input_message_bits to the loader",
+        "remove it, and give input_message_bits to the loader",
         "netx/hdf5.py, NetDict.array_keys",
     ),
     Rule(
@@ -252,9 +274,10 @@ _ALL = (
         "long-delay",
         Level.ERROR,
         "a delay beyond 62 steps, or a negative one",
-        "the loader passes it on; neither chips nor the delay buffers take it",
+        "the loader clamps them all to 0 .. 62 where one is above, with a warning only, and passes "
+        "negative ones on where none is",
         "retrain with delays of at most 62",
-        "nengo-loihi validate.py; lava/proc/dense/process.py (DelayDense)",
+        "netx/hdf5.py, create_dense",
     ),
     Rule(
         "dropped-delay",
@@ -286,14 +309,15 @@ _ALL = (
         Level.WARNING,
         "an input layer with neurons",
         "from NumPy 2.4 on the loader stops at it: int() of an array of one element",
-        "NumPy before 2.4, or run it with this project",
+        f"NumPy before 2.4; {HERE}",
         "netx/hdf5.py:280",
     ),
     Rule(
         "not-this-program",
         Level.ERROR,
         "not what this project wrote",
-        "the content does not describe a program, or its hash says that it was changed",
+        "every command refuses it: the content does not describe a program, its hash says that it "
+        "was changed, or it is of another version of the format",
         "convert again",
         "exports/netx/FORMAT.md",
     ),

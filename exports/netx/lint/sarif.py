@@ -20,7 +20,7 @@ def as_sarif(all_findings: Sequence[Findings], version: str) -> dict[str, Any]:
             "ruleId": finding.rule_id,
             "ruleIndex": order.index(finding.rule_id),
             "level": finding.rule.level.value,
-            "message": {"text": f"{finding.rule.title}: {finding.found}. {finding.rule.remedy}"},
+            "message": {"text": f"{finding.rule.title}: {finding.found}. {finding.remedy}"},
             "locations": [_location(findings.file, finding.where)],
         }
         for findings in all_findings

@@ -12,7 +12,6 @@ from math import prod
 import numpy as np
 
 from exports.netx.cuba_reader import (
-    CUBA,
     DECAY,
     KNOWN,
     KNOWN_NEURON,
@@ -22,6 +21,14 @@ from exports.netx.cuba_reader import (
 from exports.netx.group import Group
 from exports.netx.layout import CONV, DENSE, FLATTEN, INPUT, LAYERS
 from exports.netx.lint.findings import Findings
+from exports.netx.stock_loader import (
+    COMPLEX,
+    CUBA,
+    MESSAGE_BITS,
+    has_complex_weights,
+    loader_runs_layer,
+    loader_runs_neuron,
+)
 from exports.netx.stock_weights import MIXED_LIMITS, loaded_by_stock
 from hw_models.cuba_layer import MAX_DELAY
 from hw_models.stock.limits import CONV_SUM_BITS, MAX_GEOMETRY, MAX_GROUPS, NEURON_BIAS
@@ -30,9 +37,6 @@ from toolchain.int_range import IntRange
 from toolchain.program.spike_ranges import weight_sums
 from toolchain.program.synapse import ConvSynapse
 
-BUILT_ONLY = ("dense_rec", "dense_comp")
-"""Layer types that the loader builds and that are not looked into here."""
-OTHER_NEURONS = ("SDNN", "RF", "RF_PHASE", "RF_IZ")
 HIGHEST_FIRING = 131071
 """Threshold that a membrane of 24 bits, 6 of them a fraction, can still pass."""
 PAIRS = ("stride", "padding", "dilation")
@@ -77,19 +81,17 @@ class StockLinter:
             CONV: self._conv,
         }
         if kind not in look:
-            if kind not in BUILT_ONLY:
-                self._say("unknown-layer", group, kind, "type")
+            rule = "only-there" if loader_runs_layer(kind) else "unknown-layer"
+            self._say(rule, group, kind, "type")
             self._shape, self._flattened = None, False
             self._layers += 1
             return
         self._unknown(group, kind)
-        if "messageBits" in group.names():
-            self._say("message-bits", group, "messageBits", "messageBits")
         look[kind](group)
         self._layers += kind != FLATTEN
 
     def _unknown(self, group: Group, kind: str) -> None:
-        known = {*KNOWN[kind], "messageBits", *(["delay"] if kind == CONV else [])}
+        known = {*KNOWN[kind], *(["delay"] if kind == CONV else [])}
         for name in sorted(set(group.names()) - known):
             self._say("unknown-dataset", group, name, name)
 
@@ -116,7 +118,10 @@ class StockLinter:
         flattened, self._flattened = self._flattened, False
         if source is not None and len(source) == 3 and prod(source) > max(source) and not flattened:
             self._say("flatten", group, f"none in front of it, where {source} arrives")
-        weight = self._whole(group, "weight")
+        complex_weights = has_complex_weights(group)
+        if complex_weights:
+            self._say("only-there", group, COMPLEX, "weight")
+        weight = None if complex_weights else self._whole(group, "weight")
         if "neuron" in group.names():
             self._neuron(group)
         size = None if self._shape is None else prod(self._shape)
@@ -227,12 +232,13 @@ class StockLinter:
     def _neuron(self, group: Group) -> None:
         neuron = group.group("neuron")
         kind = neuron.text("type")
-        if kind in OTHER_NEURONS:
-            return
+        if MESSAGE_BITS in neuron.names():
+            self._say("message-bits", neuron, MESSAGE_BITS, MESSAGE_BITS)
         if kind not in CUBA:
-            self._say("unknown-neuron", neuron, kind, "type")
+            rule = "only-there" if loader_runs_neuron(kind) else "unknown-neuron"
+            self._say(rule, neuron, kind, "type")
             return
-        for name in sorted(set(neuron.names()) - {*KNOWN_NEURON, *TRAINING_ONLY}):
+        for name in sorted(set(neuron.names()) - {*KNOWN_NEURON, *TRAINING_ONLY, MESSAGE_BITS}):
             self._say("unknown-dataset", neuron, name, name)
         for name, rule, plain in (
             ("refDelay", "refractory", 1),

@@ -1,0 +1,107 @@
+"""What lava-dl's own loader does with a file, and who runs it: the one place that says so.
+
+The readers and lint take their words from here, so that they tell one story. Written from
+`Network._create` and `get_neuron_params` of `netx/hdf5.py`, lava-dl 0.6.0.
+"""
+
+from __future__ import annotations
+
+from exports.netx.group import Group
+from exports.netx.layout import CONV, DENSE, FLATTEN, INPUT, LAYERS
+from toolchain.errors import FormatError, SpikeportError
+
+CUBA = ("LOIHI", "CUBA")
+"""Names of the one neuron that is run here, older and newer."""
+BUILT_HERE = (INPUT, FLATTEN, DENSE, CONV)
+RECURRENT = "dense_rec"
+RAISING = {
+    **dict.fromkeys(("pool", "average", "concat", "unpool", "convT"), "NotImplementedError"),
+    "dense_comp": "AttributeError",
+}
+"""Layer types at which the loader stops, and with what; it calls a `create_complex_dense` that it
+does not have."""
+COMPLEX = "complex weights"
+"""Of a dense layer: `weight` is a group of `real` and `imag`."""
+
+MESSAGE_BITS = "messageBits"
+"""Of a neuron; the loader's `NetDict.array_keys` lacks it, so that it hands a NetDict on."""
+
+HERE = "`from exports.network import Network` runs it where all layers are CUBA conv and dense"
+ELSEWHERE = "lava.lib.dl.netx.hdf5.Network, lava-dl's own loader, runs it; nothing here does"
+
+
+def loader_runs_layer(kind: str) -> bool:
+    """Whether lava-dl's loader builds such a layer."""
+    return kind in BUILT_HERE or kind == RECURRENT
+
+
+def loader_runs_neuron(kind: str) -> bool:
+    """Whether lava-dl's loader knows such a neuron: it takes whatever has RF in its name."""
+    return kind in CUBA or kind == "SDNN" or "RF" in kind
+
+
+def has_complex_weights(layer: Group) -> bool:
+    """Whether `layer` is a dense one with complex weights, which the loader builds."""
+    return "weight" in layer.names() and layer.is_group("weight")
+
+
+def refused_layer(kind: str, where: str) -> FormatError:
+    """What a reader says of a layer type that it does not build."""
+    if loader_runs_layer(kind) or kind == COMPLEX:
+        return FormatError(
+            "only lava-dl's own loader runs such a layer",
+            node=where,
+            found=kind,
+            allowed=", ".join(BUILT_HERE),
+            remedy=ELSEWHERE,
+        )
+    does = f"stops at it with {RAISING[kind]}" if kind in RAISING else "skips it without a word"
+    return FormatError(
+        f"lava-dl's loader has no such layer: it {does}",
+        node=where,
+        found=kind,
+        allowed=", ".join(BUILT_HERE),
+        remedy="num_layers takes only the layers before it",
+    )
+
+
+def refused_neuron(kind: str, where: str) -> FormatError:
+    """What a reader says of a neuron type that it does not build."""
+    known = loader_runs_neuron(kind)
+    return FormatError(
+        "only CUBA neurons are run here" if known else "lava-dl's loader knows no such neuron",
+        node=where,
+        found=kind,
+        allowed=", ".join(CUBA),
+        remedy=ELSEWHERE if known else "export it with CUBA neurons",
+    )
+
+
+def way_to_run(root: Group) -> str:
+    """Who runs an HDF5 file that this project did not write."""
+    if LAYERS not in root.names():
+        return "convert a network first: spikeport convert"
+    try:
+        layers = root.group(LAYERS)
+        for name in layers.numbered("layers"):
+            refused = _refused(layers.group(name))
+            if refused is not None:
+                found = f"{refused.found} in layer {name}"
+                return f"it is a file of lava-dl with {found}: {refused.remedy}"
+    except SpikeportError:
+        return "it seems to be a damaged file of lava-dl: `spikeport lint` says what is wrong"
+    return f"it is a file of lava-dl: {HERE}"
+
+
+def _refused(layer: Group) -> FormatError | None:
+    """What speaks against running one layer here."""
+    kind = layer.text("type")
+    if kind not in BUILT_HERE:
+        return refused_layer(kind, layer.where("type"))
+    if has_complex_weights(layer):
+        return refused_layer(COMPLEX, layer.where("weight"))
+    if "neuron" in layer.names():
+        neuron = layer.group("neuron").text("type")
+        if neuron not in CUBA:
+            return refused_neuron(neuron, layer.where("neuron/type"))
+    return None

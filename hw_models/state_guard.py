@@ -21,4 +21,5 @@ class StateGuard:
                 f"a state left its range at global step {time_step}",
                 found=f"{low} .. {high}",
                 allowed=f"{self._low} .. {self._high}",
+                remedy="use fewer weight bits or steps",
             )

@@ -34,8 +34,9 @@ class Failure:
         trace = "".join(traceback.format_exception(error))
         if isinstance(error, SpikeportError):
             told = error.as_dict()
-            fields = {name: told[name] for name in ("node", "found", "allowed", "remedy")}
-            return cls(error.message, **fields, trace=trace)
+            fields = {name: told[name] for name in ("node", "found", "allowed")}
+            remedy = error.remedy or remedy_for(trace)
+            return cls(error.message, **fields, remedy=remedy, trace=trace)
         return cls.of_text(PROCESS_FAILED, trace)
 
     @classmethod

@@ -5,7 +5,7 @@ inputs.npy    graded input spikes in Lava's axis order
 net.net       the program
 record-*.npz  what the populations leave behind
 progress      a byte for each sample that is done
-digests.npz   digests of the samples before, by population
+digests.npz   digests of the samples before, `digestN` of the population N
 group         process id of the interpreter that leads the run's process group, while it runs
 processes     ids of the Lava processes, one a line, as they are started
 error-*.json  what failed, see `Failure`
@@ -126,7 +126,7 @@ class Job:
 
     @property
     def digests(self) -> Path:
-        """Digests of the samples before, by population; missing if there are none."""
+        """Digests of the samples before; missing if there are none."""
         return self.path / "digests.npz"
 
     @property

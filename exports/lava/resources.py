@@ -75,8 +75,7 @@ def _ring_bytes(port: Any, num_steps: int) -> int:
     """What the messages of a channel take: it goes round, but no further than the steps do."""
     import numpy as np  # the supervisor imports this file, and is to start at once
 
-    size: int = prod(port.shape) * np.dtype(port.d_type).itemsize * min(port.size, num_steps)
-    return size
+    return int(prod(port.shape)) * np.dtype(port.d_type).itemsize * min(port.size, num_steps)
 
 
 def provide(needs: Needs) -> None:
@@ -153,8 +152,9 @@ def _too_much(needs: Needs, what: str, needed: int, allowed: int, code: int) -> 
 
 
 def _full(text: str) -> str:
-    """What is full, by the last frame of a traceback: multiprocessing puts into shared memory."""
-    if text and "/multiprocessing/" not in text.rpartition('File "')[2]:
+    """What is full, by the last frame of a traceback: semaphores and segments, or another file."""
+    last = text.rpartition('File "')[2]
+    if text and "/synchronize.py" not in last and "/shared_memory.py" not in text:
         return "the folder for temporary files (TMPDIR) is full; make room, or name another one"
     usage = shutil.disk_usage(SHARED_MEMORY)
     return (
@@ -187,4 +187,11 @@ def remedy_for(text: str) -> str | None:
             "somebody ended it, or the system, whose memory ran out: free some memory, or use "
             f"{FEWER}, or fewer samples"
         )
-    return None
+    if _is_full(Path(os.environ.get("TMPDIR", "/tmp"))):
+        return _full(text)
+    return _full("") if _is_full(SHARED_MEMORY) else None
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether there is no room: what fails for it does not always say so."""
+    return folder.is_dir() and shutil.disk_usage(folder).free < resource.getpagesize()

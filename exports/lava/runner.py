@@ -182,7 +182,10 @@ def _run_chunk(
             write_net(program, job.net)
             np.save(job.inputs, to_lava(inputs))
             if before:
-                np.savez(job.digests, **before)  # type: ignore[arg-type]
+                # By number: a name may be that of an argument of savez.
+                found = [(i, before.get(p.name)) for i, p in enumerate(program.populations)]
+                digests = {f"digest{i}": digest for i, digest in found if digest is not None}
+                np.savez(job.digests, **digests)  # type: ignore[arg-type]
         status = _supervised(job, report)
         if status != 0 or not job.done.is_file():
             raise _failure(job, status, time_limit)

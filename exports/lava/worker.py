@@ -8,6 +8,7 @@ left, which a report needs too: so one is kept open until then.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import secrets
 import signal
@@ -37,6 +38,16 @@ def _name_shared_memory(job: Job) -> None:
 
     module: Any = shared_memory
     module._make_filename = name
+
+
+def _stay_in_folder(job: Job) -> None:
+    """Have the server of shared memory listen in the folder, named from within.
+
+    The name of a socket has at most 107 characters (unix(7)), which a long TMPDIR alone may take.
+    """
+    os.chdir(job.folder)
+    this: Any = multiprocessing.current_process()
+    this._config["tempdir"] = "."
 
 
 class Reporter:
@@ -106,11 +117,11 @@ def _recorders(job: Job, program: IntProgram) -> dict[str, ProcessRecorder]:
     before: dict[str, np.ndarray] = {}
     if job.digests.is_file():
         with np.load(job.digests, allow_pickle=False) as file:
-            before = {name: file[name] for name in file.files}
+            before = dict(file)
     steps = program.schedule.num_steps
     return {
         p.name: ProcessRecorder(
-            LayerRecorder(p, program.schedule, Mode(job.plan.mode), before.get(p.name)),
+            LayerRecorder(p, program.schedule, Mode(job.plan.mode), before.get(f"digest{index}")),
             job.record(index),
             job.num_samples,
             job.plan.models.batch,
@@ -149,6 +160,7 @@ def main() -> int:
     job = Job.load(Path(sys.argv[1]))
     report = Reporter(job)
     _name_shared_memory(job)
+    _stay_in_folder(job)
     try:
         run(job, report)
     except BaseException as error:  # noqa: BLE001 - whatever it is goes into the report

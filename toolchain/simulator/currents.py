@@ -11,6 +11,7 @@ synapse from then on if they differ.
 from __future__ import annotations
 
 import logging
+import os
 from functools import singledispatch
 
 import numpy as np
@@ -33,6 +34,7 @@ COMPARED_SAMPLES = 2
 PROBE_SEED = 0
 
 _log = logging.getLogger(__name__)
+_PROCESS = os.getpid()
 
 
 class ExactCurrent:
@@ -64,6 +66,13 @@ class ExactCurrent:
                 self._dtype = torch.float64
                 return synaptic_current(self._synapse, spikes, self._dtype)
         return current
+
+
+def settle_threads() -> None:
+    """Have torch use one thread in a forked process, where it would wait for its parent's."""
+    if os.getpid() != _PROCESS and torch.get_num_threads() > 1:
+        _log.info("a forked process: one thread")
+        torch.set_num_threads(1)
 
 
 def probe(spikes: IntRange, shape: tuple[int, ...]) -> Tensor:

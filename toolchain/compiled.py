@@ -22,22 +22,26 @@ from threading import RLock
 from typing import Any
 
 import numba
-from numba.core import event
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core import caching, event
 
 DIGEST_BYTES = 32
 _log = logging.getLogger(__name__)
 
-if numba.config.THREADING_LAYER == "default":
+# These have no types.
+_config: Any = numba.config
+_IndexDataCacheFile: Any = caching.IndexDataCacheFile
+_FunctionCache: Any = caching.FunctionCache
+
+if _config.THREADING_LAYER == "default":
     # GNU OpenMP, the usual one, ends a forked process with SIGTERM.
-    numba.config.THREADING_LAYER = "forksafe"
+    _config.THREADING_LAYER = "forksafe"
 
 
 def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-class _CheckedFile(IndexDataCacheFile):  # type: ignore[misc]
+class _CheckedFile(_IndexDataCacheFile):
     """Kept code whose files begin with a digest of the rest; a damaged one counts as missing."""
 
     def _read(self, path: str) -> bytes:
@@ -69,8 +73,10 @@ class _CheckedFile(IndexDataCacheFile):  # type: ignore[misc]
         self._write(self._data_path(name), self._dump(data))
 
 
-class _Kept(FunctionCache):  # type: ignore[misc]
+class _Kept(_FunctionCache):
     """Kept code of a function, without which everything goes on as well, if slowly."""
+
+    _cache_file: Any
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)

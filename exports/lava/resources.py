@@ -11,7 +11,7 @@ import os
 import resource
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -163,7 +163,7 @@ def _full(text: str) -> str:
     )
 
 
-_REMEDIES = {
+_REMEDIES: dict[int, Callable[[str], str]] = {
     errno.ENOSPC: _full,
     errno.EMFILE: lambda _: f"raise the limit of open files (ulimit -Hn), or use {FEWER}",
     errno.EAGAIN: lambda _: f"raise the limit of processes (ulimit -u), or use {FEWER}",

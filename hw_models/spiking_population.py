@@ -76,7 +76,7 @@ class SpikingPopulationModel(PyLoihiProcessModel):
         super().__init__(proc_params)
         self.clock: LocalTime = proc_params["clock"]
         self.recorder: Recorder | None = proc_params["recorder"]
-        self.guard = StateGuard(proc_params["state_bits"])
+        self.guard = StateGuard(proc_params["state_bits"], proc_params["name"])
 
     def start_sample(self) -> None:
         """Reset state before local step 1."""

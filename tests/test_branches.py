@@ -11,7 +11,7 @@ from tests.comparing import assert_recording_is
 from tests.networks import BLOCKS, Branches, branched_program, random_inputs
 from tests.oracles import numpy_loop
 from tests.test_closed_form import assert_lossless
-from toolchain.errors import BackendRunError, ProgramError, UnprovedRangeError
+from toolchain.errors import ProgramError, UnprovedRangeError
 from toolchain.int_range import IntRange
 from toolchain.neurons import (
     ConsistentIntegrateAndFire,
@@ -26,6 +26,7 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 from toolchain.program.synops import dense_operations, fan_out
+from toolchain.recording import compare
 from toolchain.simulator import currents
 from toolchain.simulator.reference import simulate
 
@@ -368,8 +369,11 @@ def test_exponents_that_no_state_holds_are_refused():
         )
 
 
-def test_sums_that_are_not_exact_are_noticed(monkeypatch):
-    """A convolution that is a little off, as NNPACK's is, stops the run."""
+def test_sums_that_are_not_exact_are_noticed(monkeypatch, caplog):
+    """A convolution that is a little off, as NNPACK's is, is made in float64."""
+    program = branched_program(0)
+    inputs = random_inputs(program, 1)
+    expected = simulate(program, inputs)
     exact = currents.F.conv2d
 
     def off(spikes, *how):
@@ -377,9 +381,8 @@ def test_sums_that_are_not_exact_are_noticed(monkeypatch):
         return result - 0.01 if spikes.dtype is currents.torch.float32 else result
 
     monkeypatch.setattr(currents.F, "conv2d", off)
-    program = branched_program(0)
-    with pytest.raises(BackendRunError, match="stem: float32 sums of this torch build"):
-        simulate(program, random_inputs(program, 1))
+    assert compare(expected, simulate(program, inputs)).equal
+    assert "stem: float32 sums" in caplog.text
 
 
 def test_large_sums_are_added_up_in_float64():

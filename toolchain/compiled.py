@@ -1,43 +1,173 @@
 """How loops are compiled: by numba, for this processor, once; the code is kept for later runs.
 
 Compiling all loops of the simulator takes 10 to 20 seconds, in which nothing else is seen to
-happen; so a log line, of level INFO, says when it begins.
+happen; so a log line, of level INFO, says when it begins. Kept code is compiled again where it is
+damaged, which numba and LLVM do not notice before they crash; where none can be kept, because no
+folder can be written, loops are compiled in every run.
+
+Loops run in several threads by a layer of numba that lives on in forked processes: TBB, or else
+numba's own queue. That one ends the process if two threads use it at a time, so they take turns.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from functools import partial
+import os
+import pickle
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numba
-from numba.core import event
+from numba.core import caching, event
 
-compiled_with: Any = partial(numba.njit, cache=True, nogil=True)
-"""With further options of numba."""
-compiled: Any = compiled_with()
-parallel: Any = compiled_with(parallel=True)
-part_of_another: Any = numba.njit(nogil=True)
-"""Compiled, and kept, only as a part of what calls it."""
-
+DIGEST_BYTES = 32
 _log = logging.getLogger(__name__)
+
+# These have no types.
+_config: Any = numba.config
+_IndexDataCacheFile: Any = caching.IndexDataCacheFile
+_FunctionCache: Any = caching.FunctionCache
+
+if _config.THREADING_LAYER == "default":
+    # GNU OpenMP, the usual one, ends a forked process with SIGTERM.
+    _config.THREADING_LAYER = "forksafe"
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+class _CheckedFile(_IndexDataCacheFile):
+    """Kept code whose files begin with a digest of the rest; a damaged one counts as missing."""
+
+    def _read(self, path: str) -> bytes:
+        content = Path(path).read_bytes()
+        if content[:DIGEST_BYTES] != _digest(content[DIGEST_BYTES:]):
+            raise OSError("damaged")
+        return content[DIGEST_BYTES:]
+
+    def _write(self, path: str, content: bytes) -> None:
+        with self._open_for_write(path) as file:
+            file.write(_digest(content) + content)
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            version, stamp, overloads = pickle.loads(self._read(self._index_path))
+        except OSError:
+            return {}
+        fresh = (version, stamp) == (self._version, self._source_stamp)
+        return overloads if fresh else {}
+
+    def _save_index(self, overloads: dict[Any, str]) -> None:
+        content = (self._version, self._source_stamp, overloads)
+        self._write(self._index_path, self._dump(content))
+
+    def _load_data(self, name: str) -> Any:
+        return pickle.loads(self._read(self._data_path(name)))
+
+    def _save_data(self, name: str, data: Any) -> None:
+        self._write(self._data_path(name), self._dump(data))
+
+
+class _Kept(_FunctionCache):
+    """Kept code of a function, without which everything goes on as well, if slowly."""
+
+    _cache_file: Any
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        old = self._cache_file
+        name = old._index_name.removesuffix(".nbi")
+        self._cache_file = _CheckedFile(self._cache_path, name, old._source_stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Called by numba; None has the function compiled."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # noqa: BLE001 - whatever it is, compiling mends it
+            _log.info("kept code of %s is not used: %s", self._name, error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Called by numba."""
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            _log.info("compiled code of %s is not kept: %s", self._name, error)
 
 
 class _Notice(event.Listener):
-    """Says once that loops of this project are compiled; those that are kept cause no event."""
+    """Says once that loops of this project are compiled; those that are kept cause no event.
+
+    Attributes
+    ----------
+    unkept:
+        Why code cannot be kept, if so.
+    """
 
     def __init__(self) -> None:
         self._said = False
+        self.unkept: Exception | None = None
 
     def on_start(self, event: event.Event) -> None:
         """Called by numba."""
         module = event.data["dispatcher"].py_func.__module__
-        if not self._said and module.partition(".")[0] == __package__:
-            self._said = True
-            _log.info("compiling loops for this processor: once, for up to half a minute")
+        if self._said or module.partition(".")[0] != __package__:
+            return
+        self._said = True
+        when = "once"
+        if self.unkept:
+            when = "in every run: there is no folder to keep them in (HOME, NUMBA_CACHE_DIR)"
+        _log.info("compiling loops for this processor: %s, for up to half a minute", when)
 
     def on_end(self, event: event.Event) -> None:
         """Called by numba."""
 
 
-event.register("numba:compile", _Notice())  # type: ignore[no-untyped-call]
+_notice = _Notice()
+event.register("numba:compile", _notice)  # type: ignore[no-untyped-call]
+
+
+def compiled_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator that compiles, with further options of numba."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(nogil=True, **options)(function)
+        try:
+            dispatcher._cache = _Kept(function)
+        except (RuntimeError, OSError, KeyError) as error:
+            _notice.unkept = error
+        return dispatcher
+
+    return decorate
+
+
+compiled = compiled_with()
+part_of_another: Any = numba.njit(nogil=True)
+"""Compiled, and kept, only as a part of what calls it."""
+
+_turn = RLock()
+# Forking waits for the turn: else nobody might be left in the new process to give it back.
+os.register_at_fork(
+    before=_turn.acquire, after_in_parent=_turn.release, after_in_child=_turn.release
+)
+
+
+def parallel(function: Callable[..., Any]) -> Any:
+    """Compile a function whose `numba.prange` run in threads; called from Python, one at a time.
+
+    What numba made of it is its attribute `dispatcher`.
+    """
+    dispatcher = compiled_with(parallel=True)(function)
+
+    @wraps(function)
+    def take_turns(*arguments: Any) -> Any:
+        with _turn:
+            return dispatcher(*arguments)
+
+    take_turns.dispatcher = dispatcher  # type: ignore[attr-defined]
+    return take_turns

@@ -5,10 +5,11 @@ inputs.npy    graded input spikes in Lava's axis order
 net.net       the program
 record-*.npz  what the populations leave behind
 progress      a byte for each sample that is done
-digests.npz   digests of the samples before, by population
+digests.npz   digests of the samples before, `digestN` of the population N
 group         process id of the interpreter that leads the run's process group, while it runs
 processes     ids of the Lava processes, one a line, as they are started
-error-*.txt   traceback of a model that failed
+error-*.json  what failed, see `Failure`
+reserve       makes room for that where the disk is full
 log.txt       what the interpreter and Lava printed
 ran           written when all steps have run; Lava's processes may end from then on
 done          written last
@@ -24,11 +25,12 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from exports.lava.failure import Failure
 from exports.lava.models import LavaModels
+from exports.lava.resources import SHARED_MEMORY
 
-SHARED_MEMORY = Path("/dev/shm")
-DIGEST = "/digest"
-"""Behind a population's name in digests.npz."""
+RESERVED = 1 << 16
+"""Bytes of the file `reserve`."""
 TIMED_OUT, STOPPED, PROCESS_FAILED = 124, 130, 3
 """Exit statuses of the supervisor, beside the interpreter's own."""
 
@@ -124,22 +126,29 @@ class Job:
 
     @property
     def digests(self) -> Path:
-        """Digests of the samples before, by population; missing if there are none."""
+        """Digests of the samples before; missing if there are none."""
         return self.path / "digests.npz"
 
-    def report_error(self, text: str) -> None:
-        """Leave a traceback or a reason, complete from the moment it has its name."""
+    @property
+    def reserve(self) -> Path:
+        """Takes up space that a report may need."""
+        return self.path / "reserve"
+
+    def report(self, failure: Failure) -> None:
+        """Leave what failed, complete from the moment it has its name."""
+        self.reserve.unlink(missing_ok=True)
         partial = self.path / f"partial-{os.getpid()}"
-        partial.write_text(text)
-        partial.rename(self.path / f"error-{os.getpid()}.txt")
+        partial.write_text(failure.to_json())
+        partial.rename(self.path / f"error-{os.getpid()}.json")
 
     def errors(self) -> list[Path]:
-        """Tracebacks of models that failed, complete ones only."""
-        return sorted(self.path.glob("error-*.txt"))
+        """What failed, complete reports only."""
+        return sorted(self.path.glob("error-*.json"))
 
     def save(self) -> None:
-        """Write `job.json`."""
+        """Write `job.json`, and take up the reserve."""
         (self.path / "job.json").write_text(json.dumps(asdict(self)))
+        self.reserve.write_bytes(bytes(RESERVED))
 
     @classmethod
     def load(cls, folder: Path) -> Job:
@@ -150,10 +159,13 @@ class Job:
         return cls(**values, plan=Plan(plan["mode"], models, tuple(plan["cuts"])))
 
 
-def leave_nothing(job: Job) -> None:
-    """End the run's process group and remove its shared memory; safe to call at any time."""
+def leave_nothing(job: Job, group: int | None = None) -> None:
+    """End the run's process group and remove its shared memory; safe to call at any time.
+
+    `group` is its id, where that is known without the job's file.
+    """
     with contextlib.suppress(FileNotFoundError, ValueError):
-        group = int(job.group.read_text())
+        group = group or int(job.group.read_text())
         deadline = time.monotonic() + 10.0
         while _kill_group(group) and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -6,15 +6,14 @@ success, an exception in a model, a time-out, Ctrl-C, or SIGKILL of the caller.
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,18 +24,12 @@ from typing import Any
 import numpy as np
 
 from exports.lava.axes import to_lava
-from exports.lava.job import (
-    DIGEST,
-    PROCESS_FAILED,
-    SHARED_MEMORY,
-    TIMED_OUT,
-    Job,
-    Plan,
-    leave_nothing,
-)
+from exports.lava.failure import CHECK, Failure
+from exports.lava.job import TIMED_OUT, Job, Plan, leave_nothing
 from exports.lava.models import ATRLIF, FIXED_PT, STOCK, LavaModels
 from exports.lava.partition import even_cuts
 from exports.lava.process_recorder import read_record
+from exports.lava.resources import remedy_for
 from exports.netx import write_net
 from hw_models import lava_compat
 from hw_models.stock.atrlif_limits import check_atrlif
@@ -53,7 +46,6 @@ CHUNK_BYTES = 1 << 30
 """What one Lava run keeps; more samples are run in several."""
 CHUNK_SAMPLES = 256
 """Samples of one Lava run at most: what a crash may lose, where parts are kept."""
-LOG_LINES = 25
 Progress = Callable[[int, int], None]
 
 
@@ -164,10 +156,12 @@ def _sample_bytes(program: IntProgram, mode: Mode) -> int:
 
 @contextmanager
 def _job(num_samples: int, time_limit: float, plan: Plan) -> Iterator[Job]:
-    folder = Path(tempfile.mkdtemp(prefix="spikeport-lava-"))
+    with _setting_up():
+        folder = Path(tempfile.mkdtemp(prefix="spikeport-lava-"))
     job = Job(str(folder), secrets.token_hex(4), num_samples, time_limit, plan)
     try:
-        job.save()
+        with _setting_up():
+            job.save()
         yield job
     finally:
         leave_nothing(job)
@@ -184,12 +178,14 @@ def _run_chunk(
 ) -> dict[str, LayerRecord]:
     remaining, time_limit = limits
     with _job(len(inputs), max(remaining, 0.0), plan) as job:
-        write_net(program, job.net)
-        np.save(job.inputs, to_lava(inputs))
-        if before:
-            # An end of ours: savez has parameters of its own, and a name may end in ".npy".
-            named = {f"{name}{DIGEST}": digests for name, digests in before.items()}
-            np.savez(job.digests, **named)  # type: ignore[arg-type]
+        with _setting_up():
+            write_net(program, job.net)
+            np.save(job.inputs, to_lava(inputs))
+            if before:
+                # By number: a name may be that of an argument of savez.
+                found = [(i, before.get(p.name)) for i, p in enumerate(program.populations)]
+                digests = {f"digest{i}": digest for i, digest in found if digest is not None}
+                np.savez(job.digests, **digests)  # type: ignore[arg-type]
         status = _supervised(job, report)
         if status != 0 or not job.done.is_file():
             raise _failure(job, status, time_limit)
@@ -200,7 +196,7 @@ def _run_chunk(
 
 def _supervised(job: Job, report: Callable[[int], None]) -> int:
     """Start the supervisor, wait, and stop it by closing its pipe if anything interrupts."""
-    with job.log.open("ab") as log:
+    with _setting_up(), job.log.open("ab") as log:
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "exports.lava.supervisor", job.folder],
             stdin=subprocess.PIPE,
@@ -230,33 +226,34 @@ def _environment() -> dict[str, str]:
 
 
 def _failure(job: Job, status: int, time_limit: float) -> BackendRunError:
-    log = job.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    log = job.log.read_text(errors="replace").rstrip()
     if status == TIMED_OUT:
         return BackendRunError(
             f"the Lava run did not end within {time_limit:g} s and was stopped",
             node="lava",
-            found="\n".join(log) or None,
+            found=log.rpartition("\n")[2] or None,
             remedy="fewer samples, or a larger --time-limit",
         )
-    errors = [e.read_text().rstrip() for e in job.errors()]
-    what = (
-        "a Lava process failed"
-        if status == PROCESS_FAILED or errors
-        else "the Lava run ended early"
-    )
-    text = "\n".join([f"status {status}", *(errors[:1] or log)])
-    return BackendRunError(what, node="lava", found=text, remedy=_remedy(text))
+    reports = job.errors()
+    if reports:
+        return Failure.from_json(reports[0].read_text()).error()
+    told = f"status {status}: {log}" if log else f"status {status}"
+    return Failure.of_text("the Lava run ended early", told).error()
 
 
-def _remedy(text: str) -> str:
-    """What to do about a failure; a full shared memory shows as no space, or as a bus error."""
-    if os.strerror(errno.ENOSPC) in text or f"signal {signal.SIGBUS.value} " in text:
-        usage = shutil.disk_usage(SHARED_MEMORY)
-        return (
-            f"shared memory is full: {SHARED_MEMORY} holds {usage.total:,} bytes; make it larger "
-            "(docker run --shm-size), or use the fast models with fewer blocks and samples a batch"
-        )
-    return "`spikeport doctor` checks the installation"
+@contextmanager
+def _setting_up() -> Iterator[None]:
+    """What the system refuses here, room or a process, becomes BackendRunError."""
+    try:
+        yield
+    except OSError as error:
+        raise BackendRunError(
+            "the Lava run could not be set up",
+            node="lava",
+            found=str(error),
+            allowed="a folder for temporary files (TMPDIR) with room in it, and another process",
+            remedy=remedy_for(str(error)) or CHECK,
+        ) from error
 
 
 def _read_records(job: Job, program: IntProgram) -> dict[str, LayerRecord]:
@@ -264,7 +261,7 @@ def _read_records(job: Job, program: IntProgram) -> dict[str, LayerRecord]:
     for index, population in enumerate(program.populations):
         try:
             records[population.name] = read_record(job.record(index))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
             raise BackendRunError(
                 "a population did not run all its steps", node=population.name, found=str(error)
             ) from error

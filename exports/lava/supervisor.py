@@ -3,7 +3,7 @@
 Started apart from the caller's process group, with a pipe from the caller as standard input. It
 starts the interpreter that runs Lava as leader of another process group and ends that group when
 
-- a model leaves a traceback, a Lava process ends before the run does, or the interpreter ends,
+- a process reports its failure, a Lava process ends before the run does, or the interpreter ends,
 - the time limit passes,
 - the pipe closes: the caller has died, or wants the run to stop.
 
@@ -21,6 +21,8 @@ import sys
 import time
 from pathlib import Path
 
+from exports.lava import failure
+from exports.lava.failure import Failure
 from exports.lava.job import (
     PROCESS_FAILED,
     STOPPED,
@@ -46,9 +48,9 @@ def supervise(job: Job) -> int:
             start_new_session=True,
             env={**os.environ, "TMPDIR": job.folder},
         )
-    job.group.write_text(str(child.pid))
     deadline = time.monotonic() + job.time_limit
     try:
+        job.group.write_text(str(child.pid))
         while True:
             status = child.poll()
             if job.errors() or _lost_a_process(job):
@@ -61,7 +63,7 @@ def supervise(job: Job) -> int:
             if readable and not os.read(sys.stdin.fileno(), 1):
                 return STOPPED
     finally:
-        leave_nothing(job)
+        leave_nothing(job, child.pid)
         child.wait()
         # From here on the number may name somebody else's group.
         job.group.unlink(missing_ok=True)
@@ -74,14 +76,19 @@ def _lost_a_process(job: Job) -> bool:
         return False
     time.sleep(GRACE_SECONDS)
     if not job.errors():
-        job.report_error(f"{lost} before the run was over")
+        told = f"{lost} before the run was over"
+        job.report(Failure.of_text(failure.PROCESS_FAILED, told))
     return True
 
 
 def main() -> int:
     """Entry point: `python -m exports.lava.supervisor FOLDER`."""
     job = Job.load(Path(sys.argv[1]))
-    status = supervise(job)
+    try:
+        status = supervise(job)
+    except Exception as error:  # noqa: BLE001 - whatever it is goes into the report
+        job.report(Failure.of(error))
+        return PROCESS_FAILED
     if status == STOPPED:
         shutil.rmtree(job.path, ignore_errors=True)
     return status

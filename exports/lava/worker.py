@@ -1,15 +1,18 @@
 """The interpreter that runs Lava for one job; leads the process group of all Lava processes.
 
-Lava hides a model's traceback and then hangs, so each Lava process writes its own to the job's
-folder, where the supervisor sees it and ends the run.
+Lava hides a model's traceback and then hangs, so each Lava process reports its failure in the job's
+folder, where the supervisor sees it and ends the run. A failure may be that of having no descriptor
+left, which a report needs too: so one is kept open until then.
 """
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
 import secrets
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -17,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from exports.lava.job import DIGEST, Job
+from exports.lava.failure import Failure
+from exports.lava.job import Job
 from exports.lava.process_recorder import ProcessRecorder
+from exports.lava.resources import Needs, provide
 from exports.netx import read_net
 from hw_models import lava_compat
 from toolchain.program.int_program import IntProgram
@@ -35,7 +40,32 @@ def _name_shared_memory(job: Job) -> None:
     module._make_filename = name
 
 
-def _report_failures(job: Job) -> None:
+def _stay_in_folder(job: Job) -> None:
+    """Have the server of shared memory listen in the folder, named from within.
+
+    The name of a socket has at most 107 characters (unix(7)), which a long TMPDIR alone may take.
+    """
+    os.chdir(job.folder)
+    this: Any = multiprocessing.current_process()
+    this._config["tempdir"] = "."
+
+
+class Reporter:
+    """Reports what this process raises, or one forked from it; called once in each."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+
+    def __call__(self, error: BaseException) -> None:
+        """Leave the report, unless the failure that caused this one has left its own."""
+        with contextlib.suppress(OSError):
+            os.close(self._spare)
+        if not self._job.errors():
+            self._job.report(Failure.of(error))
+
+
+def _report_failures(report: Reporter) -> None:
     """Wrap the function that every Lava process starts with."""
     from lava.magma.runtime import runtime
 
@@ -46,11 +76,25 @@ def _report_failures(job: Job) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             original(*args, **kwargs)
-        except BaseException:
-            job.report_error(traceback.format_exc())
+        except BaseException as error:
+            report(error)
             raise
 
     module.target_fn = target
+
+
+def _check_needs(num_steps: int) -> None:
+    """Have the run refused before its first process starts, if it cannot fit."""
+    from lava.magma.runtime.runtime import Runtime
+
+    runtime: Any = Runtime
+    original: Callable[..., None] = runtime.initialize
+
+    def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
+        provide(Needs.of(self._executable, num_steps))
+        original(self, *args, **kwargs)
+
+    runtime.initialize = initialize
 
 
 def _list_processes(job: Job) -> None:
@@ -73,11 +117,11 @@ def _recorders(job: Job, program: IntProgram) -> dict[str, ProcessRecorder]:
     before: dict[str, np.ndarray] = {}
     if job.digests.is_file():
         with np.load(job.digests, allow_pickle=False) as file:
-            before = {name.removesuffix(DIGEST): file[name] for name in file.files}
+            before = dict(file)
     steps = program.schedule.num_steps
     return {
         p.name: ProcessRecorder(
-            LayerRecorder(p, program.schedule, Mode(job.plan.mode), before.get(p.name)),
+            LayerRecorder(p, program.schedule, Mode(job.plan.mode), before.get(f"digest{index}")),
             job.record(index),
             job.num_samples,
             job.plan.models.batch,
@@ -88,10 +132,10 @@ def _recorders(job: Job, program: IntProgram) -> dict[str, ProcessRecorder]:
     }
 
 
-def run(job: Job) -> None:
+def run(job: Job, report: Reporter) -> None:
     """Build the network, run all steps, stop."""
     lava_compat.prepare()
-    _report_failures(job)
+    _report_failures(report)
     _list_processes(job)
     from lava.magma.core.run_conditions import RunSteps
 
@@ -104,6 +148,7 @@ def run(job: Job) -> None:
     first, num_steps = build(
         program, job.inputs, job.num_samples, recorders, plan.models, plan.cuts
     )
+    _check_needs(num_steps)
     first.run(condition=RunSteps(num_steps=num_steps), run_cfg=SimCfg(plan.models.tag))
     job.ran.write_text("ran")
     first.stop()
@@ -113,14 +158,16 @@ def run(job: Job) -> None:
 def main() -> int:
     """Entry point: `python -m exports.lava.worker FOLDER`."""
     job = Job.load(Path(sys.argv[1]))
+    report = Reporter(job)
     _name_shared_memory(job)
+    _stay_in_folder(job)
     try:
-        run(job)
-    except BaseException:  # noqa: BLE001 - whatever it is goes into the report
-        text = traceback.format_exc()
-        if not job.errors():
-            job.report_error(text)
-        return 1
+        run(job, report)
+    except BaseException as error:  # noqa: BLE001 - whatever it is goes into the report
+        report(error)
+        sys.stderr.flush()
+        # The usual end of an interpreter waits for its children.
+        os._exit(1)
     return 0
 
 

@@ -6,10 +6,9 @@ are proved before a run. Written from the semantic contract; shared with no simu
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-compiled = numba.njit(cache=True, nogil=True)
+from toolchain.compiled import compiled
 
 
 @compiled

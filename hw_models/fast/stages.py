@@ -85,6 +85,7 @@ class Stage(ABC):
                 node=self.population.name,
                 found=f"{low} .. {high}",
                 allowed=str(limits),
+                remedy="use fewer weight bits or steps",
             )
 
 

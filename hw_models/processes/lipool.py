@@ -81,7 +81,7 @@ class PyLIPoolFixed(PyLoihiProcessModel):
         super().__init__(proc_params)
         self.clock: LocalTime = proc_params["clock"]
         self.recorder: Recorder | None = proc_params["recorder"]
-        self.guard = StateGuard(proc_params["state_bits"])
+        self.guard = StateGuard(proc_params["state_bits"], proc_params["name"])
         self.kernel: tuple[int, int] = proc_params["kernel"]
         self.stride: tuple[int, int] = proc_params["stride"]
         self.dilation: tuple[int, int] = proc_params["dilation"]

@@ -63,7 +63,7 @@ class PyReadoutFixed(PyLoihiProcessModel):
         super().__init__(proc_params)
         self.clock: LocalTime = proc_params["clock"]
         self.recorder: Recorder | None = proc_params["recorder"]
-        self.guard = StateGuard(proc_params["state_bits"])
+        self.guard = StateGuard(proc_params["state_bits"], proc_params["name"])
 
     def run_spk(self) -> None:
         """One global step."""

@@ -60,7 +60,7 @@ class PyRelayFixed(PyLoihiProcessModel):
         super().__init__(proc_params)
         self.clock: LocalTime = proc_params["clock"]
         self.recorder: Recorder | None = proc_params["recorder"]
-        self.guard = StateGuard(min(SPIKE_BITS, proc_params["state_bits"]))
+        self.guard = StateGuard(min(SPIKE_BITS, proc_params["state_bits"]), proc_params["name"])
         self.silence = np.zeros(proc_params["shape"], np.int32)
 
     def run_spk(self) -> None:

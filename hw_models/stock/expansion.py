@@ -68,6 +68,7 @@ def expand(
     lines = _Lines(program, source)
     for population in populations:
         how: dict[str, Any] = {
+            "name": population.name,
             "clock": clock(population.name),
             "recorder": recorders.get(population.name),
         }

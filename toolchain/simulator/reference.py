@@ -24,7 +24,7 @@ from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import WindowSynapse
 from toolchain.recording import LayerRecorder, Mode, Recording, RecordingBuilder
 from toolchain.recording.layer_recorder import channels_last
-from toolchain.simulator.currents import ExactCurrent, per_channel
+from toolchain.simulator.currents import ExactCurrent, per_channel, settle_threads
 from toolchain.simulator.watch import watch
 
 BACKEND = "reference"
@@ -110,6 +110,7 @@ def run_steps(program: IntProgram, inputs: np.ndarray) -> Iterator[StepResult]:
 
 
 def _steps(program: IntProgram, currents: Currents, inputs: Tensor) -> Iterator[StepResult]:
+    settle_threads()
     states = {p.name: _start(p.neuron, p, len(inputs)) for p in program.populations}
     limits = program.state_range
     for step in range(program.schedule.num_steps):

@@ -13,6 +13,7 @@ import torch
 from toolchain.program.bounds import analyse
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.recording import LayerRecorder
+from toolchain.simulator.currents import settle_threads
 from toolchain.simulator.engine.coded import CodedSpikes, channels_first
 from toolchain.simulator.engine.device_layers import DeviceLayer, DeviceResult, DeviceSpikes
 from toolchain.simulator.engine.footprint import samples_and_steps
@@ -132,6 +133,7 @@ class Engine:
         traced: bool = False,
         device: torch.device | None = None,
     ) -> None:
+        settle_threads()
         self._program = program
         self._device = device
         most = min(block or program.schedule.wake_steps, program.schedule.num_steps)
@@ -179,6 +181,7 @@ class Engine:
         ValueRangeError
             If an input is out of range, or a sum or state leaves the program's state range.
         """
+        settle_threads()
         program, schedule = self._program, self._program.schedule
         program.check_inputs(inputs)
         graded = self._graded(inputs)

@@ -83,12 +83,17 @@ class EventSum:
         self._weighted: Weighted | None = None
 
     def limit(self, time: float) -> float:
-        """Spikes of a plane up to which this takes less than `time`, nanoseconds in one thread."""
+        """Spikes of a plane up to which this takes less than `time`, nanoseconds in one thread.
+
+        0 where no output meets a site of the plane, only padding.
+        """
         runs = prod(self._out[:2]) * len(self._widths) * self._signs * self._kernel[0]
         fixed = OF_RUN * runs + OF_SITE * prod(self._plane) * self._signs
         stride = (self._stride[0], self._stride[1] * self._columns)
         sides = (self._plane, self._kernel, self._out, stride, self._padding, self._dilation)
         met = _meetings(*(side[0] for side in sides)) * _meetings(*(side[1] for side in sides))
+        if not met:
+            return 0.0
         vectors = met / prod(self._plane[:2]) * int(self._widths.sum()) / PAIRED
         return (time - fixed) / (vectors * OF_VECTOR)
 

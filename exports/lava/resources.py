@@ -1,0 +1,197 @@
+"""What a Lava run needs of the system, counted before any of its processes starts.
+
+A run that cannot fit would fail half way, and where descriptors are out even its report may. So the
+worker raises its soft limits as far as it may, and refuses at once what is still too much.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from toolchain.errors import BackendRunError
+
+SHARED_MEMORY = Path("/dev/shm")
+FEWER = "the fast models with fewer blocks (--models fast), which start fewer processes"
+SPARE_FILES = 16
+"""Open files that a Lava process may need beside those that are counted."""
+PROCESS_BYTES = 5_000_000
+"""Memory of its own that each Lava process takes at least: measured 5.5 to 6.5 MB, small layers."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Counts, for one process each or all of them; bytes of memory.
+
+    Attributes
+    ----------
+    processes:
+        Lava processes.
+    open_files:
+        Of the process with the most: it makes all, and each inherits what is open. A process takes
+        7 (a pipe, a queue and a sentinel), a channel 1 (its shared memory), a channel of the
+        runtime's own another one.
+    threads:
+        Of all processes: two for each channel, two for each process.
+    shared_memory:
+        Pages of semaphores (2 a channel, 3 a process) and of messages.
+    memory:
+        At the least.
+    """
+
+    processes: int
+    open_files: int
+    threads: int
+    shared_memory: int
+    memory: int
+
+    @classmethod
+    def of(cls, executable: Any, num_steps: int) -> Needs:
+        """Needs of a compiled Lava network, `lava.magma.compiler.executable.Executable`."""
+        between = [builder.src_port_initializer for builder in executable.channel_builders]
+        own = [builder.port_initializer for builder in executable.sync_channel_builders]
+        processes = len(executable.proc_builders) + len(executable.runtime_service_builders)
+        page = resource.getpagesize()
+        messages = sum(-(-_ring_bytes(port, num_steps) // page) for port in between + own)
+        channels = len(between) + len(own)
+        return cls(
+            processes,
+            7 * processes + channels + len(own) + SPARE_FILES,
+            2 * (channels + processes) + 4,
+            page * (2 * channels + 3 * processes + messages),
+            processes * PROCESS_BYTES,
+        )
+
+
+def _ring_bytes(port: Any, num_steps: int) -> int:
+    """What the messages of a channel take: it goes round, but no further than the steps do."""
+    import numpy as np  # the supervisor imports this file, and is to start at once
+
+    return int(prod(port.shape)) * np.dtype(port.d_type).itemsize * min(port.size, num_steps)
+
+
+def provide(needs: Needs) -> None:
+    """Raise this process' limit of open files as far as `needs` asks and the hard limit lets it.
+
+    Raises
+    ------
+    BackendRunError
+        If the run cannot fit, with the limit.
+    """
+    files = needs.open_files + sum(1 for _ in Path("/proc/self/fd").iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        wanted = files if hard == resource.RLIM_INFINITY else min(files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        if wanted < files:
+            raise _too_much(needs, "open files", files, wanted, errno.EMFILE)
+    for what, needed, allowed, code in _other_needs(needs):
+        if needed > allowed:
+            raise _too_much(needs, what, needed, allowed, code)
+
+
+def _other_needs(needs: Needs) -> Iterator[tuple[str, int, int, int]]:
+    """What else is counted: its name, the need, what there is, and the system's error for it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+    if os.geteuid() and most != resource.RLIM_INFINITY:
+        yield "processes and threads", needs.threads, most - _own_threads(), errno.EAGAIN
+    allowed = _number(Path("/sys/fs/cgroup/pids.max"))
+    if allowed is not None:
+        used = _number(Path("/sys/fs/cgroup/pids.current")) or 0
+        yield "processes and threads", needs.threads, allowed - used, errno.EAGAIN
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    yield "bytes of shared memory", needs.shared_memory, free, errno.ENOSPC
+    yield "bytes of memory", needs.memory, _free_memory(), errno.ENOMEM
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file of a control group; None if there is no file, or no limit."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _own_threads() -> int:
+    """Threads of all processes of this user that can be seen."""
+    count, user = 0, os.getuid()
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                if process.stat().st_uid == user:
+                    count += sum(1 for _ in (process / "task").iterdir())
+            except OSError:
+                continue
+    return count
+
+
+def _free_memory() -> int:
+    """Bytes that the system has left, or lets this control group have."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    (kib,) = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return min(1024 * kib, _number(Path("/sys/fs/cgroup/memory.max")) or 1024 * kib)
+
+
+def _too_much(needs: Needs, what: str, needed: int, allowed: int, code: int) -> BackendRunError:
+    return BackendRunError(
+        f"the Lava run needs more {what} than it may have",
+        node="lava",
+        found=f"about {needed:,} for {needs.processes} Lava processes",
+        allowed=f"{max(allowed, 0):,}",
+        remedy=_REMEDIES[code](""),
+    )
+
+
+def _full(text: str) -> str:
+    """What is full, by the last frame of a traceback: semaphores and segments, or another file."""
+    last = text.rpartition('File "')[2]
+    if text and "/synchronize.py" not in last and "/shared_memory.py" not in text:
+        return "the folder for temporary files (TMPDIR) is full; make room, or name another one"
+    usage = shutil.disk_usage(SHARED_MEMORY)
+    return (
+        f"shared memory is full: {SHARED_MEMORY} holds {usage.total:,} bytes; make it larger "
+        f"(docker run --shm-size), or use {FEWER}"
+    )
+
+
+_REMEDIES: dict[int, Callable[[str], str]] = {
+    errno.ENOSPC: _full,
+    errno.EMFILE: lambda _: f"raise the limit of open files (ulimit -Hn), or use {FEWER}",
+    errno.EAGAIN: lambda _: f"raise the limit of processes (ulimit -u), or use {FEWER}",
+    errno.ENOMEM: lambda _: f"free some memory, or use {FEWER}, or fewer samples",
+}
+_SIGNS = {
+    errno.EAGAIN: "can't start new thread",
+    errno.ENOMEM: "MemoryError",
+}
+
+
+def remedy_for(text: str) -> str | None:
+    """What to do about the failure that a traceback or a line tells of, if it was a limit."""
+    for code, remedy in _REMEDIES.items():
+        if os.strerror(code) in text or _SIGNS.get(code, os.strerror(code)) in text:
+            return remedy(text)
+    if f"signal {signal.SIGBUS.value} " in text:
+        return _full("")
+    if f"signal {signal.SIGKILL.value} " in text:
+        return (
+            "somebody ended it, or the system, whose memory ran out: free some memory, or use "
+            f"{FEWER}, or fewer samples"
+        )
+    if _is_full(Path(os.environ.get("TMPDIR", "/tmp"))):
+        return _full(text)
+    return _full("") if _is_full(SHARED_MEMORY) else None
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether there is no room: what fails for it does not always say so."""
+    return folder.is_dir() and shutil.disk_usage(folder).free < resource.getpagesize()

@@ -9,6 +9,7 @@ import atexit
 import gc
 import json
 import sys
+from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
@@ -94,6 +95,9 @@ def main() -> None:
     """Entry point of the command line."""
     # Else the collector looks at all that torch has made once more at the end: half a second.
     atexit.register(gc.freeze)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names may hold what the terminal's encoding does not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except SpikeportError as error:

@@ -32,6 +32,8 @@ CLASSIFICATION = "classification"
 """What a checkpoint is for that does not say."""
 MODEL_FILE = "model.safetensors"
 INFO_FILE = "checkpoint.json"
+_REASON = "WeightsUnpickler error: "
+"""Stands before the reason in what torch says, behind advice on how to unpickle freely."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             "the weights cannot be read safely",
             node=str(path),
-            found=str(error).splitlines()[0],
+            found=str(error).rpartition(_REASON)[2].strip().splitlines()[0],
             allowed="a .safetensors file, or a state dict saved with torch.save",
             remedy="save model.state_dict() instead of the whole model",
         ) from error

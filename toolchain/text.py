@@ -1,7 +1,7 @@
 """Strings that came from elsewhere, made safe for where they are shown.
 
 Names stand in files that anybody may have written. Each output escapes them at its own border:
-`visible` for terminals and messages, `label` for matplotlib, `markdown` for Markdown; HTML does so
+`visible` for terminals and messages, `drawn` for matplotlib, `markdown` for Markdown; HTML does so
 by Jinja2's autoescape.
 """
 
@@ -21,7 +21,7 @@ def visible(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
-def label(text: object) -> str:
+def drawn(text: object) -> str:
     """Text that matplotlib draws as it stands: a dollar sign begins no formula."""
     return visible(text).replace("$", r"\$")
 

@@ -8,6 +8,9 @@ by Jinja2's autoescape.
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _MARKDOWN = re.compile(r"[\\`*<>|\[\]]")
 
@@ -24,6 +27,14 @@ def visible(text: object) -> str:
 def drawn(text: object) -> str:
     """Text that matplotlib draws as it stands: a dollar sign begins no formula."""
     return visible(text).replace("$", r"\$")
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """While matplotlib draws: what its font lacks becomes a box, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
 
 
 def markdown(text: object) -> str:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from toolchain.text import drawn, visible
+from toolchain.text import drawing, drawn, visible
 
 INK, FAINT, PAGE = "#010203", "#040506", "#070809"
 SERIES = ("#100001", "#100002", "#100003", "#100004", "#100005", "#100006")
@@ -57,7 +57,8 @@ def _svg(figure: Figure, title: str) -> Markup:
     """An inline SVG element with a title, for those who cannot see it; texts are escaped."""
     buffer = io.StringIO()
     how: Any = {"transparent": True, "bbox_inches": "tight", "metadata": {"Date": None}}
-    figure.savefig(buffer, format="svg", **how)
+    with drawing():
+        figure.savefig(buffer, format="svg", **how)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = _COLOUR.sub(lambda found: found[1] + _VARIABLES[found[2]], text)

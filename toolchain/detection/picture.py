@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from toolchain.data import BoxDataset
 from toolchain.detection.detections import Detections
 from toolchain.files import atomic_path
-from toolchain.text import drawn
+from toolchain.text import drawing, drawn
 
 COLOURS = ("#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 """Okabe & Ito's palette; class k has the k-th, around."""
@@ -57,7 +57,7 @@ def draw(
         # As labels of lines, names that begin with an underscore would not be shown.
         for text, name in zip(legend.get_texts(), names, strict=True):
             text.set_text(drawn(name))
-        with atomic_path(path) as temporary:
+        with atomic_path(path) as temporary, drawing():
             figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 
 

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from toolchain.evaluation.document import Evaluation
 from toolchain.evaluation.float_network import GAP_EDGES
 from toolchain.files import atomic_path, make_folder
-from toolchain.text import drawn
+from toolchain.text import drawing, drawn
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe & Ito's palette, told apart with any colour vision."""
@@ -257,7 +257,12 @@ def draw(folder: Path, figures: dict[str, Callable[[], Figure]]) -> dict[str, Pa
     files = {}
     for name, make in figures.items():
         path = folder / f"{name}.svg"
-        with mpl.rc_context(STYLE), atomic_path(path) as temporary, temporary.open("wb") as file:
+        with (
+            mpl.rc_context(STYLE),
+            drawing(),
+            atomic_path(path) as temporary,
+            temporary.open("wb") as file,
+        ):
             make().savefig(file, format="svg", metadata={"Date": None})
         files[name] = path
     return files

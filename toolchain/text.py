@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_MARKUP = re.compile(r"""[<>&"'`$\\\[\]{}|;]|:\w+:""")
 _MARKDOWN = re.compile(r"[\\`*<>|\[\]]")
 
 
@@ -22,6 +23,11 @@ def visible(text: object) -> str:
     without a width and halves of surrogate pairs become escapes as Python writes them.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def is_plain(name: str) -> bool:
+    """Whether every character is seen, and none is markup to HTML, TeX, terminals or shells."""
+    return visible(name) == name and not _MARKUP.search(name)
 
 
 def drawn(text: object) -> str:

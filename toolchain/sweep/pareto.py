@@ -37,7 +37,7 @@ def front(results: Sequence[Result]) -> list[Result]:
 
 
 def draw(results: Sequence[Result]) -> Figure:
-    """Accuracy against synops, latency and cores; the front is filled, with its time steps."""
+    """Accuracy against synops, latency and cores; the front is filled, T are the time steps."""
     best = {r.key for r in front(results)}
     whole = [r for r in results if not r.error]
     figure = Figure((10, 3.4), layout="constrained")
@@ -61,7 +61,7 @@ def draw(results: Sequence[Result]) -> Figure:
                 points = ([of(r) for r in top], [100 * r.accuracy for r in top])
                 axes.plot(*points, marker, color=line.get_color())
                 if axes is panels[0]:
-                    for r in top:
+                    for r in chosen:
                         _name(axes, r, line.get_color())
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
@@ -76,7 +76,10 @@ def draw(results: Sequence[Result]) -> Figure:
     panels[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     panels[2].set_xlim(min(cores, default=0) - 1, max(cores, default=0) + 1)
     panels[0].set_ylabel("accuracy, %")
-    panels[-1].legend(fontsize=8, title="filled: on the front, T: time steps", title_fontsize=8)
+    if whole:
+        handles, _ = panels[0].get_legend_handles_labels()
+        how = {"fontsize": 8, "title": "filled: on the front\nT: time steps", "title_fontsize": 8}
+        figure.legend(handles=handles, loc="outside right upper", **how)
     return figure
 
 

@@ -79,7 +79,12 @@ class Output:
         if self.as_json:
             return
         cells = [[_lines(cell) for cell in row] for row in rows]
-        table = Table(title=Text(visible(title)), title_justify="left", title_style="bold")
+        table = Table(
+            title=Text(visible(title)),
+            title_justify="left",
+            title_style="bold",
+            show_header=any(columns),
+        )
         for index, column in enumerate(columns):
             widest = max((len(x) for row in cells for x in row[index].split("\n")), default=0)
             prose = widest > PROSE

@@ -40,6 +40,7 @@ INSTALLABLE = {
     "sklearn": "scikit-learn",
     "PIL": "pillow",
     "matplotlib": "matplotlib",
+    "jinja2": "jinja2",
     "yaml": "pyyaml",
     "tomli_w": "tomli-w",
     "nir": "nir",

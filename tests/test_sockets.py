@@ -11,7 +11,7 @@ import pytest
 from tests.command_line import ROOT, ok
 
 LISTEN = "0A"
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05
 DATA = "digits@test[:20]"
 
 
@@ -87,7 +87,7 @@ def test_a_listening_child_is_seen(tmp_path):
         ("evaluate", "run", "--data", DATA, "--steps", "1"),
         ("lint", "net.net"),
     ],
-    ids=lambda arguments: "-".join(a for a in arguments if a in ("lava", "sweep") or a.islower()),
+    ids=["sweep", "audit", "run", "lava", "evaluate", "lint"],
 )
 def test_nothing_listens(folder, arguments):
     seen, status = addresses_of([sys.executable, "-m", "toolchain.cli", *arguments], folder)

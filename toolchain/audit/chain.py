@@ -87,7 +87,8 @@ def _weight(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     if before["low"] is None:
         return ""
     lost = before["correct"] - after["correct"]
-    inside = before["low"] <= after["accuracy"]
+    # Close to 0 and 1 the intervals are lopsided: it is enough to lie in that of the other.
+    inside = before["low"] <= after["accuracy"] or before["accuracy"] <= after["high"]
     where = "inside" if inside else "outside"
     return f" ({lost} of {before['total']:,} samples, {where} the 95 % interval)"
 

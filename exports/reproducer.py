@@ -16,15 +16,15 @@ from toolchain.files import atomic_path, atomic_write, make_folder
 from toolchain.program.int_program import IntProgram
 from toolchain.program.prefix import prefix
 from toolchain.recording import Divergence, Recording, compare
+from toolchain.text import visible
 
 NET, SAMPLE, SCRIPT = "net.net", "sample.npy", "reproduce.py"
 BACKENDS = ("reference", "lava")
 CHUNK = 16
 """Samples run at a time in search of the one that differs."""
 
-_SCRIPT = '''"""{title}
-
-Runs one sample through {layers} layers (the network has {all_layers}) on both simulators and
+_SCRIPT = '''# {title}
+"""Runs one sample through {layers} layers (the network has {all_layers}) on both simulators and
 compares every value. Needs spikeport (and Lava: `spikeport doctor`). Exit status 1 if they differ.
 """
 
@@ -37,6 +37,7 @@ from exports.lava import LavaModels, run_on_lava
 from exports.netx import read_net
 from toolchain.recording import compare
 from toolchain.simulator.simulate import Way, simulate
+from toolchain.text import visible
 
 HERE = Path(__file__).parent
 
@@ -54,7 +55,7 @@ def main():
     comparison = compare(expected, found)
     print(f"{{comparison.compared:,}} values compared, {{comparison.total:,}} mismatches")
     if comparison.first:
-        print(f"first divergence: {{comparison.first}}")
+        print(f"first divergence: {{visible(comparison.first)}}")
     return 0 if comparison.equal else 1
 
 
@@ -156,7 +157,7 @@ def write_reproducer(
     atomic_write(
         script,
         _SCRIPT.format(
-            title=f"{first} against {second}: {divergence}",
+            title=visible(f"{first} against {second}: {divergence}"),
             layers=len(small.populations),
             all_layers=len(names),
             net=NET,

@@ -74,6 +74,7 @@ def test_exports_imports_programs_and_recordings_only():
         "toolchain.recording",
         "toolchain.neurons",
         "toolchain.errors",
+        "toolchain.text",
         "toolchain.files",
         "toolchain.canonical",
         "toolchain.int_range",

@@ -38,6 +38,7 @@ OTHER_EXAMPLES = {
     "certificate",
     "range-not-proved",
     "ranges-watched",
+    "strange-name",
     "other-target",
 }
 """Rules with tests of their own."""

@@ -6,6 +6,8 @@ The command line prints these without a traceback and ends with `exit_code`:
 
 from __future__ import annotations
 
+from toolchain.text import visible
+
 
 class SpikeportError(Exception):
     """Base of every error this project raises on purpose.
@@ -20,6 +22,8 @@ class SpikeportError(Exception):
         What was met and what would have been accepted.
     remedy:
         What the user can do about it.
+
+    The text of the error holds no control characters; the attributes are as given.
     """
 
     exit_code = 2
@@ -38,13 +42,11 @@ class SpikeportError(Exception):
         self.found = found
         self.allowed = allowed
         self.remedy = remedy
-        parts = [f"{node}: {message}" if node else message]
-        if found is not None:
-            parts.append(f"  found:   {found}")
-        if allowed is not None:
-            parts.append(f"  allowed: {allowed}")
-        if remedy is not None:
-            parts.append(f"  remedy:  {remedy}")
+        parts = [visible(f"{node}: {message}" if node else message)]
+        for name, told in (("found", found), ("allowed", allowed), ("remedy", remedy)):
+            if told is not None:
+                lines = map(visible, str(told).split("\n"))
+                parts.append(f"  {name + ':':<9}" + f"\n{'':11}".join(lines))
         super().__init__("\n".join(parts))
 
     def as_dict(self) -> dict[str, str | None]:

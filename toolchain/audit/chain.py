@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -70,11 +71,26 @@ class Chain:
 
 def _advice(steps: Sequence[dict[str, Any]]) -> list[str]:
     """Notable losses, the largest first, with what helps."""
-    losses = sorted((s for s in steps[1:] if s["change"] <= -NOTABLE), key=lambda s: s["change"])
+    losses = sorted(
+        ((before, s) for before, s in pairwise(steps) if s["change"] <= -NOTABLE),
+        key=lambda pair: pair[1]["change"],
+    )
     return [
-        f"{s['name'].removeprefix('+ ')} costs {-100 * s['change']:.2f} points: {ADVICE[s['name']]}"
-        for s in losses
+        f"{s['name'].removeprefix('+ ')} costs {-100 * s['change']:.2f} points"
+        f"{_weight(before, s)}: {ADVICE[s['name']]}"
+        for before, s in losses
     ]
+
+
+def _weight(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """How much a loss of a classifier says: samples, and whether chance alone explains it."""
+    if before["low"] is None:
+        return ""
+    lost = before["correct"] - after["correct"]
+    # Close to 0 and 1 the intervals are lopsided: it is enough to lie in that of the other.
+    inside = before["low"] <= after["accuracy"] or before["accuracy"] <= after["high"]
+    where = "inside" if inside else "outside"
+    return f" ({lost} of {before['total']:,} samples, {where} the 95 % interval)"
 
 
 @torch.no_grad()

@@ -12,15 +12,20 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-INK, FAINT = "#010203", "#040506"
+from toolchain.text import drawing, drawn, visible
+
+INK, FAINT, PAGE = "#010203", "#040506", "#070809"
 SERIES = ("#100001", "#100002", "#100003", "#100004", "#100005", "#100006")
-"""Placeholders; the page defines --ink, --faint and --series-1 .. 6."""
+"""Placeholders; the page defines --ink, --faint, --page and --series-1 .. 6."""
 _VARIABLES = {
     INK: "var(--ink)",
     FAINT: "var(--faint)",
+    PAGE: "var(--page)",
     **{placeholder: f"var(--series-{i + 1})" for i, placeholder in enumerate(SERIES)},
 }
 _STYLE: Any = {
@@ -43,24 +48,28 @@ PIXELS_A_POINT = 4 / 3
 ROW = 0.26
 """Height of a bar's row in inches."""
 WIDTH = 8.0
+CORE = 0.22
+"""Side of a core's square in inches."""
+_COLOUR = re.compile("(fill: |stroke: )(" + "|".join(_VARIABLES) + ")")
 
 
-def _svg(figure: Figure, title: str) -> str:
-    """An inline SVG element with a title, for those who cannot see it."""
+def _svg(figure: Figure, title: str) -> Markup:
+    """An inline SVG element with a title, for those who cannot see it; texts are escaped."""
     buffer = io.StringIO()
     how: Any = {"transparent": True, "bbox_inches": "tight", "metadata": {"Date": None}}
-    figure.savefig(buffer, format="svg", **how)
+    with drawing():
+        figure.savefig(buffer, format="svg", **how)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    for placeholder, variable in _VARIABLES.items():
-        text = text.replace(placeholder, variable)
+    text = _COLOUR.sub(lambda found: found[1] + _VARIABLES[found[2]], text)
     width = PIXELS_A_POINT * float(re.search(r'width="([\d.]+)pt"', text)[1])  # type: ignore[index]
     size = f'style="width: {width:.0f}px"'
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', size, text, count=1)
-    return text.replace(">", f' role="img"><title>{title}</title>', 1)
+    named = f' role="img"><title>{escape(visible(title))}</title>'
+    return Markup(text.replace(">", named, 1))
 
 
-def accuracy_by_steps(document: dict[str, Any]) -> str:
+def accuracy_by_steps(document: dict[str, Any]) -> Markup:
     """Accuracy after each step with its interval, and what the float network has."""
     steps = document["by_steps"]
     with mpl.rc_context(_STYLE):
@@ -89,11 +98,11 @@ def accuracy_by_steps(document: dict[str, Any]) -> str:
         axes.set_ylabel(f"{document['score']}, %" if known else "agreement, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=8)
         return _svg(figure, "Accuracy after each step")
 
 
-def budget(layers: Sequence[dict[str, Any]]) -> str:
+def budget(layers: Sequence[dict[str, Any]]) -> Markup:
     """Root mean square of each term by layer, in thresholds."""
     layers = [layer for layer in layers if layer["unit"] == "lam"]
     terms = list(layers[0]["terms"])
@@ -114,7 +123,7 @@ def budget(layers: Sequence[dict[str, Any]]) -> str:
         return _svg(figure, "Error budget of every layer")
 
 
-def ranges(rows: Sequence[dict[str, Any]], state_bits: int) -> str:
+def ranges(rows: Sequence[dict[str, Any]], state_bits: int) -> Markup:
     """Bits that states need at most, that were observed, and that the register has."""
     with mpl.rc_context(_STYLE):
         figure = Figure((WIDTH, 1.0 + ROW * len(rows)))
@@ -145,7 +154,7 @@ def _bits(interval: Sequence[int]) -> float:
     return float(np.log2(max(-interval[0], interval[1], 1)) + 1)
 
 
-def raster(layer: dict[str, Any]) -> str:
+def raster(layer: dict[str, Any]) -> Markup:
     """Spikes of some neurons over the steps, and the membranes of the busiest."""
     spikes, potential = np.array(layer["spikes"]), np.array(layer["potential"])
     steps = np.arange(1, spikes.shape[1] + 1)
@@ -158,7 +167,7 @@ def raster(layer: dict[str, Any]) -> str:
                 above.scatter(steps[times], rows, 9, color=color, marker="|", label=label)
         above.set_ylabel("neuron")
         above.set_yticks([])
-        above.set_title(layer["name"], loc="left", fontsize=9)
+        above.set_title(drawn(layer["name"]), loc="left", fontsize=9)
         for index, values in enumerate(potential):
             below.plot(steps, values, ".-", color=SERIES[2 + index], linewidth=1)
         for level in (0, 1):
@@ -169,35 +178,36 @@ def raster(layer: dict[str, Any]) -> str:
         return _svg(figure, f"Spikes and membranes of {layer['name']}")
 
 
-def core_map(chip: dict[str, Any]) -> str:
-    """Every core as a square, by layer, chip after chip."""
+def core_map(chip: dict[str, Any]) -> Markup:
+    """Every core as a square with the number of its layer, chip after chip."""
     total, per_chip = chip["cores"], chip["cores_per_chip"]["value"]
-    columns = 32
+    columns = min(32, total)
+    chips = -(-total // per_chip)
+    rows_of_chip = -(-min(per_chip, total) // columns)
+    rows = (rows_of_chip + 1) * chips - 1
     with mpl.rc_context(_STYLE):
-        chips = -(-total // per_chip)
-        rows_of_chip = -(-min(per_chip, total) // columns)
-        figure = Figure((WIDTH, 0.5 + 0.22 * (rows_of_chip + 1) * min(chips, 12)))
-        axes = figure.subplots()
+        figure = Figure((CORE * columns, CORE * rows))
+        axes = figure.add_axes((0, 0, 1, 1))
         core = 0
         for index, layer in enumerate(chip["layers"]):
-            color = SERIES[index % len(SERIES)]
-            xs, ys = [], []
+            how = {"color": SERIES[index % len(SERIES)], "alpha": 1 - 0.4 * (index // 6 % 2)}
             for _ in range(layer["cores"]):
                 of_chip, place = divmod(core, per_chip)
-                xs.append(place % columns)
-                ys.append(of_chip * (rows_of_chip + 1) + place // columns)
+                x, y = place % columns, of_chip * (rows_of_chip + 1) + place // columns
+                axes.add_patch(Rectangle((x + 0.05, y + 0.05), 0.9, 0.9, linewidth=0, **how))
+                number = str(index + 1)
+                axes.text(
+                    x + 0.5, y + 0.5, number, ha="center", va="center", fontsize=7, color=PAGE
+                )
                 core += 1
-            axes.scatter(xs, ys, 60, color=color, marker="s", alpha=1 - 0.4 * (index // 6 % 2))
-            axes.text(xs[0], ys[0], str(index + 1), ha="center", va="center", fontsize=6)
-        axes.set_xlim(-0.7, columns - 0.3)
-        axes.invert_yaxis()
-        axes.set_aspect("equal")
+        axes.set_xlim(0, columns)
+        axes.set_ylim(rows, 0)
         axes.axis("off")
         return _svg(figure, f"{total} cores on {chips} chips")
 
 
 def _name_rows(axes: Any, names: Sequence[str]) -> None:
-    axes.set_yticks(np.arange(len(names)), names)
+    axes.set_yticks(np.arange(len(names)), [drawn(name) for name in names])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)

@@ -12,6 +12,7 @@ import json
 import re
 import signal
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -48,6 +49,7 @@ INSTALLABLE = {
     "sklearn": "scikit-learn",
     "PIL": "pillow",
     "matplotlib": "matplotlib",
+    "jinja2": "jinja2",
     "yaml": "pyyaml",
     "msgspec": "msgspec",
     "tomli_w": "tomli-w",
@@ -114,6 +116,9 @@ def main() -> None:
     """Entry point of the command line."""
     # Else the collector looks at all that torch has made once more at the end: half a second.
     atexit.register(gc.freeze)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names may hold what the terminal's encoding does not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     stops.listen()
     try:
         status = run_command_line()

@@ -11,7 +11,7 @@ import typer
 from toolchain.audit.gates import ALL_METRICS
 from toolchain.cli.inputs import data_path, network_path
 from toolchain.cli.options import Data, Json, Net, TimeLimit
-from toolchain.cli.output import Output, percent
+from toolchain.cli.output import Output
 from toolchain.errors import CheckpointError, TargetError
 
 if TYPE_CHECKING:
@@ -232,26 +232,13 @@ def _write(document: dict[str, Any], html: Path | None, out: Path | None, output
 
 
 def _show(document: dict[str, Any], output: Output) -> None:
-    from toolchain.audit.page import interval
+    from toolchain.audit.page import accuracies, chain
 
-    rows = [
-        (name, percent(a["accuracy"]), interval(a), a["total"])
-        for name, a in document["versions"]["accuracy"].items()
-    ]
     head = ("version", document["score"], "95 %", "samples")
-    output.table(head, rows, document["program"]["name"])
+    output.table(head, accuracies(document), document["program"]["name"])
     if "chain" in document:
-        steps = [
-            (
-                s["name"],
-                percent(s["accuracy"]),
-                "" if s["change"] is None else f"{100 * s['change']:+.2f}",
-            )
-            for s in document["chain"]["steps"]
-        ]
-        output.table(
-            ("error", document["score"], "points"), steps, "what each source of error costs"
-        )
+        head = ("error", document["score"], "points", "95 %")
+        output.table(head, chain(document["chain"]["steps"]), "what each source of error costs")
         for advice in document["chain"]["advice"]:
             output.say(advice, "yellow")
     if "budget" in document:

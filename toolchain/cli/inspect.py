@@ -107,9 +107,9 @@ def command(net: Net, json: Json = False) -> None:
     )
 
 
-def _fed_by(synapses: tuple[Synapse, ...]) -> str:
-    """Kind and source of each synapse, one a line."""
-    return "\n".join(f"{s.describe()['kind']} {s.source}" for s in synapses)
+def _fed_by(synapses: tuple[Synapse, ...]) -> tuple[str, ...]:
+    """Kind and source of each synapse, one per line."""
+    return tuple(f"{s.describe()['kind']} {s.source}" for s in synapses)
 
 
 def _range(arrays: list[np.ndarray]) -> list[int] | None:

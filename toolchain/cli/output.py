@@ -1,5 +1,7 @@
 """What commands print: tables and lines for people, one JSON object for `--json`.
 
+This is where text goes to a terminal: nothing in it is read as markup, and what a terminal would
+act upon is shown as an escape.
 Progress goes to standard error: bars on a terminal, plain lines elsewhere. Results go to
 standard output.
 """
@@ -13,16 +15,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from textwrap import wrap
 from threading import Timer
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
+from rich.progress import Task as RichTask
+from rich.table import Column, Table
+from rich.text import Text
 
 import toolchain
+from toolchain.text import visible
 
 START_SECONDS = 1.0
 """After which a task that has shown nothing says that it goes on, in plain lines."""
@@ -30,6 +35,9 @@ LINE_SECONDS = 5.0
 """Shortest time between two plain progress lines of one task."""
 PLAIN_WIDTH = 110
 """Width of tables where there is no terminal."""
+BAR_WIDTH = 20
+PROSE = 28
+"""Cells with more characters are prose: left-aligned, and wrapped between words."""
 
 
 class Task(Protocol):
@@ -60,26 +68,66 @@ class Output:
     def say(self, text: str, style: str = "") -> None:
         """A line for people; nothing with `--json`."""
         if not self.as_json:
-            self._out.print(escape(text), style=style)
+            self._out.print(Text(visible(text), style))
 
     def progress_line(self, text: str) -> None:
         """A line about what is going on, on standard error; nothing with `--json`."""
         if not self.as_json:
-            self._err.print(escape(text))
+            self._err.print(Text(visible(text)))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:
-        """A table for people; the first column is left-aligned, and no cell is cut short."""
+        """A table for people; no cell is cut short and no number broken.
+
+        Where it is wider than the terminal, every row becomes a list.
+
+        Parameters
+        ----------
+        rows:
+            Of cells; a tuple is a cell of several lines.
+        """
         if self.as_json:
             return
-        table = Table(title=title, title_justify="left", title_style="bold")
+        cells = [[_lines(cell) for cell in row] for row in rows]
+        table = Table(
+            title=Text(visible(title)),
+            title_justify="left",
+            title_style="bold",
+            show_header=any(columns),
+        )
         for index, column in enumerate(columns):
-            if index == 0:
-                table.add_column(column, no_wrap=True)
-            else:
-                table.add_column(column, justify="right", overflow="fold")
-        for row in rows:
-            table.add_row(*(escape(str(cell)) for cell in row))
-        self._out.print(table)
+            widest = max((len(x) for row in cells for x in row[index].split("\n")), default=0)
+            prose = widest > PROSE
+            whole = index == 0 or not prose
+            table.add_column(
+                Text("\n".join(wrap(visible(column), max(widest, 8)))),
+                justify="left" if index == 0 or prose else "right",
+                overflow="fold",
+                min_width=widest if whole else None,
+                no_wrap=whole,
+            )
+        for row in cells:
+            table.add_row(*map(Text, row))
+        narrowest = table.__rich_measure__(self._out, self._out.options).minimum
+        if narrowest <= self._out.width:
+            self._out.print(table)
+        elif not self._out.is_terminal:
+            self._out.print(table, width=narrowest)
+        else:
+            self._list(columns, cells, title)
+
+    def _list(self, columns: Sequence[str], cells: list[list[str]], title: str) -> None:
+        """Rows as paragraphs: the first cell, then the others, each with its column's name."""
+        self.say(title, "bold")
+        for row in cells:
+            first, *rest = (cell.replace("\n", ", ") for cell in row)
+            line = first + ":"
+            for column, cell in zip(columns[1:], rest, strict=True):
+                told = f"{column} {cell}".strip() if cell else ""
+                if told and len(line) + len(told) + 2 > self._out.width:
+                    self.say(line)
+                    line = " "
+                line += f" {told};" if told else ""
+            self.say(line.rstrip(";:"))
 
     def result(self, value: dict[str, Any]) -> None:
         """The machine-readable result; printed with `--json` only."""
@@ -92,14 +140,15 @@ class Output:
         if self.as_json:
             yield _Silent()
         elif sys.stderr.isatty():
+            # Where the terminal is narrow, the description is cut and the note wrapped: no number.
             columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                _Shortened("{task.description}", markup=False, table_column=Column()),
+                BarColumn(BAR_WIDTH, table_column=Column(width=BAR_WIDTH)),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True)),
+                TextColumn("{task.fields[note]}", markup=False, table_column=Column()),
             )
-            with RichProgress(*columns, console=self._err) as bars:
+            with RichProgress(*columns, console=self._err, transient=True) as bars:
                 yield _Bar(bars, what)
         else:
             lines = _Lines(self, what)
@@ -110,6 +159,20 @@ class Output:
                 yield lines
             finally:
                 timer.cancel()
+
+
+def _lines(cell: object) -> str:
+    return "\n".join(map(visible, cell)) if isinstance(cell, tuple) else visible(cell)
+
+
+class _Shortened(TextColumn):
+    """Text of one line that gives way to the other columns."""
+
+    def render(self, task: RichTask) -> Text:
+        """The text, cut short where there is no room."""
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
 
 
 class _Logged(logging.Handler):
@@ -131,10 +194,10 @@ class _Silent:
 class _Bar:
     def __init__(self, bars: RichProgress, what: str) -> None:
         self._bars = bars
-        self._id = bars.add_task(what, total=None, note="")
+        self._id = bars.add_task(visible(what), total=None, note="")
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        self._bars.update(self._id, completed=done, total=total, note=note)
+        self._bars.update(self._id, completed=done, total=total, note=visible(note))
 
 
 class _Lines:

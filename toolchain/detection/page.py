@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from toolchain.detection.document import DetectorEvaluation, Row
 from toolchain.evaluation.figures import NAMES
-from toolchain.evaluation.page import ran, table_line
+from toolchain.evaluation.page import image, ran, table_line
+from toolchain.text import markdown, visible
 
 PICTURE = "detections.png"
 """Beside an evaluation, see `spikeport detector show`."""
@@ -39,8 +39,7 @@ def detection_lines(
         for name in group:
             picture = folder / name / PICTURE
             if picture.is_file():
-                link = Path(os.path.relpath(picture, page.parent)).as_posix()
-                lines += [f"![Detections by ANN and SNN]({link})", ""]
+                lines += [image("Detections by ANN and SNN", picture, page), ""]
     return lines
 
 
@@ -55,9 +54,10 @@ def _groups(
         kind, _, path = source.partition(":")
         height, width = config["input_size"]
         key = (
-            f"**{config['backbone']} (width {config['width']:g}), {config['neck']} neck, "
-            f"{config['head']} head, stride {config['stride']}, {width}x{height}** on "
-            f"{kind}:{Path(path).name}@{split}"
+            f"**{markdown(config['backbone'])} (width {config['width']:g}), "
+            f"{markdown(config['neck'])} neck, {markdown(config['head'])} head, "
+            f"stride {config['stride']}, {width}x{height}** on "
+            f"{markdown(f'{kind}:{Path(path).name}@{split}')}"
         )
         groups.setdefault(key, {})[name] = evaluation
     return groups
@@ -92,10 +92,10 @@ def _exactness(name: str, evaluation: DetectorEvaluation) -> list[str]:
         return []
     sleep, wake = max(evaluation.settle.values()), evaluation.config["levels"]
     lines = [
-        f"{name}: after {wake} wake and {sleep} sleep steps no neuron fires on any image. Of "
-        f"{exact.outputs:,} outputs then {exact.differing} differ from those of the quantized "
-        f"network with the same integers, and {exact.unequal_images} of {exact.images} images "
-        "have other boxes, labels or scores in any bit.",
+        f"{markdown(name)}: after {wake} wake and {sleep} sleep steps no neuron fires on any "
+        f"image. Of {exact.outputs:,} outputs then {exact.differing} differ from those of the "
+        f"quantized network with the same integers, and {exact.unequal_images} of "
+        f"{exact.images} images have other boxes, labels or scores in any bit.",
         "",
         table_line(["layer", "settles after sleep steps"]),
         table_line(["---", "---:"]),
@@ -110,11 +110,11 @@ def _operations(name: str, evaluation: DetectorEvaluation) -> list[str]:
     estimate = found["estimate"]["nanojoules"]
     costs = found["estimate"]["costs"]
     told = "; ".join(
-        f"{k} {1e-6 * estimate[k]:,.2f} mJ at {c['picojoules']:g} pJ ({c['source']})"
+        markdown(f"{k} {1e-6 * estimate[k]:,.2f} mJ at {c['picojoules']:g} pJ ({c['source']})")
         for k, c in costs.items()
     )
     return [
-        f"{name}: {found['synops'] / 1e6:,.0f} M synaptic operations and "
+        f"{markdown(name)}: {found['synops'] / 1e6:,.0f} M synaptic operations and "
         f"{found['neuron_updates'] / 1e6:,.1f} M neuron updates an image, against "
         f"{found['ann_macs'] / 1e6:,.0f} M multiply-adds of the ANN. Energy, estimated from "
         f"public costs and not measured: {told}.",
@@ -150,12 +150,12 @@ def provenance_lines(evaluations: dict[str, DetectorEvaluation]) -> list[str]:
         made, run = evaluation.made_by, evaluation.run
         folder = made["command"].split()[3]
         lines += [
-            f"**{name}**: epoch {run['epoch']} of {run['config']['epochs']}, seed "
+            f"**{markdown(name)}**: epoch {run['epoch']} of {run['config']['epochs']}, seed "
             f"{run['config']['seed']}, tensors {run['checkpoint_sha256'][:16]}.",
             "",
             "```",
-            f"spikeport detector train --config {folder}/config.toml --out {folder}",
-            made["command"],
+            visible(f"spikeport detector train --config {folder}/config.toml --out {folder}"),
+            visible(made["command"]),
             "```",
             "",
             ran(made),

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from toolchain.data import BoxDataset
 from toolchain.detection.detections import Detections
 from toolchain.files import atomic_path
+from toolchain.text import drawing, drawn
 
 COLOURS = ("#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 """Okabe & Ito's palette; class k has the k-th, around."""
@@ -47,14 +48,16 @@ def draw(
             for column, (name, boxes) in enumerate(columns.items()):
                 _image(axes[row, column], data, row, boxes.of_image(row))
                 if row == 0:
-                    axes[row, column].set_title(name)
-        handles = [
-            Line2D([], [], color=_colour(i), label=name) for i, name in enumerate(data.class_names)
-        ]
-        figure.legend(
+                    axes[row, column].set_title(drawn(name))
+        names = data.class_names
+        handles = [Line2D([], [], color=_colour(i), label=str(i)) for i in range(len(names))]
+        legend = figure.legend(
             handles=handles, loc="outside lower center", ncols=len(handles), frameon=False
         )
-        with atomic_path(path) as temporary:
+        # As labels of lines, names that begin with an underscore would not be shown.
+        for text, name in zip(legend.get_texts(), names, strict=True):
+            text.set_text(drawn(name))
+        with atomic_path(path) as temporary, drawing():
             figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 
 

@@ -20,6 +20,7 @@ from toolchain.evaluation.float_network import GAP_EDGES
 from toolchain.evaluation.schema import CountsOfLayer, GapOfLayer
 from toolchain.files import atomic_path, make_folder
 from toolchain.output_policy import PLOT, check_output
+from toolchain.text import drawing, drawn
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe & Ito's palette, told apart with any colour vision."""
@@ -104,11 +105,11 @@ def residual_error(evaluation: Evaluation) -> Figure:
         axes.set_yscale("log")
         axes.set_ylim(1e-3, None)
         axes.set_xlim(-1, 1)
-        axes.set_title(name)
+        axes.set_title(drawn(name))
         axes.legend(fontsize=6)
     figure.supxlabel("residual error, in thresholds")
     figure.supylabel("density")
-    figure.suptitle(f"{title_of(evaluation)}, T = {_gap_steps(evaluation)}")
+    figure.suptitle(drawn(f"{title_of(evaluation)}, T = {_gap_steps(evaluation)}"))
     return figure
 
 
@@ -127,7 +128,7 @@ def snn_against_ann(evaluations: Sequence[Evaluation]) -> Figure:
             axes.imshow(share.T, origin="lower", extent=extent, aspect="auto", cmap="Blues")
             axes.plot([0, 1], [0, 1], color=COLOURS[1], linewidth=0.8)
             axes.grid(visible=False)
-            axes.set_title(f"{title_of(evaluation)}\n{name}", fontsize=7)
+            axes.set_title(f"{drawn(title_of(evaluation))}\n{drawn(name)}", fontsize=7)
     figure.supxlabel("ANN activation, in thresholds")
     figure.supylabel("spike rate (share a column)")
     return figure
@@ -154,7 +155,7 @@ def accuracy_by_noise(evaluations: Sequence[Evaluation]) -> Figure:
     axes.set_ylabel("test accuracy, %")
     axes.legend()
     if fixed:
-        axes.set_title(f"NQ {fixed[0].config['model']}, {fixed[0].data.partition(':')[0]}")
+        axes.set_title(drawn(f"NQ {fixed[0].config['model']}, {fixed[0].data.partition(':')[0]}"))
     return figure
 
 
@@ -172,7 +173,7 @@ def training_curves(evaluations: Sequence[Evaluation]) -> Figure:
     for colour, evaluation in zip(COLOURS * 9, evaluations, strict=False):
         history = evaluation.run["history"]
         epochs = [h["epoch"] for h in history]
-        name = title_of(evaluation)
+        name = drawn(title_of(evaluation))
         quantized = [100 * h["held_out_quantized"] for h in history]
         axes.plot(epochs, quantized, color=colour, label=f"{name}, ANN")
         if "held_out_spiking" in history[0]:
@@ -198,7 +199,7 @@ def spikes_too_many_or_few(evaluation: Evaluation) -> Figure:
         few = np.array([100 * layer["too_few"] for layer in layers.values()])
         axes.bar(position, many, color=COLOURS[1], label="too many")
         axes.bar(position, -few, color=COLOURS[0], label="too few")
-        axes.set_title(name)
+        axes.set_title(drawn(name))
         _layer_axis(axes)
         axes.axhline(0, color="black", linewidth=0.6)
     low = min(axes.get_ylim()[0] for axes in panels)
@@ -207,7 +208,7 @@ def spikes_too_many_or_few(evaluation: Evaluation) -> Figure:
         axes.set_ylim(low, high)
     panels[0].set_ylabel("share of neurons, %")
     panels[0].legend()
-    figure.suptitle(title_of(evaluation))
+    figure.suptitle(drawn(title_of(evaluation)))
     return figure
 
 
@@ -235,10 +236,10 @@ def relative_error(named_layers: Mapping[str, _Layers], heading: str) -> Figure:
         ]
         positions = [i for i, b in enumerate(boxes) if b is not None]
         axes.bxp(stats, positions=positions, showfliers=False, widths=0.6, manage_ticks=False)
-        axes.set_title(name)
+        axes.set_title(drawn(name))
         _layer_axis(axes)
     panels[0].set_ylabel("sum |difference| / sum of the ANN")
-    figure.suptitle(heading)
+    figure.suptitle(drawn(heading))
     return figure
 
 
@@ -252,7 +253,7 @@ def mean_gap(evaluations: Sequence[Evaluation]) -> Figure:
         high = np.array([layer["mean_high"] for layer in layers])
         axes.errorbar(position, means, yerr=high - means, fmt="o", markersize=3, color=COLOURS[0])
         axes.axhline(0, color="black", linewidth=0.6)
-        axes.set_title(f"{title_of(evaluation)}, T = {_gap_steps(evaluation)}")
+        axes.set_title(drawn(f"{title_of(evaluation)}, T = {_gap_steps(evaluation)}"))
         _layer_axis(axes)
     panels[0].set_ylabel("mean gap, in thresholds")
     return figure
@@ -266,7 +267,12 @@ def draw(folder: Path, figures: dict[str, Callable[[], Figure]]) -> dict[str, Pa
     files = {}
     for name, make in figures.items():
         path = folder / f"{name}.svg"
-        with mpl.rc_context(STYLE), atomic_path(path) as temporary, temporary.open("wb") as file:
+        with (
+            mpl.rc_context(STYLE),
+            drawing(),
+            atomic_path(path) as temporary,
+            temporary.open("wb") as file,
+        ):
             make().savefig(file, format="svg", metadata={"Date": None})
         files[name] = path
     return files

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
@@ -18,6 +19,7 @@ from toolchain.evaluation import figures
 from toolchain.evaluation.document import FILE_NAME, Evaluation, Row
 from toolchain.evaluation.speed import Measurement
 from toolchain.files import atomic_write
+from toolchain.text import markdown, visible
 
 PUBLISHED = {
     ("vgg16", "cifar10"): (95.21, {1: 88.46, 2: 91.93, 4: 94.80, 8: 95.48, 16: 95.70}),
@@ -81,7 +83,7 @@ def write_page(
     drawn = figures.draw(figure_folder, _figures(evaluations))
     lines = ["# Results", "", _INTRODUCTION, ""]
     for (data, model), group in _groups(evaluations).items():
-        lines += [f"## {model} on {data}", ""]
+        lines += [f"## {markdown(model)} on {markdown(data)}", ""]
         lines += _accuracy_table(data, model, group)
         lines += _counts_table(group)
     lines += further.results
@@ -89,15 +91,23 @@ def write_page(
         lines += measurement.lines()
     lines += ["## Figures", ""]
     for name, path in drawn.items():
-        link = Path(os.path.relpath(path, page.parent)).as_posix()
-        lines += [f"![{name.replace('-', ' ')}]({link})", ""]
+        lines += [image(name.replace("-", " "), path, page), ""]
     lines += ["## How each number was made", ""]
     for name, evaluation in evaluations.items():
         lines += _provenance(name, evaluation)
     lines += further.provenance
     for name, measurement in (measurements or {}).items():
-        command = measurement.made["command"]
-        lines += [f"**{name}**:", "", "```", command, "```", "", ran(measurement.made), ""]
+        command = visible(measurement.made["command"])
+        lines += [
+            f"**{markdown(name)}**:",
+            "",
+            "```",
+            command,
+            "```",
+            "",
+            ran(measurement.made),
+            "",
+        ]
     atomic_write(page, ("\n".join(lines).rstrip() + "\n").encode())
     return list(drawn.values())
 
@@ -224,9 +234,10 @@ def _counts_table(group: dict[str, Evaluation]) -> list[str]:
         in_float = _percent(evaluation.find(network="ANN", arithmetic="float"))
         in_integers = _percent(evaluation.find(network="ANN", arithmetic=counts["arithmetic"]))
         lines += [
-            f"{name}, Q = {counts['wake_steps']}: the quantized network reaches {in_float} in "
-            f"float and {in_integers} in {counts['arithmetic']}. All {counts['samples']} images "
-            f"had settled {counts['settle_steps']} steps after the last wake step.",
+            f"{markdown(name)}, Q = {counts['wake_steps']}: the quantized network reaches "
+            f"{in_float} in float and {in_integers} in {counts['arithmetic']}. All "
+            f"{counts['samples']} images had settled {counts['settle_steps']} steps after the "
+            "last wake step.",
             "",
             table_line(["neurons", "accuracy", "counts that differ", "images with a difference"]),
             table_line(["---"] + ["---:"] * 3),
@@ -244,14 +255,22 @@ def _counts_table(group: dict[str, Evaluation]) -> list[str]:
 
 def table_line(cells: Sequence[object]) -> str:
     """A row of a Markdown table."""
-    return "| " + " | ".join(str(c) for c in cells) + " |"
+    return "| " + " | ".join(map(markdown, cells)) + " |"
+
+
+def image(alternative: str, path: Path, page: Path) -> str:
+    """Markdown of an image that stands somewhere beside the page."""
+    link = quote(os.fsencode(Path(os.path.relpath(path, page.parent)).as_posix()))
+    return f"![{markdown(alternative)}]({link})"
 
 
 def ran(made: Mapping[str, Any]) -> str:
     """How long, on what, with which versions."""
     beside = ("command", "seconds", "processor", "cores")
     versions = ", ".join(f"{k} {v}" for k, v in made.items() if k not in beside)
-    return f"{made['seconds']:.0f} s on {made['processor']}, {made['cores']} cores; {versions}."
+    return markdown(
+        f"{made['seconds']:.0f} s on {made['processor']}, {made['cores']} cores; {versions}."
+    )
 
 
 def _provenance(name: str, evaluation: Evaluation) -> list[str]:
@@ -259,16 +278,16 @@ def _provenance(name: str, evaluation: Evaluation) -> list[str]:
     words = shlex.split(made["command"])
     folder = words[2] if words[1:2] == ["evaluate"] else name
     return [
-        f"**{name}**: epoch {run['epoch']} of {run['config']['epochs']}, seed "
+        f"**{markdown(name)}**: epoch {run['epoch']} of {run['config']['epochs']}, seed "
         f"{run['config']['seed']}, tensors {run['checkpoint_sha256'][:16]}.",
         "",
         "```",
-        f"spikeport train --config {folder}/config.toml --out {folder}",
-        made["command"],
+        visible(f"spikeport train --config {folder}/config.toml --out {folder}"),
+        visible(made["command"]),
         "```",
         "",
         ran(made),
-        *(f"Note: {note}" for note in evaluation.notes),
+        *(f"Note: {markdown(note)}" for note in evaluation.notes),
         "",
     ]
 

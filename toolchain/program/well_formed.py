@@ -68,6 +68,9 @@ def check_populations(
     """
     if not populations:
         raise ProgramError("a program needs at least one population", node=program)
+    for name in (program, *(p.name for p in populations)):
+        if "\0" in name or not _is_unicode(name):
+            raise ProgramError("a name must be Unicode without NUL, as files hold it", node=name)
     senders = Senders(state, {INPUT: input_shape}, {INPUT: input_range})
     names = {INPUT}
     for population in populations:
@@ -94,6 +97,14 @@ def check_populations(
                 senders.counting.add(name)
     _check_readouts(program, populations)
     return senders.ranges
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_readouts(program: str, populations: tuple[Population, ...]) -> None:

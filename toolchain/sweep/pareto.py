@@ -39,7 +39,7 @@ def front(results: Sequence[Result]) -> list[Result]:
 
 
 def draw(results: Sequence[Result]) -> Figure:
-    """Accuracy against synops, latency and cores; the front is filled and joined."""
+    """Accuracy against synops, latency and cores; the front is filled, T are the time steps."""
     best = {r.key for r in front(results)}
     whole = [r for r in results if not r.error]
     figure = Figure((10, 3.4), layout="constrained")
@@ -62,6 +62,9 @@ def draw(results: Sequence[Result]) -> Figure:
                 top = [r for r in chosen if r.key in best]
                 points = ([of(r) for r in top], [100 * r.accuracy for r in top])
                 axes.plot(*points, marker, color=line.get_color())
+                if axes is panels[0]:
+                    for r in chosen:
+                        _name(axes, r, line.get_color())
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
     for axes in panels[:2]:
@@ -71,10 +74,27 @@ def draw(results: Sequence[Result]) -> Figure:
     panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     latencies = sorted({r.latency for r in whole})
     panels[1].set_xticks(latencies, [str(latency) for latency in latencies])
-    panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
+    cores = {r.cores for r in whole}
+    panels[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    panels[2].set_xlim(min(cores, default=0) - 1, max(cores, default=0) + 1)
     panels[0].set_ylabel("accuracy, %")
-    panels[-1].legend(fontsize=8, title="filled: on the front", title_fontsize=8)
+    if whole:
+        handles, _ = panels[0].get_legend_handles_labels()
+        how = {"fontsize": 8, "title": "filled: on the front\nT: time steps", "title_fontsize": 8}
+        figure.legend(handles=handles, loc="outside right upper", **how)
     return figure
+
+
+def _name(axes: Any, result: Result, color: str) -> None:
+    """Write a point's time steps beside it."""
+    axes.annotate(
+        f"T={result.point.steps}",
+        (result.synops, 100 * result.accuracy),
+        (4, -9),
+        textcoords="offset points",
+        fontsize=6.5,
+        color=color,
+    )
 
 
 def save_plot(figure: Figure, path: Path) -> None:

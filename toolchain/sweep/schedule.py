@@ -1,10 +1,11 @@
-"""Points measured in parallel on Dask: in this process, or on the workers of a scheduler."""
+"""Points measured in parallel: by threads of this process, or by workers of a Dask scheduler."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from multiprocessing.pool import ThreadPool
+from typing import TYPE_CHECKING
 
 from toolchain.audit.chip_fit import Chip
 from toolchain.errors import BackendRunError
@@ -43,53 +44,72 @@ def run_points(
     BackendRunError
         If the scheduler does not answer, or a point ends its workers again and again.
     """
-    from distributed import as_completed
-
     missing = {key: point for key, point in points.items() if key not in store.done()}
-    progress(len(points) - len(missing), len(points))
+    done = len(points) - len(missing)
+    progress(done, len(points))
     if not missing:
         return
-    with _client(scheduler, workers) as client:
-        futures = [
-            client.submit(measure, key, point, data, limits, chip, key=key, retries=RETRIES)
-            for key, point in missing.items()
-        ]
-        done = len(points) - len(missing)
-        for future in as_completed(futures):
-            store.add(_result(future, points))
-            done += 1
-            progress(done, len(points))
-
-
-def _result(future: Any, points: Mapping[str, Point]) -> Result:
-    try:
-        result: Result = future.result()
-    except Exception as error:
-        point = points[future.key]
-        raise BackendRunError(
-            "a point could not be measured",
-            node=f"{point.run}, {point.neuron}, {point.steps} steps, {point.weight_bits} bits",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            remedy="the results so far are kept; run it again",
-        ) from error
-    return result
-
-
-@contextmanager
-def _client(scheduler: str | None, workers: int) -> Iterator[Client]:
-    from distributed import Client, LocalCluster
-
+    measured = partial(_measured, data=data, limits=limits, chip=chip)
     if scheduler is None:
-        with (
-            LocalCluster(
-                n_workers=1, threads_per_worker=workers, processes=False, dashboard_address=None
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            yield client
-        return
+        results = _here(measured, missing, workers)
+    else:
+        results = _on_workers(measured, missing, scheduler)
+    for result in results:
+        store.add(result)
+        done += 1
+        progress(done, len(points))
+
+
+Measured = Callable[[tuple[str, Point]], Result]
+
+
+def _measured(one: tuple[str, Point], data: str, limits: TargetLimits, chip: Chip) -> Result:
+    return measure(*one, data, limits, chip)
+
+
+def _here(measured: Measured, points: Mapping[str, Point], workers: int) -> Iterator[Result]:
+    """Measured by threads that end with the process: no sockets, nothing to wait for."""
+
+    def guarded(one: tuple[str, Point]) -> Result:
+        try:
+            return measured(one)
+        except Exception as error:
+            raise _failure(one[1], error) from error
+
+    with ThreadPool(workers) as pool:
+        yield from pool.imap_unordered(guarded, points.items())
+
+
+def _on_workers(
+    measured: Measured, points: Mapping[str, Point], scheduler: str
+) -> Iterator[Result]:
+    from distributed import as_completed
+
+    with _client(scheduler) as client:
+        futures = [
+            client.submit(measured, one, key=one[0], retries=RETRIES) for one in points.items()
+        ]
+        for future in as_completed(futures):
+            try:
+                yield future.result()
+            except Exception as error:
+                raise _failure(points[future.key], error) from error
+
+
+def _failure(point: Point, error: Exception) -> BackendRunError:
+    return BackendRunError(
+        "a point could not be measured",
+        node=f"{point.run}, {point.neuron}, {point.steps} steps, {point.weight_bits} bits",
+        found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+        remedy="the results so far are kept; run it again",
+    )
+
+
+def _client(scheduler: str) -> Client:
+    from distributed import Client
+
     try:
-        client = Client(scheduler, timeout=CONNECT_SECONDS)
+        return Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise BackendRunError(
             "the scheduler does not answer",
@@ -98,5 +118,3 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Client]:
             remedy="dask scheduler starts one, dask worker ADDRESS workers; leave out --scheduler "
             "to run here",
         ) from error
-    with client:
-        yield client

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -43,6 +44,8 @@ MOST_NAMED = 20
 """Tensors that an error names."""
 MOST_VALUES = 1 << 28
 """Of a sample."""
+_REASON = "WeightsUnpickler error: "
+"""Stands before the reason in what torch says, behind advice on how to unpickle freely."""
 
 
 @dataclass(frozen=True)
@@ -289,9 +292,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         if zipfile.is_zipfile(path):
             _check_stored(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong is said by the error that follows
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is wrong is said by the error that follows
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            told = str(error).rpartition(_REASON)[2].strip().partition("\n")[0]
+            raise ValueError(told) from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     named = isinstance(loaded, dict) and all(

@@ -14,6 +14,7 @@ from toolchain.program.bounds import prove
 from toolchain.program.int_program import IntProgram
 from toolchain.program.range_certificate import VERSION, range_certificate
 from toolchain.program.target_check import beyond_target
+from toolchain.text import is_plain
 
 
 def look_at_program(path: Path, findings: Findings, profile: Profile | None) -> None:
@@ -23,10 +24,17 @@ def look_at_program(path: Path, findings: Findings, profile: Profile | None) -> 
     except FormatError as error:
         findings.add_error("not-this-program", error)
         return
+    _look_at_names(program, findings)
     _look_at_ranges(program, findings)
     _look_at_certificate(path, program, findings)
     if profile is not None:
         _look_at_target(program, profile, findings)
+
+
+def _look_at_names(program: IntProgram, findings: Findings) -> None:
+    for where, name in (("/", program.name), *((p.name, p.name) for p in program.populations)):
+        if not is_plain(name):
+            findings.add("strange-name", where, name)
 
 
 def _look_at_ranges(program: IntProgram, findings: Findings) -> None:

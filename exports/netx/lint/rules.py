@@ -349,6 +349,15 @@ _ALL = (
         "toolchain/program/bounds.py",
     ),
     Rule(
+        "strange-name",
+        Level.WARNING,
+        "a name with markup, or with characters that cannot be seen",
+        "this project shows it as it stands; a page, terminal or script that does not escape it "
+        "runs what it says",
+        "rename the module and convert again; ask where the file comes from",
+        "toolchain/text.py",
+    ),
+    Rule(
         "other-target",
         Level.WARNING,
         "numbers that the target does not hold",

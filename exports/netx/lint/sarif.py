@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from exports.netx.lint.findings import Findings
+from exports.netx.lint.findings import Finding, Findings
 from exports.netx.lint.rules import RULES, Rule
+from toolchain.text import visible
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -20,7 +24,7 @@ def as_sarif(all_findings: Sequence[Findings], version: str) -> dict[str, Any]:
             "ruleId": finding.rule_id,
             "ruleIndex": order.index(finding.rule_id),
             "level": finding.rule.level.value,
-            "message": {"text": f"{finding.rule.title}: {finding.found}. {finding.remedy}"},
+            "message": {"text": _plain(finding)},
             "locations": [_location(findings.file, finding.where)],
         }
         for findings in all_findings
@@ -48,8 +52,17 @@ def _rule(rule: Rule) -> dict[str, Any]:
     }
 
 
+def _plain(finding: Finding) -> str:
+    """One line in which braces and brackets are no placeholders and links (3.11.5, 3.11.6)."""
+    rule = finding.rule
+    text = visible(f"{rule.title}: {finding.found}. {finding.remedy}")
+    return re.sub(r"[{}]", r"\g<0>\g<0>", re.sub(r"[\\\[\]]", r"\\\g<0>", text))
+
+
 def _location(file: str, where: str) -> dict[str, Any]:
     return {
-        "physicalLocation": {"artifactLocation": {"uri": Path(file).as_posix()}},
+        "physicalLocation": {
+            "artifactLocation": {"uri": quote(os.fsencode(Path(file).as_posix()))}
+        },
         "logicalLocations": [{"fullyQualifiedName": where}],
     }

@@ -1,0 +1,48 @@
+"""Strings that came from elsewhere, made safe for where they are shown.
+
+Names stand in files that anybody may have written. Each output escapes them at its own border:
+`visible` for terminals and messages, `drawn` for matplotlib, `markdown` for Markdown; HTML does so
+by Jinja2's autoescape.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_MARKUP = re.compile(r"""[<>&"'`$\\\[\]{}|;]|:\w+:""")
+_MARKDOWN = re.compile(r"[\\`*<>|\[\]]")
+
+
+def visible(text: object) -> str:
+    """One line in which every character is seen.
+
+    Control characters (line ends too), marks that turn the direction of writing, characters
+    without a width and halves of surrogate pairs become escapes as Python writes them.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def is_plain(name: str) -> bool:
+    """Whether every character is seen, and none is markup to HTML, TeX, terminals or shells."""
+    return visible(name) == name and not _MARKUP.search(name)
+
+
+def drawn(text: object) -> str:
+    """Text that matplotlib draws as it stands: a dollar sign begins no formula."""
+    return visible(text).replace("$", r"\$")
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """While matplotlib draws: what its font lacks becomes a box, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
+
+
+def markdown(text: object) -> str:
+    """Text that Markdown shows as it stands: no markup, links, HTML or further table cells."""
+    return _MARKDOWN.sub(r"\\\g<0>", visible(text))

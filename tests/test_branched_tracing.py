@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from tests.branched_modules import NETWORKS, act
 from tests.test_tracing import SHAPE, randomise, wrap
 from toolchain.conversion.evaluate import check_against_module, evaluate
+from toolchain.conversion.float_passes import fold
 from toolchain.conversion.folding.average_pools import settle_average_pools
 from toolchain.conversion.layers import Layer, PoolLayer, layers_of
-from toolchain.conversion.pipeline import fold
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError, ProgramError, UnsupportedModuleError
 from toolchain.program.float_program import Add, AvgPool2d, BatchNorm, Concat, FloatProgram, Input

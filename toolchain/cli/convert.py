@@ -135,6 +135,7 @@ def command(
         from toolchain.cli.network import InputDescription, load_network
         from toolchain.conversion import pipeline
         from toolchain.conversion.adapters import load_adapter_file
+        from toolchain.conversion.float_passes import trained_levels
         from toolchain.conversion.integers.rounding_error import load_compiled
 
     keep_heap()
@@ -157,7 +158,10 @@ def command(
         network = _foreign(Path(source), description, steps or DEFAULT_STEPS, nir_reset)
     else:
         network = load_network(source, weights, description)
-    schedule = _schedule(neuron, steps, wake, sleep, network.levels)
+    levels = network.levels
+    if neuron == "cif" and wake is None and levels is None:
+        levels = trained_levels(network.model, network.quantizer.shape)
+    schedule = _schedule(neuron, steps, wake, sleep, levels)
     options = pipeline.ConversionOptions(
         neuron,
         schedule,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from toolchain.conversion.evaluate import output_list
+from toolchain.conversion.user_module import output_list
 from toolchain.data import BoxDataset, box_splits, open_boxes, parse_source
 from toolchain.detection.augment import Truth, augment
 from toolchain.detection.average_precision import average_precision

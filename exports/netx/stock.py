@@ -20,7 +20,13 @@ from hw_models.stock.limits import MAX_GROUPS, NEURON_BIAS
 from toolchain.errors import TargetError
 from toolchain.files import atomic_path
 from toolchain.int_range import IntRange
-from toolchain.neurons import IntegrateAndFire, Readout
+from toolchain.neurons import (
+    ConsistentIntegrateAndFire,
+    IntegrateAndFire,
+    LIPool,
+    Readout,
+    Relay,
+)
 from toolchain.program.bounds import analyse
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import DenseSynapse, WindowSynapse
@@ -31,6 +37,12 @@ THRESHOLD = IntRange(0, 131071)
 """17-bit mantissa (lava-nc LIF: v is held to +-(2^23 - 1) = +-131071 weight units)."""
 WEIGHT = IntRange(-256, 254)
 """What `optimize_weight_bits` of lava-dl passes unchanged for weights of both signs."""
+OWN_FILE = "leave out --stock: a file of this project holds it, and runs to the same bits"
+_REMEDIES = {
+    ConsistentIntegrateAndFire.kind: "convert with --neuron if --steps 1",
+    LIPool.kind: f"train with average pools in place of max pools, or {OWN_FILE}",
+    Relay.kind: f"convert with --pooling fold, or {OWN_FILE}",
+}
 READOUT_THRESHOLD = THRESHOLD.high
 """With `v` held below it, a readout layer never fires."""
 
@@ -52,7 +64,8 @@ def write_stock_net(program: IntProgram, path: Path | str) -> None:
             "only a one-step program is an ordinary CUBA network",
             node=program.name,
             found=f"{program.schedule.num_steps} steps",
-            allowed="convert with --steps 1",
+            allowed="1 step",
+            remedy=f"convert with --steps 1, or {OWN_FILE}",
         )
     bounds = {b.name: b for b in analyse(program)}
     for population in program.populations:
@@ -75,7 +88,7 @@ def _check_chain(program: IntProgram) -> None:
                 node=population.name,
                 found=f"fed by {', '.join(sources)}",
                 allowed=source,
-                remedy="leave out --stock; the project's own files hold branches",
+                remedy=OWN_FILE,
             )
         source = population.name
 
@@ -85,14 +98,31 @@ def _check(population: Population, state: IntRange) -> None:
     (synapse,) = population.synapses
     neuron = population.neuron
     if not isinstance(neuron, IntegrateAndFire | Readout):
-        raise TargetError("stock netx has no such neuron", node=name, found=neuron.kind)
-    if isinstance(synapse, WindowSynapse):
-        raise TargetError("stock netx has no pools", node=name)
-    if synapse.weight_exponent:
-        raise TargetError("stock Conv ignores weight exponents", node=name)
-    if getattr(synapse, "groups", 1) > MAX_GROUPS:
         raise TargetError(
-            "stock Conv gives zeros for this many groups", node=name, allowed=f"<= {MAX_GROUPS}"
+            "stock netx has no such neuron",
+            node=name,
+            found=neuron.kind,
+            allowed="IF neurons, and a readout",
+            remedy=_REMEDIES.get(neuron.kind, OWN_FILE),
+        )
+    if isinstance(synapse, WindowSynapse):
+        raise TargetError("stock netx has no pools", node=name, remedy=_REMEDIES[LIPool.kind])
+    if synapse.weight_exponent:
+        raise TargetError(
+            "stock Conv ignores weight exponents",
+            node=name,
+            found=synapse.weight_exponent,
+            allowed=0,
+            remedy=OWN_FILE,
+        )
+    groups = getattr(synapse, "groups", 1)
+    if groups > MAX_GROUPS:
+        raise TargetError(
+            "stock Conv gives zeros for this many groups",
+            node=name,
+            found=groups,
+            allowed=f"<= {MAX_GROUPS}",
+            remedy=f"train with at most {MAX_GROUPS} groups, or {OWN_FILE}",
         )
     WEIGHT.check(f"{name} weight", synapse.weight)
     if isinstance(synapse, DenseSynapse) and not (synapse.weight.min() < 0 < synapse.weight.max()):
@@ -100,10 +130,20 @@ def _check(population: Population, state: IntRange) -> None:
             "stock netx damages dense weights that are not of both signs",
             node=name,
             found=f"{int(synapse.weight.min())} .. {int(synapse.weight.max())}",
+            allowed="weights below and above 0",
+            remedy=OWN_FILE,
         )
-    NEURON_BIAS.check(
-        f"{name} bias with initial potential and threshold difference", _bias(population)
-    )
+    bias = _bias(population)
+    low, high = int(bias.min()), int(bias.max())
+    if not NEURON_BIAS.contains(low, high):
+        raise TargetError(
+            "stock LIF keeps its bias, with the initial potential and what the thresholds differ "
+            "by, in 16 bits",
+            node=name,
+            found=f"{low} .. {high}",
+            allowed=str(NEURON_BIAS),
+            remedy=f"use fewer weight bits, or {OWN_FILE}",
+        )
     shift = _threshold_shift(population)
     low, high = state.low + int(shift.min()), state.high + int(shift.max())
     if not IntRange(-THRESHOLD.high, THRESHOLD.high).contains(low, high):
@@ -112,7 +152,7 @@ def _check(population: Population, state: IntRange) -> None:
             node=name,
             found=f"{low} .. {high}",
             allowed=f"+-{THRESHOLD.high}",
-            remedy="use fewer weight bits",
+            remedy=f"use fewer weight bits, or {OWN_FILE}",
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolchain.cli.options import Data, Json, Net, TimeLimit
+from toolchain.cli.options import Adapters, Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
 from toolchain.errors import CheckpointError, TargetError
 
@@ -39,6 +39,7 @@ def command(
     weights: Annotated[
         Path | None, typer.Option(help="State dict for FILE.py:FACTORY (.safetensors, .pt).")
     ] = None,
+    adapter: Adapters = None,
     html: Annotated[
         Path | None, typer.Option(metavar="OUT.html", help="Write one offline page.")
     ] = None,
@@ -70,6 +71,7 @@ def command(
     from toolchain.audit.gates import Gate
     from toolchain.cli.costs import operation_costs
     from toolchain.cli.data import open_for
+    from toolchain.conversion.adapters import load_adapter_file
     from toolchain.files import check_writable
 
     output = Output(as_json=json)
@@ -83,6 +85,8 @@ def command(
     real = dataset.real()
     inputs = program.input.quantize(real)
     samples = program.input.normalise(real)
+    for path in adapter or []:
+        load_adapter_file(path)
     source, versions = _float_side(program, checkpoint, weights, samples)
     subject = Subject(
         program=program,
@@ -159,17 +163,22 @@ def _float_side(
     from toolchain.audit.source_network import SourceNetwork
     from toolchain.cli.network import InputDescription, load_network
     from toolchain.training.evaluate import logits
+    from toolchain.user_code import home_of, user_code
 
     shape = program.input.shape
     description = InputDescription(shape, None, program.input.bits, (0.0,), (1.0,))
     network = load_network(checkpoint, weights, description)
     _check_origin(program, network, checkpoint)
     source = SourceNetwork.of(program, network.model)
-    x = torch.from_numpy(samples).float()
-    versions = {
-        FLOAT: logits(network.model, x, Mode.CLIPPED).numpy(),
-        QUANTIZED: logits(network.model, x, Mode.QUANTIZED).numpy(),
-    }
+    # What is kept in another type than float32 is compared without its rounding of sums.
+    kinds = {p.dtype for p in network.model.parameters()}
+    kind = torch.float32 if kinds <= {torch.float32} else torch.float64
+    model = network.model.to(kind)
+    with user_code("the network's forward fails", checkpoint, home_of(network.model)):
+        versions = {
+            name: logits(model, torch.tensor(samples, dtype=kind), mode).numpy()
+            for name, mode in ((FLOAT, Mode.CLIPPED), (QUANTIZED, Mode.QUANTIZED))
+        }
     if source.measured:
         del versions[QUANTIZED]
     return source, versions

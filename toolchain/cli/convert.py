@@ -15,7 +15,7 @@ import typer
 
 from toolchain.cli.calibration import open_calibration
 from toolchain.cli.heap import collecting_later, keep_heap
-from toolchain.cli.options import Json
+from toolchain.cli.options import Adapters, Json
 from toolchain.cli.output import Output, percent
 from toolchain.errors import ConversionError, DataError
 
@@ -45,7 +45,8 @@ def command(
         str,
         typer.Argument(
             metavar="CHECKPOINT|FILE.py:FACTORY|model:NAME",
-            help="What to convert; model:NAME takes weights of torchvision or timm; or a FILE.nir.",
+            help="What to convert; FACTORY also as package.module:FACTORY; model:NAME takes "
+            "weights of torchvision or timm; or a FILE.nir.",
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="NET.net", help="File to write.")],
@@ -89,9 +90,7 @@ def command(
     report: Annotated[
         bool, typer.Option("--report", help="Show what integers cost each layer.")
     ] = False,
-    adapter: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE.py", help="Adapters for activations.")
-    ] = None,
+    adapter: Adapters = None,
     weights: Annotated[
         Path | None,
         typer.Option(help="State dict for FILE.py:FACTORY or model:NAME (.safetensors, .pt)."),

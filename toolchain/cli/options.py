@@ -18,6 +18,10 @@ Data = Annotated[
         "imagefolder:PATH or npz:PATH, with @train or @test and a slice: digits@test[:100].",
     ),
 ]
+Adapters = Annotated[
+    list[Path] | None,
+    typer.Option("--adapter", metavar="FILE.py", help="Adapters for activations."),
+]
 TimeLimit = Annotated[
     float, typer.Option("--time-limit", min=0.1, help="Seconds a Lava run may take.")
 ]

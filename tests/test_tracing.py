@@ -438,7 +438,7 @@ def test_a_wrong_adapter_is_noticed():
 
 
 def test_adapter_files_that_fail(tmp_path):
-    with pytest.raises(UnsupportedModuleError, match="no such adapter file"):
+    with pytest.raises(UnsupportedModuleError, match="no such file"):
         load_adapter_file(tmp_path / "none.py")
     file = tmp_path / "a.py"
     file.write_text("1 / 0")

@@ -280,7 +280,7 @@ REFUSED = {
             act=act(),
             head=head(32),
         ),
-        r"(?s)^max_pool2d: a max pool in front.*layers.b \(Conv2d\).*behind the quantized",
+        r"(?s)^max_pool2d: a max pool of values.*layers.b \(Conv2d\) behind it.*in front of",
     ),
     "negative gain behind a max pool": (
         nn.Sequential(conv(), nn.MaxPool2d(2), nn.BatchNorm2d(2), act(), head(32)),

@@ -102,7 +102,8 @@ def load_network(source: str, weights: Path | None, description: InputDescriptio
     name, separator, factory = source.rpartition(":")
     if name == MODEL:
         return _from_name(factory, weights, description)
-    if separator and (name.endswith(".py") or is_module_name(name)):
+    is_factory = name.endswith(".py") or (is_module_name(name) and not Path(source).exists())
+    if separator and is_factory:
         return _from_factory(name, factory, weights, description)
     folder = Path(source)
     _check_is_checkpoint(folder)

@@ -15,7 +15,7 @@ from toolchain.conversion.folding.sums import settle_sums
 from toolchain.conversion.integers.calibration import Calibration
 from toolchain.conversion.integers.percentile import with_thresholds
 from toolchain.conversion.trace import trace
-from toolchain.conversion.user_module import explained, narrow_types, unwrapped
+from toolchain.conversion.user_module import check_readable, explained, narrow_types, unwrapped
 from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 
@@ -59,6 +59,7 @@ def folded_program(
     if isinstance(model, FloatProgram):
         return passes(model)
     model, samples = unwrapped(model), _samples(quantizer)
+    check_readable(model)
     with explained(model, samples):
         plain_relu = relu_percentile is not None
         folded, notes = passes(trace(model, quantizer.shape, plain_relu=plain_relu))

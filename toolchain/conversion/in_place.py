@@ -21,6 +21,8 @@ _OPERATORS = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 _PASSING: tuple[type[nn.Module], ...] = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 """Modules that in evaluation return the very tensor they are given."""
 _VIEWS = {"flatten", "view", "reshape"}
+_SIZES = {"size", "dim", "numel", getattr, len}
+"""Of a tensor, they give numbers, which nothing writes into."""
 
 
 def settle_in_place(graph: fx.Graph, model: nn.Module) -> None:
@@ -32,9 +34,14 @@ def settle_in_place(graph: fx.Graph, model: nn.Module) -> None:
         If one is read behind it in another shape, as a view.
     """
     order = {node: index for index, node in enumerate(graph.nodes)}
+    numbers: set[fx.Node] = set()
     memory: dict[fx.Node, fx.Node] = {}
     tensor: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
+        inputs = node.all_input_nodes
+        if node.target in _SIZES or (inputs and all(n in numbers for n in inputs)):
+            numbers.add(node)
+            continue
         source = node.args[0] if node.args else node.kwargs.get("input")
         if not isinstance(source, fx.Node) or source not in memory:
             source = None

@@ -6,6 +6,9 @@ what is supported and what to do; nothing is skipped.
 
 from __future__ import annotations
 
+from operator import iadd
+from typing import Any
+
 from torch import fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
@@ -29,11 +32,21 @@ from toolchain.program.int_program import INPUT
 from toolchain.user_code import home_of, told, user_code
 
 
+class _Proxy(fx.Proxy):
+    """Tells `a += b`, which writes into a tensor, from `a + b`; both are called "add"."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", iadd, (self, other), {}, name="add")
+
+
 class _Tracer(fx.Tracer):
     """Looks inside a user's modules, but not inside torch's own or known activations."""
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(qcfs, cqrelu))
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if find_adapter(m) is not None or type_before_parametrizations(m) in table.MODULES:
@@ -98,7 +111,8 @@ def _graph(model: nn.Module) -> fx.Graph:
                 what,
                 node=node,
                 found=told(error),
-                allowed="a forward without control flow that depends on data",
+                allowed="a forward without control flow that depends on data, and without "
+                "writing into parts of tensors",
                 remedy="move the branch or loop into a module registered with --adapter, "
                 "or rewrite it without one",
             ) from error

@@ -116,11 +116,31 @@ def outputs(model: nn.Module, samples: Tensor, mode: Mode = Mode.CLIPPED) -> lis
     }
     with (
         user_code("the network's forward fails", type(model).__name__, home_of(model)),
+        _constants_in_double(model),
         in_evaluation(model),
         activation_mode(model, mode),
     ):
         # A copy: the network may write into its input.
         return output_list(functional_call(model, tensors, (samples.double().clone(),)))
+
+
+@contextmanager
+def _constants_in_double(model: nn.Module) -> Iterator[None]:
+    """Tensors that modules hold without registering them, in float64 inside the `with` block."""
+    held = [
+        (vars(module), name, value, value.detach().to("cpu", torch.float64))
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    ]
+    for attributes, name, _, double in held:
+        attributes[name] = double
+    try:
+        yield
+    finally:
+        for attributes, name, value, double in held:
+            if attributes.get(name) is double:  # else a hook has made it anew
+                attributes[name] = value
 
 
 def output_list(outputs: Any) -> list[Any]:
@@ -158,10 +178,8 @@ def explained(model: nn.Module, samples: Tensor) -> Iterator[None]:
         yield
     except (UnsupportedModuleError, ConversionError) as error:
         first, second = (outputs(model, samples[:FEW]) for _ in range(2))
-        pairs = zip(first, second, strict=False)
-        if all(
-            isinstance(a, Tensor) and torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs
-        ):
+        tensors = [p for p in zip(first, second, strict=True) if isinstance(p[0], Tensor)]
+        if all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in tensors):
             raise
         raise UnsupportedModuleError(
             "the network is random in evaluation",

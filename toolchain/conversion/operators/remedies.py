@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import fx
+from torch.nn.utils.parametrize import is_parametrized
 
 from toolchain.conversion.operators.values import Values
 
@@ -38,6 +39,8 @@ def remedy(what: str, node: fx.Node, values: Values) -> str:
     last = what.rpartition(".")[2]
     if last in (*_SHIFTS, *_SCALES) and is_on_input(node):
         return IN_INPUT
+    if node.op == "call_module" and is_parametrized(values.model.get_submodule(str(node.target))):
+        return "torch.nn.utils.parametrize.remove_parametrizations makes its weights plain"
     own = _own_module(node, values)
     if own:
         path, kind = own
@@ -76,10 +79,14 @@ def _is_arithmetic(node: fx.Node) -> bool:
 
 
 def _own_module(node: fx.Node, values: Values) -> tuple[str, type] | None:
-    """Path and class of the user's module without submodules whose forward holds `node`."""
+    """Path and class of the module that holds `node`, if it may be an activation.
+
+    Such a module has no submodules and no weights of more than one axis.
+    """
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     if not stack or node.op == "call_module":
         return None
     path = str(stack[-1][0])
     module = values.model.get_submodule(path)
-    return None if any(True for _ in module.children()) else (path, type(module))
+    is_layer = any(p.ndim > 1 for p in module.parameters())
+    return None if is_layer or any(True for _ in module.children()) else (path, type(module))

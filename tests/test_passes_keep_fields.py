@@ -22,6 +22,7 @@ from toolchain.conversion.folding.concatenations import split_concatenations
 from toolchain.conversion.folding.max_pools import place_max_pools
 from toolchain.conversion.folding.sums import settle_sums
 from toolchain.conversion.integers.percentile import with_thresholds
+from toolchain.neurons import IntegrateAndFire
 from toolchain.program.float_program import (
     Activation,
     Add,
@@ -159,15 +160,13 @@ def through_nir(program, tmp_path):
         neuron = population.neuron
         if neuron.kind != "CIF":
             return population
-        from toolchain.neurons import IntegrateAndFire
-
         return replace(
             population, neuron=IntegrateAndFire(neuron.threshold, neuron.initial_potential)
         )
 
     populations = tuple(to_if(p) for p in program.populations)
     program = replace(program, populations=populations)
-    write_nir(program, tmp_path / "p.nir")
+    write_nir(program, tmp_path / "p.nir", accept_hard_reset=True)
     return (program, read_nir(tmp_path / "p.nir")), set()
 
 

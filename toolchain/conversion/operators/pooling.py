@@ -28,7 +28,7 @@ def _check_windows_fit(
     dilation: Pair,
 ) -> None:
     """Refuse ceil_mode where it adds a window that hangs over the border; else it does nothing."""
-    for axis in range(2):
+    for axis, word in enumerate(("rows", "columns")):
         size, step = values.shapes[source][1 + axis], stride[axis]
         free = size + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1
         rest = free % step
@@ -37,10 +37,10 @@ def _check_windows_fit(
             raise UnsupportedModuleError(
                 "a pool with ceil_mode whose last window hangs over the border",
                 node=values.path(node),
-                found=f"{size} rows or columns, of which the last {rest} fill no window",
+                found=f"{size} {word}, of which the last {rest} fill no window",
                 allowed="windows that fit, where ceil_mode changes nothing",
                 remedy=f"set ceil_mode=False and train again, or choose an input size with which "
-                f"the pool gets {size - rest} or {size - rest + step} rows or columns",
+                f"the pool gets {size - rest} or {size - rest + step} {word}",
             )
 
 

@@ -1,12 +1,16 @@
 """FILE.py:FACTORY and package.module:FACTORY are found as Python finds them, and stay apart."""
 
+import json
 import sys
 import textwrap
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.command_line import ok
+from toolchain.cli import audit, convert
 from toolchain.cli.network import InputDescription, load_network
 from toolchain.conversion.adapters import load_adapter_file
 from toolchain.conversion.trace import trace
@@ -112,6 +116,47 @@ def test_an_adapter_imports_from_its_folder(project):
         "def read(module):\n    return ActivationSpec(1.0, 4, 0.5)\n"
     )
     load_adapter_file(folder / "adapt.py")
+
+
+QUANTIZED = """
+import torch
+from torch import nn
+
+class OwnQuantizer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.step = nn.Parameter(torch.tensor(0.25))
+
+    def forward(self, x):
+        return torch.clamp(torch.floor(x / self.step + 0.5), 0, 3) * self.step
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(8, 6), OwnQuantizer(), nn.Linear(6, 3)).KIND()
+"""
+ADAPTER = """
+from toolchain.conversion.adapters import ActivationSpec, activation_adapter
+
+@activation_adapter("OwnQuantizer")
+def read(module):
+    return ActivationSpec(module.step * 3, 3, 0.5)
+"""
+
+
+@pytest.mark.parametrize("kind", ["float", "bfloat16", "double"])
+def test_convert_and_audit_take_the_same_adapter(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    Path("nets.py").write_text(QUANTIZED.replace("KIND", kind))
+    Path("adapt.py").write_text(ADAPTER)
+    samples = np.random.default_rng(0).integers(0, 256, (6, 2, 2, 2)).astype(np.uint8)
+    np.savez("d.npz", test_samples=samples, test_labels=np.zeros(6, np.int64))
+    net, adapters = Path("n.net"), [Path("adapt.py")]
+    convert.command("nets.py:net", net, steps=3, adapter=adapters, input_shape="2,2,2")
+    found = Path("a.json")
+    how = {"checkpoint": "nets.py:net", "adapter": adapters, "lava": 0, "out": found}
+    audit.command(net, "npz:d.npz@test", **how)
+    accuracy = json.loads(found.read_text())["versions"]["accuracy"]
+    assert accuracy["quantized network"]["total"] == 6
 
 
 def test_what_a_file_prints_is_no_result(project, tmp_path):

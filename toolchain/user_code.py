@@ -153,7 +153,7 @@ def _line(error: BaseException) -> str:
     """`FILE:LINE` of the innermost frame that is neither this project's, torch's nor Python's."""
     if isinstance(error, SyntaxError):
         return ""  # it says so itself
-    ours = str(Path(__file__).parent)
+    ours = f"{Path(__file__).parent}/"
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -167,7 +167,8 @@ def _line(error: BaseException) -> str:
 
 def _is_installed(file: str) -> bool:
     paths = sysconfig.get_paths()
-    return file.startswith(tuple(paths[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")))
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    return file.startswith(tuple(f"{paths[kind]}/" for kind in kinds))
 
 
 def _shown(path: Path) -> Path:

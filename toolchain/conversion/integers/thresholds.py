@@ -313,7 +313,8 @@ def _check_scales(rows: FloatRows, chosen: IntegerRows, weight_bits: int) -> Non
             off = np.abs(total / chosen.factor[:, None] - branch.rows).max()
             relative = float(off / (np.abs(branch.rows).max() or 1.0))
             lost = relative > most
-            what = f"is rounded by {100 * relative:.0f} % of that"
+            few = ", to less than three bits" if most == THREE_BITS else ""
+            what = f"is rounded by {100 * relative:.0f} % of that{few}"
         if lost and not is_negligible(branch, rows.lam):
             raise ConversionError(
                 f"the branches that meet here are too far apart in scale for {weight_bits}-bit "

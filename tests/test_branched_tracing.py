@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from tests.branched_modules import NETWORKS, act
 from tests.test_tracing import SHAPE, randomise, wrap
 from toolchain.conversion.evaluate import check_against_module, evaluate
+from toolchain.conversion.float_passes import fold
 from toolchain.conversion.folding.average_pools import settle_average_pools
 from toolchain.conversion.layers import Layer, PoolLayer, layers_of
-from toolchain.conversion.pipeline import fold
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError, ProgramError, UnsupportedModuleError
 from toolchain.program.float_program import Add, AvgPool2d, BatchNorm, Concat, FloatProgram, Input
@@ -214,7 +214,7 @@ IMAGE = torch.ones(1, 2, 8, 8)
         (lambda m, x: torch.mean(x, 1), r"(?s)mean over other axes.*dim=1 of 4 axes"),
         (lambda m, x: x.amax((2, 3)), r"(?s)amax has no.*AdaptiveMaxPool2d"),
         (lambda m, x: x.sum((2, 3)), r"(?s)sum has no.*AdaptiveAvgPool2d"),
-        (lambda m, x: F.max_pool2d(x, 3, ceil_mode=True), r"(?s)ceil_mode.*pad the input"),
+        (lambda m, x: F.max_pool2d(x, 3, ceil_mode=True), r"(?s)ceil_mode.*ceil_mode=False"),
         (lambda m, x: F.adaptive_max_pool2d(x, 3), r"(?s)uneven windows.*divide"),
     ],
 )
@@ -226,7 +226,7 @@ def test_operations_that_are_refused(forward, message):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.MaxPool2d(3, ceil_mode=True), r"(?s)^0.1: max pool with ceil_mode.*pad the input"),
+        (nn.MaxPool2d(3, ceil_mode=True), r"(?s)^0.1: a pool with ceil_mode.*ceil_mode=False"),
         (nn.MaxPool2d(2, return_indices=True), r"(?s)^0.1: .*return_indices=False"),
         (nn.AdaptiveMaxPool2d(3), r"(?s)^0.1: adaptive pool with uneven windows"),
         (nn.AdaptiveMaxPool2d(1, return_indices=True), r"(?s)^0.1: .*return_indices=False"),
@@ -280,7 +280,7 @@ REFUSED = {
             act=act(),
             head=head(32),
         ),
-        r"(?s)^max_pool2d: a max pool in front.*layers.b \(Conv2d\).*behind the quantized",
+        r"(?s)^max_pool2d: a max pool of values.*layers.b \(Conv2d\) behind it.*in front of",
     ),
     "negative gain behind a max pool": (
         nn.Sequential(conv(), nn.MaxPool2d(2), nn.BatchNorm2d(2), act(), head(32)),

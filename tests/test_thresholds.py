@@ -13,10 +13,11 @@ from torch import nn
 
 from hw_models.profile import load_profile
 from tests.branched_modules import Block, ResNet, act
+from toolchain.conversion.float_passes import fold
 from toolchain.conversion.integers.integerise import integerise
 from toolchain.conversion.integers.population_rows import Branch, FloatRows
 from toolchain.conversion.integers.thresholds import COARSE, choose_integers, choose_scales
-from toolchain.conversion.pipeline import ConversionOptions, convert, fold
+from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError
 from toolchain.program.bounds import overload, prove

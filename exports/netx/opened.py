@@ -10,6 +10,7 @@ import h5py
 
 from exports.netx.group import Group
 from exports.netx.layout import FILE_LOCKING
+from exports.netx.missing import check_is_file
 from toolchain.errors import FormatError
 
 
@@ -22,8 +23,7 @@ def opened(path: Path) -> Iterator[Group]:
     FormatError
         If it is missing, truncated or not HDF5.
     """
-    if not path.is_file():
-        raise FormatError("no such file", node=str(path))
+    check_is_file(path)
     try:
         with h5py.File(path, "r", locking=FILE_LOCKING) as file:
             yield Group(file, str(path))

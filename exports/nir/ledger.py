@@ -59,7 +59,9 @@ def ledger(program: IntProgram) -> list[Entry]:
                 node=name,
                 found=neuron.kind,
                 allowed="IF neurons, sum pools, a readout",
-                remedy="convert with --neuron if, and --pooling average in training",
+                remedy="train with average pools in place of max pools"
+                if isinstance(neuron, LIPool)
+                else "convert with --neuron if",
             )
         if isinstance(neuron, Readout):
             consequence = f"real output = {neuron.scale:.6g} * sum over steps / {_wake(program)}"

@@ -44,7 +44,7 @@ def check_atrlif(program: IntProgram, *, watch: bool) -> None:
                 node=population.name,
                 found=neuron.kind,
                 allowed="if, and a readout",
-                remedy="convert with --neuron if, or run it on neurons of our own",
+                remedy=_other_neurons(neuron),
             )
         low, high = int(population.bias.min()), int(population.bias.max())
         if not NEURON_BIAS.contains(low, high):
@@ -57,6 +57,18 @@ def check_atrlif(program: IntProgram, *, watch: bool) -> None:
                 "weight bits",
             )
         _check_registers(population, reached[population.name], program.schedule, watch=watch)
+
+
+def _other_neurons(neuron: neurons.Neuron) -> str:
+    """What to do about a population of other neurons."""
+    remedies = {
+        neurons.ConsistentIntegrateAndFire.kind: "convert with --neuron if",
+        neurons.LIPool.kind: "train with average pools in place of max pools",
+        neurons.Relay.kind: "convert with --pooling fold if it pools; put an activation behind "
+        "it in training if it adds branches",
+    }
+    other = "leave out --neuron-impl atrlif: the project's own neurons give the same bits"
+    return f"{remedies[neuron.kind]}, or {other}" if neuron.kind in remedies else other
 
 
 def _check_registers(

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from toolchain.conversion.float_passes import fold
 from toolchain.conversion.folding.average_pools import POOLING
 from toolchain.conversion.integers.spike_values import Spikes, spikes_of
 from toolchain.conversion.layers import AnyLayer, Layer, PoolLayer, SumLayer, layers_of
-from toolchain.conversion.pipeline import fold
 from toolchain.conversion.trace import trace
 from toolchain.errors import CheckpointError
 from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire

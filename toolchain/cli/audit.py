@@ -10,7 +10,7 @@ import typer
 
 from toolchain.audit.gates import ALL_METRICS
 from toolchain.cli.inputs import data_path, network_path
-from toolchain.cli.options import Data, Json, Net, TimeLimit
+from toolchain.cli.options import Adapters, Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output
 from toolchain.errors import CheckpointError, TargetError
 
@@ -41,6 +41,7 @@ def command(
     weights: Annotated[
         Path | None, typer.Option(help="State dict for FILE.py:FACTORY (.safetensors, .pt).")
     ] = None,
+    adapter: Adapters = None,
     html: Annotated[
         Path | None, typer.Option(metavar="OUT.html", help="Write one offline page.")
     ] = None,
@@ -75,6 +76,7 @@ def command(
     from toolchain.audit.gates import Gate
     from toolchain.cli.costs import operation_costs
     from toolchain.cli.data import open_for
+    from toolchain.conversion.adapters import load_adapter_file
     from toolchain.data import input_spikes
     from toolchain.output_policy import AUDIT, PAGE, check_output
 
@@ -82,6 +84,7 @@ def command(
     gates = [Gate.parse(text) for text in gate or []]
     chip = chip_of(target)
     read = [net, data_path(data), network_path(checkpoint), weights, Path(target)]
+    read += adapter or []
     if html is not None:
         check_output(html, PAGE, read)
     if out is not None:
@@ -91,6 +94,8 @@ def command(
     real = dataset.real()
     inputs = input_spikes(program.input, dataset)
     samples = program.input.normalise(real)
+    for path in adapter or []:
+        load_adapter_file(path)
     source, versions = _float_side(program, checkpoint, weights, samples)
     subject = Subject(
         program=program,
@@ -167,17 +172,22 @@ def _float_side(
     from toolchain.audit.source_network import SourceNetwork
     from toolchain.cli.network import InputDescription, load_network
     from toolchain.training.evaluate import logits
+    from toolchain.user_code import home_of, user_code
 
     shape = program.input.shape
     description = InputDescription(shape, None, program.input.bits, (0.0,), (1.0,))
     network = load_network(checkpoint, weights, description)
     _check_origin(program, network, checkpoint)
     source = SourceNetwork.of(program, network.model)
-    x = torch.from_numpy(samples).float()
-    versions = {
-        FLOAT: logits(network.model, x, Mode.CLIPPED).numpy(),
-        QUANTIZED: logits(network.model, x, Mode.QUANTIZED).numpy(),
-    }
+    # What is kept in another type than float32 is compared without its rounding of sums.
+    kinds = {p.dtype for p in network.model.parameters()}
+    kind = torch.float32 if kinds <= {torch.float32} else torch.float64
+    model = network.model.to(kind)
+    with user_code("the network's forward fails", checkpoint, home_of(network.model)):
+        versions = {
+            name: logits(model, torch.tensor(samples, dtype=kind), mode).numpy()
+            for name, mode in ((FLOAT, Mode.CLIPPED), (QUANTIZED, Mode.QUANTIZED))
+        }
     if source.measured:
         del versions[QUANTIZED]
     return source, versions

@@ -17,7 +17,7 @@ from toolchain.cli.calibration import open_calibration
 from toolchain.cli.counts import divisors, real_numbers
 from toolchain.cli.heap import collecting_later, keep_heap
 from toolchain.cli.inputs import data_path, network_path
-from toolchain.cli.options import Json
+from toolchain.cli.options import Adapters, Json
 from toolchain.cli.output import Output, percent
 from toolchain.errors import ConversionError, DataError
 
@@ -31,6 +31,10 @@ DEFAULT_STEPS = 4
 DEFAULT_SLEEP_FACTOR = 4
 """Sleep steps a wake step where neither --sleep nor --calibrate is given; runs report what has
 not settled."""
+ASSUMED_INPUT = (
+    "samples are taken as 0 .. 1 (pixel / 255) and as they are: if the network was trained on "
+    "normalised samples, give --mean and --std; on another range, --input-range"
+)
 CALIBRATION_SAMPLES = 256
 CALIBRATION_SEED = 0
 RANDOM_WEIGHTS = (
@@ -51,7 +55,8 @@ def command(
         str,
         typer.Argument(
             metavar="CHECKPOINT|FILE.py:FACTORY|model:NAME",
-            help="What to convert; model:NAME takes weights of torchvision or timm; or a FILE.nir.",
+            help="What to convert; FACTORY also as package.module:FACTORY; model:NAME takes "
+            "weights of torchvision or timm; or a FILE.nir.",
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="NET.net", help="File to write.")],
@@ -95,9 +100,7 @@ def command(
     report: Annotated[
         bool, typer.Option("--report", help="Show what integers cost each layer.")
     ] = False,
-    adapter: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE.py", help="Adapters for activations.")
-    ] = None,
+    adapter: Adapters = None,
     weights: Annotated[
         Path | None,
         typer.Option(help="State dict for FILE.py:FACTORY or model:NAME (.safetensors, .pt)."),
@@ -107,7 +110,10 @@ def command(
     ] = None,
     input_range: Annotated[
         str | None,
-        typer.Option(metavar="LOW,HIGH", help="Real values samples may take (default 0,1)."),
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Real values samples may take (default 0,1). Pixels of any source are 0 .. 1.",
+        ),
     ] = None,
     input_bits: Annotated[int, typer.Option(min=1, max=24, help="Width of an input spike.")] = 8,
     mean: Annotated[
@@ -148,6 +154,7 @@ def command(
         from toolchain.cli.network import InputDescription, load_network
         from toolchain.conversion import pipeline
         from toolchain.conversion.adapters import load_adapter_file
+        from toolchain.conversion.float_passes import trained_levels
         from toolchain.conversion.integers.rounding_error import load_compiled
 
     keep_heap()
@@ -170,8 +177,13 @@ def command(
         network = _foreign(Path(source), description, steps or DEFAULT_STEPS, nir_reset)
     else:
         network = load_network(source, weights, description)
-    random_weights = weights is None and "factory" in network.provenance
-    schedule = _schedule(neuron, steps, wake, sleep, network.levels)
+    unsaid = [RANDOM_WEIGHTS] if weights is None and "factory" in network.provenance else []
+    if "training" not in network.provenance and (input_range, mean, std) == (None, "0", "1"):
+        unsaid.append(ASSUMED_INPUT)
+    levels = network.levels
+    if neuron == "cif" and wake is None and levels is None:
+        levels = trained_levels(network.model, network.quantizer.shape)
+    schedule = _schedule(neuron, steps, wake, sleep, levels)
     options = pipeline.ConversionOptions(
         neuron,
         schedule,
@@ -199,8 +211,7 @@ def command(
     if calibration is not None and neuron == "cif" and sleep is None:
         conversion = _settled(conversion, calibration)
     _write(conversion.program, out, stock)
-    if random_weights:
-        conversion = replace(conversion, notes=(RANDOM_WEIGHTS, *conversion.notes))
+    conversion = replace(conversion, notes=(*unsaid, *conversion.notes))
     _report(conversion, out, output, losses=report)
 
 

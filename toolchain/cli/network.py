@@ -1,12 +1,11 @@
 """What `convert` converts: a checkpoint folder, or a network with an input description.
 
-Such a network is FILE.py:FACTORY, or model:NAME, one of `toolchain.models` with plain ReLUs, for
-weights that torchvision or timm trained.
+Such a network is FILE.py:FACTORY or package.module:FACTORY, or model:NAME, one of
+`toolchain.models` with plain ReLUs, for weights that torchvision or timm trained.
 """
 
 from __future__ import annotations
 
-import runpy
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from toolchain import __version__
 from toolchain.errors import CheckpointError, UnsupportedModuleError
 from toolchain.files import file_sha256
+from toolchain.user_code import Source, home_of, is_module_name, load_source, user_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +38,17 @@ class InputDescription:
     bits: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def check_shape(self, node: str, shape: tuple[int, ...]) -> None:
+        """Raise CheckpointError if another shape is said than that of `node`, which has its own."""
+        if self.shape not in (None, shape):
+            raise CheckpointError(
+                "takes samples of another shape, which it knows itself",
+                node=node,
+                found=",".join(str(size) for size in self.shape or ()),
+                allowed=",".join(str(size) for size in shape),
+                remedy="leave --input-shape out",
+            )
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,14 @@ class FloatNetwork:
 
 
 def float_network(program: FloatProgram, file: Path, description: InputDescription) -> FloatNetwork:
-    """A float program read from `file`; its input shape is its own."""
+    """A float program read from `file`; its input shape is its own.
+
+    Raises
+    ------
+    CheckpointError
+        If `description` says another shape.
+    """
+    description.check_shape(str(file), program.input.shape)
     provenance = {
         "spikeport": __version__,
         "file": file.name,
@@ -81,23 +99,59 @@ def load_network(source: str, weights: Path | None, description: InputDescriptio
     CheckpointError, UnsupportedModuleError
         If it cannot be loaded, with what to do.
     """
-    file, separator, factory = source.rpartition(":")
-    if separator and file.endswith(".py"):
-        return _from_factory(Path(file), factory, weights, description)
-    if file == MODEL:
+    name, separator, factory = source.rpartition(":")
+    if name == MODEL:
         return _from_name(factory, weights, description)
+    is_factory = name.endswith(".py") or (is_module_name(name) and not Path(source).exists())
+    if separator and is_factory:
+        return _from_factory(name, factory, weights, description)
+    folder = Path(source)
+    _check_is_checkpoint(folder)
     if weights is not None:
         raise CheckpointError(
             "--weights goes with FILE.py:FACTORY and model:NAME; a checkpoint folder has its own",
             node=source,
         )
-    folder = Path(source)
+    if description.interval or set(description.mean) != {0.0} or set(description.std) != {1.0}:
+        raise CheckpointError(
+            "a checkpoint knows the range and the normalisation of its input",
+            node=source,
+            remedy="leave out --input-range, --mean and --std",
+        )
     from toolchain.detection.checkpoint import is_detector, load_detector
     from toolchain.training.checkpoint import load_checkpoint
 
     if is_detector(folder):
-        return detector_of(load_detector(folder), folder, description.bits)
-    return network_of(load_checkpoint(folder), folder, description.bits)
+        network = detector_of(load_detector(folder), folder, description.bits)
+    else:
+        network = network_of(load_checkpoint(folder), folder, description.bits)
+    description.check_shape(source, network.quantizer.shape)
+    return network
+
+
+def _check_is_checkpoint(path: Path) -> None:
+    """Say what to do with a file that is something else than a checkpoint folder."""
+    if path.suffix == ".py":
+        raise UnsupportedModuleError(
+            "a file needs the name of a factory in it",
+            node=str(path),
+            found="none",
+            allowed=", ".join(f"{path}:{c}" for c in load_source(str(path)).callables())
+            or "a function that returns the network, which this file does not define",
+            remedy=f"{path}:FACTORY, with --input-shape",
+        )
+    if not path.is_file():
+        return
+    remedies = {
+        ".net": f"it is converted already: spikeport run {path} --data SOURCE -o REC.npz",
+        ".npz": "give the network: a checkpoint folder, or FILE.py:FACTORY",
+    }
+    weights = f"give what makes the network as well: FILE.py:FACTORY --weights {path}"
+    raise CheckpointError(
+        "a file is no checkpoint folder",
+        node=str(path),
+        remedy=remedies.get(path.suffix, weights),
+    )
 
 
 def detector_of(checkpoint: DetectorCheckpoint, folder: Path, bits: int = 8) -> Network:
@@ -141,10 +195,11 @@ def _from_name(name: str, weights: Path | None, description: InputDescription) -
     """A network of `toolchain.models` with plain ReLUs and max pools, as others publish them."""
     from torch import nn
 
-    from toolchain.models import build_model
+    from toolchain.models import build_model, check_name
     from toolchain.training.checkpoint import load_weights, read_tensors
 
     node = f"{MODEL}:{name}"
+    check_name(name)
     if weights is None or description.shape is None:
         raise CheckpointError(
             "a network by name needs weights and an input shape",
@@ -166,55 +221,38 @@ def _from_name(name: str, weights: Path | None, description: InputDescription) -
 
 
 def _from_factory(
-    file: Path, factory: str, weights: Path | None, description: InputDescription
+    file: str, factory: str, weights: Path | None, description: InputDescription
 ) -> Network:
     from toolchain.training.checkpoint import load_weights
 
     node = f"{file}:{factory}"
-    if not file.is_file():
-        raise UnsupportedModuleError("no such file", node=str(file))
+    source = load_source(file)
     if description.shape is None:
         raise UnsupportedModuleError(
             "the input shape is needed", node=node, remedy="--input-shape 3,32,32"
         )
-    try:
-        namespace = runpy.run_path(str(file))
-    except Exception as error:
-        raise UnsupportedModuleError(
-            "the file fails", node=str(file), found=f"{type(error).__name__}: {error}"
-        ) from error
-    if not callable(namespace.get(factory)):
-        raise UnsupportedModuleError(
-            "the file defines no such factory",
-            node=node,
-            allowed=", ".join(k for k, v in namespace.items() if callable(v) and k[0] != "_"),
-        )
-    provenance: dict[str, Any] = {
-        "spikeport": __version__,
-        "factory": factory,
-        "factory_file_sha256": file_sha256(file),
-    }
+    provenance: dict[str, Any] = {"spikeport": __version__, "factory": factory}
+    if source.file is not None:
+        provenance["factory_file_sha256"] = file_sha256(source.file)
     with ThreadPoolExecutor(1) as pool:
         # Making a network draws its weights at random, and other threads may work meanwhile.
         hashed = pool.submit(file_sha256, weights) if weights is not None else None
-        model = _made(namespace[factory], node)
+        model = _made(source, factory, node)
         if weights is not None and hashed is not None:
-            load_weights(model, weights)
+            with user_code("the network does not take its weights", node, home_of(model)):
+                load_weights(model, weights)
             provenance["weights_sha256"] = hashed.result()
+    with user_code("the network cannot be put into evaluation mode", node, home_of(model)):
+        model.eval()
     quantizer = _quantizer(description.shape, description)
-    return Network(factory, model.eval(), quantizer, None, provenance)
+    return Network(factory, model, quantizer, None, provenance)
 
 
-def _made(factory: Any, node: str) -> nn.Module:
+def _made(source: Source, factory: str, node: str) -> nn.Module:
     """What a user's factory returns."""
     from torch import nn
 
-    try:
-        model = factory()
-    except Exception as error:
-        raise UnsupportedModuleError(
-            "the factory fails", node=node, found=f"{type(error).__name__}: {error}"
-        ) from error
+    model = source.call(factory)
     if not isinstance(model, nn.Module):
         raise UnsupportedModuleError(
             "the factory must return an nn.Module", node=node, found=type(model).__name__

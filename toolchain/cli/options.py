@@ -28,6 +28,10 @@ Boxes = Annotated[
         "voc:VOC2007@test[:100].",
     ),
 ]
+Adapters = Annotated[
+    list[Path] | None,
+    typer.Option("--adapter", metavar="FILE.py", help="Adapters for activations."),
+]
 TimeLimit = Annotated[
     float, typer.Option("--time-limit", min=0.1, help="Seconds a Lava run may take.")
 ]

@@ -14,7 +14,6 @@ in a file passed as `--adapter FILE.py`.
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from toolchain.activations import QuantizedActivation
 from toolchain.errors import UnsupportedModuleError
+from toolchain.user_code import load_source
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class ActivationSpec:
         """`threshold` as float64, (1,) or (C,)."""
         value = self.threshold
         if isinstance(value, torch.Tensor):
-            value = value.detach().cpu().numpy()
+            value = value.detach().cpu().double().numpy()
         return np.asarray(value, np.float64).reshape(-1)
 
 
@@ -93,7 +94,7 @@ def find_adapter(module: nn.Module) -> Adapter | None:
     if isinstance(module, QuantizedActivation):
         return _own
     for entry in reversed(_REGISTRY):
-        named = entry.class_name in (ANY_CLASS, type(module).__name__)
+        named = entry.class_name in (ANY_CLASS, type_before_parametrizations(module).__name__)
         if named and all(hasattr(module, a) for a in entry.attributes):
             return entry.adapter
     return None
@@ -108,27 +109,20 @@ def registered() -> list[str]:
     return sorted({"QCFS", "NQ", "CQReLU", *adapted})
 
 
-def load_adapter_file(path: Path) -> None:
-    """Run a user's file, whose decorators register adapters.
+def load_adapter_file(source: Path | str) -> None:
+    """Load FILE.py or package.module of the user, whose decorators register adapters.
 
     Raises
     ------
     UnsupportedModuleError
-        If the file is missing, fails, or registers nothing.
+        If it is missing, fails, or registers nothing.
     """
-    if not path.is_file():
-        raise UnsupportedModuleError("no such adapter file", node=str(path))
     before = len(_REGISTRY)
-    try:
-        runpy.run_path(str(path))
-    except Exception as error:
-        raise UnsupportedModuleError(
-            "the adapter file failed", node=str(path), found=f"{type(error).__name__}: {error}"
-        ) from error
+    load_source(str(source))
     if len(_REGISTRY) == before:
         raise UnsupportedModuleError(
             "the adapter file registers nothing",
-            node=str(path),
+            node=str(source),
             remedy="decorate a function with @activation_adapter('ClassName')",
         )
 

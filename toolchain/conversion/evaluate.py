@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from dataclasses import replace
 from functools import singledispatch
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolchain.activations import Mode, QuantizedActivation, activation_mode
+from toolchain.activations import QuantizedActivation
+from toolchain.conversion.user_module import hooked, outputs
 from toolchain.errors import ConversionError, ProgramError
 from toolchain.program.float_program import (
     Activation,
@@ -119,6 +119,9 @@ def _(node: Activation, quantized: bool, x: Tensor) -> Tensor:
     return lam * levels / node.levels
 
 
+RELU = "relu"
+"""Kind of an activation that stands for a plain ReLU; until it is measured, its threshold is
+`UNBOUNDED`."""
 UNBOUNDED = 1e300
 """Threshold of an activation that stands for a plain ReLU; clipping there is no clipping."""
 TIES = 0.25
@@ -129,42 +132,31 @@ TRACE_TOLERANCE = 1e-6
 """Relative; float64 rounding over a deep network stays several orders below."""
 
 
-def _in_double(model: nn.Module) -> nn.Module:
-    """A copy in float64 and evaluation mode, without one in the module's own type before."""
-    copies: dict[int, Any] = {
-        id(buffer): buffer.double() for buffer in model.buffers() if buffer.is_floating_point()
-    }
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            copies[id(parameter)] = nn.Parameter(parameter.double(), requires_grad=False)
-    return copy.deepcopy(model, copies).double().eval()
-
-
 @torch.no_grad()
 def check_against_module(model: nn.Module, program: FloatProgram, samples: Tensor) -> None:
-    """Compare a float program with the module it came from, in float64.
+    """Compare a float program with the module it came from, in float64, over all outputs.
 
-    A guard of tracing and folding. A quantized value on a tie can flip a level by rounding, so
-    the project's own activation modules are compared in clipped mode; adapted and functional
+    A guard of tracing and of every pass. A quantized value on a tie can flip a level by rounding,
+    so the project's own activation modules are compared in clipped mode; adapted and functional
     activations quantize, and there a few ties are told from a wrong program by the share of
-    samples concerned.
+    samples concerned. Plain ReLUs are compared as such, also where they have got a threshold.
 
     Raises
     ------
     ConversionError
         If the two differ: the program is not the network, which is a bug or an adapter's mistake.
+    UnsupportedModuleError
+        If the module fails.
     """
-    double = _in_double(model)
-    clipped = {
-        n.name
-        for n in _activations(program)
-        if _is_own_module(model, n.name) or (n.threshold == UNBOUNDED).all()
-    }
+    program = _without_measured(program)
+    activations = [n for n in program.nodes if isinstance(n, Activation)]
+    clipped = {n.name for n in activations if n.kind == RELU or _is_own_module(model, n.name)}
     allowed = TIES
-    if len(clipped) == len(_activations(program)):
+    if len(clipped) == len(activations):
         allowed, samples = 0.0, samples[:WITHOUT_TIES]
-    with activation_mode(double, Mode.CLIPPED):
-        expected = output_list(double(samples.double()))
+    expected = outputs(model, samples)
+    if len(expected) != len(program.outputs):
+        raise _differ(model, ", ".join(program.outputs), f"{len(expected)} outputs of the network")
     values = node_values(program, samples, clipped=clipped)
     for name, wanted in zip(program.outputs, expected, strict=True):
         found = values[name]
@@ -173,20 +165,39 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
         # Not "greater than": a difference that is not a number is wrong as well.
         wrong = ~(difference <= TRACE_TOLERANCE * (1.0 + wanted.abs().max()))
         if float(wrong.double().mean()) > allowed:
-            raise ConversionError(
-                "the traced program does not compute what the network computes",
-                node=f"{type(model).__name__}, output {name}",
-                found=f"{int(wrong.sum())} of {len(wrong)} samples differ, "
+            raise _differ(
+                model,
+                name,
+                f"{int(wrong.sum())} of {len(wrong)} samples differ, "
                 f"by up to {float(difference.max()):.3g}",
-                remedy="check the adapter of its activations; if it has none, please report this",
             )
 
 
-def output_list(outputs: Any) -> list[Any]:
-    """What a network returns as a list: one tensor, or several as a tuple, list or dictionary."""
-    if isinstance(outputs, Mapping):
-        return list(outputs.values())
-    return list(outputs) if isinstance(outputs, tuple | list) else [outputs]
+def _without_measured(program: FloatProgram) -> FloatProgram:
+    """The program with the thresholds of plain ReLUs taken away again."""
+    nodes = (
+        replace(n, threshold=np.array([UNBOUNDED]))
+        if isinstance(n, Activation) and n.kind == RELU
+        else n
+        for n in program.nodes
+    )
+    return replace(program, nodes=tuple(nodes))
+
+
+def _differ(model: nn.Module, name: str, found: str) -> ConversionError:
+    hooks = hooked(model)
+    remedy = "check the adapter of its activations; if it has none, please report this"
+    if hooks:
+        remedy = (
+            f"hooks on the forward are not traced ({', '.join(hooks[:3])}): put what they do into "
+            "modules; otherwise " + remedy
+        )
+    return ConversionError(
+        "the traced program does not compute what the network computes",
+        node=f"{type(model).__name__}, output {name}",
+        found=found,
+        remedy=remedy,
+    )
 
 
 def _is_own_module(model: nn.Module, name: str) -> bool:
@@ -199,7 +210,3 @@ def _is_own_module(model: nn.Module, name: str) -> bool:
         return isinstance(model.get_submodule(path), QuantizedActivation)
     except AttributeError:
         return False
-
-
-def _activations(program: FloatProgram) -> list[Activation]:
-    return [n for n in program.nodes if isinstance(n, Activation)]

@@ -8,22 +8,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from toolchain.conversion.evaluate import check_against_module
-from toolchain.conversion.folding.average_pools import POOLING, settle_average_pools
-from toolchain.conversion.folding.batch_norm import fold_batch_norm
-from toolchain.conversion.folding.concatenations import split_concatenations
-from toolchain.conversion.folding.max_pools import place_max_pools
-from toolchain.conversion.folding.sums import settle_sums
+from toolchain.conversion.float_passes import folded_program
+from toolchain.conversion.folding.average_pools import POOLING
 from toolchain.conversion.integers.calibration import Calibration, LayerStatistics, measure
 from toolchain.conversion.integers.fit_ranges import COARSEST, Lowering, Room, fit_ranges
 from toolchain.conversion.integers.integer_choice import IntegerChoice
 from toolchain.conversion.integers.integerise import SPIKING_NEURONS, LayerRounding, integerise
-from toolchain.conversion.integers.percentile import with_thresholds
 from toolchain.conversion.layers import Layer, layers_of
-from toolchain.conversion.trace import trace
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 from toolchain.program.bounds import PopulationBounds, analyse, prove
@@ -31,8 +24,6 @@ from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
 
-CHECK_SAMPLES = 8
-CHECK_SEED = 0
 COARSE = 2.5
 """Weight errors of a layer above this many half units are told; one is what rounding costs."""
 
@@ -150,22 +141,14 @@ def prepare(
         As `convert`.
     """
     _check_options(options, quantizer, limits, calibration)
-    traced = model
-    if not isinstance(traced, FloatProgram):
-        measured = options.relu_percentile is not None
-        traced = trace(traced, quantizer.shape, plain_relu=measured)
-    folded, notes = fold(traced, options.pooling)
-    del traced  # its float64 weights would stand beside the folded ones
-    if not isinstance(model, FloatProgram):
-        check_against_module(model, folded, _samples(quantizer))
-    if options.relu_percentile is not None and calibration is not None:
-        folded = with_thresholds(
-            folded,
-            calibration.batches(quantizer),
-            len(calibration.inputs),
-            percentile=options.relu_percentile,
-            levels=options.schedule.wake_steps,
-        )
+    folded, notes = folded_program(
+        model,
+        quantizer,
+        pooling=options.pooling,
+        levels=options.schedule.wake_steps,
+        relu_percentile=options.relu_percentile,
+        calibration=calibration,
+    )
     notes += _check_levels(folded, options)
     return Prepared(folded, notes, quantizer, options, limits, calibration)
 
@@ -278,24 +261,6 @@ def _origin(
         },
         "rounding": [asdict(r) for r in rounding],
     }
-
-
-def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tuple[str, ...]]:
-    """All exact passes over a traced program, and notes on what they had to leave.
-
-    The result holds weighted layers, sums, activations, max pools, and the average pools and sums
-    of spikes that stay stages.
-
-    Raises
-    ------
-    UnsupportedModuleError, ConversionError
-        Naming the node that has no exact place.
-    """
-    normed = fold_batch_norm(program)
-    split = split_concatenations(normed)
-    placed = place_max_pools(split)
-    summed = settle_sums(placed)
-    return settle_average_pools(summed, pooling)
 
 
 def _check_options(
@@ -416,12 +381,3 @@ def _reason(rounding: LayerRounding, limits: TargetLimits) -> str:
     if high < limits.threshold_max:
         return "so few weight bits leave no finer unit"
     return f"its thresholds ({low}..{high}) stand at the target's limit"
-
-
-def _samples(quantizer: InputQuantizer) -> torch.Tensor:
-    """Seeded samples over the quantizer's whole range, normalised values, to check the trace."""
-    rng = np.random.default_rng(CHECK_SEED)
-    integers = rng.integers(
-        quantizer.range.low, quantizer.range.high + 1, (CHECK_SAMPLES, *quantizer.shape)
-    )
-    return torch.from_numpy(integers * quantizer.scale)

@@ -6,17 +6,37 @@ what is supported and what to do; nothing is skipped.
 
 from __future__ import annotations
 
+from operator import iadd
+from typing import Any
+
 from torch import fx, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from toolchain.activations import cqrelu, qcfs
 from toolchain.conversion.adapters import find_adapter
-from toolchain.conversion.evaluate import output_list
+from toolchain.conversion.in_place import settle_in_place
 from toolchain.conversion.operators import table
 from toolchain.conversion.operators.activations import adapted_activation
+from toolchain.conversion.operators.remedies import remedy
 from toolchain.conversion.operators.values import Handler, Made, Values
+from toolchain.conversion.user_module import (
+    check_readable,
+    in_evaluation,
+    output_list,
+    run_hooks,
+    unwrapped,
+)
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import FloatNode, FloatProgram, Input
 from toolchain.program.int_program import INPUT
+from toolchain.user_code import home_of, told, user_code
+
+
+class _Proxy(fx.Proxy):
+    """Tells `a += b`, which writes into a tensor, from `a + b`; both are called "add"."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", iadd, (self, other), {}, name="add")
 
 
 class _Tracer(fx.Tracer):
@@ -25,8 +45,11 @@ class _Tracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(qcfs, cqrelu))
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if find_adapter(m) is not None or type(m) in table.MODULES:
+        if find_adapter(m) is not None or type_before_parametrizations(m) in table.MODULES:
             return True
         return bool(super().is_leaf_module(m, module_qualified_name))
 
@@ -39,22 +62,25 @@ def trace(
     With `plain_relu`, ReLUs become activations without a bound, which `percentile` then gives
     thresholds to; without, they are refused.
 
+    Weights are those that hooks and parametrizations make (weight_norm, prune). What follows an
+    in-place operation takes its result.
+
     Raises
     ------
     UnsupportedModuleError
         For an operation with no exact counterpart, data-dependent control flow, several inputs,
-        or outputs that are no tensors.
+        outputs that are no tensors, or a module that has no code or values (see `user_module`).
     ConversionError
         For NaN or infinite weights and thresholds that are not positive.
     ProgramError
         If shapes do not fit.
     """
-    was_training = model.training
-    model.eval()
-    try:
+    model = unwrapped(model)
+    check_readable(model)
+    run_hooks(model, input_shape)
+    with in_evaluation(model):
         graph = _graph(model)
-    finally:
-        model.train(was_training)
+    settle_in_place(graph, model)
     values = Values(model, input_shape, plain_relu=plain_relu)
     nodes: list[FloatNode] = []
     outputs: tuple[str, ...] = ()
@@ -76,17 +102,20 @@ def trace(
 
 
 def _graph(model: nn.Module) -> fx.Graph:
-    try:
-        return _Tracer().trace(model)
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
-        raise UnsupportedModuleError(
-            "the network cannot be traced",
-            node=type(model).__name__,
-            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            allowed="a forward without control flow that depends on data",
-            remedy="move the branch or loop into a module registered with --adapter, "
-            "or rewrite it without one",
-        ) from error
+    node, what = type(model).__name__, "the network cannot be traced"
+    with user_code(what, node, home_of(model)):
+        try:
+            return _Tracer().trace(model)
+        except (fx.proxy.TraceError, TypeError) as error:
+            raise UnsupportedModuleError(
+                what,
+                node=node,
+                found=told(error),
+                allowed="a forward without control flow that depends on data, and without "
+                "writing into parts of tensors",
+                remedy="move the branch or loop into a module registered with --adapter, "
+                "or rewrite it without one",
+            ) from error
 
 
 def _apply(node: fx.Node, values: Values) -> Made:
@@ -98,8 +127,9 @@ def _apply(node: fx.Node, values: Values) -> Made:
         module = values.model.get_submodule(str(node.target))
         if find_adapter(module) is not None:
             return adapted_activation(node, values)
-        handler = table.MODULES.get(type(module))
-        what = f"{type(module).__module__}.{type(module).__qualname__}"
+        kind = type_before_parametrizations(module)
+        handler = table.MODULES.get(kind)
+        what = f"{kind.__module__}.{kind.__qualname__}"
     elif node.op == "call_function":
         handler = table.FUNCTIONS.get(node.target)
         what = f"{getattr(node.target, '__module__', '')}.{getattr(node.target, '__name__', '')}"
@@ -111,9 +141,10 @@ def _apply(node: fx.Node, values: Values) -> Made:
             f"{what} has no exact integer counterpart here",
             node=values.path(node),
             allowed=table.supported(),
-            remedy=table.remedy(what),
+            remedy=remedy(what, node, values),
         )
-    return handler(node, values)
+    with user_code(f"this call of {what} cannot be read", values.path(node)):
+        return handler(node, values)
 
 
 def _outputs(node: fx.Node, values: Values, nodes: list[FloatNode]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from toolchain.conversion.evaluate import output_list
+from toolchain.conversion.user_module import output_list
 from toolchain.data import BoxDataset, box_splits, open_boxes, parse_source
 from toolchain.detection.augment import Truth, augment
 from toolchain.detection.average_precision import average_precision

@@ -6,6 +6,7 @@ file and one line in `MODELS`.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from functools import partial
 from typing import Protocol
 
@@ -56,9 +57,27 @@ def build_model(
     DataError
         If there is no such network or pooling, or it does not take this input shape.
     """
-    if name not in MODELS:
-        raise DataError("no such model", node=name, allowed=", ".join(sorted(MODELS)))
+    check_name(name)
     return MODELS[name](input_shape, num_classes, activation, width, pooling)
 
 
-__all__ = ["MODELS", "POOLINGS", "ActivationFactory", "ModelFactory", "build_model"]
+def check_name(name: str) -> None:
+    """Raise DataError, with the nearest names, if no network is called `name`."""
+    if name not in MODELS:
+        nearest = get_close_matches(name, MODELS)
+        raise DataError(
+            "no such model",
+            node=name,
+            allowed=", ".join(sorted(MODELS)),
+            remedy=f"the nearest names are {', '.join(nearest)}" if nearest else None,
+        )
+
+
+__all__ = [
+    "MODELS",
+    "POOLINGS",
+    "ActivationFactory",
+    "ModelFactory",
+    "build_model",
+    "check_name",
+]

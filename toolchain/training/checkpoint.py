@@ -239,8 +239,9 @@ def read_checkpoint(folder: Path) -> tuple[Info, Path]:
             "not a checkpoint folder",
             node=str(folder),
             found=f"no {INFO_FILE}",
-            remedy="`spikeport train ... --out RUN` makes one; to convert a network of your own, "
-            "give FILE.py:FACTORY",
+            remedy="`spikeport train ... --out RUN` makes one; a network of your own is given to "
+            "`spikeport convert` as FILE.py:FACTORY, and measured with `spikeport run NET.net "
+            "--data SOURCE`",
         )
     with as_error(CheckpointError, "damaged", str(info_file)):
         values = parse_json(read_text(info_file))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.activations import Mode, activation_mode
-from toolchain.conversion.evaluate import output_list
+from toolchain.conversion.user_module import output_list
 from toolchain.data import Dataset
 
 BATCH = 128

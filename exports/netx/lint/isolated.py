@@ -19,8 +19,9 @@ from types import TracebackType
 from typing import Any
 
 from exports.netx.lint.findings import Finding, Findings
+from exports.netx.missing import check_is_file
 from hw_models.profile import Profile, load_profile
-from toolchain.errors import BackendRunError, FormatError
+from toolchain.errors import BackendRunError
 
 MEMORY = 1 << 30
 """Bytes of address space for any file."""
@@ -58,8 +59,7 @@ class Worker:
         BackendRunError
             If lint itself fails, which is a bug.
         """
-        if not path.is_file():
-            raise FormatError("no such file", node=str(path))
+        check_is_file(path)
         size = path.stat().st_size
         seconds = SECONDS + SECONDS_FOR_A_MEGABYTE * size / 1e6
         answer = self._ask({"path": str(path.resolve()), "memory": _memory(size)}, seconds)

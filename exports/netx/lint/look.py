@@ -12,8 +12,9 @@ from exports.netx.lint.findings import Findings
 from exports.netx.lint.limits import look_over
 from exports.netx.lint.own_program import look_at_program
 from exports.netx.lint.stock_layers import StockLinter
+from exports.netx.missing import check_is_file
 from hw_models.profile import Profile
-from toolchain.errors import FormatError, SpikeportError
+from toolchain.errors import SpikeportError
 
 DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError, OverflowError)
 """What h5py raises on damaged files."""
@@ -27,8 +28,7 @@ def look_at(path: Path, profile: Profile | None = None) -> Findings:
     FormatError
         If there is no such file.
     """
-    if not path.is_file():
-        raise FormatError("no such file", node=str(path))
+    check_is_file(path)
     findings = Findings(str(path))
     try:
         with h5py.File(path, "r", locking=FILE_LOCKING) as file:

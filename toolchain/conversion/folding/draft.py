@@ -25,6 +25,7 @@ class Draft:
     """
 
     def __init__(self, program: FloatProgram) -> None:
+        self._program = program
         self._nodes: dict[str, FloatNode] = {n.name: n for n in program.nodes}
         self.input = program.input.name
         self.outputs = list(program.outputs)
@@ -85,7 +86,7 @@ class Draft:
         nodes = self.nodes()
         if self.input not in {n.name for n in nodes}:
             nodes = (self._nodes[self.input], *nodes)
-        return FloatProgram(nodes, tuple(self.outputs))
+        return replace(self._program, nodes=nodes, outputs=tuple(self.outputs))
 
 
 def spiking_values(nodes: tuple[FloatNode, ...]) -> set[str]:

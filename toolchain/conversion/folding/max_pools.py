@@ -41,12 +41,14 @@ def _move(draft: Draft, pool: MaxPool2d) -> None:
     users = draft.consumers(pool.name)
     if not users or not all(isinstance(u, Activation) for u in users):
         raise UnsupportedModuleError(
-            "a max pool in front of an activation can have no other users",
+            "a max pool of values that are no spikes must be followed by activations only",
             node=pool.name,
-            found=", ".join(f"{u.name} ({type(u).__name__})" for u in users) or "the output",
-            allowed="quantized activations",
-            remedy="put the max pool behind the quantized activation; for one that is monotone "
-            "the result is the same",
+            found=f"{pool.source} ({type(draft.node(pool.source)).__name__}) in front of it, "
+            + (", ".join(f"{u.name} ({type(u).__name__})" for u in users) or "the output")
+            + " behind it",
+            allowed="a quantized activation right in front of it, or nothing else behind it",
+            remedy="put a quantized activation in front of the max pool; where one stands behind "
+            "it, the result is the same",
         )
     for index, activation in enumerate(users):
         draft.put(replace(activation, sources=pool.sources))

@@ -116,10 +116,8 @@ def measure(
     ConversionError
         If a layer has too many inputs for its second moments to be kept.
     """
-    rates = FloatProgram(
-        tuple(replace(n, levels=levels) if isinstance(n, Activation) else n for n in program.nodes),
-        program.outputs,
-    )
+    nodes = (replace(n, levels=levels) if isinstance(n, Activation) else n for n in program.nodes)
+    rates = replace(program, nodes=tuple(nodes))
     grouped = layers_of(program)
     spikes = spikes_of(grouped, quantizer)
     layers = [layer for layer in grouped if isinstance(layer, Layer)]

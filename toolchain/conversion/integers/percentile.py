@@ -24,13 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolchain.conversion.evaluate import UNBOUNDED, node_values
+from toolchain.conversion.evaluate import RELU, UNBOUNDED, node_values
 from toolchain.errors import ConversionError
 from toolchain.program.float_program import Activation, FloatProgram
 
-RELU = "relu"
-"""Kind of an activation that stands for a plain ReLU; until it is measured, its threshold is
-`UNBOUNDED`."""
 SHIFT = 0.5
 DEFAULT_PERCENTILE = 99.9
 LOWEST, HIGHEST = 90.0, 100.0
@@ -121,11 +118,10 @@ def with_thresholds(
                 allowed="> 0",
                 remedy="raise --relu-percentile, calibrate on more samples, or take the layer out",
             )
-    return FloatProgram(
-        tuple(
-            replace(n, threshold=np.array([found[n.name]]), levels=levels, shift=SHIFT)
-            if isinstance(n, Activation) and n.name in found
-            else n
-            for n in program.nodes
-        )
+    nodes = (
+        replace(n, threshold=np.array([found[n.name]]), levels=levels, shift=SHIFT)
+        if isinstance(n, Activation) and n.name in found
+        else n
+        for n in program.nodes
     )
+    return replace(program, nodes=tuple(nodes))

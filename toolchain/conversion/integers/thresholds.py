@@ -44,7 +44,7 @@ COARSE = 1 / 256
 of the largest 8-bit weight."""
 THREE_BITS = 1 / 8
 """A branch that is rounded by more than this part of its largest weight keeps less than three
-bits: half a unit where the largest weight is four."""
+bits: half a unit where the largest weight is four. Fewer weight bits cost more by themselves."""
 NEGLIGIBLE = 1 / 256
 """A branch that adds less than this many thresholds a step, whatever spikes, may become coarse."""
 PATIENCE = 12
@@ -90,7 +90,7 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
         raise refused or TypeError("unreachable: no candidate and no error")
     _, scaled, chosen = best
     if len(rows.branches) > 1:
-        _check_scales(rows, chosen)
+        _check_scales(rows, chosen, weight_bits)
     if (rows.room < 1).any():
         chosen, _ = _rounded(rows, _lowered(rows, scaled), weight_bits, limits)
     return chosen
@@ -300,8 +300,10 @@ def is_negligible(branch: Branch, lam: np.ndarray | None) -> bool:
     return bool((worst < NEGLIGIBLE).all())
 
 
-def _check_scales(rows: FloatRows, chosen: IntegerRows) -> None:
+def _check_scales(rows: FloatRows, chosen: IntegerRows, weight_bits: int) -> None:
     """Refuse branches of which one would all but vanish beside another."""
+    half_unit = 0.5 / IntRange.signed(weight_bits).high
+    most = max(THREE_BITS, 1.5 * half_unit)
     for branch, integers in zip(rows.branches, chosen.branches, strict=True):
         total = integers.total
         if branch.identity:
@@ -310,16 +312,19 @@ def _check_scales(rows: FloatRows, chosen: IntegerRows) -> None:
         else:
             off = np.abs(total / chosen.factor[:, None] - branch.rows).max()
             relative = float(off / (np.abs(branch.rows).max() or 1.0))
-            lost = relative > THREE_BITS
-            what = f"is rounded by {100 * relative:.0f} % of that, to less than three bits"
+            lost = relative > most
+            few = ", to less than three bits" if most == THREE_BITS else ""
+            what = f"is rounded by {100 * relative:.0f} % of that{few}"
         if lost and not is_negligible(branch, rows.lam):
             raise ConversionError(
-                "the branches that meet here are too far apart in scale for integer weights",
+                f"the branches that meet here are too far apart in scale for {weight_bits}-bit "
+                "weights",
                 node=rows.name,
                 found=f"{_scales(rows.branches, rows.lam)}; {branch.name} {what}",
-                allowed="largest weights within a factor of about 2^12",
-                remedy="bring them together in training: BatchNorm in front of the addition, or "
-                "a larger threshold in front of the stronger branch",
+                allowed=f"a rounding by {100 * most:.0f} % of a branch's largest weight, and no "
+                "identity that becomes 0",
+                remedy="more weight bits; or bring the branches together in training: BatchNorm "
+                "in front of the addition, or a larger threshold in front of the stronger branch",
             )
 
 

@@ -7,11 +7,12 @@ from typing import Any
 from torch import fx
 
 from toolchain.conversion.adapters import SIGNED_QCFS, ActivationSpec, find_adapter, registered
-from toolchain.conversion.evaluate import UNBOUNDED
-from toolchain.conversion.integers.percentile import RELU, SHIFT
+from toolchain.conversion.evaluate import RELU, UNBOUNDED
+from toolchain.conversion.integers.percentile import SHIFT
 from toolchain.conversion.operators.values import Values, bind_arguments, called_module
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import Activation, FloatNode
+from toolchain.user_code import user_code
 
 
 def _activation(node: fx.Node, values: Values, value: Any, spec: ActivationSpec) -> FloatNode:
@@ -33,7 +34,14 @@ def adapted_activation(node: fx.Node, values: Values) -> FloatNode:
     adapter = find_adapter(module)
     if adapter is None:
         raise TypeError(type(module))
-    spec = adapter(module)
+    with user_code("the adapter fails", values.path(node)):
+        spec = adapter(module)
+    if not isinstance(spec, ActivationSpec):
+        raise UnsupportedModuleError(
+            "an adapter must return an ActivationSpec",
+            node=values.path(node),
+            found=type(spec).__name__,
+        )
     source = values.source(node, node.args[0])
     if spec.kind == SIGNED_QCFS and source not in values.rectified:
         raise UnsupportedModuleError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import fx
 
+from toolchain.conversion.operators.remedies import IN_INPUT, is_on_input
 from toolchain.conversion.operators.values import Values, bind_arguments
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import Add, Concat, FloatNode
@@ -67,5 +68,7 @@ def _branch(node: fx.Node, values: Values, value: Any) -> fx.Node:
         "only branches of the network can be added, not a constant",
         node=values.path(node),
         found=value,
-        remedy="put the constant into the bias of the layer before",
+        remedy=IN_INPUT
+        if is_on_input(node)
+        else "put the constant into the bias of the layer before",
     )

@@ -18,15 +18,45 @@ from toolchain.program.float_program import AvgPool2d, Flatten, FloatNode, MaxPo
 from toolchain.program.synapse import Pair
 
 
+def _check_windows_fit(
+    node: fx.Node,
+    values: Values,
+    source: fx.Node,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+) -> None:
+    """Refuse ceil_mode where it adds a window that hangs over the border; else it does nothing."""
+    for axis, word in enumerate(("rows", "columns")):
+        size, step = values.shapes[source][1 + axis], stride[axis]
+        free = size + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1
+        rest = free % step
+        # torch leaves the added window out where it would begin behind the image.
+        if rest and (free // step + 1) * step < size + padding[axis]:
+            raise UnsupportedModuleError(
+                "a pool with ceil_mode whose last window hangs over the border",
+                node=values.path(node),
+                found=f"{size} {word}, of which the last {rest} fill no window",
+                allowed="windows that fit, where ceil_mode changes nothing",
+                remedy=f"set ceil_mode=False and train again, or choose an input size with which "
+                f"the pool gets {size - rest} or {size - rest + step} {word}",
+            )
+
+
 def _avg_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> FloatNode:
-    if how["ceil_mode"] or how["divisor_override"]:
+    if how["divisor_override"]:
         raise UnsupportedModuleError(
-            "average pool with ceil_mode or divisor_override", node=values.path(node)
+            "average pool with divisor_override",
+            node=values.path(node),
+            remedy="leave it out, and scale the weights of the layer behind instead",
         )
     source = values.source(node, value)
     kernel = as_pair(how["kernel_size"])
     stride = kernel if how["stride"] in (None, ()) else as_pair(how["stride"])
     padding = as_pair(how["padding"])
+    if how["ceil_mode"]:
+        _check_windows_fit(node, values, source, kernel, stride, padding, (1, 1))
     result = AvgPool2d(
         values.new_name(node),
         (values.names[source],),
@@ -61,23 +91,20 @@ def avg_pool_function(node: fx.Node, values: Values) -> FloatNode:
 
 
 def _max_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> FloatNode:
-    if how["ceil_mode"] or how["return_indices"]:
+    if how["return_indices"]:
         raise UnsupportedModuleError(
-            "max pool with ceil_mode or return_indices",
+            "max pool with return_indices",
             node=values.path(node),
-            remedy="pad the input so that the windows fit, and leave return_indices=False",
+            remedy="leave return_indices=False",
         )
     source = values.source(node, value)
     kernel = as_pair(how["kernel_size"])
     stride = kernel if how["stride"] in (None, ()) else as_pair(how["stride"])
-    result = MaxPool2d(
-        values.new_name(node),
-        (values.names[source],),
-        kernel,
-        stride,
-        as_pair(how["padding"]),
-        as_pair(how["dilation"]),
-    )
+    padding, dilation = as_pair(how["padding"]), as_pair(how["dilation"])
+    if how["ceil_mode"]:
+        _check_windows_fit(node, values, source, kernel, stride, padding, dilation)
+    name = values.new_name(node)
+    result = MaxPool2d(name, (values.names[source],), kernel, stride, padding, dilation)
     return values.made(node, result, source)
 
 

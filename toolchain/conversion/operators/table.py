@@ -79,29 +79,3 @@ def supported() -> str:
     layers = sorted(m.__name__ for m in MODULES if m is not nn.ReLU)
     joins = "a + b, torch.cat"
     return f"{', '.join(layers)}, their functional forms, {joins}, and {', '.join(registered())}"
-
-
-_REMEDIES = {
-    ("sub", "isub", "sub_", "rsub", "subtract"): "add the branch and let the weights of its last "
-    "layer carry the minus",
-    ("mul", "imul", "mul_", "multiply", "truediv", "itruediv", "div", "div_", "neg"): "put a "
-    "constant factor into the weights of a layer beside it; products of two branches (gates, "
-    "attention) have no counterpart",
-    ("stack",): "use torch.cat along the channels, dim=1",
-    ("max_pool2d_with_indices", "adaptive_max_pool2d_with_indices"): "leave return_indices=False",
-    ("max", "amax"): "use nn.AdaptiveMaxPool2d(1) for the maximum over an image",
-    ("sum",): "use nn.AdaptiveAvgPool2d(1) for the mean over an image",
-}
-
-
-def remedy(what: str) -> str:
-    """What to do about an unsupported operation."""
-    last = what.rpartition(".")[2]
-    for names, advice in _REMEDIES.items():
-        if last in names:
-            return advice
-    if "MaxPool" in what or "max_pool" in what:
-        return "use nn.MaxPool2d or nn.AdaptiveMaxPool2d"
-    if "SiLU" in what or "GELU" in what or "Sigmoid" in what or "Tanh" in what:
-        return "replace the activation by toolchain.activations.QCFS, NQ or CQReLU and train again"
-    return "replace it by a supported one, or register an activation with --adapter FILE.py"

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from toolchain.canonical import handed_over
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import FloatNode, node_shape
+from toolchain.program.int_program import INPUT
 from toolchain.program.synapse import Pair
 
 Shape = tuple[int, ...]
@@ -42,7 +43,7 @@ class Values:
         self.shapes: dict[fx.Node, Shape] = {}
         self.rectified: set[fx.Node] = set()
         self._constants: dict[fx.Node, Any] = {}
-        self._taken: set[str] = set()
+        self._taken = {INPUT}
 
     def path(self, node: fx.Node) -> str:
         """Qualified path of the module a node calls, or of a function in the module that calls it.

@@ -45,20 +45,27 @@ def read_net(path: Path | str) -> IntProgram:
         the wrong type or shape, or if its content is not what its hash says.
     """
     with opened(Path(path)) as root:
-        program, own = _read(root), root.group(OWN)
-        if program.hash != own.text("program_hash"):
-            raise FormatError(
-                "the content was changed after it was written",
-                node=own.where("program_hash"),
-                found=program.hash,
-                allowed=own.text("program_hash"),
-                remedy="convert again; a changed program needs a new file",
-            )
-        return program
+        return program_in(root)
+
+
+def program_in(root: Group) -> IntProgram:
+    """The program in an open file, held against its hash; raises FormatError as `read_net`."""
+    program, own = _read(root), root.group(OWN)
+    if program.hash != own.text("program_hash"):
+        raise FormatError(
+            "the content was changed after it was written",
+            node=own.where("program_hash"),
+            found=program.hash,
+            allowed=own.text("program_hash"),
+            remedy="convert again; a changed program needs a new file",
+        )
+    return program
 
 
 def difference(path: Path, program: IntProgram) -> str | None:
-    """What in the file at `path` is not as in `program`, value by value; None if nothing.
+    """What in the file at `path`, written by this process, is not as in `program`, value by value.
+
+    None if nothing.
 
     More than comparing hashes, and faster.
 
@@ -67,7 +74,7 @@ def difference(path: Path, program: IntProgram) -> str | None:
     FormatError
         If the file is damaged.
     """
-    with opened(path) as root:
+    with opened(path, known=True) as root:
         found = _read(root)
         stated = root.group(OWN).text("program_hash")
     arrays, expected = found.arrays(), program.arrays()

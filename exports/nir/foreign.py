@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exports.hdf5 import opened
 from exports.nir.layout import KEY
 from toolchain.errors import FormatError, TargetError, UnsupportedModuleError
 from toolchain.program.float_program import (
@@ -50,26 +52,25 @@ class Reset(str, Enum):
     ZERO = "zero"
 
 
-def open_graph(path: Path) -> nir.NIRGraph:
-    """The graph in a file.
+def open_graph(path: Path, *, known: bool = False) -> nir.NIRGraph:
+    """The graph in a file; `known` as in `exports.hdf5.opened`.
 
     Raises
     ------
     FormatError
-        If it is missing or no NIR file.
+        If it is missing, no NIR file, or more than a network needs.
     """
     import nir
 
-    if not path.is_file():
-        raise FormatError("no such file", node=str(path))
-    try:
-        return nir.read(str(path))
-    except Exception as error:
-        raise FormatError(
-            "not a readable NIR file",
-            node=str(path),
-            found=f"{type(error).__name__}: {error}",
-        ) from error
+    with opened(path, known=known):
+        try:
+            return nir.read(str(path))
+        except Exception as error:
+            raise FormatError(
+                "not a readable NIR file",
+                node=str(path),
+                found=f"{type(error).__name__}: {error}",
+            ) from error
 
 
 def is_ours(path: Path) -> bool:
@@ -189,17 +190,18 @@ class _Reader:
             raise FormatError(
                 "needs one input and one output", node=str(self._path), found=", ".join(ends)
             )
-        waiting, done = list(nodes), list[str]()
-        while waiting:
-            ready = [n for n in waiting if all(a in done for a, b in edges if b == n)]
-            if not ready:
-                raise UnsupportedModuleError(
-                    "the graph has a cycle; recurrent networks have no counterpart here",
-                    node=waiting[0],
-                )
-            done += ready
-            waiting = [n for n in waiting if n not in ready]
-        return done
+        sorter = TopologicalSorter({name: [] for name in nodes})
+        for source, target in edges:
+            sorter.add(target, source)
+        try:
+            return list(sorter.static_order())
+        except CycleError as error:
+            cycle = error.args[1]
+            raise UnsupportedModuleError(
+                "the graph has a cycle; recurrent networks have no counterpart here",
+                node=cycle[0],
+                found=" -> ".join(cycle),
+            ) from error
 
 
 def _conv(reader: _Reader, name: str, source: str, node: Any) -> FloatNode:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exports.hdf5 import new_hdf5
 from exports.nir.layout import (
     INPUT,
     KEY,
@@ -20,7 +22,6 @@ from exports.nir.ledger import Entry, ledger, resets_differ
 from exports.nir.reader import read_nir
 from toolchain.canonical import canonical_json
 from toolchain.errors import FormatError, TargetError
-from toolchain.files import atomic_path
 from toolchain.neurons import IntegrateAndFire, Readout
 from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
@@ -61,8 +62,11 @@ def write_nir(
             remedy="convert with --steps 1, or --accept-hard-reset to write it all the same",
         )
     graph = as_graph(program)
-    with atomic_path(Path(path)) as temporary:
-        nir.write(str(temporary), graph)
+
+    def fill(image: BytesIO) -> None:
+        nir.write(image, graph)
+
+    with new_hdf5(Path(path), fill) as temporary:
         if read_nir(temporary).hash != program.hash:
             raise FormatError(
                 "the file read back is not the program written",

@@ -1,0 +1,50 @@
+"""Opens an HDF5 file for reading; whatever fails below is one error that names the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+
+from exports.hdf5.guard import DAMAGED, FILE_LOCKING, check_file, told, unreadable
+from toolchain.errors import FormatError, SpikeportError
+
+__all__ = ["DAMAGED", "FILE_LOCKING", "opened"]
+
+
+@contextmanager
+def opened(path: Path, *, known: bool = False) -> Iterator[h5py.File]:
+    """The file at `path`, looked over before, so that all of it may be read.
+
+    What fails inside the block counts as a damaged file.
+
+    Parameters
+    ----------
+    known:
+        The file need not be looked over: this process just wrote it, or did so before.
+
+    Raises
+    ------
+    FormatError
+        If it is missing, truncated, not HDF5, larger in memory than a network needs, leads
+        elsewhere or in circles, or holds something that the reader does not expect.
+    """
+    try:
+        if path.is_dir():
+            raise FormatError(
+                "a folder, not a file",
+                node=str(path),
+                remedy="a checkpoint is converted first: spikeport convert FOLDER -o NET.net",
+            )
+        if not path.is_file():
+            raise FormatError("no such file", node=str(path))
+        if not known:
+            check_file(path)
+        with h5py.File(path, "r", locking=FILE_LOCKING) as file:
+            yield file
+    except SpikeportError:
+        raise
+    except DAMAGED as error:
+        raise unreadable(path, told(error)) from error

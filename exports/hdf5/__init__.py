@@ -1,7 +1,7 @@
-"""HDF5 files: read within bounds, written by way of memory. Every format here that is HDF5 uses it.
+"""HDF5 files, read within bounds and written by way of memory: all formats here that are HDF5.
 
-`limits` says what a network file never needs, `guard` lets another process find out, `reading` opens
-a file behind both, `writing` puts one onto the disk.
+`limits` says what a network file never needs, `guard` lets another process find out, `reading`
+opens a file behind both, `writing` puts one onto the disk.
 """
 
 from exports.hdf5.limits import Excess, beyond_limits

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -29,7 +30,9 @@ SECONDS = 1.0
 """Of computing, for any file; a network of some hundred objects needs a hundredth."""
 SECONDS_FOR_A_MEGABYTE = 0.25
 MEMORY = 256 << 20
-"""Bytes of address space beyond the caller's, and those of the file."""
+"""Bytes of address space beyond the caller's, for any file."""
+MEMORY_FOR_A_BYTE = 64
+"""Bytes more for each of the file, which may be compressed."""
 DAMAGED = (
     ArithmeticError,
     AttributeError,
@@ -43,8 +46,14 @@ DAMAGED = (
 """What h5py and readers above it raise on damaged files."""
 
 
-def check_file(path: Path) -> None:
-    """Raise FormatError unless the file may be read: whole, bounded, and all of it inside."""
+def check_file(path: Path, also: Callable[[Path], object] | None = None) -> None:
+    """Raise FormatError unless the file may be read: whole, bounded, and all of it inside.
+
+    Parameters
+    ----------
+    also:
+        What else the child does with a file that may be read, to see whether it ends.
+    """
     read, write = os.pipe()
     try:
         with warnings.catch_warnings():
@@ -58,21 +67,21 @@ def check_file(path: Path) -> None:
             "no process can be started to look at the file", node=str(path), found=error
         ) from error
     if child == 0:
-        _look(path, write)
+        _look(path, write, also)
     os.close(write)
-    with open(read, "rb") as pipe:
-        told = pipe.read()
+    with os.fdopen(read, "rb") as pipe:
+        said = pipe.read()
     status = 0
     with suppress(ChildProcessError):
         _, status = os.waitpid(child, 0)
-    if not told:
+    if not said:
         raise FormatError(
             "reading it ends the process",
             node=str(path),
             found=_ended(os.waitstatus_to_exitcode(status)),
             remedy="export it again from a source you trust",
         )
-    answer = json.loads(told)
+    answer = json.loads(said)
     if isinstance(answer, str):
         raise unreadable(path, answer)
     if answer:
@@ -107,7 +116,7 @@ def _ended(code: int) -> str:
     return f"the process ended with {code}"
 
 
-def _look(path: Path, write: int) -> NoReturn:
+def _look(path: Path, write: int, also: Callable[[Path], object] | None) -> NoReturn:
     """What the child does: say the first thing that speaks against the file, or null."""
     try:
         faulthandler.disable()
@@ -116,12 +125,16 @@ def _look(path: Path, write: int) -> NoReturn:
         signal.setitimer(signal.ITIMER_PROF, SECONDS + SECONDS_FOR_A_MEGABYTE * size / 1e6)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY + size, hard))
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY + MEMORY_FOR_A_BYTE * size, hard))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
             answer: Excess | str | None = _first_excess(path)
         except DAMAGED as error:
             answer = told(error)
+        if answer is None and also is not None:
+            # It only must end: what it raises it raises again where it is caught.
+            with suppress(Exception):
+                also(path)
         os.write(write, json.dumps(answer).encode())
     finally:
         os._exit(0)

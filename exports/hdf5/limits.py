@@ -20,6 +20,8 @@ LARGEST_FILE = 16 << 30
 """Bytes in memory of all datasets together."""
 LARGEST_TEXT = 16 << 20
 """Bytes of a string; the longest that a network has is its provenance, of some kilobytes."""
+MOST_TEXTS = 100_000
+"""Strings of any length in one dataset; a NIR graph has two for an edge."""
 SMALL = 16 << 20
 """Bytes up to which a dataset may be compressed as far as it goes."""
 MOST_COMPRESSED = 200
@@ -109,23 +111,29 @@ def _described(link: object) -> str:
 
 def _looked_at(dataset: h5py.Dataset) -> tuple[str | None, int]:
     """What is wrong with how it is stored, or None, and the bytes it takes in memory."""
-    if dataset.is_virtual:
-        return "a virtual dataset, made of parts of other files", 0
-    if dataset.id.get_create_plist().get_external_count():
-        return "data kept in another file", 0
-    text = h5py.check_string_dtype(dataset.dtype)
-    if dataset.dtype.hasobject and text is None:
-        return f"references or sequences of any length ({dataset.dtype})", 0
+    strange = _strange(dataset)
+    if strange is not None:
+        return strange, 0
     size = int(dataset.size or 0) * dataset.dtype.itemsize
-    if text is not None and size > LARGEST_TEXT:
-        return f"{size:,} bytes of text", 0
     stored = dataset.id.get_storage_size()
-    if dataset.chunks is not None:
-        chunk = prod(dataset.chunks) * dataset.dtype.itemsize
-        if chunk > max(SMALL, size):
-            return f"shape {dataset.shape} in chunks of {chunk:,} bytes", 0
-    if size > LARGEST_DATASET:
-        return f"shape {dataset.shape}, {size:,} bytes in memory", 0
+    chunk = prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
+    text = dataset.dtype.kind in "SO"
+    if size > (LARGEST_TEXT if text else LARGEST_DATASET) or chunk > max(SMALL, size):
+        size = max(size, chunk)
+        return f"shape {dataset.shape} of {dataset.dtype}, {size:,} bytes in memory", 0
     if size > SMALL and size > MOST_COMPRESSED * stored:
         return f"{size:,} bytes in memory, {stored:,} in the file", 0
     return None, size
+
+
+def _strange(dataset: h5py.Dataset) -> str | None:
+    """How it lies elsewhere, or holds what is no number or text."""
+    if dataset.is_virtual:
+        return "a virtual dataset, made of parts of other files"
+    if dataset.id.get_create_plist().get_external_count():
+        return "data kept in another file"
+    if dataset.dtype.hasobject and (
+        h5py.check_string_dtype(dataset.dtype) is None or (dataset.size or 0) > MOST_TEXTS
+    ):
+        return f"references or sequences of any length ({dataset.dtype} {dataset.shape})"
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,9 @@ __all__ = ["DAMAGED", "FILE_LOCKING", "opened"]
 
 
 @contextmanager
-def opened(path: Path, *, known: bool = False) -> Iterator[h5py.File]:
+def opened(
+    path: Path, *, known: bool = False, also: Callable[[Path], object] | None = None
+) -> Iterator[h5py.File]:
     """The file at `path`, looked over before, so that all of it may be read.
 
     What fails inside the block counts as a damaged file.
@@ -24,6 +26,8 @@ def opened(path: Path, *, known: bool = False) -> Iterator[h5py.File]:
     ----------
     known:
         The file need not be looked over: this process just wrote it, or did so before.
+    also:
+        What else the process that looks it over does, where a reader below could loop or crash.
 
     Raises
     ------
@@ -41,7 +45,7 @@ def opened(path: Path, *, known: bool = False) -> Iterator[h5py.File]:
         if not path.is_file():
             raise FormatError("no such file", node=str(path))
         if not known:
-            check_file(path)
+            check_file(path, also)
         with h5py.File(path, "r", locking=FILE_LOCKING) as file:
             yield file
     except SpikeportError:

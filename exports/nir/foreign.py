@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exports.hdf5 import opened
+from exports.hdf5 import DAMAGED, opened
 from exports.nir.layout import KEY
-from toolchain.errors import FormatError, TargetError, UnsupportedModuleError
+from toolchain.errors import FormatError, SpikeportError, TargetError, UnsupportedModuleError
 from toolchain.program.float_program import (
     Activation,
     Add,
@@ -60,17 +60,24 @@ def open_graph(path: Path, *, known: bool = False) -> nir.NIRGraph:
     FormatError
         If it is missing, no NIR file, or more than a network needs.
     """
+    with opened(path, known=known, also=_read_graph):
+        pass
+    try:
+        return _read_graph(path)
+    except Exception as error:
+        raise FormatError(
+            "not a readable NIR file",
+            node=str(path),
+            found=f"{type(error).__name__}: {error}",
+        ) from error
+
+
+def _read_graph(path: Path) -> nir.NIRGraph:
     import nir
 
-    with opened(path, known=known):
-        try:
-            return nir.read(str(path))
-        except Exception as error:
-            raise FormatError(
-                "not a readable NIR file",
-                node=str(path),
-                found=f"{type(error).__name__}: {error}",
-            ) from error
+    # An open file, since nir would lock it by name.
+    with path.open("rb") as file:
+        return nir.read(file)
 
 
 def is_ours(path: Path) -> bool:
@@ -93,7 +100,16 @@ def read_foreign_nir(path: Path, steps: int, reset: Reset | None) -> FloatProgra
     graph = open_graph(path)
     if steps > 1:
         _check_reset(path, graph, reset)
-    return _Reader(path, graph, steps).program()
+    try:
+        return _Reader(path, graph, steps).program()
+    except SpikeportError:
+        raise
+    except DAMAGED as error:
+        raise FormatError(
+            "the graph does not describe a network",
+            node=str(path),
+            found=f"{type(error).__name__}: {error}",
+        ) from error
 
 
 def _check_reset(path: Path, graph: nir.NIRGraph, reset: Reset | None) -> None:
@@ -189,6 +205,13 @@ class _Reader:
         if ends.count("Input") != 1 or ends.count("Output") != 1:
             raise FormatError(
                 "needs one input and one output", node=str(self._path), found=", ".join(ends)
+            )
+        unknown = {name for edge in edges for name in edge} - set(nodes)
+        if unknown:
+            raise FormatError(
+                "an edge names a node that is not there",
+                node=str(self._path),
+                found=", ".join(sorted(unknown)),
             )
         sorter = TopologicalSorter({name: [] for name in nodes})
         for source, target in edges:

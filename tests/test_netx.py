@@ -290,8 +290,8 @@ def put(net, name, value, **how):
         ("layer/1/stride", np.array([1, 1, 1]), "must hold two integers"),
         ("layer/1/stride", np.array([0, 1]), "stride must be two integers >= 1"),
         ("layer/1/spikeport/name", 3, "is not a string"),
-        ("layer/1/weight", h5py.ExternalLink("/etc/hostname", "/"), "is a link to elsewhere"),
-        ("layer/1/weight", h5py.SoftLink("/layer/3/weight"), "is a link to elsewhere"),
+        ("layer/1/weight", h5py.ExternalLink("/etc/hostname", "/"), "a link into another file"),
+        ("layer/1/weight", h5py.SoftLink("/layer/3/weight"), "a soft link to"),
         ("layer/0/shape", np.array([2, 6, 6]), "input shape differs"),
     ],
 )

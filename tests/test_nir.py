@@ -131,7 +131,7 @@ def test_graphs_that_are_no_programs(tmp_path):
     with pytest.raises(FormatError, match="no such file"):
         read_nir(path)
     path.write_bytes(b"nonsense")
-    with pytest.raises(FormatError, match="not a readable NIR file"):
+    with pytest.raises(FormatError, match="not a readable HDF5 file"):
         read_nir(path)
 
     def changed(change):

@@ -61,6 +61,8 @@ class Group:
     def text(self, name: str) -> str:
         """A string, scalar or as stock netx writes it."""
         value = self._get(name, h5py.Dataset)
+        if value.shape not in ((), (1,)):
+            raise FormatError("is not one string", node=self.where(name), found=value.shape)
         data = value[0] if value.shape == (1,) else value[()]
         if not isinstance(data, bytes):
             raise FormatError("is not a string", node=self.where(name), found=value.dtype)
@@ -77,7 +79,7 @@ class Group:
         return value
 
     def integers(self, name: str, axes: int) -> np.ndarray:
-        """Integers as int64, with this number of axes."""
+        """Integers as they are stored, with this number of axes."""
         dataset = self._get(name, h5py.Dataset)
         if dataset.dtype.kind not in "iu" or len(dataset.shape) != axes:
             raise FormatError(
@@ -85,7 +87,7 @@ class Group:
                 node=self.where(name),
                 found=f"{dataset.dtype} {dataset.shape}",
             )
-        return np.asarray(dataset[()]).astype(np.int64)
+        return np.asarray(dataset[()])
 
     def integer(self, name: str) -> int:
         """One integer."""

@@ -14,11 +14,6 @@ OWN = "spikeport"
 STOCK_STRING = "S10"
 """Type of `type` datasets in lava-dl's files (lava-dl 0.6.0, export_hdf5 of the slayer blocks)."""
 
-FILE_LOCKING = False
-"""A file is private until it is renamed and never changed after, so HDF5's lock has nothing to
-guard; a process started meanwhile would hold it a moment longer than the writer and make the
-file look damaged."""
-
 INPUT, CONV, DENSE, FLATTEN, POOL = "input", "conv", "dense", "flatten", "pool"
 """Layer types as stock netx spells them; it skips one it does not know without a word, and raises
 NotImplementedError on a pool."""

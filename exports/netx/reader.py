@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
+MOST_NEURONS = 1 << 26
+"""Of one layer; the largest of VGG16 at 224 pixels has 3.2 million, a Loihi 2 chip one million."""
+MOST_AXES = 3
+
 
 def read_net(path: Path | str) -> IntProgram:
     """Read and check the file at `path`.
@@ -46,20 +51,27 @@ def read_net(path: Path | str) -> IntProgram:
         the wrong type or shape, or if its content is not what its hash says.
     """
     with opened(Path(path)) as root:
-        program, own = _read(root), root.group(OWN)
-        if program.hash != own.text("program_hash"):
-            raise FormatError(
-                "the content was changed after it was written",
-                node=own.where("program_hash"),
-                found=program.hash,
-                allowed=own.text("program_hash"),
-                remedy="convert again; a changed program needs a new file",
-            )
-        return program
+        return program_in(root)
+
+
+def program_in(root: Group) -> IntProgram:
+    """The program in an open file, held against its hash; raises FormatError as `read_net`."""
+    program, own = _read(root), root.group(OWN)
+    if program.hash != own.text("program_hash"):
+        raise FormatError(
+            "the content was changed after it was written",
+            node=own.where("program_hash"),
+            found=program.hash,
+            allowed=own.text("program_hash"),
+            remedy="convert again; a changed program needs a new file",
+        )
+    return program
 
 
 def difference(path: Path, program: IntProgram) -> str | None:
-    """What in the file at `path` is not as in `program`, value by value; None if nothing.
+    """What in the file at `path`, written by this process, is not as in `program`, value by value.
+
+    None if nothing.
 
     More than comparing hashes, and faster.
 
@@ -68,7 +80,7 @@ def difference(path: Path, program: IntProgram) -> str | None:
     FormatError
         If the file is damaged.
     """
-    with opened(path) as root:
+    with opened(path, known=True) as root:
         found = _read(root)
         stated = root.group(OWN).text("program_hash")
     arrays, expected = found.arrays(), program.arrays()
@@ -128,7 +140,7 @@ def _read_layers(layers: Group, header: dict[str, Any], version: int) -> tuple[P
     first = layers.group("0")
     if first.text("type") != INPUT:
         raise FormatError("the first layer must be the input", node=first.where("type"))
-    if first.integers("shape", 1).tolist() != list(header["input"]["shape"]):
+    if list(_shape(first)) != list(header["input"]["shape"]):
         raise FormatError("the input shape differs from the header's", node=first.where("shape"))
     axes = {INPUT: len(header["input"]["shape"])}
     populations: list[Population] = []
@@ -156,6 +168,19 @@ def _read_layers(layers: Group, header: dict[str, Any], version: int) -> tuple[P
     if flattened:
         raise FormatError("a flatten is missing or misplaced", node=layers.where())
     return tuple(populations)
+
+
+def _shape(group: Group) -> tuple[int, ...]:
+    """A layer's shape, which nothing in the file but this bounds."""
+    shape = tuple(int(s) for s in group.integers("shape", 1))
+    if prod(shape) > MOST_NEURONS or len(shape) > MOST_AXES:
+        raise FormatError(
+            "a layer larger than any chip",
+            node=group.where("shape"),
+            found=shape,
+            allowed=f"{MOST_NEURONS:,} neurons",
+        )
+    return shape
 
 
 @dataclass(frozen=True)
@@ -201,7 +226,7 @@ def _read_population(group: Group, kind: str, sources: _Sources) -> Population:
         )
     try:
         name = own.text("name")
-        shape = tuple(int(s) for s in group.integers("shape", 1))
+        shape = _shape(group)
         neuron = _read_neuron(neuron_group, own, sources.version)
         if kind == POOL:
             synapses: tuple[Synapse, ...] = (_read_window(sources.of(own), group),)

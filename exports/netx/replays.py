@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import h5py
 
-from exports.netx.layout import FILE_LOCKING, OWN
+from exports.hdf5 import changed_hdf5
+from exports.netx.layout import OWN
 from exports.netx.opened import opened
 from exports.netx.reader import difference, read_net
 from toolchain.canonical import canonical_json
 from toolchain.errors import FormatError
-from toolchain.files import atomic_path
 from toolchain.recording.replay import Replay
 
 REPLAYS = "replays"
@@ -53,12 +52,13 @@ def add_replay(path: Path, replay: Replay) -> None:
     before = read_net(path)
     kept = [r for r in read_replays(path) if r.data_sha256 != replay.data_sha256]
     runs = [r.describe() for r in (*kept, replay)]
-    with atomic_path(path) as temporary:
-        shutil.copyfile(path, temporary)
-        with h5py.File(temporary, "r+", locking=FILE_LOCKING) as file:
-            own = file[OWN]
-            if REPLAYS in own:
-                del own[REPLAYS]
-            own[REPLAYS] = canonical_json({"runs": runs})
+
+    def change(file: h5py.File) -> None:
+        own = file[OWN]
+        if REPLAYS in own:
+            del own[REPLAYS]
+        own[REPLAYS] = canonical_json({"runs": runs})
+
+    with changed_hdf5(path, change) as temporary:
         if difference(temporary, before):
             raise FormatError("the program changed when a replay was added", node=str(path))

@@ -9,17 +9,17 @@ the bias too. Spikes and readout are the same bits; the membrane of a channel is
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from exports.netx.layout import FILE_LOCKING
+from exports.hdf5 import new_hdf5
 from exports.netx.stock_weights import loaded_by_stock
 from exports.netx.writer import write_layers, write_string, write_synapse
 from hw_models.stock.limits import MAX_GROUPS, NEURON_BIAS
 from toolchain.errors import TargetError, ValueRangeError
-from toolchain.files import atomic_path
 from toolchain.int_range import IntRange
 from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
 from toolchain.program.bounds import analyse
@@ -60,11 +60,13 @@ def write_stock_net(program: IntProgram, path: Path | str) -> None:
     bounds = {b.name: b for b in analyse(program)}
     for population in program.populations:
         _check(population, bounds[population.name].state)
-    with (
-        atomic_path(Path(path)) as temporary,
-        h5py.File(temporary, "w", locking=FILE_LOCKING) as file,
-    ):
-        write_layers(program, file, _write_layer)
+
+    def fill(image: BytesIO) -> None:
+        with h5py.File(image, "w") as file:
+            write_layers(program, file, _write_layer)
+
+    with new_hdf5(Path(path), fill):
+        pass
 
 
 def _check_chain(program: IntProgram) -> None:

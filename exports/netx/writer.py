@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import singledispatch
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from exports.hdf5 import new_hdf5
 from exports.netx.layout import (
     CONV,
     DENSE,
-    FILE_LOCKING,
     FLATTEN,
     FORMAT_VERSION,
     INPUT,
@@ -27,7 +28,6 @@ from exports.netx.layout import (
 from exports.netx.reader import difference
 from toolchain.canonical import canonical_json
 from toolchain.errors import FormatError
-from toolchain.files import atomic_path
 from toolchain.neurons import Readout
 from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.range_certificate import range_certificate
@@ -44,9 +44,12 @@ def write_net(program: IntProgram, path: Path | str) -> None:
     FormatError
         If the file read back is not the program (a bug, never silently accepted).
     """
-    with atomic_path(Path(path)) as temporary:
-        with h5py.File(temporary, "w", locking=FILE_LOCKING) as file:
+
+    def fill(image: BytesIO) -> None:
+        with h5py.File(image, "w") as file:
             _write(program, file)
+
+    with new_hdf5(Path(path), fill) as temporary:
         different = difference(temporary, program)
         if different:
             raise FormatError(

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exports.hdf5 import DAMAGED, opened
 from exports.nir.layout import KEY
-from toolchain.errors import FormatError, TargetError, UnsupportedModuleError
+from toolchain.errors import FormatError, SpikeportError, TargetError, UnsupportedModuleError
 from toolchain.program.float_program import (
     Activation,
     Add,
@@ -50,26 +52,32 @@ class Reset(str, Enum):
     ZERO = "zero"
 
 
-def open_graph(path: Path) -> nir.NIRGraph:
-    """The graph in a file.
+def open_graph(path: Path, *, known: bool = False) -> nir.NIRGraph:
+    """The graph in a file; `known` as in `exports.hdf5.opened`.
 
     Raises
     ------
     FormatError
-        If it is missing or no NIR file.
+        If it is missing, no NIR file, or more than a network needs.
     """
-    import nir
-
-    if not path.is_file():
-        raise FormatError("no such file", node=str(path))
+    with opened(path, known=known, also=_read_graph):
+        pass
     try:
-        return nir.read(str(path))
+        return _read_graph(path)
     except Exception as error:
         raise FormatError(
             "not a readable NIR file",
             node=str(path),
             found=f"{type(error).__name__}: {error}",
         ) from error
+
+
+def _read_graph(path: Path) -> nir.NIRGraph:
+    import nir
+
+    # An open file, since nir would lock it by name.
+    with path.open("rb") as file:
+        return nir.read(file)
 
 
 def is_ours(path: Path) -> bool:
@@ -92,7 +100,16 @@ def read_foreign_nir(path: Path, steps: int, reset: Reset | None) -> FloatProgra
     graph = open_graph(path)
     if steps > 1:
         _check_reset(path, graph, reset)
-    return _Reader(path, graph, steps).program()
+    try:
+        return _Reader(path, graph, steps).program()
+    except SpikeportError:
+        raise
+    except DAMAGED as error:
+        raise FormatError(
+            "the graph does not describe a network",
+            node=str(path),
+            found=f"{type(error).__name__}: {error}",
+        ) from error
 
 
 def _check_reset(path: Path, graph: nir.NIRGraph, reset: Reset | None) -> None:
@@ -189,17 +206,25 @@ class _Reader:
             raise FormatError(
                 "needs one input and one output", node=str(self._path), found=", ".join(ends)
             )
-        waiting, done = list(nodes), list[str]()
-        while waiting:
-            ready = [n for n in waiting if all(a in done for a, b in edges if b == n)]
-            if not ready:
-                raise UnsupportedModuleError(
-                    "the graph has a cycle; recurrent networks have no counterpart here",
-                    node=waiting[0],
-                )
-            done += ready
-            waiting = [n for n in waiting if n not in ready]
-        return done
+        unknown = {name for edge in edges for name in edge} - set(nodes)
+        if unknown:
+            raise FormatError(
+                "an edge names a node that is not there",
+                node=str(self._path),
+                found=", ".join(sorted(unknown)),
+            )
+        sorter = TopologicalSorter({name: [] for name in nodes})
+        for source, target in edges:
+            sorter.add(target, source)
+        try:
+            return list(sorter.static_order())
+        except CycleError as error:
+            cycle = error.args[1]
+            raise UnsupportedModuleError(
+                "the graph has a cycle; recurrent networks have no counterpart here",
+                node=cycle[0],
+                found=" -> ".join(cycle),
+            ) from error
 
 
 def _conv(reader: _Reader, name: str, source: str, node: Any) -> FloatNode:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 KEY = "spikeport"
 """Of the graph's metadata; its value is JSON."""
+HASH = "program_hash"
+"""Of the JSON; files from before it was written lack it."""
 VERSION = 1
 INPUT, OUTPUT = "input", "output"
 LARGEST_EXACT = 1 << 24

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exports.hdf5 import DAMAGED
 from exports.nir.foreign import open_graph
-from exports.nir.layout import KEY, VERSION, synapse_node
+from exports.nir.graph import as_graph
+from exports.nir.layout import HASH, KEY, VERSION, synapse_node
 from toolchain.errors import FormatError, SpikeportError
 from toolchain.neurons import IntegrateAndFire, Neuron, Readout, Relay
 from toolchain.program.input_quantizer import InputQuantizer
@@ -20,16 +22,16 @@ if TYPE_CHECKING:
     import nir
 
 
-def read_nir(path: Path | str) -> IntProgram:
-    """The program in the NIR file at `path`, integer by integer.
+def read_nir(path: Path | str, *, known: bool = False) -> IntProgram:
+    """The program in the NIR file at `path`, integer by integer; `known` as in `hdf5.opened`.
 
     Raises
     ------
     FormatError
-        If it is missing, not a NIR file, lacks this project's metadata, or if graph and metadata
-        contradict each other.
+        If it is missing, not a NIR file, lacks this project's metadata, if graph and metadata
+        contradict each other, or if the program is not what its hash says.
     """
-    graph = open_graph(Path(path))
+    graph = open_graph(Path(path), known=known)
     if KEY not in graph.metadata:
         raise FormatError(
             "this graph was not written by this project",
@@ -44,15 +46,59 @@ def read_nir(path: Path | str) -> IntProgram:
             raise FormatError(
                 "unknown version", node=str(path), found=header["version"], allowed=VERSION
             )
-        return _program(header, graph)
+        program = _program(header, graph)
+        _check_graph(graph, as_graph(program))
     except FormatError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, SpikeportError) as error:
+    except (*DAMAGED, SpikeportError) as error:
         raise FormatError(
             "graph and metadata do not describe a program",
             node=str(path),
             found=f"{type(error).__name__}: {error}",
         ) from error
+    if program.hash != header.get(HASH, program.hash):
+        raise FormatError(
+            "the content was changed after it was written",
+            node=str(path),
+            found=program.hash,
+            allowed=header[HASH],
+            remedy="export it again; other tools run the changed graph, this project does not",
+        )
+    return program
+
+
+def has_hash(path: Path | str) -> bool:
+    """Whether the file of this project at `path` tells its program's hash, as older ones do not.
+
+    Raises
+    ------
+    FormatError
+        If it is missing or not a NIR file of this project.
+    """
+    graph = open_graph(Path(path), known=True)
+    return HASH in json.loads(graph.metadata[KEY])
+
+
+def _check_graph(found: nir.NIRGraph, expected: nir.NIRGraph) -> None:
+    """Raise ValueError unless both are the same to a tool that knows nothing of metadata."""
+    if sorted(found.edges) != sorted(expected.edges):
+        raise ValueError("the edges are not those of the program")
+    for name in {**found.nodes, **expected.nodes}:
+        if name not in found.nodes or name not in expected.nodes:
+            raise ValueError(f"{name}: the nodes are not those of the program")
+        one, other = found.nodes[name].to_dict(), expected.nodes[name].to_dict()
+        for key in {**one, **other}:
+            if not _equal(one.get(key), other.get(key)):
+                raise ValueError(f"{name}: {key} is not that of the program")
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two values of a node are the same; a value that is not there is None."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(v, other[k]) for k, v in one.items())
+    if one is None or other is None:
+        return one is other
+    return bool(np.array_equal(np.asarray(one), np.asarray(other)))
 
 
 def _program(header: dict[str, Any], graph: nir.NIRGraph) -> IntProgram:

@@ -245,9 +245,11 @@ def _foreign(
 def _from_nir(path: Path, out: Path, output: Output) -> None:
     """The program in a NIR graph of this project, as it was; other options say nothing to it."""
     from exports.netx import write_net
-    from exports.nir import read_nir
+    from exports.nir import has_hash, read_nir
 
     program = read_nir(path)
+    if not has_hash(path):
+        output.say("note: the graph has no hash of its program, so that a change would go unseen")
     write_net(program, out)
     output.say(f"wrote {out}, the program in {path} as it was")
     output.result({"out": str(out), "program_hash": program.hash})

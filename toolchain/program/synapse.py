@@ -222,10 +222,10 @@ class WindowSynapse:
             raise ProgramError("a pool needs a source of (C, H, W)", node=node, found=source_shape)
         plane = _plane(self, self.kernel, source_shape)
         for axis in range(2):
-            taps = np.arange(self.kernel[axis]) * self.dilation[axis] - self.padding[axis]
-            places = np.arange(plane[axis])[:, None] * self.stride[axis] + taps
-            inside = (places >= 0) & (places < source_shape[1 + axis])
-            if not inside.any(axis=1).all():
+            start = np.arange(plane[axis]) * self.stride[axis] - self.padding[axis]
+            first = np.maximum(0, -(start // self.dilation[axis]))
+            inside = start + first * self.dilation[axis] < source_shape[1 + axis]
+            if not (inside & (first < self.kernel[axis])).all():
                 raise ProgramError(
                     "a window of the pool holds nothing but padding", node=node, found=source_shape
                 )

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from exports.hdf5.missing import check_is_file
 from exports.netx.lint.findings import Finding, Findings
-from exports.netx.missing import check_is_file
 from hw_models.profile import Profile, load_profile
 from toolchain.errors import BackendRunError
 

@@ -6,18 +6,15 @@ from pathlib import Path
 
 import h5py
 
+from exports.hdf5 import DAMAGED, FILE_LOCKING, beyond_limits
+from exports.hdf5.missing import check_is_file
 from exports.netx.group import Group
-from exports.netx.layout import FILE_LOCKING, LAYERS, OWN
+from exports.netx.layout import LAYERS, OWN
 from exports.netx.lint.findings import Findings
-from exports.netx.lint.limits import look_over
 from exports.netx.lint.own_program import look_at_program
 from exports.netx.lint.stock_layers import StockLinter
-from exports.netx.missing import check_is_file
 from hw_models.profile import Profile
 from toolchain.errors import SpikeportError
-
-DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError, OverflowError)
-"""What h5py raises on damaged files."""
 
 
 def look_at(path: Path, profile: Profile | None = None) -> Findings:
@@ -32,7 +29,9 @@ def look_at(path: Path, profile: Profile | None = None) -> Findings:
     findings = Findings(str(path))
     try:
         with h5py.File(path, "r", locking=FILE_LOCKING) as file:
-            if not look_over(file, findings):
+            for excess in beyond_limits(file):
+                findings.add("hostile", *excess)
+            if findings.found:
                 return findings
             own = OWN in file
             findings.kind = "spikeport" if own else "stock" if LAYERS in file else "unknown"

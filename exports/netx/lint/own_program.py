@@ -7,7 +7,7 @@ from pathlib import Path
 from exports.netx.layout import OWN
 from exports.netx.lint.findings import Findings
 from exports.netx.opened import opened
-from exports.netx.reader import read_net
+from exports.netx.reader import program_in
 from hw_models.profile import Profile
 from toolchain.errors import FormatError, SpikeportError, UnprovedRangeError
 from toolchain.program.bounds import prove
@@ -20,7 +20,8 @@ from toolchain.text import is_plain
 def look_at_program(path: Path, findings: Findings, profile: Profile | None) -> None:
     """Read the program, prove its ranges anew, and hold it against a target's limits."""
     try:
-        program = read_net(path)
+        with opened(path, known=True) as root:
+            program = program_in(root)
     except FormatError as error:
         findings.add_error("not-this-program", error)
         return
@@ -49,7 +50,7 @@ def _look_at_ranges(program: IntProgram, findings: Findings) -> None:
 
 def _look_at_certificate(path: Path, program: IntProgram, findings: Findings) -> None:
     """The bounds that the file claims against those that are proved here."""
-    with opened(path) as root:
+    with opened(path, known=True) as root:
         own = root.group(OWN)
         if "certificate" not in own.names():
             return

@@ -1,0 +1,159 @@
+"""Another process goes through a file first: HDF5 loops or crashes on some damaged ones.
+
+The child opens every object and takes in what is stored in pieces, where a damaged file can lead in
+circles. It ends by itself, by its limits, or by a crash, and the caller only hears which.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import resource
+import signal
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import h5py
+
+from exports.hdf5.limits import Excess, beyond_limits
+from toolchain.errors import BackendRunError, FormatError
+
+FILE_LOCKING = False
+"""A file is private until it is renamed and never changed after, so HDF5's lock has nothing to
+guard; a process started meanwhile would hold it a moment longer than the writer and make the
+file look damaged."""
+SECONDS = 1.0
+"""Of computing, for any file; a network of some hundred objects needs a hundredth."""
+SECONDS_FOR_A_MEGABYTE = 0.25
+MEMORY = 256 << 20
+"""Bytes of address space beyond the caller's, for any file."""
+MEMORY_FOR_A_BYTE = 64
+"""Bytes more for each of the file, which may be compressed."""
+DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What h5py and readers above it raise on damaged files."""
+
+
+def check_file(path: Path, also: Callable[[Path], object] | None = None) -> None:
+    """Raise FormatError unless the file may be read: whole, bounded, and all of it inside.
+
+    Parameters
+    ----------
+    also:
+        What else the child does with a file that may be read, to see whether it ends.
+    """
+    read, write = os.pipe()
+    try:
+        with warnings.catch_warnings():
+            # The child calls HDF5 only, whose lock h5py holds over a fork.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+    except OSError as error:
+        os.close(read)
+        os.close(write)
+        raise BackendRunError(
+            "no process can be started to look at the file", node=str(path), found=error
+        ) from error
+    if child == 0:
+        _look(path, write, also)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        said = pipe.read()
+    status = 0
+    with suppress(ChildProcessError):
+        _, status = os.waitpid(child, 0)
+    if not said:
+        raise FormatError(
+            "reading it ends the process",
+            node=str(path),
+            found=_ended(os.waitstatus_to_exitcode(status)),
+            remedy="export it again from a source you trust",
+        )
+    answer = json.loads(said)
+    if isinstance(answer, str):
+        raise unreadable(path, answer)
+    if answer:
+        excess = Excess(*answer)
+        raise FormatError(
+            "more than a network file needs",
+            node=f"{path}:{excess.where}",
+            found=excess.found,
+            remedy="export it again from a source you trust",
+        )
+
+
+def unreadable(path: Path, why: str) -> FormatError:
+    """The error for a file that HDF5 or a reader stumbles over."""
+    return FormatError(
+        "not a readable HDF5 file (truncated, damaged, or another format)",
+        node=str(path),
+        found=why,
+        remedy="export it again",
+    )
+
+
+def told(error: BaseException) -> str:
+    """One line of an error of HDF5."""
+    first, *_ = str(error).splitlines() or [""]
+    return first if isinstance(error, OSError) else f"{type(error).__name__}: {first}"
+
+
+def _ended(code: int) -> str:
+    if code == -signal.SIGPROF:
+        return "no end within the time that the largest file of its size needs"
+    return f"the process ended with {code}"
+
+
+def _look(path: Path, write: int, also: Callable[[Path], object] | None) -> NoReturn:
+    """What the child does: say the first thing that speaks against the file, or null."""
+    try:
+        faulthandler.disable()
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        size = path.stat().st_size
+        signal.setitimer(signal.ITIMER_PROF, SECONDS + SECONDS_FOR_A_MEGABYTE * size / 1e6)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY + MEMORY_FOR_A_BYTE * size, hard))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        try:
+            answer: Excess | str | None = _first_excess(path)
+        except DAMAGED as error:
+            answer = told(error)
+        if answer is None and also is not None:
+            # It only must end: what it raises it raises again where it is caught.
+            with suppress(Exception):
+                also(path)
+        os.write(write, json.dumps(answer).encode())
+    finally:
+        os._exit(0)
+
+
+def _first_excess(path: Path) -> Excess | None:
+    with h5py.File(path, "r", locking=FILE_LOCKING) as file:
+        for excess in beyond_limits(file):
+            return excess
+        file.visititems(_take_in)
+    return None
+
+
+def _take_in(name: str, item: h5py.Group | h5py.Dataset) -> None:
+    """Read what is not one piece in the file: chunks, and strings of any length."""
+    if not isinstance(item, h5py.Dataset):
+        return
+    if item.chunks is not None and item.size:
+        for chunk in item.iter_chunks():
+            item[chunk]
+    elif item.dtype.hasobject:
+        item[()]

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from toolchain.files import READ_AT_ONCE
+
 ALWAYS_ALLOWED = 256 << 20
 """Bytes that any file may unpack to."""
 MOST_TIMES = 200
@@ -77,14 +79,16 @@ def npz_names(path: Path) -> list[str]:
 def _array(archive: zipfile.ZipFile, member: str) -> np.ndarray:
     size = archive.getinfo(member).file_size
     data = bytearray(size)
+    view, held = memoryview(data), 0
     with archive.open(member) as file:
-        held, view = 0, memoryview(data)
-        while part := file.readinto(view[held:]):
-            held += part
+        # To the very end, where the checksum is compared.
+        while part := file.read(READ_AT_ONCE):
+            view[held : held + len(part)] = part
+            held += len(part)
     if held != size:
         raise ValueError(f"{member} ends after {held:,} of {size:,} bytes")
     header = io.BytesIO(bytes(data[: 1 << 16]))
-    version = np.lib.format.read_magic(header)
+    version = np.lib.format.read_magic(header)  # type: ignore[no-untyped-call]
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,

@@ -31,6 +31,7 @@ def open_image(data: bytes, node: str) -> Iterator[Image]:
         decoding raises inside the block becomes one too.
     """
     from PIL import Image as pillow
+    from PIL import UnidentifiedImageError
 
     with as_error(DataError, "an image is damaged", node):
         with warnings.catch_warnings():
@@ -38,7 +39,7 @@ def open_image(data: bytes, node: str) -> Iterator[Image]:
             warnings.simplefilter("ignore", pillow.DecompressionBombWarning)
             try:
                 opened = pillow.open(io.BytesIO(data), formats=FORMATS)
-            except pillow.UnidentifiedImageError as error:
+            except UnidentifiedImageError as error:
                 raise DataError(
                     "an image is damaged, or of another format",
                     node=node,

@@ -190,7 +190,7 @@ def core_map(chip: dict[str, Any]) -> Markup:
         axes = figure.add_axes((0, 0, 1, 1))
         core = 0
         for index, layer in enumerate(chip["layers"]):
-            how = {"color": SERIES[index % len(SERIES)], "alpha": 1 - 0.4 * (index // 6 % 2)}
+            how: Any = {"color": SERIES[index % len(SERIES)], "alpha": 1 - 0.4 * (index // 6 % 2)}
             for _ in range(layer["cores"]):
                 of_chip, place = divmod(core, per_chip)
                 x, y = place % columns, of_chip * (rows_of_chip + 1) + place // columns

@@ -190,13 +190,11 @@ def core_map(chip: dict[str, Any]) -> Markup:
         axes = figure.add_axes((0, 0, 1, 1))
         core = 0
         for index, layer in enumerate(chip["layers"]):
-            color = SERIES[index % len(SERIES)]
-            alpha = 1 - 0.4 * (index // 6 % 2)
+            how: Any = {"color": SERIES[index % len(SERIES)], "alpha": 1 - 0.4 * (index // 6 % 2)}
             for _ in range(layer["cores"]):
                 of_chip, place = divmod(core, per_chip)
                 x, y = place % columns, of_chip * (rows_of_chip + 1) + place // columns
-                place_of = (x + 0.05, y + 0.05)
-                axes.add_patch(Rectangle(place_of, 0.9, 0.9, linewidth=0, color=color, alpha=alpha))
+                axes.add_patch(Rectangle((x + 0.05, y + 0.05), 0.9, 0.9, linewidth=0, **how))
                 number = str(index + 1)
                 axes.text(
                     x + 0.5, y + 0.5, number, ha="center", va="center", fontsize=7, color=PAGE

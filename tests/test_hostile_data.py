@@ -276,6 +276,13 @@ def test_zips_that_cannot_be_unpacked(tmp_path):
         open_split(f"imagefolder:{tmp_path / 'b.zip'}@test")
 
 
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_unpack_all_at_once(how, tmp_path):
+    written(tmp_path / "a.zip", zipped({"test/a/1.png": png()}, how))
+    with pytest.raises(DataError, match="compression method"):
+        open_split(f"imagefolder:{tmp_path / 'a.zip'}@test")
+
+
 def class_folders(folder):
     for name in "abc":
         (folder / "test" / name).mkdir(parents=True)

@@ -22,6 +22,8 @@ from toolchain.files import READ_AT_ONCE
 
 ALWAYS_ALLOWED = 256 << 20
 """Bytes that any file may unpack to."""
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Of a zip's members; zipfile unpacks the others to any size at once."""
 MOST_TIMES = 200
 """How many times its own size a larger file may unpack to. Recordings of spikes stay below 30;
 deflate reaches 1,032 with zeros alone."""
@@ -50,7 +52,13 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         If it is missing, damaged or too large; and what reading a member raises.
     """
     with zipfile.ZipFile(path) as archive:
-        check_unpacked(path.stat().st_size, sum(i.file_size for i in archive.infolist()))
+        members = archive.infolist()
+        check_unpacked(path.stat().st_size, sum(m.file_size for m in members))
+        for member in members:
+            if member.compress_type not in METHODS:
+                raise ValueError(
+                    f"{member.filename} is packed by compression method {member.compress_type}"
+                )
         yield archive
 
 

@@ -27,8 +27,9 @@ FILE_LOCKING = False
 guard; a process started meanwhile would hold it a moment longer than the writer and make the
 file look damaged."""
 SECONDS = 1.0
-"""Of computing, for any file; a network of some hundred objects needs a hundredth."""
-SECONDS_FOR_A_MEGABYTE = 0.25
+"""Of computing, for any file; a network of some hundred objects needs a tenth."""
+SECONDS_FOR_A_MEGABYTE = 4.0
+MOST_SECONDS = 60.0
 MEMORY = 256 << 20
 """Bytes of address space beyond the caller's, for any file."""
 MEMORY_FOR_A_BYTE = 64
@@ -122,7 +123,8 @@ def _look(path: Path, write: int, also: Callable[[Path], object] | None) -> NoRe
         faulthandler.disable()
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         size = path.stat().st_size
-        signal.setitimer(signal.ITIMER_PROF, SECONDS + SECONDS_FOR_A_MEGABYTE * size / 1e6)
+        seconds = min(MOST_SECONDS, SECONDS + SECONDS_FOR_A_MEGABYTE * size / 1e6)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY + MEMORY_FOR_A_BYTE * size, hard))

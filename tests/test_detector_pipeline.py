@@ -99,8 +99,10 @@ def test_the_last_epoch_is_kept_without_a_validation_split(tmp_path):
     assert "held_out_map50" not in kept.history[-1]
 
 
-def test_divergence_is_an_error(work, tmp_path):
-    with pytest.raises(TrainingError, match=r"(?s)epoch \d: training diverged.*--learning-rate"):
+def test_a_detector_that_answers_nothing_is_an_error(work, tmp_path):
+    with pytest.raises(
+        TrainingError, match=r"(?s)epoch \d: the network gives.*loss.*--learning-rate"
+    ):
         train_detector(
             config(f"voc:{work / 'set'}", learning_rate=100.0, warm_up=0), tmp_path / "run"
         )

@@ -50,6 +50,8 @@ ROW = 0.26
 WIDTH = 8.0
 CORE = 0.22
 """Side of a core's square in inches."""
+LEAST_MAP = 1.8
+"""Width of the smallest map of cores in inches; its squares are larger."""
 _COLOUR = re.compile("(fill: |stroke: )(" + "|".join(_VARIABLES) + ")")
 
 
@@ -186,7 +188,8 @@ def core_map(chip: dict[str, Any]) -> Markup:
     rows_of_chip = -(-min(per_chip, total) // columns)
     rows = (rows_of_chip + 1) * chips - 1
     with mpl.rc_context(_STYLE):
-        figure = Figure((CORE * columns, CORE * rows))
+        side = max(CORE, LEAST_MAP / columns)
+        figure = Figure((side * columns, side * rows))
         axes = figure.add_axes((0, 0, 1, 1))
         core = 0
         for index, layer in enumerate(chip["layers"]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from exports.lava import LavaModels
 from exports.netx import write_net
 from toolchain.errors import RecordingError
+from toolchain.files import atomic_write, make_folder
 from toolchain.program.int_program import IntProgram
 from toolchain.program.prefix import prefix
 from toolchain.recording import Divergence, Recording, compare
@@ -146,12 +148,15 @@ def write_reproducer(
         shape = program.population(divergence.layer).shape
         neuron = int(np.ravel_multi_index(divergence.neuron, shape))
     small = prefix(program, divergence.layer, neuron)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_net(small, folder / NET)
-    np.save(folder / SAMPLE, inputs[sample : sample + 1].astype(np.int32))
+    held = BytesIO()
+    np.save(held, inputs[sample : sample + 1].astype(np.int32))
+    atomic_write(folder / SAMPLE, held.getvalue())
     (first, first_how), (second, second_how) = (_backend(meta) for meta in runs)
     script = folder / SCRIPT
-    script.write_text(
+    atomic_write(
+        script,
         _SCRIPT.format(
             title=f"{first} against {second}: {divergence}",
             layers=len(small.populations),
@@ -162,7 +167,7 @@ def write_reproducer(
             first_how=first_how,
             second_backend=second,
             second_how=second_how,
-        )
+        ).encode(),
     )
     return script
 

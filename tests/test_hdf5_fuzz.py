@@ -2,6 +2,8 @@
 
 import random
 import resource
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -15,6 +17,7 @@ from exports.netx.cuba_reader import is_stock_net, read_cuba_net
 from exports.netx.replays import add_replay, read_replays
 from exports.nir import Reset, read_foreign_nir, read_nir, write_nir
 from exports.nir.writer import as_graph
+from tests.command_line import ROOT
 from tests.networks import branched_program, random_program
 from tests.netx_files import HOSTILE, own_file, stock_file
 from tests.test_lint_fuzz import BYTES, change_structure
@@ -173,3 +176,29 @@ def test_a_loop_inside_the_library_ends(tmp_path):
     with pytest.raises(FormatError):
         read_net(path)
     assert time.process_time() - started < SECONDS
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from exports.netx import write_net
+from exports.nir import write_nir
+from tests.networks import random_program
+from toolchain.errors import OutputError
+from toolchain.program.int_program import Schedule
+program = random_program(1, hidden=(4,), schedule=Schedule(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+for write in (write_net, write_nir):
+    try:
+        write(program, Path(sys.argv[1]))
+    except OutputError:
+        continue
+    sys.exit(3)
+"""
+
+
+def test_a_disk_that_is_full_leaves_nothing(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "x")]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from exports.netx import read_net, write_net
-from exports.nir import ledger, read_nir, write_nir
+from exports.nir import has_hash, ledger, read_nir, write_nir
 from exports.nir.ledger import Fate
 from exports.nir.writer import as_graph
 from tests.command_line import FACTORIES, fails, ok
@@ -182,3 +182,34 @@ def test_the_command(tmp_path):
         assert back.hash == read_net(tmp_path / f"{name}.net").hash
     write_net(random_program(1, "cif", schedule=Schedule(2, 2)), tmp_path / "cif.net")
     fails(2, "takes spikes back", "export", "cif.net", "-o", "x.nir", cwd=tmp_path)
+
+
+def test_a_changed_graph_is_not_read_as_it_was(tmp_path):
+    program, path = random_program(1, schedule=Schedule(1)), tmp_path / "x.nir"
+
+    def weight(graph):
+        graph.nodes["conv0:synapse0"].weight[0, 0, 0, 0] += 1
+
+    def edge(graph):
+        graph.edges.remove(("conv0:synapse0", "conv0"))
+
+    def resistance(graph):
+        graph.nodes["conv0"].r[:] = 2
+
+    for change, said in (
+        (weight, "changed after it was written"),
+        (edge, "the edges are not those"),
+        (resistance, "conv0: r is not that of the program"),
+    ):
+        graph = as_graph(program)
+        change(graph)
+        nir.write(str(path), graph)
+        with pytest.raises(FormatError, match=said):
+            read_nir(path)
+    graph = as_graph(program)
+    header = json.loads(graph.metadata["spikeport"])
+    del header["program_hash"]
+    graph.metadata["spikeport"] = json.dumps(header)
+    nir.write(str(path), graph)
+    assert read_nir(path).hash == program.hash
+    assert not has_hash(path)

@@ -187,6 +187,8 @@ def _grouped(weight: np.ndarray, groups: int) -> np.ndarray:
 
 def _whole(values: np.ndarray) -> np.ndarray:
     """Whole numbers as int64; raises ValueError for others."""
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"numbers of type {values.dtype}")
     whole = np.rint(values).astype(np.int64)
     if (whole != values).any():
         raise ValueError("numbers that are not whole")

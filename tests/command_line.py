@@ -8,6 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
+START = ("--initial-threshold", "2")
+"""With it a network trained for an epoch or two fires; with 8 every output may be the same."""
+
+
 def spikeport(*arguments, cwd=None, env=None):
     return subprocess.run(
         [sys.executable, "-m", "toolchain.cli", *map(str, arguments)],

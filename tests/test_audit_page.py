@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from exports.netx import write_net
-from tests.command_line import fails, ok, spikeport
+from tests.command_line import START, fails, ok, spikeport
 from tests.networks import random_program
 from toolchain.data import open_split
 
@@ -54,7 +54,7 @@ document.getElementById("found").textContent = JSON.stringify(found);
 def folder(tmp_path_factory):
     """A trained network, its file, and an audit of it."""
     folder = tmp_path_factory.mktemp("audit")
-    train = ("--model", "lenet", "--activation", "qcfs", "--levels", "4", "--epochs", "2")
+    train = ("--model", "lenet", "--activation", "qcfs", "--levels", "4", "--epochs", "2", *START)
     ok("train", "--data", "digits", *train, "--out", "run", cwd=folder)
     ok("convert", "run", "-o", "net.net", "--steps", "4", cwd=folder)
     ok(
@@ -124,7 +124,7 @@ def test_wrong_uses(folder, tmp_path):
     fails(2, "is not there", *audit, "--html", "nowhere/x.html", cwd=folder)
     write_net(random_program(1), folder / "other.net")
     fails(2, "do not have the shape", "audit", "other.net", "--data", "digits", cwd=folder)
-    other = ("--model", "lenet", "--activation", "qcfs", "--levels", "4", "--epochs", "1")
+    other = ("--model", "lenet", "--activation", "qcfs", "--levels", "4", "--epochs", "1", *START)
     ok("train", "--data", "digits", *other, "--seed", "9", "--out", "second", cwd=folder)
     fails(
         2, "is not what the file was converted from", *audit, "--checkpoint", "second", cwd=folder

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from exports.netx import read_net, write_net
 from exports.reproducer import write_reproducer
-from tests.command_line import ROOT
+from tests.command_line import ROOT, START
 from toolchain.cli.app import app
 from toolchain.data import BoxDataset
 from toolchain.data.boxes import Boxes
@@ -283,7 +283,7 @@ def test_what_no_file_holds_is_refused(folder):
 def test_folders(folder, tmp_path, monkeypatch):
     """Trained, evaluated and swept in a folder of that name."""
     monkeypatch.chdir(tmp_path)
-    how = ("--model", "mlp", "--activation", "qcfs", "--levels", "4", "--epochs", "1")
+    how = ("--model", "mlp", "--activation", "qcfs", "--levels", "4", "--epochs", "1", *START)
     shows(command("train", "--data", "digits", *how, "--out", FOLDER), [FOLDER])
     shows(command("convert", FOLDER, "-o", f"{FOLDER}.net", "--steps", "2"), [FOLDER])
     assert read_net(f"{FOLDER}.net").name == FOLDER

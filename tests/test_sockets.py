@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import ROOT, ok
+from tests.command_line import ROOT, START, ok
 
 LISTEN = "0A"
 POLL_SECONDS = 0.05
@@ -63,7 +63,7 @@ def addresses_of(command, cwd):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sockets")
-    how = ("--model", "mlp", "--activation", "qcfs", "--levels", "4", "--epochs", "1")
+    how = ("--model", "mlp", "--activation", "qcfs", "--levels", "4", "--epochs", "1", *START)
     ok("train", "--data", "digits", *how, "--out", "run", cwd=folder)
     ok("convert", "run", "-o", "net.net", "--steps", "2", cwd=folder)
     return folder

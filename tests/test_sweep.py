@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_models.profile import load_profile
-from tests.command_line import ROOT, fails, ok, spikeport
+from tests.command_line import ROOT, START, fails, ok, spikeport
 from toolchain.audit.chip_fit import fit
 from toolchain.cli.audit import chip_of
 from toolchain.cli.network import network_of
@@ -37,7 +37,7 @@ DATA = "digits@test[:60]"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    how = ("--model", "mlp", "--activation", "qcfs", "--levels", "4", "--epochs", "2")
+    how = ("--model", "mlp", "--activation", "qcfs", "--levels", "4", "--epochs", "2", *START)
     ok("train", "--data", "digits", *how, "--out", "run", cwd=folder)
     return folder
 

@@ -158,11 +158,12 @@ def compare(expected: Recording, found: Recording) -> Comparison:
 
 def _check_comparable(expected: Recording, found: Recording) -> None:
     for what in ("layers", "num_samples", "shapes"):
-        if expected.meta[what] != found.meta[what]:
+        values = (expected.meta.get(what), found.meta.get(what))
+        if None not in values and values[0] != values[1]:  # the first recordings had no shapes
             raise RecordingError(
                 f"the recordings differ in {what} and cannot be compared",
-                found=found.meta[what],
-                allowed=expected.meta[what],
+                found=values[1],
+                allowed=values[0],
             )
     if set(expected.outputs) != set(found.outputs):
         raise RecordingError(
@@ -197,6 +198,10 @@ def _common_steps(expected: Recording, found: Recording) -> int:
 def _compare_array(
     quantity: str, a: np.ndarray, b: np.ndarray, layer: str, step: int | None, tally: _Tally
 ) -> None:
+    if a.shape != b.shape:
+        raise RecordingError(
+            "the recordings differ in shape", node=layer, found=b.shape, allowed=a.shape
+        )
     tally.compared += a.size
     different = a != b
     count = int(different.sum())

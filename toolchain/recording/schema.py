@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -25,7 +26,10 @@ EVENT_FIELDS = 4
 
 @dataclass(frozen=True)
 class RecordingMeta:
-    """The fields of `meta` that readers rely on; there may be others."""
+    """The fields of `meta` that readers rely on; there may be others.
+
+    The first recordings had no `shapes`; those of events all have them.
+    """
 
     program: str
     program_hash: str
@@ -34,10 +38,10 @@ class RecordingMeta:
     wake_steps: Annotated[int, Meta(ge=1, le=1 << 20)]
     sleep_steps: Annotated[int, Meta(ge=0, le=1 << 20)]
     layers: Annotated[list[str], Meta(min_length=1)]
-    shapes: dict[str, Annotated[list[Side], Meta(min_length=1, max_length=3)]]
     num_samples: Annotated[int, Meta(ge=1)]
     synops: dict[str, Count]
     unsettled: dict[str, Count]
+    shapes: dict[str, Annotated[list[Side], Meta(min_length=1, max_length=3)]] | None = None
     data: str | None = None
 
 
@@ -52,7 +56,8 @@ def check_complete(recording: Recording) -> None:
     """
     with as_error(RecordingError, "not a recording", "meta"):
         meta = msgspec.convert(recording.meta, RecordingMeta)
-    if set(meta.shapes) != set(meta.layers) or len(set(meta.layers)) != len(meta.layers):
+    named = meta.layers if meta.shapes is None and meta.mode != "events" else meta.shapes or ()
+    if set(named) != set(meta.layers) or len(set(meta.layers)) != len(meta.layers):
         raise RecordingError("shapes and layers differ", node=meta.program, found=meta.layers)
     unknown = {*recording.outputs} - {*meta.layers}
     if unknown or not recording.outputs:
@@ -78,21 +83,20 @@ def check_complete(recording: Recording) -> None:
 
 @dataclass(frozen=True)
 class _Form:
-    """Type and shape of an array; a side of None may be any."""
+    """Type and shape of an array; a side of None may be any, and so may those behind `...`."""
 
     dtype: str
-    shape: tuple[int | None, ...]
+    shape: tuple[Any, ...]
 
     def holds(self, array: np.ndarray) -> bool:
-        sides = zip(self.shape, array.shape, strict=False)
-        return (
-            array.dtype == self.dtype
-            and array.ndim == len(self.shape)
-            and all(wanted in (None, side) for wanted, side in sides)
-        )
+        is_open = self.shape[-1] is ...
+        wanted = self.shape[:-1] if is_open else self.shape
+        fits = array.ndim > len(wanted) if is_open else array.ndim == len(wanted)
+        sides = zip(wanted, array.shape, strict=False)
+        return array.dtype == self.dtype and fits and all(w in (None, side) for w, side in sides)
 
     def __str__(self) -> str:
-        return f"{self.dtype} {self.shape}".replace("None", "any")
+        return f"{self.dtype} {self.shape}".replace("None", "any").replace("Ellipsis", "...")
 
 
 def _expected(meta: RecordingMeta, readouts: list[str]) -> dict[str, _Form]:
@@ -100,7 +104,7 @@ def _expected(meta: RecordingMeta, readouts: list[str]) -> dict[str, _Form]:
     count, steps = meta.num_samples, meta.wake_steps + meta.sleep_steps
     forms = {"labels": _Form("int64", (count,))}
     for layer in meta.layers:
-        shape = tuple(meta.shapes[layer])
+        shape = (...,) if meta.shapes is None else tuple(meta.shapes[layer])
         if layer in readouts:
             forms[f"output/{layer}"] = _Form("int64", (count, *shape))
         else:
@@ -133,7 +137,7 @@ def _held(recording: Recording) -> dict[str, np.ndarray]:
 def _check_events(name: str, events: np.ndarray, meta: RecordingMeta) -> None:
     """Raise RecordingError if an event is of no sample, step or neuron of the run."""
     steps = meta.wake_steps + meta.sleep_steps
-    neurons = int(np.prod(meta.shapes[name], dtype=np.int64))
+    neurons = math.prod((meta.shapes or {})[name])
     low, high = np.array([0, 1, 0]), np.array([meta.num_samples - 1, steps, neurons - 1])
     wrong = ((events[:, :3] < low) | (events[:, :3] > high)).any(axis=1)
     if wrong.any():

@@ -1,4 +1,4 @@
-"""10,000 files changed at random: lint answers each with findings, whatever HDF5 makes of it."""
+"""2,000 files changed at random: lint answers each with findings, whatever HDF5 makes of it."""
 
 import random
 import time
@@ -17,7 +17,7 @@ from tests.netx_files import own_file, stock_file
 from toolchain.program.int_program import Schedule
 
 SEED = 20261121
-FILES = 10_000
+FILES = 2_000
 SHARES = 2
 
 

@@ -161,7 +161,7 @@ def test_the_command(folder):
 
 def test_wrong_uses(folder):
     fails(2, "no such neuron", *sweep("--neurons", "lif", "-o", "x.sqlite"), cwd=folder)
-    fails(2, "not integers", *sweep("--steps", "1,two", "-o", "x.sqlite"), cwd=folder)
+    fails(2, "not whole numbers", *sweep("--steps", "1,two", "-o", "x.sqlite"), cwd=folder)
     fails(2, "at least 1", *sweep("--steps", "0", "-o", "x.sqlite"), cwd=folder)
     fails(2, "is no chip", *sweep("--target", "stock-netx", "-o", "x.sqlite"), cwd=folder)
     nowhere = ("--scheduler", "tcp://127.0.0.1:9", "-o", "x.sqlite")

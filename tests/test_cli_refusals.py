@@ -105,7 +105,7 @@ def test_json_errors(tmp_path):
         ("train --data cifar --out r", "cifar: not a data source"),
         ("train --data digits --out r --model alexnet", "alexnet: no such model"),
         ("train --data digits --out r --levels 0", "levels must lie in"),
-        ("inspect nets.py", "not a readable HDF5 file"),
+        ("inspect nets.py", "is no network file yet"),
         ("run none.net --data digits -o r.npz", "none.net: no such file"),
         ("compare a.npz b.npz", "a.npz: no such file"),
         ("compare nets.py nets.py", "nets.py: not a recording"),

@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     program = random_program(0, "if")
     write_net(program, folder / "a.net")
     shape = (3, *program.input.shape)
-    np.savez(folder / "data.npz", test_samples=np.zeros(shape), test_labels=[0, 1, 0])
+    np.savez(folder / "data.npz", test_samples=np.full(shape, 7.0), test_labels=[0, 1, 0])
     (folder / "nets.py").write_text(FACTORIES)
     return folder
 

@@ -249,7 +249,8 @@ def test_the_page_gives_differences_in_points(small_runs, tmp_path):
 
 def test_the_page_holds_what_benchmarks_measured(small_runs, tmp_path):
     table = Table("fast", ("", "ms"), (("one way", "3.5"), ("another", "7.0")))
-    made = {"command": "python bench.py", "seconds": 7.2, "processor": "some", "cores": 2, "x": "1"}
+    made = {"command": "python bench.py", "seconds": 7.2, "processor": "some", "cores": 2}
+    made |= {"spikeport": "0", "python": "3", "x": "1"}
     measurement = Measurement("Speed of it", "What was measured.", (table,), made)
     measurement.save(tmp_path / f"it{SUFFIX}")
     found = find_measurements(tmp_path)
@@ -261,7 +262,7 @@ def test_the_page_holds_what_benchmarks_measured(small_runs, tmp_path):
         "## Speed of it",
         "| one way | 3.5 |",
         "python bench.py",
-        "7 s on some, 2 cores; x 1",
+        "7 s on some, 2 cores; spikeport 0, python 3, x 1",
     ):
         assert part in text
     (tmp_path / f"it{SUFFIX}").write_text("{}")

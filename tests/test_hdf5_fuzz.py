@@ -34,7 +34,7 @@ MEMORY = 500 << 20
 
 def a_net(path):
     write_net(branched_program(3, "if", ["max"], low=-9, high=9), path)
-    add_replay(path, Replay("digits", "0" * 64, 3, "0" * 64, {"conv0": "0" * 64}))
+    add_replay(path, Replay("digits", "0" * 64, 3, "0" * 64, {"conv0": "0" * 64}, {}))
 
 
 def a_graph(path):

@@ -36,8 +36,8 @@ def opened(
         If it is missing, truncated, not HDF5, larger in memory than a network needs, leads
         elsewhere or in circles, or holds something that the reader does not expect.
     """
+    check_is_file(path)
     try:
-        check_is_file(path)
         if not known:
             check_file(path, also)
         with h5py.File(path, "r", locking=FILE_LOCKING) as file:

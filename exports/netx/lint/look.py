@@ -44,6 +44,8 @@ def look_at(path: Path, profile: Profile | None = None) -> Findings:
             look_at_program(path, findings, profile)
     except SpikeportError as error:
         findings.add_error("malformed", error)
+    except MemoryError:
+        raise  # `isolated` says how much there was
     except DAMAGED as error:
         first, *_ = str(error).splitlines() or [""]
         findings.add("unreadable", "/", f"{type(error).__name__}: {first}")

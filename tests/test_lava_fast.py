@@ -177,7 +177,7 @@ def test_a_long_run_on_stock_synapses_is_announced(tmp_path):
     program = IntProgram(
         "wide", InputQuantizer((64, 32, 32), 1.0, 1), (layer, readout), Schedule(4)
     )
-    # LAVA.md: 0.17 s a step of this convolution.
+    # Measured: 0.17 s a step of this convolution.
     assert 0.1 < stock_seconds(program, 1) / 4 < 0.25
     write_net(program, tmp_path / "wide.net")
     samples = np.zeros((400, 64, 32, 32), np.uint8)

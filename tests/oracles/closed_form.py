@@ -2,8 +2,8 @@
 
 `N = clip(floor((v0 + X) / theta), 0, Q)` with X = weights times the source's counts plus Q times
 the bias; the input's count is Q times its graded spike. A LIPool's count is the largest settled
-count of its window, a relay's the weighted sum of its sources' counts. Source: METHODS, "Settled
-CIF is lossless".
+count of its window, a relay's the weighted sum of its sources' counts. Source:
+docs/METHODS.md, "Settled CIF is lossless".
 """
 
 import numpy as np

@@ -72,7 +72,7 @@ def largest_in_windows(counts, synapse):
 
 
 def fire(kind, u, theta, count, wake_steps_so_far):
-    """Spike of one neuron, from the equations of METHODS, in Python integers."""
+    """Spike of one neuron, from the equations of docs/METHODS.md, in Python integers."""
     if kind == "READOUT":
         return 0
     if kind == "IF":

@@ -86,8 +86,8 @@ def split_maps(outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def real_outputs(program: IntProgram, accumulators: Mapping[str, np.ndarray]) -> list[Tensor]:
     """What the readouts stand for, float64 (N, ...) each, in the order of the outputs.
 
-    Divided by the wake steps only: asleep neither input nor bias comes in (METHODS, "Layers in
-    both").
+    Divided by the wake steps only: asleep neither input nor bias comes in (docs/METHODS.md,
+    "Layers in both").
     """
     values = []
     for population in program.readouts:

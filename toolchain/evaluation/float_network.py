@@ -1,6 +1,6 @@
 """The float spiking network against the quantized network it stands for, layer by layer.
 
-Each layer is compared on its own propagated input, as METHODS prescribes for NQ's noise:
+Each layer is compared on its own propagated input, as docs/METHODS.md prescribes for NQ's noise:
 `gap = a_ann - (lam / T) * sum_t s_t`. All gaps are given in thresholds, gap / lam.
 """
 

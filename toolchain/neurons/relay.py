@@ -2,8 +2,8 @@
 
 One step: `s = I`. It has no bias, no threshold and no memory; recordings keep its membrane
 potential as 0. With depthwise kernels of ones it is the explicit sum pool, for places where the
-pool cannot be folded into the layers that follow it. Source: METHODS, "Layers in both" (average
-pools stay linear).
+pool cannot be folded into the layers that follow it. Source: docs/METHODS.md,
+"Layers in both" (average pools stay linear).
 """
 
 from __future__ import annotations

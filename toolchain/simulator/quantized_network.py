@@ -2,7 +2,8 @@
 
 A spiking population sends `N = clip(floor((v0 + X) / theta), 0, Q)` with X the weighted counts of
 its sources plus Q times its bias; the input counts Q times its graded spike. It is what settled
-CIF neurons reach exactly (METHODS, "Settled CIF is lossless"), and what IF neurons approximate.
+CIF neurons reach exactly (docs/METHODS.md, "Settled CIF is lossless"), and what IF neurons
+approximate.
 """
 
 from __future__ import annotations

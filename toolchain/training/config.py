@@ -50,7 +50,7 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Defaults follow the official NQ code (METHODS: SGD 0.05, momentum 0.9, cosine, L = 4).
+    """Defaults follow the official NQ code: SGD 0.05, momentum 0.9, cosine, L = 4.
 
     Attributes
     ----------

@@ -234,4 +234,4 @@ def test_the_command(tmp_path):
     for layer, theirs in zip(found.spikes.values(), expected, strict=True):
         assert np.array_equal(layer, theirs)
     (tmp_path / "no.nir").write_bytes(b"nothing")
-    fails(2, "not a readable NIR file", "convert", "no.nir", "-o", "y.net", cwd=tmp_path)
+    fails(2, "not a readable HDF5 file", "convert", "no.nir", "-o", "y.net", cwd=tmp_path)

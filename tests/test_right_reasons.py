@@ -139,7 +139,6 @@ def test_every_refusal_of_the_stock_writer_says_what_to_do(tmp_path):
     programs = [
         random_program(0, schedule=Schedule(2)),
         random_program(0, "cif", schedule=one),
-        random_program(0, schedule=one, low=1, convs=()),
         pooled_program(),
         random_program(0, schedule=one, convs=(), hidden=(1 << 12,), shape=(300,)),
     ]
@@ -175,7 +174,10 @@ def test_folders_that_are_no_network_file_yet(tmp_path):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "digits"
-    train(TrainConfig(data="digits", model="mlp", epochs=1, train_limit=200), folder)
+    train(
+        TrainConfig(data="digits", model="mlp", epochs=1, train_limit=200, initial_threshold=2.0),
+        folder,
+    )
     return folder
 
 

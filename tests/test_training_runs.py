@@ -60,6 +60,7 @@ def stop_in(epoch_to_stop):
             precision="float32",
             schedule="epoch-cosine",
             warm_up=1,
+            initial_threshold=1.0,
             initial_weights="torch",
             calibration_augment=True,
             train_limit=300,
@@ -181,8 +182,8 @@ def test_noise_from_samples_changed_as_in_training(tmp_path):
 
 def test_a_damaged_state_is_not_continued(tmp_path):
     """Whatever byte changes: tensors, their names and shapes, history, rates."""
-    config = replace(CONFIG, precision="float32", epochs=2, train_limit=100)
-    train(config, tmp_path / "run")
+    config = replace(CONFIG, precision="float32", epochs=2, train_limit=100, initial_threshold=1.0)
+    data_sha256 = train(config, tmp_path / "run").data_sha256
     path = tmp_path / "run" / "last.safetensors"
     data, rng = path.read_bytes(), np.random.default_rng(0)
     for _ in range(60):
@@ -191,6 +192,6 @@ def test_a_damaged_state_is_not_continued(tmp_path):
         changed[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(changed)
         with pytest.raises(CheckpointError):
-            read_state(tmp_path / "run", config, "")
+            read_state(tmp_path / "run", config, data_sha256)
     path.write_bytes(data)
-    assert read_state(tmp_path / "run", config, "") is not None
+    assert read_state(tmp_path / "run", config, data_sha256) is not None

@@ -7,7 +7,8 @@ Examples: `digits`, `digits@test[:50]`, `imagefolder:photos.zip@train`, `npz:set
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +108,8 @@ def open_split(text: str, split: str | None = None) -> Dataset:
             remedy="`spikeport detector train` and `evaluate` take them",
         )
     chosen = source.split or split or "test"
-    dataset = SOURCES[source.name](source.path, chosen)
+    with _readable(text):
+        dataset = SOURCES[source.name](source.path, chosen)
     return dataset.take(*_part(source, text, chosen, len(dataset)))
 
 
@@ -122,7 +124,8 @@ def open_boxes(text: str, size: Size, split: str | None = None) -> BoxDataset:
     source = _box_source(text)
     chosen = source.split or split or "test"
     load, _ = BOX_SOURCES[source.name]
-    dataset = load(source.path, chosen, size)
+    with _readable(text):
+        dataset = load(source.path, chosen, size)
     return dataset.take(*_part(source, text, chosen, len(dataset)))
 
 
@@ -130,7 +133,17 @@ def box_splits(text: str) -> list[str]:
     """The splits that a source of images with boxes has; raises DataError as `open_boxes`."""
     source = _box_source(text)
     _, list_splits = BOX_SOURCES[source.name]
-    return list_splits(source.path)
+    with _readable(text):
+        return list_splits(source.path)
+
+
+@contextmanager
+def _readable(text: str) -> Iterator[None]:
+    """Raise DataError for what the system refuses: a folder without permission, a damaged disk."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError("the data cannot be read", node=text, found=error) from error
 
 
 def _box_source(text: str) -> DataSource:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 VENV310 ?= .venv-py310
 BIN := $(VENV)/bin
-SOURCES := toolchain hw_models exports tests notebooks benchmarks
+SOURCES := spikeport toolchain hw_models exports tests notebooks benchmarks
 
 .PHONY: demo test lint types unit test-py310 clean
 

@@ -12,8 +12,10 @@ import functools
 import importlib
 import inspect
 import logging
+import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.abc import MetaPathFinder
@@ -24,10 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.errors import MissingDependencyError
+from toolchain.errors import MachineError, MissingDependencyError
 
 LAVA_NC = "0.10.0"
 LAVA_DL = "0.6.0"
+FORK = "fork"
 INSTALL = f"pip install --no-deps --ignore-requires-python lava-nc=={LAVA_NC} lava-dl=={LAVA_DL}"
 
 
@@ -75,10 +78,13 @@ def prepare() -> tuple[str, ...]:
     ------
     MissingDependencyError
         If lava-nc is missing or of another version.
+    MachineError
+        If this program starts processes otherwise than by forking.
     """
     require_lava()
-    applied = _apply_repairs()
-    _show_tracebacks()
+    with _fork_again():
+        applied = _apply_repairs()
+        _show_tracebacks()
     return applied
 
 
@@ -95,6 +101,37 @@ def _apply_repairs() -> tuple[str, ...]:
 def needed_repairs() -> tuple[str, ...]:
     """Names of the repairs this interpreter needs, without importing lava."""
     return tuple(r.name for r in REPAIRS if r.needed())
+
+
+@contextmanager
+def _fork_again() -> Iterator[None]:
+    """Let Lava choose how processes start where that is chosen already, and the same.
+
+    It does so when it is imported. Python refuses a second choice, which torch's DataLoader, for
+    example, has made before.
+
+    Raises
+    ------
+    MachineError
+        If another way was chosen: Lava hands its processes over by forking.
+    """
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    if chosen not in (None, FORK):
+        raise MachineError(
+            "Lava's processes start by forking, and this program has chosen another way",
+            node="multiprocessing",
+            found=chosen,
+            allowed=FORK,
+            remedy="leave out multiprocessing.set_start_method, or run on Lava by spikeport.run, "
+            "which starts an interpreter of its own",
+        )
+    choose = multiprocessing.set_start_method
+    if chosen == FORK:
+        multiprocessing.set_start_method = lambda method, force=False: None
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method = choose
 
 
 @functools.cache

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, settings
 from typer.testing import CliRunner
 
 from hw_models.profile import load_profile
+from spikeport.trained_network import TrainedNetwork, network_of
 from tests.command_line import FACTORIES, ok
 from toolchain.cli.app import app
-from toolchain.cli.network import Network, network_of
 from toolchain.data import Dataset, open_split
 from toolchain.data.mnist import DEBIAN_FOLDER
 from toolchain.training.checkpoint import Checkpoint
@@ -39,7 +39,7 @@ class Trained:
     """A trained network with the data it was made for."""
 
     checkpoint: Checkpoint
-    network: Network
+    network: TrainedNetwork
     test: Dataset
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from toolchain.activations import QCFS, Mode
-from toolchain.conversion.integers.calibration import MINIMUM_SAMPLES, Calibration, choose_samples
+from toolchain.conversion.integers.calibration import MINIMUM_SAMPLES, Calibration
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.data import open_split
+from toolchain.data.dataset import choose_samples
 from toolchain.errors import ConversionError, DataError, UnprovedRangeError
 from toolchain.program.bounds import overload
 from toolchain.program.input_quantizer import InputQuantizer

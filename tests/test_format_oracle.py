@@ -80,7 +80,7 @@ def test_files_made_today(kind, tmp_path):
     assert net_file.program_hash(net) == net.stated_hash == program.hash
     inputs = random_inputs(program, 3)
     samples = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    data = Dataset("d", samples, np.arange(3), ("a", "b", "c"), 255)
+    data = Dataset("d", samples, 255, np.arange(3), ("a", "b", "c"))
     recording = simulate(program, inputs, mode=Mode.DIGEST)
     add_replay(tmp_path / "a.net", Replay.of(recording, data.name, data.sha256))
     (kept,) = net_file.replays_in(tmp_path / "a.net")

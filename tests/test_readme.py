@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
 
 from exports.netx import read_net
+from spikeport import QCFS
 from tests.command_line import ROOT, ok
 from toolchain.simulator.reference import simulate
 
@@ -22,7 +26,7 @@ def blocks(language):
 
 def test_your_own_network(tmp_path):
     """The commands of "Your own network", on random images in place of Fashion-MNIST."""
-    code, lava, adapter = blocks("python")
+    _, code, lava, adapter = blocks("python")
     (tmp_path / "nets.py").write_text(code)
     (tmp_path / "adapter.py").write_text(adapter)
     weights = "import nets; from safetensors.torch import save_file; import torch\n"
@@ -59,6 +63,20 @@ def test_your_own_network(tmp_path):
     ]
     arguments = "convert nets.py:small --input-shape 1,28,28 -o a.net --adapter adapter.py"
     ok(*arguments.split(), cwd=tmp_path)
+
+
+def test_ten_lines_from_a_module_to_lava(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), QCFS(levels=4), nn.Flatten(), nn.Linear(144, 10)
+    )
+    images = torch.rand(24, 1, 8, 8)
+    train_set = TensorDataset(images, torch.arange(24) % 10)
+    test_set = TensorDataset(images[:5], torch.arange(5))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("python")[0], "README.md", "exec"), locals())
+    assert ", 0 mismatches" in capsys.readouterr().out
+    assert (tmp_path / "audit.html").is_file()
 
 
 def test_every_command_is_in_the_table():

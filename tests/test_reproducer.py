@@ -10,7 +10,7 @@ import pytest
 
 from exports.lava import LavaModels, run_on_lava
 from exports.netx import read_net, write_net
-from exports.reproducer import locate, write_reproducer
+from spikeport.reproducer import locate, write_reproducer
 from tests.command_line import ROOT, fails, spikeport
 from tests.networks import branched_program, random_inputs, random_program
 from toolchain.errors import RecordingError

@@ -11,9 +11,9 @@ from exports.netx.lint.isolated import lint_file
 from exports.nir.ledger import ledger
 from hw_models.profile import load_profile
 from hw_models.stock.atrlif_limits import check_atrlif
+from spikeport.trained_network import InputDescription, load_network
 from tests.networks import random_program
 from toolchain.activations import QCFS, CQReLU
-from toolchain.cli.network import InputDescription, load_network
 from toolchain.conversion.float_passes import trained_levels
 from toolchain.conversion.integers.calibration import Calibration
 from toolchain.conversion.pipeline import ConversionOptions, convert

@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from exports.netx import read_net, write_net
-from exports.reproducer import write_reproducer
+from spikeport.reproducer import write_reproducer
 from tests.command_line import ROOT, START
 from toolchain.cli.app import app
 from toolchain.data import BoxDataset

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_models.profile import load_profile
+from spikeport.auditing import chip_of
+from spikeport.trained_network import network_of
 from tests.command_line import ROOT, START, fails, ok, spikeport
 from toolchain.audit.chip_fit import fit
-from toolchain.cli.audit import chip_of
-from toolchain.cli.network import network_of
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.data import open_split
 from toolchain.errors import OutputError

@@ -148,7 +148,7 @@ def test_the_log_tells_time_and_device(tmp_path):
 
 def test_mean_on_the_grid_keeps_pixels_exact(tmp_path):
     """Centred pixels become signed graded spikes without rounding."""
-    from toolchain.cli.network import network_of
+    from spikeport.trained_network import network_of
     from toolchain.data import open_split
 
     checkpoint = train(CONFIG, tmp_path / "run")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from spikeport.trained_network import InputDescription, load_network
 from tests.command_line import ok
 from toolchain.cli import audit, convert
-from toolchain.cli.network import InputDescription, load_network
 from toolchain.conversion.adapters import load_adapter_file
 from toolchain.conversion.trace import trace
 from toolchain.conversion.user_module import outputs

@@ -63,13 +63,13 @@ def test_replays_are_kept_beside_the_program(tmp_path):
 def test_data_are_told_apart_by_what_they_hold():
     samples, labels = np.zeros((3, 2), np.uint8), np.arange(3)
     names = ("a", "b", "c")
-    data = Dataset("d", samples, labels, names, 255)
-    assert data.sha256 == Dataset("renamed", samples.copy(), labels, names, 255).sha256
+    data = Dataset("d", samples, 255, labels, names)
+    assert data.sha256 == Dataset("renamed", samples.copy(), 255, labels, names).sha256
     others = [
-        Dataset("d", samples + np.uint8(1), labels, names, 255),
-        Dataset("d", samples, labels[::-1].copy(), names, 255),
-        Dataset("d", samples.astype(np.float32), labels, names, None),
-        Dataset("d", samples.reshape(3, 2, 1, 1), labels, names, 255),
+        Dataset("d", samples + np.uint8(1), 255, labels, names),
+        Dataset("d", samples, 255, labels[::-1].copy(), names),
+        Dataset("d", samples.astype(np.float32), None, labels, names),
+        Dataset("d", samples.reshape(3, 2, 1, 1), 255, labels, names),
     ]
     assert len({data.sha256, *(d.sha256 for d in others)}) == 5
 

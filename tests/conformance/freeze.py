@@ -16,8 +16,8 @@ sys.path.insert(0, str(ROOT))
 
 from exports.netx import write_net  # noqa: E402
 from hw_models.profile import load_profile  # noqa: E402
+from spikeport.trained_network import network_of  # noqa: E402
 from tests.networks import branched_program, random_inputs, random_program  # noqa: E402
-from toolchain.cli.network import network_of  # noqa: E402
 from toolchain.conversion.pipeline import ConversionOptions, convert  # noqa: E402
 from toolchain.data import open_split  # noqa: E402
 from toolchain.program.int_program import Schedule  # noqa: E402

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import json as json_text
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+import spikeport
 from toolchain.audit.gates import ALL_METRICS
 from toolchain.cli.inputs import data_path, network_path
 from toolchain.cli.options import Adapters, Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output
-from toolchain.errors import CheckpointError, TargetError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from toolchain.audit.audit import LavaRun
-    from toolchain.audit.chip_fit import Chip
-    from toolchain.audit.judges import Judge
-    from toolchain.audit.source_network import SourceNetwork
-    from toolchain.cli.network import Network
-    from toolchain.data import BoxDataset, Dataset
-    from toolchain.program.int_program import IntProgram
 
 FAILED = 1
 LAVA_SAMPLES = 16
@@ -71,174 +59,42 @@ def command(
     budget and the accuracy that each source of error costs (with --checkpoint); proved and attained
     ranges; cores of the target; operations. Exit code 1 if a gate fails.
     """
-    from exports.netx import read_net
-    from toolchain.audit.audit import Subject, run_audit
+    from spikeport.auditing import chip_of
     from toolchain.audit.gates import Gate
-    from toolchain.cli.costs import operation_costs
-    from toolchain.cli.data import open_for
-    from toolchain.conversion.adapters import load_adapter_file
-    from toolchain.data import input_spikes
     from toolchain.output_policy import AUDIT, PAGE, check_output
 
     output = Output(as_json=json)
-    gates = [Gate.parse(text) for text in gate or []]
-    chip = chip_of(target)
+    for text in gate or []:
+        Gate.parse(text)
+    chip_of(target)
     read = [net, data_path(data), network_path(checkpoint), weights, Path(target)]
     read += adapter or []
     if html is not None:
         check_output(html, PAGE, read)
     if out is not None:
         check_output(out, AUDIT, [*read, html])
-    program = read_net(net)
-    dataset = open_for(program, data)
-    real = dataset.real()
-    inputs = input_spikes(program.input, dataset)
-    samples = program.input.normalise(real)
-    for path in adapter or []:
-        load_adapter_file(path)
-    source, versions = _float_side(program, checkpoint, weights, samples)
-    subject = Subject(
-        program=program,
-        inputs=inputs,
-        samples=samples,
-        judge=judge_of(program, dataset),
-        data=dataset.name,
-        source=source,
-        versions=versions,
-        lava=_on_lava(program, inputs[:lava], output, time_limit) if lava else None,
-        chip=chip,
-        costs=operation_costs(),
-    )
-    with output.progress(f"audit: {program.name}") as task:
-        document = run_audit(
-            subject, gates, budget_samples, lambda what, n, of: task.update(n, of, what)
-        )
-    _write(document, html, out, output)
-    _show(document, output)
-    output.result(document)
-    if not document["passed"]:
-        raise typer.Exit(FAILED)
-
-
-def judge_of(program: IntProgram, dataset: Dataset | BoxDataset) -> Judge:
-    """What judges the outputs of a program on these data."""
-    from toolchain.audit.judges import AnyOutputs, Classifier
-    from toolchain.data import BoxDataset
-    from toolchain.detection.judge import DetectorJudge
-    from toolchain.detection.spec import DetectorSpec
-
-    shapes = tuple(p.shape for p in program.readouts)
-    if isinstance(dataset, BoxDataset):
-        return DetectorJudge(DetectorSpec.of(program), dataset, shapes)
-    is_classifier = len(shapes) == 1 and len(shapes[0]) == 1
-    return Classifier(dataset.labels) if is_classifier else AnyOutputs()
-
-
-def chip_of(target: str) -> Chip:
-    """The chip that a target is; raises TargetError if it is none."""
-    from hw_models.profile import load_profile
-    from toolchain.audit.chip_fit import PER_CORE, Chip, ChipLimit
-
-    profile = load_profile(target)
-    limits = {k: ChipLimit(v.value, v.source) for k, v in profile.chip.items()}
-    if "cores" not in limits:
-        raise TargetError(
-            "is no chip",
-            node=target,
-            found="limits of numbers only",
-            remedy="--target loihi1, loihi2, or a TOML file with [chip.cores]",
-        )
-    per_core = {k: limits[k] for k in PER_CORE if k in limits}
-    return Chip(
-        profile.name,
-        limits["cores"],
-        per_core,
-        profile.shares_kernels,
-        profile.as_target_limits(),
-        {name: limit.source for name, limit in profile.limits.items()},
-    )
-
-
-def _float_side(
-    program: IntProgram, checkpoint: str | None, weights: Path | None, samples: np.ndarray
-) -> tuple[SourceNetwork | None, dict[str, np.ndarray]]:
-    """The network that the program came from, and what its own module answers."""
-    if checkpoint is None:
-        return None, {}
-    import torch
-
-    from toolchain.activations import Mode
-    from toolchain.audit.audit import FLOAT, QUANTIZED
-    from toolchain.audit.source_network import SourceNetwork
-    from toolchain.cli.network import InputDescription, load_network
-    from toolchain.training.evaluate import logits
-    from toolchain.user_code import home_of, user_code
-
-    shape = program.input.shape
-    description = InputDescription(shape, None, program.input.bits, (0.0,), (1.0,))
-    network = load_network(checkpoint, weights, description)
-    _check_origin(program, network, checkpoint)
-    source = SourceNetwork.of(program, network.model)
-    # What is kept in another type than float32 is compared without its rounding of sums.
-    kinds = {p.dtype for p in network.model.parameters()}
-    kind = torch.float32 if kinds <= {torch.float32} else torch.float64
-    model = network.model.to(kind)
-    with user_code("the network's forward fails", checkpoint, home_of(network.model)):
-        versions = {
-            name: logits(model, torch.tensor(samples, dtype=kind), mode).numpy()
-            for name, mode in ((FLOAT, Mode.CLIPPED), (QUANTIZED, Mode.QUANTIZED))
-        }
-    if source.measured:
-        del versions[QUANTIZED]
-    return source, versions
-
-
-def _check_origin(program: IntProgram, network: Network, checkpoint: str) -> None:
-    for key in ("checkpoint_sha256", "weights_sha256"):
-        ours, theirs = network.provenance.get(key), program.provenance.get(key)
-        if theirs is not None and ours != theirs:
-            raise CheckpointError(
-                "is not what the file was converted from",
-                node=checkpoint,
-                found=f"{key} {ours}",
-                allowed=theirs,
-                remedy="give the checkpoint (and --weights) it was made of",
-            )
-
-
-def _on_lava(program: IntProgram, inputs: np.ndarray, output: Output, time_limit: float) -> LavaRun:
-    from exports.lava import LavaModels, run_on_lava
-    from toolchain.audit.audit import LavaRun
-    from toolchain.recording import Mode, compare
-    from toolchain.simulator.simulate import simulate
-
-    with output.progress(f"lava: {program.name}") as task:
-        found = run_on_lava(
-            program,
-            inputs,
-            models=LavaModels.fast(),
-            mode=Mode.DIGEST,
+    with output.progress(f"audit: {net.stem}") as task:
+        found = spikeport.audit(
+            net,
+            data,
+            network=checkpoint,
+            weights=weights,
+            adapters=adapter or (),
+            gates=gate or (),
+            lava_samples=lava,
+            target=target,
+            budget_samples=budget_samples,
             time_limit=time_limit,
-            progress=task.update,
+            progress=lambda what, done, total: task.update(done, total, what),
         )
-    expected = simulate(program, inputs, mode=Mode.DIGEST)
-    outcome = compare(expected, found)
-    first = "" if outcome.first is None else str(outcome.first)
-    return LavaRun(found.outputs, outcome.compared, outcome.total, first)
-
-
-def _write(document: dict[str, Any], html: Path | None, out: Path | None, output: Output) -> None:
-    from toolchain.files import atomic_write
-
-    if out is not None:
-        text = json_text.dumps(document, indent=1, default=str)
-        atomic_write(out, text.encode() + b"\n")
-        output.say(f"wrote {out}")
-    if html is not None:
-        from toolchain.audit.page import write_page
-
-        atomic_write(html, write_page(document).encode())
-        output.say(f"wrote {html}")
+    for path in (out, html):
+        if path is not None:
+            found.save(path)
+            output.say(f"wrote {path}")
+    _show(found.document, output)
+    output.result(found.document)
+    if not found.passed:
+        raise typer.Exit(FAILED)
 
 
 def _show(document: dict[str, Any], output: Output) -> None:

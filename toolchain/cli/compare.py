@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import spikeport
 from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from toolchain.program.int_program import IntProgram
     from toolchain.recording import Divergence, Recording
 
 
@@ -75,7 +73,7 @@ def command(
 
 def _check_reproducer(folder: Path, read: list[Path | None]) -> None:
     """Raise OutputError if the files of a reproducer would replace something else."""
-    from exports.reproducer import NET, SAMPLE, SCRIPT
+    from spikeport.reproducer import NET, SAMPLE, SCRIPT
     from toolchain.output_policy import NETWORK, check_output
     from toolchain.output_policy import SAMPLE as SAMPLE_FILE
     from toolchain.output_policy import SCRIPT as SCRIPT_FILE
@@ -95,13 +93,12 @@ def _reproduce(
     output: Output,
 ) -> Path:
     """Write a reproducer; raises SpikeportError where none can be made."""
-    from exports.netx import read_net
-    from exports.reproducer import locate, write_reproducer
-    from toolchain.cli.data import open_for
+    from spikeport.reproducer import locate, write_reproducer
+    from spikeport.running import open_for
     from toolchain.data import input_spikes
     from toolchain.errors import RecordingError
 
-    program = read_net(net)
+    program = spikeport.load(net)
     for recording in (first, second):
         if recording.meta["program_hash"] != program.hash:
             raise RecordingError(
@@ -116,14 +113,5 @@ def _reproduce(
     inputs = input_spikes(program.input, open_for(program, source))
     runs = (first.meta, second.meta)
     with output.progress(f"searching {divergence.layer} for the sample") as task:
-        divergence = locate(program, inputs, divergence, runs, _run, task.update)
+        divergence = locate(program, inputs, divergence, runs, task.update)
     return write_reproducer(program, inputs, divergence, runs, folder)
-
-
-def _run(backend: str, how: dict[str, Any], program: IntProgram, inputs: np.ndarray) -> Recording:
-    from exports.lava import LavaModels, run_on_lava
-    from toolchain.simulator.simulate import Way, simulate
-
-    if backend == "reference":
-        return simulate(program, inputs, way=Way(how["way"]))
-    return run_on_lava(program, inputs, models=LavaModels(**how))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolchain.cli.calibration import open_calibration
+import spikeport
 from toolchain.cli.counts import divisors, real_numbers
 from toolchain.cli.heap import collecting_later, keep_heap
 from toolchain.cli.inputs import data_path, network_path
@@ -22,25 +21,36 @@ from toolchain.cli.output import Output, percent
 from toolchain.errors import ConversionError, DataError
 
 if TYPE_CHECKING:
-    from toolchain.cli.network import FloatNetwork, InputDescription, Network
-    from toolchain.conversion.integers.calibration import Calibration
     from toolchain.conversion.pipeline import Conversion
-    from toolchain.program.int_program import IntProgram, Schedule
 
-DEFAULT_STEPS = 4
-DEFAULT_SLEEP_FACTOR = 4
-"""Sleep steps a wake step where neither --sleep nor --calibrate is given; runs report what has
-not settled."""
-ASSUMED_INPUT = (
-    "samples are taken as 0 .. 1 (pixel / 255) and as they are: if the network was trained on "
-    "normalised samples, give --mean and --std; on another range, --input-range"
-)
-CALIBRATION_SAMPLES = 256
-CALIBRATION_SEED = 0
-RANDOM_WEIGHTS = (
-    "no --weights were given: the weights are those FACTORY returns, random ones unless it loads "
-    "its own"
-)
+
+class NeuronKind(str, Enum):
+    """Neurons of the spiking network."""
+
+    IF = "if"
+    CIF = "cif"
+
+
+class Thresholds(str, Enum):
+    """How the threshold of each channel is chosen."""
+
+    SEARCH = "search"
+    LARGEST = "largest"
+
+
+class Rounding(str, Enum):
+    """How weights are rounded."""
+
+    NEAREST = "nearest"
+    GPTQ = "gptq"
+
+
+class Pooling(str, Enum):
+    """What becomes of average pools."""
+
+    AUTO = "auto"
+    FOLD = "fold"
+    STAGE = "stage"
 
 
 class NirReset(str, Enum):
@@ -60,7 +70,9 @@ def command(
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="NET.net", help="File to write.")],
-    neuron: Annotated[str, typer.Option(help="if or cif.")] = "if",
+    neuron: Annotated[
+        NeuronKind, typer.Option(help="Neurons of the spiking network.")
+    ] = NeuronKind.IF,
     steps: Annotated[int | None, typer.Option(min=1, help="Time steps T (IF).")] = None,
     wake: Annotated[int | None, typer.Option(min=1, help="Wake steps Q (CIF).")] = None,
     sleep: Annotated[int | None, typer.Option(min=0, help="Sleep steps S (CIF).")] = None,
@@ -78,16 +90,14 @@ def command(
     ] = None,
     calibration_samples: Annotated[
         int, typer.Option(min=1, help="How many samples of it, chosen at random.")
-    ] = CALIBRATION_SAMPLES,
-    calibration_seed: Annotated[
-        int, typer.Option(min=0, help="Seed of that choice.")
-    ] = CALIBRATION_SEED,
+    ] = 256,
+    calibration_seed: Annotated[int, typer.Option(min=0, help="Seed of that choice.")] = 0,
     thresholds: Annotated[
-        str, typer.Option(help="search (smallest rounding error) or largest (that fits).")
-    ] = "search",
+        Thresholds, typer.Option(help="Smallest rounding error (search), or largest that fits.")
+    ] = Thresholds.SEARCH,
     rounding: Annotated[
-        str, typer.Option(help="nearest, or gptq (errors make up for each other; --calibrate).")
-    ] = "nearest",
+        Rounding, typer.Option(help="gptq: errors make up for each other; needs --calibrate.")
+    ] = Rounding.NEAREST,
     allow_clipping: Annotated[
         bool, typer.Option("--allow-clipping", help="Clip outlier weights where that costs less.")
     ] = False,
@@ -128,12 +138,12 @@ def command(
         bool, typer.Option(help="Accept unproved ranges; runs then watch them.")
     ] = False,
     pooling: Annotated[
-        str,
+        Pooling,
         typer.Option(
             help="Average pools: fold into the layers behind, stage (a population that sums), or "
             "auto, which folds where that is exact."
         ),
-    ] = "auto",
+    ] = Pooling.AUTO,
     stock: Annotated[
         bool, typer.Option("--stock", help="Write plain CUBA layers for stock lava-dl (T = 1).")
     ] = False,
@@ -150,79 +160,40 @@ def command(
     read = [network_path(source), weights, data_path(calibrate), *(adapter or [])]
     check_output(out, NETWORK, [*read, None if target is None else Path(target)])
     with collecting_later():
-        from hw_models.profile import load_profile
-        from toolchain.cli.network import InputDescription, load_network
-        from toolchain.conversion import pipeline
-        from toolchain.conversion.adapters import load_adapter_file
-        from toolchain.conversion.float_passes import trained_levels
-        from toolchain.conversion.integers.rounding_error import load_compiled
-
+        import_module("spikeport.conversion")
     keep_heap()
     output = Output(as_json=json)
     if Path(source).suffix == ".nir" and _is_ours(Path(source)):
         _from_nir(Path(source), out, output)
         return
-    limits = load_profile(target or ("stock-netx" if stock else "loihi2")).as_target_limits()
-    for path in adapter or []:
-        load_adapter_file(path)
-    description = InputDescription(
-        _shape(input_shape) if input_shape else None,
-        _interval(input_range),
-        input_bits,
-        real_numbers("--mean", mean),
-        divisors("--std", std),
-    )
-    network: Network | FloatNetwork
-    if Path(source).suffix == ".nir":
-        network = _foreign(Path(source), description, steps or DEFAULT_STEPS, nir_reset)
-    else:
-        network = load_network(source, weights, description)
-    unsaid = [RANDOM_WEIGHTS] if weights is None and "factory" in network.provenance else []
-    if "training" not in network.provenance and (input_range, mean, std) == (None, "0", "1"):
-        unsaid.append(ASSUMED_INPUT)
-    levels = network.levels
-    if neuron == "cif" and wake is None and levels is None:
-        levels = trained_levels(network.model, network.quantizer.shape)
-    schedule = _schedule(neuron, steps, wake, sleep, levels)
-    options = pipeline.ConversionOptions(
-        neuron,
-        schedule,
-        weight_bits,
-        watch_ranges,
-        pooling,
-        thresholds=thresholds,
-        rounding=rounding,
+    conversion = spikeport.convert(
+        source,
+        weights=weights,
+        input_shape=_shape(input_shape) if input_shape else None,
+        input_range=_interval(input_range),
+        input_bits=input_bits,
+        mean=real_numbers("--mean", mean),
+        std=divisors("--std", std),
+        calibrate=calibrate,
+        calibration_samples=calibration_samples,
+        calibration_seed=calibration_seed,
+        neuron=neuron.value,
+        steps=_steps(neuron, steps, wake, sleep),
+        sleep_steps=sleep,
+        weight_bits=weight_bits,
+        target=target or ("stock-netx" if stock else "loihi2"),
+        pooling=pooling.value,
+        thresholds=thresholds.value,
+        rounding=rounding.value,
         allow_clipping=allow_clipping,
         relu_percentile=relu_percentile,
+        watch_ranges=watch_ranges,
+        adapters=adapter or (),
+        nir_reset=None if nir_reset is None else nir_reset.value,
+        provenance={"command": f"spikeport {shlex.join(sys.argv[1:])}"},
     )
-    calibration = None
-    if calibrate is not None:
-        calibration = open_calibration(
-            calibrate, network.quantizer, calibration_samples, calibration_seed
-        )
-    # It shares its time with tracing the network and checking the trace.
-    Thread(target=load_compiled).start()
-    name, provenance = network.name, {**network.provenance, **_made()}
-    prepared = pipeline.prepare(
-        network.model, network.quantizer, options, limits, calibration=calibration
-    )
-    del network  # its weights are not needed beside the folded ones
-    conversion = pipeline.lower(prepared, name=name, provenance=provenance)
-    if calibration is not None and neuron == "cif" and sleep is None:
-        conversion = _settled(conversion, calibration)
-    _write(conversion.program, out, stock)
-    conversion = replace(conversion, notes=(*unsaid, *conversion.notes))
+    spikeport.save(conversion, out, stock=stock)
     _report(conversion, out, output, losses=report)
-
-
-def _made() -> dict[str, Any]:
-    """How the file was made: the command and the versions that could make a difference."""
-    import numpy
-    import torch
-
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    versions["numpy"] = numpy.__version__
-    return {"command": f"spikeport {shlex.join(sys.argv[1:])}", "versions": versions}
 
 
 def _is_ours(path: Path) -> bool:
@@ -231,28 +202,29 @@ def _is_ours(path: Path) -> bool:
     return is_ours(path)
 
 
-def _foreign(
-    path: Path, description: InputDescription, steps: int, reset: NirReset | None
-) -> FloatNetwork:
-    """The network in another tool's NIR graph."""
-    from exports.nir import Reset, read_foreign_nir
-    from toolchain.cli.network import float_network
-
-    program = read_foreign_nir(path, steps, None if reset is None else Reset(reset.value))
-    return float_network(program, path, description)
-
-
 def _from_nir(path: Path, out: Path, output: Output) -> None:
     """The program in a NIR graph of this project, as it was; other options say nothing to it."""
-    from exports.netx import write_net
-    from exports.nir import has_hash, read_nir
+    from exports.nir import has_hash
 
-    program = read_nir(path)
+    program = spikeport.load(path)
     if not has_hash(path):
         output.say("note: the graph has no hash of its program, so that a change would go unseen")
-    write_net(program, out)
+    spikeport.save(program, out)
     output.say(f"wrote {out}, the program in {path} as it was")
     output.result({"out": str(out), "program_hash": program.hash})
+
+
+def _steps(
+    neuron: NeuronKind, steps: int | None, wake: int | None, sleep: int | None
+) -> int | None:
+    """Time steps of IF neurons, or wake steps of CIF neurons, if either is given."""
+    if neuron is NeuronKind.CIF:
+        if steps is not None:
+            raise ConversionError("--steps goes with --neuron if; CIF takes --wake and --sleep")
+        return wake
+    if wake is not None or sleep is not None:
+        raise ConversionError("--wake and --sleep go with --neuron cif", found=neuron.value)
+    return steps
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -271,40 +243,6 @@ def _interval(text: str | None) -> tuple[float, float] | None:
     if len(values) != 2 or not values[0] < values[1]:
         raise DataError("needs LOW,HIGH with LOW < HIGH", node="--input-range", found=text)
     return (values[0], values[1])
-
-
-def _schedule(
-    neuron: str, steps: int | None, wake: int | None, sleep: int | None, levels: int | None
-) -> Schedule:
-    from toolchain.program.int_program import Schedule
-
-    if neuron != "cif":
-        if wake is not None or sleep is not None:
-            raise ConversionError("--wake and --sleep go with --neuron cif", found=neuron)
-        return Schedule(steps or DEFAULT_STEPS)
-    if steps is not None:
-        raise ConversionError("--steps goes with --neuron if; CIF takes --wake and --sleep")
-    wake = wake or levels or DEFAULT_STEPS
-    return Schedule(wake, DEFAULT_SLEEP_FACTOR * wake if sleep is None else sleep)
-
-
-def _settled(conversion: Conversion, calibration: Calibration) -> Conversion:
-    """The conversion with the sleep steps measured on the calibration samples."""
-    from toolchain.simulator.settle import with_measured_sleep
-
-    settled = with_measured_sleep(conversion.program, calibration.inputs)
-    note = (
-        f"settles within {settled.measured} sleep steps on {len(calibration.inputs)} samples of "
-        f"{calibration.name}"
-    )
-    notes = (*conversion.notes, note)
-    return replace(conversion, program=settled.program, bounds=settled.bounds, notes=notes)
-
-
-def _write(program: IntProgram, out: Path, stock: bool) -> None:
-    from exports.netx import write_net, write_stock_net
-
-    (write_stock_net if stock else write_net)(program, out)
 
 
 def _report(conversion: Conversion, out: Path, output: Output, *, losses: bool) -> None:

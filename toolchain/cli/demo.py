@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import spikeport
 from toolchain.cli.doctor import install_lava, lava_is_missing
 from toolchain.cli.options import Json, TimeLimit
 from toolchain.cli.output import Output, percent
-from toolchain.cli.run import Backend, Record, execute, synops
 from toolchain.cli.train import train_with_progress
 
 if TYPE_CHECKING:
-    from toolchain.cli.network import Network
     from toolchain.conversion.pipeline import Conversion
-    from toolchain.data import Dataset
     from toolchain.recording import Comparison, Recording
 
 EPOCHS, LEVELS, SEED = 20, 4, 0
@@ -57,7 +55,6 @@ def command(
     test images is compared between the two simulators.
     """
     from toolchain.activations import Mode
-    from toolchain.cli.network import network_of
     from toolchain.data import open_split
     from toolchain.files import make_folder
     from toolchain.output_policy import NETWORK, RECORDING, check_output
@@ -81,8 +78,8 @@ def command(
         initial_threshold=INITIAL_THRESHOLD,
         seed=SEED,
     )
-    checkpoint = train_with_progress(config, out / "digits-nq", output)
-    network = network_of(checkpoint, out / "digits-nq")
+    run = out / "digits-nq"
+    checkpoint = train_with_progress(config, run, output)
     test = open_split("digits@test")
     x = normalised(test, config.mean, config.std)
     ann = {
@@ -90,7 +87,7 @@ def command(
         for mode in (Mode.CLIPPED, Mode.QUANTIZED)
     }
     rows = [
-        _run(_convert(network, neuron, output), neuron, out, test, with_lava, output, time_limit)
+        _run(_convert(run, neuron, output), neuron, out, with_lava, output, time_limit)
         for neuron in ("if", "cif")
     ]
     table = [_cells(row, ann[Mode.CLIPPED], ann[Mode.QUANTIZED]) for row in rows]
@@ -124,58 +121,44 @@ def command(
         raise typer.Exit(1)
 
 
-def _convert(network: Network, neuron: str, output: Output) -> Conversion:
-    from dataclasses import replace
-
-    from hw_models.profile import load_profile
-    from toolchain.conversion.pipeline import ConversionOptions, convert
-    from toolchain.data import input_spikes, open_split
-    from toolchain.program.int_program import Schedule
-    from toolchain.simulator.settle import with_measured_sleep
-
-    schedule = Schedule(LEVELS, 4 * LEVELS if neuron == "cif" else 0)
-    conversion = convert(
-        network.model,
-        network.quantizer,
-        ConversionOptions(neuron, schedule),
-        load_profile("loihi2").as_target_limits(),
-        name=f"{network.name}-{neuron}",
-        provenance=network.provenance,
+def _convert(run: Path, neuron: str, output: Output) -> Conversion:
+    settle = f"digits@train[:{SETTLE_SAMPLES}]"
+    name = f"{run.name}-{neuron}"
+    if neuron == "if":
+        return spikeport.convert(run, steps=LEVELS, name=name)
+    measured = spikeport.convert(run, neuron=neuron, calibrate=settle, name=name)
+    needed = measured.program.schedule.sleep_steps
+    output.progress_line(
+        f"CIF settles within {needed} sleep steps on {SETTLE_SAMPLES} training images; using "
+        f"{SLEEP_FACTOR * needed}"
     )
-    if neuron == "cif":
-        train = open_split(f"digits@train[:{SETTLE_SAMPLES}]")
-        inputs = input_spikes(conversion.program.input, train)
-        settled = with_measured_sleep(conversion.program, inputs, factor=SLEEP_FACTOR)
-        output.progress_line(
-            f"CIF settles within {settled.measured} sleep steps on {SETTLE_SAMPLES} training "
-            f"images; using {settled.program.schedule.sleep_steps}"
-        )
-        conversion = replace(conversion, program=settled.program, bounds=settled.bounds)
-    return conversion
+    return spikeport.convert(run, neuron=neuron, sleep_steps=SLEEP_FACTOR * needed, name=name)
 
 
 def _run(
     conversion: Conversion,
     neuron: str,
     out: Path,
-    test: Dataset,
     with_lava: bool,
     output: Output,
     time_limit: float,
 ) -> _Row:
-    from exports.netx import read_net, write_net
-    from toolchain.recording import compare
+    from spikeport.backends import Backend, Lava, Reference
 
     file = out / f"digits-{neuron}.net"
-    write_net(conversion.program, file)
-    program = read_net(file)
-    reference = execute(program, test, Backend.REFERENCE, Record.FULL, output, time_limit)
-    reference.save(out / f"digits-{neuron}-reference.npz")
+    spikeport.save(conversion, file)
+    backends: list[Backend] = [Reference()]
+    if with_lava:
+        backends.append(Lava(time_limit=time_limit))
+    runs = []
+    for backend in backends:
+        with output.progress(f"{backend.name}: {conversion.program.name}") as task:
+            runs.append(spikeport.run(file, "digits@test", backend=backend, progress=task.update))
+        runs[-1].save(out / f"digits-{neuron}-{backend.name}.npz")
     if not with_lava:
-        return _Row(conversion, file, reference, None, None)
-    lava = execute(program, test, Backend.LAVA, Record.FULL, output, time_limit)
-    lava.save(out / f"digits-{neuron}-lava.npz")
-    return _Row(conversion, file, reference, lava, compare(reference, lava))
+        return _Row(conversion, file, runs[0], None, None)
+    reference, lava = runs
+    return _Row(conversion, file, reference, lava, spikeport.compare(reference, lava))
 
 
 def _cells(row: _Row, float_ann: float, quantized_ann: float) -> tuple[Any, ...]:
@@ -194,7 +177,7 @@ def _cells(row: _Row, float_ann: float, quantized_ann: float) -> tuple[Any, ...]
         percent(row.lava.accuracy()) if row.lava else "not run",
         row.comparison.total if row.comparison else "-",
         f"{row.comparison.compared:,}" if row.comparison else "-",
-        f"{synops(row.reference) / row.reference.meta['num_samples']:,.0f}",
+        f"{row.reference.synops / row.reference.meta['num_samples']:,.0f}",
     )
 
 
@@ -210,7 +193,7 @@ def _json(rows: list[_Row], float_ann: float, quantized_ann: float, failed: bool
                 "reference": row.reference.accuracy(),
                 "lava": row.lava.accuracy() if row.lava else None,
                 "comparison": row.comparison.as_dict() if row.comparison else None,
-                "synops": synops(row.reference),
+                "synops": row.reference.synops,
                 "unsettled": row.reference.meta["unsettled"],
             }
             for row in rows

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+import spikeport
 from toolchain.cli.options import Json, Net
 from toolchain.cli.output import Output
 
@@ -36,13 +37,11 @@ def command(
 
     `spikeport convert FILE.nir -o NET.net` makes the same program of it again.
     """
-    from exports.netx import read_net
-    from exports.nir import write_nir
     from toolchain.output_policy import NIR, check_output
 
     output = Output(as_json=json)
     check_output(out, NIR, [net])
-    entries = write_nir(read_net(net), out, accept_hard_reset=accept_hard_reset)
+    entries = spikeport.export(spikeport.load(net), out, accept_hard_reset=accept_hard_reset)
     rows = [(entry.what, entry.where, entry.fate.value, entry.consequence) for entry in entries]
     output.table(("NIR has no", "layer", "is", "which means"), rows, f"{to.value}: {out}")
     output.say(f"wrote {out}")

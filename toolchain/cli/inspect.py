@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import spikeport
 from toolchain.cli.options import Json, Net
 from toolchain.cli.output import Output
 
@@ -19,13 +20,12 @@ ROUNDING = "rounding"
 
 def command(net: Net, json: Json = False) -> None:
     """Show the layers, thresholds, ranges and origin of a network."""
-    from exports.netx import read_net
     from toolchain.program.bounds import analyse
     from toolchain.program.int_program import INPUT
     from toolchain.program.synops import dense_operations
 
     output = Output(as_json=json)
-    program = read_net(net)
+    program = spikeport.load(net)
     state = program.state_range
     depths = program.depths()
     before = [INPUT, *(p.name for p in program.populations)]

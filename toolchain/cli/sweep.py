@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolchain.cli.audit import chip_of
+import spikeport
 from toolchain.cli.counts import positive_numbers
 from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json
 from toolchain.cli.output import Output, percent
 from toolchain.cli.stops import telling
-from toolchain.errors import ConversionError
 
 if TYPE_CHECKING:
     from toolchain.sweep.grid import Point
     from toolchain.sweep.measure import Result
-
-NEURONS = ("if", "cif")
 
 
 def command(
@@ -55,75 +52,38 @@ def command(
     table marks the Pareto front: no other result is better in accuracy, synops, latency or cores
     and as good in the rest. Ends with 1 if every point failed.
     """
-    from hw_models.profile import load_profile
-    from toolchain.data import open_split
     from toolchain.output_policy import PLOT, STORE, check_output
-    from toolchain.sweep.grid import make_grid
-    from toolchain.sweep.pareto import draw, front, save_plot
-    from toolchain.sweep.schedule import run_points
-    from toolchain.sweep.store import Store
-    from toolchain.training.checkpoint import load_checkpoint
 
     output = Output(as_json=json)
     read = [data_path(data), Path(target)]
     check_output(out, STORE, read)
     if plot is not None:
         check_output(plot, PLOT, [*read, out])
-    limits, chip = load_profile(target).as_target_limits(), chip_of(target)
-    chosen = _neurons(neurons)
-    checkpoints = {run: load_checkpoint(run) for run in runs}
-    grid = make_grid(
-        [(run, checkpoint.config.levels) for run, checkpoint in checkpoints.items()],
-        chosen,
-        sorted(positive_numbers("--steps", steps)),
-        sorted(positive_numbers("--weight-bits", weight_bits)),
-    )
-    hashes = {str(run.resolve()): c.tensors_sha256 for run, c in checkpoints.items()}
-    data_sha256 = open_split(data).sha256
-    points = {p.key(hashes[p.run], data_sha256, target): p for p in grid}
-    store = Store(out)
     going_on = f"finished points are kept in {out}; repeat the command to go on behind them"
-    with output.progress(f"sweep: {len(points)} points") as task, telling(lambda: going_on):
-        run_points(
-            points,
-            store,
-            _from_anywhere(data),
-            limits,
-            chip,
+    with output.progress("sweep") as task, telling(lambda: going_on):
+        swept = spikeport.sweep(
+            runs,
+            data,
+            out,
+            steps=positive_numbers("--steps", steps),
+            weight_bits=positive_numbers("--weight-bits", weight_bits),
+            neurons=neurons.split(","),
+            target=target,
             scheduler=scheduler,
             workers=workers,
             progress=task.update,
         )
-    results = store.results(points)
-    best = {r.key for r in front(results)}
+    results, best = swept.results, {r.key for r in swept.front}
     _show(results, best, output)
     if plot is not None:
-        save_plot(draw(results), plot)
+        swept.plot(plot)
         output.say(f"wrote {plot}")
     output.say(f"wrote {out}")
-    failed = sum(bool(r.error) for r in results)
-    if failed:
-        output.say(f"{failed} of {len(results)} points failed", "yellow")
+    if swept.failed:
+        output.say(f"{len(swept.failed)} of {len(results)} points failed", "yellow")
     output.result({"out": str(out), "results": [_described(r, r.key in best) for r in results]})
-    if failed == len(results):
+    if len(swept.failed) == len(results):
         raise typer.Exit(1)
-
-
-def _neurons(text: str) -> list[str]:
-    chosen = text.split(",")
-    for neuron in chosen:
-        if neuron not in NEURONS:
-            raise ConversionError("no such neuron", node="--neurons", found=neuron, allowed=NEURONS)
-    return chosen
-
-
-def _from_anywhere(data: str) -> str:
-    """The source with its path made absolute: workers may stand in other folders."""
-    name, separator, rest = data.partition(":")
-    if not separator or "@" in name:
-        return data
-    path, at, split = rest.partition("@")
-    return f"{name}:{Path(path).resolve()}{at}{split}" if Path(path).exists() else data
 
 
 def _described(result: Result, best: bool) -> dict[str, Any]:
@@ -146,7 +106,7 @@ def _described(result: Result, best: bool) -> dict[str, Any]:
     }
 
 
-def _show(results: list[Result], best: set[str], output: Output) -> None:
+def _show(results: tuple[Result, ...], best: set[str], output: Output) -> None:
     rows = [
         (
             Path(r.point.run).name,

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import spikeport
 from toolchain.cli.options import Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
-from toolchain.cli.run import Backend, Record, execute, measured_quality
-from toolchain.errors import RecordingError
+from toolchain.cli.run import Backend
 
 if TYPE_CHECKING:
-    from toolchain.program.int_program import IntProgram
-    from toolchain.recording.replay import Replay
+    from spikeport import Verification
 
 FAILED = 1
 
@@ -34,53 +33,43 @@ def command(
 
     Exit code 1 if a layer does not do what it did when the run was kept, or a range does not hold.
     """
-    from exports.netx import read_net
-    from exports.netx.replays import add_replay, read_replays
-    from toolchain.files import check_writable
-
     output = Output(as_json=json)
-    if data is None and (record or backend is not Backend.REFERENCE):
-        raise typer.BadParameter("--record and --backend need --data")
-    program = read_net(net)
-    if record:
-        check_writable(net)
-    kept = read_replays(net)
+    with output.progress(f"{backend.value}: {net.stem}") as task:
+        found = spikeport.verify(
+            net,
+            data,
+            record=record,
+            backend=backend.value,
+            time_limit=time_limit,
+            progress=task.update,
+        )
     report: dict[str, Any] = {
-        "program_hash": program.hash,
-        "manifest": dict(program.provenance),
-        "ranges_hold": _ranges_hold(program),
-        "replays": [r.describe() for r in kept],
+        "program_hash": found.program.hash,
+        "manifest": dict(found.program.provenance),
+        "ranges_hold": found.ranges_hold,
+        "replays": [r.describe() for r in found.kept],
     }
-    _show(program, kept, report, output)
-    verified = bool(report["ranges_hold"] or program.watch_ranges)
-    if data is not None:
-        replay, quality = _replay(program, data, backend, output, time_limit)
-        report["replayed"] = replay.describe()
-        told = "".join(f", {name} {percent(value)}" for name, value in quality.items())
-        output.say(f"{replay.data}: {replay.samples} samples{told}")
+    _show(found, output)
+    if found.replayed is not None:
+        report["replayed"] = found.replayed.describe()
+        told = "".join(f", {k} {percent(value)}" for k, value in (found.quality or {}).items())
+        output.say(f"{found.replayed.data}: {found.replayed.samples} samples{told}")
         if record:
-            add_replay(net, replay)
             output.say(f"kept in {net}")
         else:
-            report["differences"] = _compare(replay, kept)
-            verified = verified and not report["differences"]
-            _tell(report["differences"], output)
-    report["verified"] = verified
+            report["differences"] = list(found.differences)
+            _tell(found.differences, output)
+    report["verified"] = found.verified
     output.result(report)
-    if not verified:
+    if not found.verified:
         raise typer.Exit(FAILED)
 
 
-def _ranges_hold(program: IntProgram) -> bool:
-    from toolchain.program.range_certificate import range_certificate
-
-    return bool(range_certificate(program)["holds"])
-
-
-def _show(program: IntProgram, kept: list[Replay], report: dict[str, Any], output: Output) -> None:
+def _show(found: Verification, output: Output) -> None:
+    program, kept = found.program, found.kept
     origin = program.provenance
     training = origin.get("training", {})
-    ranges = "proved for every input" if report["ranges_hold"] else "not proved: runs watch them"
+    ranges = "proved for every input" if found.ranges_hold else "not proved: runs watch them"
     rows = [
         ("program", program.hash),
         ("checkpoint", origin.get("checkpoint_sha256") or origin.get("weights_sha256") or "-"),
@@ -99,44 +88,7 @@ def _show(program: IntProgram, kept: list[Replay], report: dict[str, Any], outpu
         output.table(("replay", "samples", "sha256 of the data"), runs, "kept runs")
 
 
-def _replay(
-    program: IntProgram, data: str, backend: Backend, output: Output, time_limit: float
-) -> tuple[Replay, dict[str, float | None]]:
-    from toolchain.cli.data import open_for
-    from toolchain.recording.replay import Replay
-
-    dataset = open_for(program, data)
-    models = None
-    if backend is Backend.LAVA:
-        from exports.lava import LavaModels
-
-        models = LavaModels.fast()
-    recording = execute(program, dataset, backend, Record.DIGEST, output, time_limit, models)
-    quality = measured_quality(program, recording, dataset)
-    return Replay.of(recording, dataset.name, dataset.sha256), quality
-
-
-def _compare(replay: Replay, kept: list[Replay]) -> list[str]:
-    """Layers that differ from the kept run of the same data.
-
-    Raises
-    ------
-    RecordingError
-        If there is none, or it tells of other layers.
-    """
-    for other in kept:
-        if other.data_sha256 == replay.data_sha256:
-            return replay.differences(other)
-    raise RecordingError(
-        "no run of these data is kept in the file",
-        node=replay.data,
-        found=replay.data_sha256,
-        allowed=", ".join(f"{r.data} ({r.data_sha256[:16]})" for r in kept) or "none is kept",
-        remedy="spikeport verify NET.net --data D --record keeps one",
-    )
-
-
-def _tell(differences: list[str], output: Output) -> None:
+def _tell(differences: tuple[str, ...], output: Output) -> None:
     if differences:
         output.say(f"differs: {', '.join(differences)} (the first is where to look)", "red")
     else:

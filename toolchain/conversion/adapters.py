@@ -3,7 +3,7 @@
 An adapter says how a module's activation reads as `lam * clip(floor(L * z / lam + shift), 0, L)
 / L`. Add one with
 
-    from toolchain.conversion.adapters import ActivationSpec, activation_adapter
+    from spikeport import ActivationSpec, activation_adapter
 
     @activation_adapter("MyClip", attributes=("limit", "bits"))
     def my_clip(module):

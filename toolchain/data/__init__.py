@@ -1,7 +1,7 @@
 """Data sources by name; `source.py` lists them."""
 
 from toolchain.data.boxes import BoxDataset, Boxes
-from toolchain.data.dataset import Dataset, hold_out
+from toolchain.data.dataset import Dataset, Samples, hold_out
 from toolchain.data.input_spikes import input_spikes
 from toolchain.data.source import (
     SOURCES,
@@ -18,6 +18,7 @@ __all__ = [
     "Boxes",
     "DataSource",
     "Dataset",
+    "Samples",
     "box_splits",
     "hold_out",
     "input_spikes",

@@ -67,6 +67,6 @@ def _read(entry: Path) -> Dataset | None:
             arrays = read_npz(entry)
             header = parse_json(str(arrays["header"]))
             samples, labels = arrays["samples"], arrays["labels"]
-            return Dataset(header["name"], samples, labels, tuple(header["class_names"]), 255)
+            return Dataset(header["name"], samples, 255, labels, tuple(header["class_names"]))
     except DataError:
         return None

@@ -117,7 +117,7 @@ def _read(layout: _Layout, node: str, split: str, read: Read) -> Dataset:
         labels.append(rows[:, layout.label_bytes - 1].astype(np.int64))
         samples.append(rows[:, layout.label_bytes :].reshape(-1, *SHAPE))
     names = _class_names(layout, node, read)
-    return Dataset(node, np.concatenate(samples), np.concatenate(labels), names, 255)
+    return Dataset(node, np.concatenate(samples), 255, np.concatenate(labels), names)
 
 
 def _class_names(layout: _Layout, node: str, read: Read) -> tuple[str, ...]:

@@ -1,58 +1,67 @@
-"""A labelled set of samples in memory, and the split held out for every choice."""
+"""Samples in memory, with or without labels, and the split held out for every choice."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolchain.errors import DataError
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 @dataclass(frozen=True)
-class Dataset:
+class Samples:
     """Samples as they are stored.
 
     Attributes
     ----------
     name:
-        The source it came from, with split and slice.
+        The source they came from, with split and slice.
     samples:
         (N, C, H, W) or (N, F); uint8 pixels, or float32 or float64 real values.
-    labels:
-        int64, (N,).
-    class_names:
-        One name a class.
     pixel_max:
         Pixels are real values times this (255, or 16 for `digits`); None for float samples.
     """
 
     name: str
     samples: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
     pixel_max: int | None
 
     def __post_init__(self) -> None:
         if len(self.samples) == 0:
             raise DataError("no samples", node=self.name)
-        if self.labels.shape != (len(self.samples),):
+
+    @classmethod
+    def of(cls, array: np.ndarray, name: str) -> Samples:
+        """From an array (N, C, H, W), (N, H, W) or (N, F): uint8 pixels, or floats as they are.
+
+        Raises
+        ------
+        DataError
+            If it has other axes, or another type.
+        """
+        if array.ndim == 3:
+            array = array[:, None]
+        if array.ndim not in (2, 4):
             raise DataError(
-                "one label a sample is needed",
-                node=self.name,
-                found=f"{self.labels.shape} labels for {len(self.samples)} samples",
+                "samples need 2, 3 or 4 axes", node=name, found=array.shape, allowed="(N, ...)"
             )
-        if self.labels.dtype.kind not in "iu" or self.labels.min() < 0:
-            raise DataError("labels must be integers >= 0", node=self.name)
-        if int(self.labels.max()) >= len(self.class_names):
+        if array.dtype == np.uint8:
+            return Samples(name, array, 255)
+        if array.dtype.kind != "f" or array.dtype.itemsize > 8:
             raise DataError(
-                "a label has no class",
-                node=self.name,
-                found=int(self.labels.max()),
-                allowed=f"0 .. {len(self.class_names) - 1}",
+                "samples must be uint8 pixels or floats of up to 64 bits",
+                node=name,
+                found=array.dtype,
             )
+        wide = np.promote_types(array.dtype.newbyteorder("="), np.float32)
+        return Samples(name, array.astype(wide, copy=False), None)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -71,12 +80,15 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of all samples and labels, with their types and shapes."""
+        """Hash of all samples, and labels if there are any, with their types and shapes."""
         digest = hashlib.sha256()
-        for array in (self.samples, self.labels):
+        for array in self._hashed():
             digest.update(f"{array.dtype.str}{array.shape}:".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+    def _hashed(self) -> tuple[np.ndarray, ...]:
+        return (self.samples,)
 
     def real(self) -> np.ndarray:
         """Real values, shape of `samples`: floats as they are, pixels / `pixel_max` in float32."""
@@ -84,8 +96,49 @@ class Dataset:
             return self.samples
         return self.samples.astype(np.float32) / np.float32(self.pixel_max)
 
-    def take(self, index: np.ndarray | slice, name: str | None = None) -> Dataset:
+    def take(self, index: np.ndarray | slice, name: str | None = None) -> Self:
         """The samples at `index`, in that order."""
+        return replace(self, name=name or self.name, samples=self.samples[index])
+
+
+@dataclass(frozen=True)
+class Dataset(Samples):
+    """Labelled samples.
+
+    Attributes
+    ----------
+    labels:
+        int64, (N,).
+    class_names:
+        One name per class.
+    """
+
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels.shape != (len(self.samples),):
+            raise DataError(
+                "one label a sample is needed",
+                node=self.name,
+                found=f"{self.labels.shape} labels for {len(self.samples)} samples",
+            )
+        if self.labels.dtype.kind not in "iu" or self.labels.min() < 0:
+            raise DataError("labels must be integers >= 0", node=self.name)
+        if int(self.labels.max()) >= len(self.class_names):
+            raise DataError(
+                "a label has no class",
+                node=self.name,
+                found=int(self.labels.max()),
+                allowed=f"0 .. {len(self.class_names) - 1}",
+            )
+
+    def _hashed(self) -> tuple[np.ndarray, ...]:
+        return (self.samples, self.labels)
+
+    def take(self, index: np.ndarray | slice, name: str | None = None) -> Self:
+        """The samples at `index` with their labels, in that order."""
         return replace(
             self, name=name or self.name, samples=self.samples[index], labels=self.labels[index]
         )
@@ -115,3 +168,10 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dat
         dataset.take(rest, f"{dataset.name} less held out"),
         dataset.take(held, f"{dataset.name} held out"),
     )
+
+
+def choose_samples(total: int, wanted: int, seed: int) -> np.ndarray:
+    """Indices of `wanted` samples out of `total` (all, if there are fewer), sorted."""
+    if total <= wanted:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(seed).choice(total, wanted, replace=False))

@@ -97,7 +97,7 @@ def _load(path: Path, split: str, names: list[str], read: Callable[[str], bytes]
                 remedy="resize them first; nothing is resized silently here",
             )
     labels = np.array([classes.index(image.parts[-2]) for image in chosen], np.int64)
-    return Dataset(node, np.stack(arrays), labels, tuple(classes), 255)
+    return Dataset(node, np.stack(arrays), 255, labels, tuple(classes))
 
 
 def _alternating(images: list[PurePosixPath]) -> list[PurePosixPath]:

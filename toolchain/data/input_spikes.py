@@ -12,7 +12,7 @@ import logging
 import numpy as np
 
 from toolchain.data.boxes import BoxDataset
-from toolchain.data.dataset import Dataset
+from toolchain.data.dataset import Samples
 from toolchain.errors import DataError
 from toolchain.program.input_quantizer import InputQuantizer
 
@@ -21,7 +21,7 @@ FILLED = 1 / 8
 _log = logging.getLogger(__name__)
 
 
-def input_spikes(quantizer: InputQuantizer, dataset: Dataset | BoxDataset) -> np.ndarray:
+def input_spikes(quantizer: InputQuantizer, samples: Samples | BoxDataset) -> np.ndarray:
     """Graded spikes of all samples, int32 (N, ...).
 
     Float samples that reach less than `FILLED` of the range are said in the log.
@@ -32,16 +32,16 @@ def input_spikes(quantizer: InputQuantizer, dataset: Dataset | BoxDataset) -> np
         If the shape differs, a value is not finite or outside the range, or pixels of any value
         would reach less than `FILLED` of the range.
     """
-    spikes = quantizer.quantize(dataset.real())
+    spikes = quantizer.quantize(samples.real())
     limit = quantizer.range.high
-    if isinstance(dataset, Dataset) and dataset.pixel_max is None:
+    if isinstance(samples, Samples) and samples.pixel_max is None:
         reached = int(max(spikes.max(), -spikes.min()))
         if reached < FILLED * limit:
             _log.warning(
                 "warning: %s: samples of %.4g .. %.4g become input spikes of at most %d of %d: "
                 "was the network made for values of another range?",
-                dataset.name,
-                *dataset.value_range,
+                samples.name,
+                *samples.value_range,
                 reached,
                 limit,
             )
@@ -51,7 +51,7 @@ def input_spikes(quantizer: InputQuantizer, dataset: Dataset | BoxDataset) -> np
     if reached < FILLED * limit:
         raise DataError(
             "pixels stand for real values 0 .. 1, and the network was made for a wider range",
-            node=dataset.name,
+            node=samples.name,
             found=f"input spikes of at most {reached}",
             allowed=f"about {limit}",
             remedy="convert with --input-range 0,1; a network that takes pixels of 0 .. 255 has "

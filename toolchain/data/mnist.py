@@ -66,4 +66,4 @@ def load_fashion_mnist(path: Path | None, split: str) -> Dataset:
 def _load(name: str, folder: Path, split: str, class_names: tuple[str, ...]) -> Dataset:
     images = read_idx(folder / f"{_PREFIX[split]}-images-idx3-ubyte", 3)
     labels = read_idx(folder / f"{_PREFIX[split]}-labels-idx1-ubyte", 1)
-    return Dataset(name, images[:, None], labels.astype("int64"), class_names, 255)
+    return Dataset(name, images[:, None], 255, labels.astype("int64"), class_names)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from toolchain.containers import npz_names, read_npz
-from toolchain.data.dataset import Dataset
+from toolchain.data.dataset import Dataset, Samples
 from toolchain.documents import as_error
 from toolchain.errors import DataError
 
@@ -44,34 +44,15 @@ def load(path: Path | None, split: str) -> Dataset:
                 found=", ".join(npz_names(path)) or "nothing",
                 allowed=", ".join(wanted),
             )
-    samples = _samples(arrays[wanted[0]], node)
+    samples = Samples.of(arrays[wanted[0]], node)
     for name in _LABELS:
         _check_labels(arrays.get(name, np.zeros(0, np.int64)), f"{node}, {name}")
     names = [str(n) for n in arrays["class_names"].reshape(-1)] if "class_names" in arrays else None
     if names is None:
         largest = max(int(arrays[n].max(initial=0)) for n in _LABELS if n in arrays)
         names = [str(i) for i in range(1 + largest)]
-    pixel_max = 255 if samples.dtype == np.uint8 else None
-    return Dataset(node, samples, arrays[wanted[1]].astype(np.int64), tuple(names), pixel_max)
-
-
-def _samples(samples: np.ndarray, node: str) -> np.ndarray:
-    """uint8, float32 or float64 (N, ...), with a channel axis; the values as they are."""
-    if samples.ndim == 3:
-        samples = samples[:, None]
-    if samples.ndim not in (2, 4):
-        raise DataError(
-            "samples need 2, 3 or 4 axes", node=node, found=samples.shape, allowed="(N, ...)"
-        )
-    if samples.dtype.kind == "f" and samples.dtype.itemsize <= 8:
-        return samples.astype(np.promote_types(samples.dtype.newbyteorder("="), np.float32))
-    if samples.dtype != np.uint8:
-        raise DataError(
-            "samples must be uint8 pixels or floats of up to 64 bits",
-            node=node,
-            found=samples.dtype,
-        )
-    return samples
+    labels = arrays[wanted[1]].astype(np.int64)
+    return Dataset(node, samples.samples, samples.pixel_max, labels, tuple(names))
 
 
 def _check_labels(labels: np.ndarray, node: str) -> None:

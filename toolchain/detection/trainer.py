@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from toolchain.conversion.user_module import output_list
+from toolchain.conversion.user_module import in_evaluation, output_list
 from toolchain.data import BoxDataset, box_splits, open_boxes, parse_source
 from toolchain.detection.augment import Truth, augment
 from toolchain.detection.average_precision import average_precision
@@ -31,7 +31,7 @@ from toolchain.detection.run_state import RunState, resume, save_state
 from toolchain.detection.spec import DetectorSpec
 from toolchain.training.config_file import write_settings
 from toolchain.training.device import Device, choose_device
-from toolchain.training.evaluate import in_evaluation, normalise
+from toolchain.training.evaluate import normalise
 from toolchain.training.failure import check_answers, check_finite, finite_loss
 from toolchain.training.noise import set_fixed_sigma
 from toolchain.training.run_folder import CONFIG_FILE, LOG_FILE, open_run_folder

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.activations import Mode, QuantizedActivation, activation_mode
+from toolchain.conversion.user_module import in_evaluation
 from toolchain.evaluation.accuracy import Z95
 from toolchain.evaluation.schema import GapOfLayer
 from toolchain.evaluation.summary import box
-from toolchain.training.evaluate import batches, in_evaluation
+from toolchain.training.evaluate import batches
 from toolchain.training.noise import observed_outputs
 
 GAP_EDGES = np.linspace(-1.5, 1.5, 121)

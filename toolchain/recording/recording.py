@@ -125,6 +125,11 @@ class Recording:
         """Index of each sample's largest logit, the lowest on ties: int64 (N,)."""
         return np.argmax(self.logits, axis=1)
 
+    @property
+    def synops(self) -> int:
+        """Synaptic operations of all samples; the size of a graded spike is not counted."""
+        return int(sum(self.meta["synops"].values()))
+
     def accuracy(self) -> float | None:
         """Fraction of samples predicted as labelled; None without labels."""
         if (self.labels < 0).any():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.activations import Mode, activation_mode
-from toolchain.conversion.user_module import output_list
+from toolchain.conversion.user_module import in_evaluation, output_list
 from toolchain.data import Dataset
 
 BATCH = 128
@@ -57,17 +56,6 @@ def logits(model: nn.Module, x: Tensor, mode: Mode, num_steps: int = 1) -> Tenso
 def side_by_side(outputs: Any) -> Tensor:
     """What a network returns, a tensor or several, as (n, P)."""
     return torch.cat([output.flatten(1) for output in output_list(outputs)], 1)
-
-
-@contextmanager
-def in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the `with` block."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def accuracy(outputs: Tensor | np.ndarray, labels: np.ndarray) -> float:

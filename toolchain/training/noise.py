@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.activations import NQ, Mode, QuantizedActivation, activation_mode
-from toolchain.training.evaluate import batches, in_evaluation
+from toolchain.conversion.user_module import in_evaluation
+from toolchain.training.evaluate import batches
 
 
 @dataclass(frozen=True)

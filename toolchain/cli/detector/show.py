@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import spikeport
 from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Boxes, Json, Net
 from toolchain.cli.output import Output
@@ -31,24 +32,20 @@ def command(
     Of the quantized ANN, the one with the SNN's integers and, with --checkpoint, the one with float
     weights.
     """
-    from exports.netx import read_net
+    from spikeport import detection
+    from spikeport.running import open_for
     from toolchain.activations import Mode, activation_mode
-    from toolchain.cli.data import open_for
-    from toolchain.data import BoxDataset, input_spikes
+    from toolchain.data import BoxDataset
     from toolchain.detection.checkpoint import load_detector
-    from toolchain.detection.detections import Detections, detect, real_outputs
-    from toolchain.detection.picture import draw
+    from toolchain.detection.detections import Detections, detect
     from toolchain.detection.spec import DetectorSpec
     from toolchain.detection.trainer import detector_outputs
     from toolchain.errors import CheckpointError
     from toolchain.output_policy import PICTURE, check_output
-    from toolchain.recording import Mode as Record
-    from toolchain.simulator.quantized_network import quantized_counts
-    from toolchain.simulator.simulate import simulate
 
     output = Output(as_json=json)
     check_output(out, PICTURE, [net, data_path(data)])
-    program = read_net(net)
+    program = spikeport.load(net)
     spec = DetectorSpec.of(program)
     dataset = open_for(program, data)
     assert isinstance(dataset, BoxDataset)
@@ -63,15 +60,12 @@ def command(
         with activation_mode(source.model, Mode.QUANTIZED):
             outputs = detector_outputs(source.model, shown, source.config.mean, source.config.std)
         found["quantized ANN, float weights"] = detect(spec, outputs, shown)
-    inputs = input_spikes(program.input, shown)
-    _, quantized = quantized_counts(program, inputs)
     name = f"quantized ANN, {program.weight_bits}-bit weights"
-    found[name] = detect(spec, real_outputs(program, quantized), shown)
-    recording = simulate(program, inputs, mode=Record.COUNTS)
+    found[name] = detection.detect_quantized(program, shown)
+    recording = spikeport.run(program, shown, record="counts")
     steps = program.schedule.num_steps
-    boxes = detect(spec, real_outputs(program, recording.outputs), shown)
-    found[f"SNN, {steps} steps"] = boxes
-    draw(out, shown, found, score)
+    found[f"SNN, {steps} steps"] = detection.detect(program, recording, shown)
+    detection.draw(out, shown, found, score)
     output.say(f"wrote {out}: {len(shown)} images")
     output.result(
         {

@@ -93,13 +93,6 @@ class LayerStatistics:
     saturated: float | None
 
 
-def choose_samples(total: int, wanted: int, seed: int) -> np.ndarray:
-    """Indices of `wanted` samples out of `total` (all, if there are fewer), sorted."""
-    if total <= wanted:
-        return np.arange(total)
-    return np.sort(np.random.default_rng(seed).choice(total, wanted, replace=False))
-
-
 @torch.no_grad()
 def measure(
     program: FloatProgram,

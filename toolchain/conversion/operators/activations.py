@@ -67,7 +67,7 @@ def relu(node: fx.Node, values: Values) -> FloatNode | None:
             "a plain ReLU has no threshold, so no spiking counterpart",
             node=values.path(node),
             allowed=f"quantized activations: {', '.join(registered())}",
-            remedy="train with toolchain.activations.QCFS, NQ or CQReLU in its place, take its "
+            remedy="train with spikeport.QCFS, NQ or CQReLU in its place, take its "
             "threshold from calibration data (--relu-percentile 99.9 --calibrate DATA), or give "
             "your own activation an adapter (--adapter FILE.py)",
         )

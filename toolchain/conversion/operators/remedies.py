@@ -59,7 +59,7 @@ def _general(what: str, last: str) -> str:
     if "MaxPool" in what or "max_pool" in what:
         return "use nn.MaxPool2d or nn.AdaptiveMaxPool2d"
     if "SiLU" in what or "GELU" in what or "Sigmoid" in what or "Tanh" in what:
-        return "replace the activation by toolchain.activations.QCFS, NQ or CQReLU and train again"
+        return "replace the activation by spikeport.QCFS, NQ or CQReLU and train again"
     return "replace it by a supported one, or register an activation with --adapter FILE.py"
 
 

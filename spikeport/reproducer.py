@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from exports.lava import LavaModels
 from exports.netx import write_net
+from spikeport.backends import BACKENDS, Backend
 from toolchain.errors import RecordingError
 from toolchain.files import atomic_path, atomic_write, make_folder
 from toolchain.program.int_program import IntProgram
 from toolchain.program.prefix import prefix
-from toolchain.recording import Divergence, Recording, compare
+from toolchain.recording import Divergence, compare
 from toolchain.text import visible
 
 NET, SAMPLE, SCRIPT = "net.net", "sample.npy", "reproduce.py"
-BACKENDS = ("reference", "lava")
 CHUNK = 16
 """Samples run at a time in search of the one that differs."""
 
@@ -33,26 +32,18 @@ from pathlib import Path
 
 import numpy as np
 
-from exports.lava import LavaModels, run_on_lava
-from exports.netx import read_net
-from toolchain.recording import compare
-from toolchain.simulator.simulate import Way, simulate
+import spikeport
+from spikeport import Lava, Reference  # noqa: F401
 from toolchain.text import visible
 
 HERE = Path(__file__).parent
 
 
-def run(backend, how, program, sample):
-    if backend == "reference":
-        return simulate(program, sample, way=Way(how["way"]))
-    return run_on_lava(program, sample, models=LavaModels(**how))
-
-
 def main():
-    program, sample = read_net(HERE / "{net}"), np.load(HERE / "{sample}")
-    expected = run({first_backend!r}, {first_how!r}, program, sample)
-    found = run({second_backend!r}, {second_how!r}, program, sample)
-    comparison = compare(expected, found)
+    program, sample = spikeport.load(HERE / "{net}"), np.load(HERE / "{sample}")
+    expected = {first!r}.run(program, sample)
+    found = {second!r}.run(program, sample)
+    comparison = spikeport.compare(expected, found)
     print(f"{{comparison.compared:,}} values compared, {{comparison.total:,}} mismatches")
     if comparison.first:
         print(f"first divergence: {{visible(comparison.first)}}")
@@ -63,9 +54,6 @@ if __name__ == "__main__":
     sys.exit(main())
 '''
 
-
-Run = Callable[[str, dict[str, Any], IntProgram, np.ndarray], Recording]
-"""Runs a program on graded spikes by the name of a backend and how it goes, see `_backend`."""
 Progress = Callable[[int, int], None]
 
 
@@ -74,7 +62,6 @@ def locate(
     inputs: np.ndarray,
     divergence: Divergence,
     runs: tuple[Mapping[str, Any], Mapping[str, Any]],
-    run: Run,
     progress: Progress | None = None,
 ) -> Divergence:
     """The same divergence with its sample and neuron, where digests name only layer and step.
@@ -92,7 +79,7 @@ def locate(
     small = prefix(program, divergence.layer)
     for start in range(0, len(inputs), CHUNK):
         chunk = inputs[start : start + CHUNK]
-        expected, found = (run(*_backend(meta), small, chunk) for meta in runs)
+        expected, found = (_backend(meta).run(small, chunk) for meta in runs)
         first = compare(expected, found).first
         if first is not None and first.sample is not None:
             return replace(first, sample=first.sample + start)
@@ -152,36 +139,28 @@ def write_reproducer(
     write_net(small, folder / NET)
     with atomic_path(folder / SAMPLE) as temporary, temporary.open("wb") as file:
         np.save(file, inputs[sample : sample + 1].astype(np.int32))
-    (first, first_how), (second, second_how) = (_backend(meta) for meta in runs)
+    first, second = (_backend(meta) for meta in runs)
     script = folder / SCRIPT
     atomic_write(
         script,
         _SCRIPT.format(
-            title=visible(f"{first} against {second}: {divergence}"),
+            title=visible(f"{first.name} against {second.name}: {divergence}"),
             layers=len(small.populations),
             all_layers=len(names),
             net=NET,
             sample=SAMPLE,
-            first_backend=first,
-            first_how=first_how,
-            second_backend=second,
-            second_how=second_how,
+            first=first,
+            second=second,
         ).encode(),
     )
     return script
 
 
-def _backend(meta: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Backend, and how it goes for one sample: its models on Lava, the way of the reference."""
-    backend = str(meta["backend"])
-    if backend not in BACKENDS:
+def _backend(meta: Mapping[str, Any]) -> Backend:
+    """The backend that made a recording, for one sample."""
+    name = str(meta["backend"])
+    if name not in BACKENDS:
         raise RecordingError(
-            "no reproducer for recordings of this backend",
-            found=backend,
-            allowed=", ".join(BACKENDS),
+            "no reproducer for recordings of this backend", found=name, allowed=", ".join(BACKENDS)
         )
-    if backend != "lava":
-        return backend, {"way": str(meta.get("way", "stepwise"))}
-    recorded = meta.get("models", {})
-    kept = {name: recorded[name] for name in ("tag", "neurons", "watch_ranges") if name in recorded}
-    return backend, LavaModels(**kept).__dict__
+    return BACKENDS[name].of_recording(meta)

@@ -1,4 +1,4 @@
-"""What `convert` converts: a checkpoint folder, or a network with an input description.
+"""What `convert` converts: a module, a checkpoint folder, or a network by name.
 
 Such a network is FILE.py:FACTORY or package.module:FACTORY, or model:NAME, one of
 `toolchain.models` with plain ReLUs, for weights that torchvision or timm trained.
@@ -7,18 +7,20 @@ Such a network is FILE.py:FACTORY or package.module:FACTORY, or model:NAME, one 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain import __version__
-from toolchain.errors import CheckpointError, UnsupportedModuleError
+from toolchain.errors import CheckpointError, DataError, UnsupportedModuleError
 from toolchain.files import file_sha256
 from toolchain.user_code import Source, home_of, is_module_name, load_source, user_code
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from toolchain.data import Samples
     from toolchain.detection.checkpoint import DetectorCheckpoint
     from toolchain.program.float_program import FloatProgram
     from toolchain.program.input_quantizer import InputQuantizer
@@ -29,15 +31,31 @@ MODEL = "model"
 """Before the name of a network of `toolchain.models`."""
 
 
+PIXELS = (0.0, 1.0)
+"""Real values that samples have where nothing else is said or seen."""
+
+
 @dataclass(frozen=True)
 class InputDescription:
-    """What the user says about a network's input."""
+    """What the user says about a network's input; None where nothing."""
 
     shape: tuple[int, ...] | None
     interval: tuple[float, float] | None
     bits: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def tells_values(self) -> bool:
+        """Whether it tells the range or normalisation of samples."""
+        return self.interval is not None or set(self.mean) != {0.0} or set(self.std) != {1.0}
+
+    def described(self, samples: Samples | None) -> InputDescription:
+        """With the shape and range of calibration samples where none are said."""
+        if samples is None:
+            return self
+        shape, interval = self.shape or samples.sample_shape, self.interval or interval_of(samples)
+        return replace(self, shape=shape, interval=interval)
 
     def check_shape(self, node: str, shape: tuple[int, ...]) -> None:
         """Raise CheckpointError if another shape is said than that of `node`, which has its own."""
@@ -51,29 +69,73 @@ class InputDescription:
             )
 
 
+def interval_of(samples: Samples) -> tuple[float, float] | None:
+    """What samples span, with 0; None if that lies in `PIXELS`, which is assumed anyway."""
+    low, high = samples.value_range
+    if not (isfinite(low) and isfinite(high)):
+        raise DataError("samples hold NaN or infinity", node=samples.name)
+    if low >= PIXELS[0] and high <= PIXELS[1]:
+        return None
+    return (min(low, 0.0), max(high, 0.0))
+
+
 @dataclass(frozen=True)
-class Network:
-    """A network ready for conversion."""
+class TrainedNetwork:
+    """A network ready for conversion.
+
+    Attributes
+    ----------
+    model:
+        The module, in evaluation mode, or the float program that a file holds.
+    levels:
+        Levels of its trained activations, where they are known.
+    """
 
     name: str
-    model: nn.Module
+    model: nn.Module | FloatProgram
     quantizer: InputQuantizer
     levels: int | None
     provenance: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class FloatNetwork:
-    """The same of a network that comes as a float program, without a module."""
+def of_module(model: nn.Module, description: InputDescription, name: str | None) -> TrainedNetwork:
+    """A module that the caller has in hand; it is left as it is.
 
-    name: str
-    model: FloatProgram
-    quantizer: InputQuantizer
-    levels: int | None
-    provenance: dict[str, Any]
+    Raises
+    ------
+    UnsupportedModuleError
+        If the input shape is not said.
+    """
+    from torch import Tensor
+
+    from toolchain.conversion.user_module import check_readable, unwrapped
+    from toolchain.training.seal import tensors_sha256
+
+    model = unwrapped(model)
+    check_readable(model)
+    kind = type(model).__name__
+    if description.shape is None:
+        raise UnsupportedModuleError(
+            "the input shape is needed",
+            node=kind,
+            remedy="--input-shape 3,32,32, or --calibrate DATA",
+        )
+    tensors = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    provenance = {
+        "spikeport": __version__,
+        "module": kind,
+        "weights_sha256": tensors_sha256(tensors),
+    }
+    quantizer = _quantizer(description.shape, description)
+    return TrainedNetwork(name or kind.lower(), model, quantizer, None, provenance)
 
 
-def float_network(program: FloatProgram, file: Path, description: InputDescription) -> FloatNetwork:
+def of_float_program(
+    program: FloatProgram,
+    file: Path,
+    description: InputDescription,
+    samples: Samples | None = None,
+) -> TrainedNetwork:
     """A float program read from `file`; its input shape is its own.
 
     Raises
@@ -87,12 +149,20 @@ def float_network(program: FloatProgram, file: Path, description: InputDescripti
         "file": file.name,
         "weights_sha256": file_sha256(file),
     }
-    quantizer = _quantizer(program.input.shape, description)
-    return FloatNetwork(file.stem, program, quantizer, None, provenance)
+    quantizer = _quantizer(program.input.shape, description.described(samples))
+    return TrainedNetwork(file.stem, program, quantizer, None, provenance)
 
 
-def load_network(source: str, weights: Path | None, description: InputDescription) -> Network:
-    """Load `source`.
+def load_network(
+    source: str,
+    weights: Path | None,
+    description: InputDescription,
+    samples: Samples | None = None,
+) -> TrainedNetwork:
+    """Load `source`: a checkpoint folder, FILE.py:FACTORY, package.module:FACTORY or model:NAME.
+
+    The shape and range of `samples`, from calibration, serve where `description` has none and the
+    source does not know.
 
     Raises
     ------
@@ -101,10 +171,10 @@ def load_network(source: str, weights: Path | None, description: InputDescriptio
     """
     name, separator, factory = source.rpartition(":")
     if name == MODEL:
-        return _from_name(factory, weights, description)
+        return _from_name(factory, weights, description.described(samples))
     is_factory = name.endswith(".py") or (is_module_name(name) and not Path(source).exists())
     if separator and is_factory:
-        return _from_factory(name, factory, weights, description)
+        return _from_factory(name, factory, weights, description.described(samples))
     folder = Path(source)
     _check_is_checkpoint(folder)
     if weights is not None:
@@ -112,7 +182,7 @@ def load_network(source: str, weights: Path | None, description: InputDescriptio
             "--weights goes with FILE.py:FACTORY and model:NAME; a checkpoint folder has its own",
             node=source,
         )
-    if description.interval or set(description.mean) != {0.0} or set(description.std) != {1.0}:
+    if description.tells_values:
         raise CheckpointError(
             "a checkpoint knows the range and the normalisation of its input",
             node=source,
@@ -154,13 +224,13 @@ def _check_is_checkpoint(path: Path) -> None:
     )
 
 
-def detector_of(checkpoint: DetectorCheckpoint, folder: Path, bits: int = 8) -> Network:
+def detector_of(checkpoint: DetectorCheckpoint, folder: Path, bits: int = 8) -> TrainedNetwork:
     """The network of a detector's checkpoint; what its maps mean goes into the provenance."""
     meaning = {"detector": checkpoint.spec.describe()}
     return _of_checkpoint(checkpoint, folder, checkpoint.quantizer(bits), meaning)
 
 
-def network_of(checkpoint: Checkpoint, folder: Path, bits: int = 8) -> Network:
+def network_of(checkpoint: Checkpoint, folder: Path, bits: int = 8) -> TrainedNetwork:
     """The network of a checkpoint, with the input quantizer its data call for."""
     from toolchain.training.checkpoint import make_quantizer
 
@@ -176,7 +246,7 @@ def _of_checkpoint(
     folder: Path,
     quantizer: InputQuantizer,
     more: dict[str, Any],
-) -> Network:
+) -> TrainedNetwork:
     """The network of any checkpoint, with where it comes from and `more` as provenance."""
     config = checkpoint.config
     provenance = {
@@ -188,10 +258,10 @@ def _of_checkpoint(
         **more,
     }
     name = folder.resolve().name
-    return Network(name, checkpoint.model, quantizer, config.levels, provenance)
+    return TrainedNetwork(name, checkpoint.model, quantizer, config.levels, provenance)
 
 
-def _from_name(name: str, weights: Path | None, description: InputDescription) -> Network:
+def _from_name(name: str, weights: Path | None, description: InputDescription) -> TrainedNetwork:
     """A network of `toolchain.models` with plain ReLUs and max pools, as others publish them."""
     from torch import nn
 
@@ -217,19 +287,21 @@ def _from_name(name: str, weights: Path | None, description: InputDescription) -
         "weights_sha256": file_sha256(weights),
     }
     quantizer = _quantizer(description.shape, description)
-    return Network(name, model.eval(), quantizer, None, provenance)
+    return TrainedNetwork(name, model.eval(), quantizer, None, provenance)
 
 
 def _from_factory(
     file: str, factory: str, weights: Path | None, description: InputDescription
-) -> Network:
+) -> TrainedNetwork:
     from toolchain.training.checkpoint import load_weights
 
     node = f"{file}:{factory}"
     source = load_source(file)
     if description.shape is None:
         raise UnsupportedModuleError(
-            "the input shape is needed", node=node, remedy="--input-shape 3,32,32"
+            "the input shape is needed",
+            node=node,
+            remedy="--input-shape 3,32,32, or --calibrate DATA",
         )
     provenance: dict[str, Any] = {"spikeport": __version__, "factory": factory}
     if source.file is not None:
@@ -245,7 +317,7 @@ def _from_factory(
     with user_code("the network cannot be put into evaluation mode", node, home_of(model)):
         model.eval()
     quantizer = _quantizer(description.shape, description)
-    return Network(factory, model, quantizer, None, provenance)
+    return TrainedNetwork(factory, model, quantizer, None, provenance)
 
 
 def _made(source: Source, factory: str, node: str) -> nn.Module:
@@ -264,7 +336,7 @@ def _quantizer(shape: tuple[int, ...], description: InputDescription) -> InputQu
     """For samples of this shape in the described interval, by default 0 .. 1 as pixels have it."""
     from toolchain.program.input_quantizer import InputQuantizer
 
-    low, high = description.interval or (0.0, 1.0)
+    low, high = description.interval or PIXELS
     return InputQuantizer.for_interval(
         shape,
         low,

@@ -1,0 +1,136 @@
+"""Takes trained quantized PyTorch networks onto neuromorphic hardware, bit by bit.
+
+    import spikeport
+
+    conversion = spikeport.convert(model, calibrate=train_loader)
+    spikeport.save(conversion, "net.net")
+    reference = spikeport.run("net.net", test_set)
+    lava = spikeport.run("net.net", test_set, backend="lava", models="fast")
+    assert spikeport.compare(reference, lava).equal
+
+Importing this package loads neither torch nor lava: each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from toolchain import __version__
+
+if TYPE_CHECKING:
+    from exports.network import Network
+    from exports.netx.lint import Findings
+    from exports.netx.lint import lint_file as lint
+    from spikeport import detection
+    from spikeport.auditing import Audit, audit
+    from spikeport.backends import Backend, Lava, Reference
+    from spikeport.conversion import convert
+    from spikeport.evaluating import evaluate, evaluate_detector
+    from spikeport.files import export, load, save
+    from spikeport.running import run
+    from spikeport.samples import open_samples
+    from spikeport.sweeping import Sweep, sweep
+    from spikeport.verifying import Verification, verify
+    from toolchain.activations import NQ, QCFS, CQReLU
+    from toolchain.conversion.adapters import ActivationSpec, activation_adapter
+    from toolchain.conversion.pipeline import Conversion
+    from toolchain.errors import SpikeportError
+    from toolchain.program.int_program import IntProgram
+    from toolchain.recording import Comparison, Recording, compare
+    from toolchain.training.config import TrainConfig
+    from toolchain.training.trainer import train
+
+__all__ = [
+    "NQ",
+    "QCFS",
+    "ActivationSpec",
+    "Audit",
+    "Backend",
+    "CQReLU",
+    "Comparison",
+    "Conversion",
+    "Findings",
+    "IntProgram",
+    "Lava",
+    "Network",
+    "Recording",
+    "Reference",
+    "SpikeportError",
+    "Sweep",
+    "TrainConfig",
+    "Verification",
+    "__version__",
+    "activation_adapter",
+    "audit",
+    "compare",
+    "convert",
+    "detection",
+    "evaluate",
+    "evaluate_detector",
+    "export",
+    "lint",
+    "load",
+    "open_samples",
+    "run",
+    "save",
+    "sweep",
+    "train",
+    "verify",
+]
+
+_HOMES = {
+    "ActivationSpec": "toolchain.conversion.adapters",
+    "Audit": "spikeport.auditing",
+    "Backend": "spikeport.backends",
+    "CQReLU": "toolchain.activations",
+    "Comparison": "toolchain.recording",
+    "Conversion": "toolchain.conversion.pipeline",
+    "Findings": "exports.netx.lint",
+    "IntProgram": "toolchain.program.int_program",
+    "Lava": "spikeport.backends",
+    "NQ": "toolchain.activations",
+    "Network": "exports.network",
+    "QCFS": "toolchain.activations",
+    "Recording": "toolchain.recording",
+    "Reference": "spikeport.backends",
+    "SpikeportError": "toolchain.errors",
+    "Sweep": "spikeport.sweeping",
+    "TrainConfig": "toolchain.training.config",
+    "Verification": "spikeport.verifying",
+    "activation_adapter": "toolchain.conversion.adapters",
+    "audit": "spikeport.auditing",
+    "compare": "toolchain.recording",
+    "convert": "spikeport.conversion",
+    "evaluate": "spikeport.evaluating",
+    "evaluate_detector": "spikeport.evaluating",
+    "export": "spikeport.files",
+    "lint": "exports.netx.lint:lint_file",
+    "load": "spikeport.files",
+    "open_samples": "spikeport.samples",
+    "run": "spikeport.running",
+    "save": "spikeport.files",
+    "sweep": "spikeport.sweeping",
+    "train": "toolchain.training.trainer",
+    "verify": "spikeport.verifying",
+}
+"""Module of each public name; behind a colon, what it is called there."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "detection":
+        return import_module("spikeport.detection")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "Network":
+        from hw_models.lava_compat import prepare
+
+        prepare()
+    module, _, there = _HOMES[name].partition(":")
+    value = getattr(import_module(module), there or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

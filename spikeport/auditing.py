@@ -1,0 +1,270 @@
+"""`audit`: why a conversion loses accuracy, and whether it may be shipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hw_models.energy import load_costs
+from hw_models.profile import load_profile
+from spikeport.backends import Lava, Progress, Reference
+from spikeport.files import as_program
+from spikeport.running import open_for
+from spikeport.samples import Data
+from spikeport.trained_network import InputDescription, TrainedNetwork, load_network, of_module
+from toolchain.audit.audit import FLOAT, QUANTIZED, LavaRun, Subject, run_audit
+from toolchain.audit.chip_fit import PER_CORE, Chip, ChipLimit
+from toolchain.audit.energy import Cost
+from toolchain.audit.gates import Gate
+from toolchain.audit.judges import AnyOutputs, Classifier, Judge
+from toolchain.audit.source_network import SourceNetwork
+from toolchain.conversion.adapters import load_adapter_file
+from toolchain.data import BoxDataset, Dataset, Samples, input_spikes
+from toolchain.detection.judge import DetectorJudge
+from toolchain.detection.spec import DetectorSpec
+from toolchain.errors import CheckpointError, TargetError
+from toolchain.files import atomic_write
+from toolchain.output_policy import AUDIT, PAGE, check_output
+from toolchain.recording import Mode, compare
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from toolchain.conversion.pipeline import Conversion
+    from toolchain.program.int_program import IntProgram
+
+LAVA_SAMPLES = 16
+BUDGET_SAMPLES = 128
+Told = Callable[[str, int, int], None]
+"""Called with what is going on, samples done and samples in all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What an audit found.
+
+    Attributes
+    ----------
+    document:
+        Plain values, as `-o OUT.json` holds them.
+    """
+
+    document: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all gates hold."""
+        return bool(self.document["passed"])
+
+    def save(self, path: str | Path) -> None:
+        """Write one offline page (.html), or the document (.json).
+
+        Raises
+        ------
+        OutputError
+            If there is something else of that name.
+        """
+        file = Path(path)
+        if file.suffix.lower() in PAGE.suffixes:
+            from toolchain.audit.page import write_page
+
+            check_output(file, PAGE)
+            atomic_write(file, write_page(self.document).encode())
+            return
+        check_output(file, AUDIT)
+        text = json.dumps(self.document, indent=1, default=str)
+        atomic_write(file, text.encode() + b"\n")
+
+
+def audit(
+    program: IntProgram | Conversion | str | Path,
+    samples: Data,
+    *,
+    network: nn.Module | str | Path | None = None,
+    weights: str | Path | None = None,
+    adapters: Sequence[str | Path] = (),
+    gates: Sequence[str] = (),
+    lava_samples: int = LAVA_SAMPLES,
+    target: str = "loihi2",
+    budget_samples: int = BUDGET_SAMPLES,
+    time_limit: float = 3600.0,
+    progress: Told | None = None,
+) -> Audit:
+    """Say what each layer of a network loses, and what it needs.
+
+    The network runs in four ways: float, quantized, integer reference and Lava. The audit holds an
+    error budget and the accuracy that each source of error costs (with `network`), proved and
+    attained ranges, cores of the target, operations.
+
+    Parameters
+    ----------
+    program:
+        Of `convert` or `load`, or a `.net` file.
+    samples:
+        As in `run`; accuracies need labels.
+    network:
+        What the program was converted from: the module, a checkpoint folder, FILE.py:FACTORY.
+    weights:
+        State dict for FILE.py:FACTORY.
+    gates:
+        Conditions such as "mismatches=0" or "drop<=1"; `passed` tells whether they hold.
+    lava_samples:
+        How many samples run on Lava as well; 0 for none.
+    target:
+        Chip that it is fitted to: a name, or a TOML file.
+    budget_samples:
+        Samples of the error budget.
+    time_limit:
+        Seconds that Lava may take.
+    progress:
+        See `Told`.
+
+    Raises
+    ------
+    SpikeportError
+        If samples or network do not fit the program, or a gate asks for no metric.
+    """
+    told = progress or (lambda _what, _done, _total: None)
+    wanted = [Gate.parse(text) for text in gates]
+    chip = chip_of(target)
+    loaded = as_program(program)
+    data = open_for(loaded, samples)
+    inputs = input_spikes(loaded.input, data)
+    real = loaded.input.normalise(data.real())
+    for file in adapters:
+        load_adapter_file(Path(file))
+    source, versions = _float_side(loaded, network, weights, real)
+    lava = None
+    if lava_samples:
+        lava = on_lava(
+            loaded,
+            inputs[:lava_samples],
+            time_limit,
+            partial(told, f"lava: {loaded.name}"),
+        )
+    subject = Subject(
+        program=loaded,
+        inputs=inputs,
+        samples=real,
+        judge=judge_of(loaded, data),
+        data=data.name,
+        source=source,
+        versions=versions,
+        lava=lava,
+        chip=chip,
+        costs=operation_costs(),
+    )
+    return Audit(run_audit(subject, wanted, budget_samples, told))
+
+
+def judge_of(program: IntProgram, data: Samples | BoxDataset) -> Judge:
+    """What judges the outputs of a program on these data."""
+    shapes = tuple(p.shape for p in program.readouts)
+    if isinstance(data, BoxDataset):
+        return DetectorJudge(DetectorSpec.of(program), data, shapes)
+    is_classifier = len(shapes) == 1 and len(shapes[0]) == 1
+    return Classifier(data.labels) if is_classifier and isinstance(data, Dataset) else AnyOutputs()
+
+
+def chip_of(target: str) -> Chip:
+    """The chip that a target is; raises TargetError if it is none."""
+    profile = load_profile(target)
+    limits = {k: ChipLimit(v.value, v.source) for k, v in profile.chip.items()}
+    if "cores" not in limits:
+        raise TargetError(
+            "is no chip",
+            node=target,
+            found="limits of numbers only",
+            remedy="--target loihi1, loihi2, or a TOML file with [chip.cores]",
+        )
+    per_core = {k: limits[k] for k in PER_CORE if k in limits}
+    return Chip(
+        profile.name,
+        limits["cores"],
+        per_core,
+        profile.shares_kernels,
+        profile.as_target_limits(),
+        {name: limit.source for name, limit in profile.limits.items()},
+    )
+
+
+def operation_costs() -> dict[str, Cost]:
+    """The table of `hw_models.energy`, as the audit takes it."""
+    return {k: Cost(c.picojoules, c.source) for k, c in load_costs().items()}
+
+
+def on_lava(
+    program: IntProgram, inputs: np.ndarray, time_limit: float, progress: Progress | None = None
+) -> LavaRun:
+    """A run of graded input spikes, int (N, ...), on Lava, digest by digest against the reference.
+
+    Raises
+    ------
+    SpikeportError
+        If Lava cannot run it.
+    """
+    lava = Lava("fast", time_limit=time_limit)
+    found = lava.run(program, inputs, mode=Mode.DIGEST, progress=progress)
+    expected = Reference().run(program, inputs, mode=Mode.DIGEST)
+    outcome = compare(expected, found)
+    first = "" if outcome.first is None else str(outcome.first)
+    return LavaRun(found.outputs, outcome.compared, outcome.total, first)
+
+
+def _float_side(
+    program: IntProgram,
+    network: nn.Module | str | Path | None,
+    weights: str | Path | None,
+    samples: np.ndarray,
+) -> tuple[SourceNetwork | None, Mapping[str, np.ndarray]]:
+    """The network that the program came from, and what its own module answers."""
+    if network is None:
+        return None, {}
+    import torch
+
+    from toolchain.activations import Mode as Activations
+    from toolchain.training.evaluate import logits
+    from toolchain.user_code import home_of, user_code
+
+    description = InputDescription(program.input.shape, None, program.input.bits, (0.0,), (1.0,))
+    if isinstance(network, str | Path):
+        file = None if weights is None else Path(weights)
+        trained, node = load_network(str(network), file, description), str(network)
+    else:
+        trained, node = of_module(network, description, None), type(network).__name__
+    _check_origin(program, trained, node)
+    assert isinstance(trained.model, torch.nn.Module)
+    source = SourceNetwork.of(program, trained.model)
+    # What is kept in another type than float32 is compared without its rounding of sums.
+    kinds = {p.dtype for p in trained.model.parameters()}
+    kind = torch.float32 if kinds <= {torch.float32} else torch.float64
+    model = trained.model
+    if kinds - {kind} or any(p.device.type != "cpu" for p in model.parameters()):
+        model = deepcopy(model).to("cpu", kind)
+    with user_code("the network's forward fails", node, home_of(model)):
+        versions = {
+            name: logits(model, torch.tensor(samples, dtype=kind), mode).numpy()
+            for name, mode in ((FLOAT, Activations.CLIPPED), (QUANTIZED, Activations.QUANTIZED))
+        }
+    if source.measured:
+        del versions[QUANTIZED]
+    return source, versions
+
+
+def _check_origin(program: IntProgram, trained: TrainedNetwork, node: str) -> None:
+    for key in ("checkpoint_sha256", "weights_sha256"):
+        ours, theirs = trained.provenance.get(key), program.provenance.get(key)
+        if theirs is not None and ours != theirs:
+            raise CheckpointError(
+                "is not what the file was converted from",
+                node=node,
+                found=f"{key} {ours}",
+                allowed=theirs,
+                remedy="give the checkpoint (and --weights) it was made of",
+            )

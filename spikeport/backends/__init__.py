@@ -1,0 +1,100 @@
+"""What runs integer programs. All backends give the same bits.
+
+A backend is one class in one file here, named in `BACKENDS`; another package adds its own by an
+entry point in the group `spikeport.backends`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from spikeport.backends.lava import Lava
+from spikeport.backends.reference import Reference
+from toolchain.errors import UsageError
+from toolchain.recording.recording import Mode
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from toolchain.program.int_program import IntProgram
+    from toolchain.recording import Recording
+
+__all__ = ["BACKENDS", "Backend", "Lava", "Progress", "Reference", "backend_class", "open_backend"]
+
+GROUP = "spikeport.backends"
+Progress = Callable[[int, int], None]
+"""Called with samples done and samples in all."""
+
+
+class Backend(Protocol):
+    """Runs integer programs; a frozen dataclass whose fields are its options."""
+
+    name: ClassVar[str]
+    """In `BACKENDS`, and in the recordings it makes."""
+
+    def run(
+        self,
+        program: IntProgram,
+        inputs: np.ndarray,
+        *,
+        mode: Mode = Mode.FULL,
+        labels: np.ndarray | None = None,
+        progress: Progress | None = None,
+    ) -> Recording:
+        """Run `program` on graded input spikes, int (N, ...), and record it."""
+
+    @classmethod
+    def of_recording(cls, meta: Mapping[str, Any]) -> Backend:
+        """The backend as it was when it made a recording with this `meta`, for a single sample."""
+
+
+BACKENDS: Mapping[str, type[Backend]] = {kind.name: kind for kind in (Reference, Lava)}
+
+
+def backend_class(name: str) -> type[Backend]:
+    """The backend of this name.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    if name in BACKENDS:
+        return BACKENDS[name]
+    others = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in others:
+        raise UsageError("no such backend", found=name, allowed=", ".join([*BACKENDS, *others]))
+    kind: type[Backend] = others[name].load()
+    return kind
+
+
+def open_backend(backend: str | Backend, **options: Any) -> Backend:
+    """The backend of this name with these options; a backend that is one already has its own.
+
+    Raises
+    ------
+    UsageError
+        If there is no such backend, or it has no such option.
+    TargetError
+        If options contradict each other.
+    """
+    if not isinstance(backend, str):
+        if options:
+            raise UsageError("a backend has its options already", found=", ".join(options))
+        return backend
+    kind = backend_class(backend)
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            raise UsageError(
+                f"{_flag(option)} says nothing to the backend {backend}",
+                allowed=", ".join(map(_flag, known)),
+            )
+    return kind(**options)
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"

@@ -1,0 +1,81 @@
+"""`load`, `save` and `export`: programs in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolchain.output_policy import NETWORK, NIR, check_output
+
+if TYPE_CHECKING:
+    from exports.nir import Entry
+    from toolchain.conversion.pipeline import Conversion
+    from toolchain.program.int_program import IntProgram
+
+
+def load(path: str | Path) -> IntProgram:
+    """The program in a `.net` file, or in a NIR file that `export` has written.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, damaged, or of another tool.
+    """
+    from exports.netx import read_net
+    from exports.nir import read_nir
+
+    file = Path(path)
+    return read_nir(file) if file.suffix == ".nir" else read_net(file)
+
+
+def save(program: IntProgram | Conversion, path: str | Path, *, stock: bool = False) -> None:
+    """Write a `.net` file; what it then holds is read back and compared.
+
+    Parameters
+    ----------
+    stock:
+        Write plain CUBA layers, which stock lava-dl runs (T = 1).
+
+    Raises
+    ------
+    OutputError
+        If there is something else of that name.
+    FormatError, TargetError
+        If the program cannot be written so.
+    """
+    from exports.netx import write_net, write_stock_net
+
+    file = Path(path)
+    check_output(file, NETWORK)
+    (write_stock_net if stock else write_net)(as_program(program), file)
+
+
+def export(
+    program: IntProgram | Conversion, path: str | Path, *, accept_hard_reset: bool = False
+) -> list[Entry]:
+    """Write a NIR graph; returns what NIR cannot carry, and what follows from it.
+
+    Parameters
+    ----------
+    accept_hard_reset:
+        Write networks of several steps too, which other NIR tools reset to zero.
+
+    Raises
+    ------
+    OutputError
+        If there is something else of that name.
+    TargetError
+        If NIR has no place for the program.
+    """
+    from exports.nir import write_nir
+
+    file = Path(path)
+    check_output(file, NIR)
+    return list(write_nir(as_program(program), file, accept_hard_reset=accept_hard_reset))
+
+
+def as_program(program: IntProgram | Conversion | str | Path) -> IntProgram:
+    """The program itself, of a conversion, or of a file."""
+    if isinstance(program, str | Path):
+        return load(program)
+    return getattr(program, "program", program)  # type: ignore[arg-type]

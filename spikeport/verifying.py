@@ -1,0 +1,121 @@
+"""`verify`: whether a file is what it says, and still does what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spikeport.backends import Lava, Progress, Reference
+from spikeport.running import open_for, quality, run_data
+from spikeport.samples import Data
+from toolchain.errors import RecordingError, UsageError
+from toolchain.recording.replay import Replay
+
+if TYPE_CHECKING:
+    from toolchain.program.int_program import IntProgram
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """What was found of a file.
+
+    Attributes
+    ----------
+    ranges_hold:
+        Whether its ranges are proved for every input.
+    kept:
+        Runs that the file keeps.
+    replayed:
+        The run that was made now, if any; `quality` of it, by metric.
+    differences:
+        Layers that do not do what they did in the kept run of the same data, in order.
+    """
+
+    program: IntProgram
+    ranges_hold: bool
+    kept: tuple[Replay, ...]
+    replayed: Replay | None = None
+    quality: Mapping[str, float | None] | None = None
+    differences: tuple[str, ...] = ()
+
+    @property
+    def verified(self) -> bool:
+        """Whether ranges hold, or are watched in runs, and nothing differs."""
+        return (self.ranges_hold or self.program.watch_ranges) and not self.differences
+
+
+def verify(
+    path: str | Path,
+    samples: Data | None = None,
+    *,
+    record: bool = False,
+    backend: str = Reference.name,
+    time_limit: float = 3600.0,
+    progress: Progress | None = None,
+) -> Verification:
+    """Check a `.net` file's hashes and ranges, and replay a run that it keeps.
+
+    Parameters
+    ----------
+    samples:
+        To replay, as in `run`; None checks the file alone.
+    record:
+        Keep this run in the file, instead of comparing it with the kept one.
+    backend:
+        "reference", or "lava" (its fast models).
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged.
+    RecordingError
+        If it keeps no run of these data.
+    """
+    from exports.netx import read_net
+    from exports.netx.replays import add_replay, read_replays
+    from toolchain.files import check_writable
+    from toolchain.program.range_certificate import range_certificate
+
+    file = Path(path)
+    if samples is None and (record or backend != Reference.name):
+        raise UsageError("--record and --backend need --data")
+    program = read_net(file)
+    if record:
+        check_writable(file)
+    kept = tuple(read_replays(file))
+    ranges_hold = bool(range_certificate(program)["holds"])
+    if samples is None:
+        return Verification(program, ranges_hold, kept)
+    chosen = Lava("fast", time_limit=time_limit) if backend == Lava.name else Reference()
+    data = open_for(program, samples)
+    recording = run_data(program, data, chosen, "digest", progress)
+    replay = Replay.of(recording, data.name, data.sha256)
+    measured = quality(program, recording, data)
+    if record:
+        add_replay(file, replay)
+        return Verification(program, ranges_hold, kept, replay, measured)
+    return Verification(
+        program, ranges_hold, kept, replay, measured, tuple(_differences(replay, kept))
+    )
+
+
+def _differences(replay: Replay, kept: tuple[Replay, ...]) -> list[str]:
+    """Layers that differ from the kept run of the same data.
+
+    Raises
+    ------
+    RecordingError
+        If there is none, or it tells of other layers.
+    """
+    for other in kept:
+        if other.data_sha256 == replay.data_sha256:
+            return replay.differences(other)
+    raise RecordingError(
+        "no run of these data is kept in the file",
+        node=replay.data,
+        found=replay.data_sha256,
+        allowed=", ".join(f"{r.data} ({r.data_sha256[:16]})" for r in kept) or "none is kept",
+        remedy="spikeport verify NET.net --data D --record keeps one",
+    )

@@ -99,20 +99,6 @@ class Images(torch.utils.data.Dataset):
         return Image.new("L", (6, 6)), 1
 
 
-FORMS = {
-    "array": lambda x, y: x,
-    "tensor": lambda x, y: torch.from_numpy(x),
-    "samples": lambda x, y: Samples.of(x, "mine"),
-    "dataset": lambda x, y: TensorDataset(torch.from_numpy(x), torch.from_numpy(y)),
-    "without labels": lambda x, y: TensorDataset(torch.from_numpy(x)),
-    "loader": lambda x, y: DataLoader(
-        TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=8
-    ),
-    "stream": Stream,
-    "list": Listed,
-}
-
-
 class Stream(IterableDataset):
     def __init__(self, samples, labels):
         self.pairs = list(zip(samples, labels, strict=True))
@@ -130,6 +116,20 @@ class Listed(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return torch.from_numpy(self.samples[index]), int(self.labels[index])
+
+
+FORMS = {
+    "array": lambda x, y: x,
+    "tensor": lambda x, y: torch.from_numpy(x),
+    "samples": lambda x, y: Samples.of(x, "mine"),
+    "dataset": lambda x, y: TensorDataset(torch.from_numpy(x), torch.from_numpy(y)),
+    "without labels": lambda x, y: TensorDataset(torch.from_numpy(x)),
+    "loader": lambda x, y: DataLoader(
+        TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=8
+    ),
+    "stream": Stream,
+    "list": Listed,
+}
 
 
 @pytest.mark.parametrize("form", list(FORMS))

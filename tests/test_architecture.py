@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("toolchain", "hw_models", "exports")
+PACKAGES = ("spikeport", "toolchain", "hw_models", "exports")
 MAX_LINES = 450
 
 
@@ -37,7 +37,15 @@ def under(names, *prefixes):
 def test_toolchain_imports_nothing_of_the_others():
     for path in files("toolchain"):
         if "cli" not in path.relative_to(ROOT).parts:
-            assert under(imported(path), "hw_models", "exports", "lava") == [], path
+            assert under(imported(path), "spikeport", "hw_models", "exports", "lava") == [], path
+
+
+def test_only_commands_stand_above_the_front_door():
+    for package in ("hw_models", "exports"):
+        for path in files(package):
+            assert under(imported(path), "spikeport") == [], path
+    for path in files("spikeport"):
+        assert under(imported(path), "toolchain.cli", "lava") == [], path
 
 
 def test_hw_models_imports_only_programs_and_plain_types():
@@ -115,7 +123,7 @@ def test_files_are_small(package):
 @pytest.mark.parametrize(
     "code",
     [
-        "import toolchain, toolchain.cli.app, hw_models, exports",
+        "import spikeport, toolchain, toolchain.cli.app, hw_models, exports",
         "import exports.netx, exports.lava, toolchain.recording, toolchain.program.bounds",
     ],
 )

@@ -37,7 +37,10 @@ def test_json_errors(tmp_path):
         ("convert nets.py:good -o x.net --input-shape 1,8,8 --weights w.pt", "w.pt: no such file"),
         ("convert nets.py:good -o no/x.net --input-shape 1,8,8", "no/x.net: the folder to write"),
         ("convert nets.py:good -o x.net --input-shape 1,8,8 --target tpu", "tpu: no such target"),
-        ("convert nets.py:good -o x.net --input-shape 1,8,8 --neuron lif", "no such neuron"),
+        (
+            "convert nets.py:good -o x.net --input-shape 1,8,8 --neuron lif",
+            "'lif' is not one of 'if', 'cif'",
+        ),
         ("convert nets.py:good -o x.net --input-shape 1,8,8 --sleep 3", "go with --neuron cif"),
         ("convert nowhere -o x.net", "nowhere: not a checkpoint folder"),
         ("convert nets.py:no_levels -o x.net --input-shape 1,8,8", "levels must be >= 1, found 0"),
@@ -57,10 +60,10 @@ def test_json_errors(tmp_path):
             "convert nets.py:good -o x.net --input-shape 1,8,8 --weight-bits 9",
             "allowed: 2 .. 8 on loihi2",
         ),
-        ("convert nets.py:good -o x.net --input-shape 1,8,8 --rounding up", "no such rounding"),
+        ("convert nets.py:good -o x.net --input-shape 1,8,8 --rounding up", "'up' is not one of"),
         (
             "convert nets.py:good -o x.net --input-shape 1,8,8 --thresholds low",
-            "no such choice of thresholds",
+            "'low' is not one of",
         ),
         (
             "convert nets.py:good -o x.net --input-shape 1,8,8 --rounding gptq",
@@ -129,7 +132,7 @@ def test_bad_input(factories, arguments, message):
         ("run if.net --data digits@test[:2] -o .", "the output is a folder"),
         (
             "run if.net --data digits@test[:2] -o r.npz --batch 4",
-            "need --backend lava --models fast",
+            "--batch says nothing to the backend reference",
         ),
         (
             "run if.net --data digits@test[:2] -o r.npz --backend lava --models fast --blocks 99",

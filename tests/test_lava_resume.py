@@ -155,7 +155,7 @@ def test_resume_without_parts_is_a_run(folder):
     ok(*RUN, "-o", "r.npz", "--resume", cwd=folder)
     fails(
         2,
-        "--resume needs --backend lava",
+        "--resume says nothing to the backend reference",
         *DATA,
         *["-o", "r.npz", "--resume"],
         cwd=folder,

@@ -130,11 +130,11 @@ def command(
         "resume": resume or None,
     }
     options = {name: value for name, value in options.items() if value is not None}
+    check_output(out, RECORDING, [net, data_path(data)])
     parts = out.with_name(f"{out.name}.parts")
     if backend is Backend.LAVA:
         options |= {"time_limit": time_limit, "parts": parts}
     chosen = open_backend(backend.value, **options)
-    check_output(out, RECORDING, [net, data_path(data)])
     program = spikeport.load(net)
     samples = open_for(program, data)
     earlier = recorded_program(out)

@@ -15,6 +15,7 @@ test: lint types unit
 lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(VENV)/.installed
 	$(BIN)/mypy

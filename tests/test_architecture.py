@@ -34,48 +34,6 @@ def under(names, *prefixes):
     return sorted(n for n in names if any(n == p or n.startswith(f"{p}.") for p in prefixes))
 
 
-def test_toolchain_imports_nothing_of_the_others():
-    for path in files("toolchain"):
-        if "cli" not in path.relative_to(ROOT).parts:
-            assert under(imported(path), "spikeport", "hw_models", "exports", "lava") == [], path
-
-
-def test_only_commands_stand_above_the_front_door():
-    for package in ("hw_models", "exports"):
-        for path in files(package):
-            assert under(imported(path), "spikeport") == [], path
-    for path in files("spikeport"):
-        assert under(imported(path), "toolchain.cli", "lava") == [], path
-
-
-def test_hw_models_imports_only_programs_and_plain_types():
-    allowed = {
-        "toolchain.errors",
-        "toolchain.int_range",
-        "toolchain.program",
-        # Reads a text file into plain types.
-        "toolchain.documents",
-        # Their parameters; how a neuron steps is written anew.
-        "toolchain.neurons",
-        # How numba is called.
-        "toolchain.compiled",
-    }
-    for path in files("hw_models"):
-        names = under(imported(path), *PACKAGES)
-        for name in names:
-            inside = name.startswith("hw_models")
-            plain = name == "toolchain" or any(
-                name == a or name.startswith(f"{a}.") for a in allowed
-            )
-            assert inside or plain, (path, name)
-
-
-def test_the_lava_side_never_imports_the_reference_simulator():
-    for package in ("hw_models", "exports"):
-        for path in files(package):
-            assert under(imported(path), "toolchain.simulator", "torch") == [], path
-
-
 def test_exports_imports_programs_and_recordings_only():
     allowed = (
         "toolchain.program",

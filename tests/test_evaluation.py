@@ -10,10 +10,10 @@ from torch import nn
 from tests.command_line import fails
 from tests.networks import random_inputs, random_program
 from tests.oracles import closed_form, numpy_loop
+from toolchain.accuracy import Accuracy
 from toolchain.activations import NQ, QCFS, Mode
 from toolchain.data import open_split
 from toolchain.errors import ConversionError, DataError
-from toolchain.evaluation.accuracy import Accuracy
 from toolchain.evaluation.document import Evaluation, Row, made_by
 from toolchain.evaluation.float_network import GAP_EDGES, layer_gaps, spiking_logits
 from toolchain.evaluation.int_network import CountError, compare_counts, readouts

@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 
 from hw_models.profile import load_profile
 from tests.damage import NASTY, damaged_bytes, damaged_document, deep
+from toolchain.accuracy import Accuracy
 from toolchain.detection.checkpoint import load_detector, make_detector, save_detector
 from toolchain.detection.config import DetectorConfig
 from toolchain.detection.document import DetectorEvaluation, Exactness
 from toolchain.detection.document import Row as DetectorRow
 from toolchain.errors import SpikeportError
-from toolchain.evaluation.accuracy import Accuracy
 from toolchain.evaluation.document import Evaluation, Row, made_by
 from toolchain.evaluation.speed import Measurement, Table
 from toolchain.sweep.grid import Point

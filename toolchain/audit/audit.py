@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from toolchain import __version__
+from toolchain.accuracy import Accuracy
 from toolchain.audit.agreement import describe_versions
 from toolchain.audit.budget import Budget
 from toolchain.audit.certificate import certify
@@ -20,7 +21,6 @@ from toolchain.audit.gates import Gate
 from toolchain.audit.judges import Judge, answers, flat
 from toolchain.audit.rasters import record_raster
 from toolchain.audit.source_network import SourceNetwork
-from toolchain.evaluation.accuracy import Accuracy
 from toolchain.program.int_program import IntProgram
 from toolchain.simulator.engine.blocks import Engine
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from toolchain.evaluation.accuracy import Accuracy
+from toolchain.accuracy import Accuracy
 from toolchain.neurons import Readout
 from toolchain.program.int_program import IntProgram
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from toolchain import __version__
+from toolchain.accuracy import Correct
 from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import DataError
-from toolchain.evaluation.schema import Correct, Counts, Gaps, MadeBy, OnLava, Run, check_made
+from toolchain.evaluation.schema import Counts, Gaps, MadeBy, OnLava, Run, check_made
 from toolchain.files import atomic_write
 from toolchain.training.config import TrainConfig
 

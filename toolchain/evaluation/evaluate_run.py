@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from toolchain.accuracy import Accuracy
 from toolchain.activations import IF_ACTIVATIONS, Mode
 from toolchain.data import Dataset, input_spikes
 from toolchain.errors import DataError
-from toolchain.evaluation.accuracy import Accuracy
 from toolchain.evaluation.document import Row
 from toolchain.evaluation.float_network import layer_gaps, spiking_logits
 from toolchain.evaluation.int_network import compare_counts, readouts

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from toolchain.accuracy import Z95
 from toolchain.activations import Mode, QuantizedActivation, activation_mode
 from toolchain.conversion.user_module import in_evaluation
-from toolchain.evaluation.accuracy import Z95
 from toolchain.evaluation.schema import GapOfLayer
 from toolchain.evaluation.summary import box
 from toolchain.training.evaluate import batches

@@ -29,16 +29,6 @@ def check_made(made: MadeBy) -> None:
     shlex.split(made["command"])
 
 
-class Correct(TypedDict):
-    """Accuracy with its 95 % interval."""
-
-    correct: int
-    total: int
-    accuracy: float
-    low: float
-    high: float
-
-
 class Quantiles(TypedDict):
     """Of a relative error, over images."""
 

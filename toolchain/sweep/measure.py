@@ -8,11 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
+from toolchain.accuracy import Accuracy
 from toolchain.audit.chip_fit import Chip, fit
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.data import Dataset, input_spikes, open_split
 from toolchain.errors import SpikeportError
-from toolchain.evaluation.accuracy import Accuracy
 from toolchain.int_range import TargetLimits
 from toolchain.recording import Mode
 from toolchain.simulator.simulate import simulate

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 
-from toolchain.evaluation.schema import Correct
-
 Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
+
+
+class Correct(TypedDict):
+    """Accuracy with its 95 % interval, as JSON."""
+
+    correct: int
+    total: int
+    accuracy: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/vulture
+	$(BIN)/codespell $(SOURCES) docs *.md
 
 types: $(VENV)/.installed
 	$(BIN)/mypy

@@ -127,7 +127,7 @@ def _fork_again() -> Iterator[None]:
         )
     choose = multiprocessing.set_start_method
     if chosen == FORK:
-        multiprocessing.set_start_method = lambda method, force=False: None
+        multiprocessing.set_start_method = lambda _method, **_options: None
     try:
         yield
     finally:

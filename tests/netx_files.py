@@ -206,12 +206,6 @@ def deep(file):
         group = group.create_group("g")
 
 
-def crowded(file):
-    group = file["layer/3"].create_group("many")
-    for index in range(100_001):
-        group[str(index)] = h5py.SoftLink("/layer/3")
-
-
 def named_type(file):
     file["layer/3/named"] = np.dtype("f8")
 

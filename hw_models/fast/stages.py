@@ -50,7 +50,6 @@ class Stage(ABC):
             for synapse in population.synapses
             if not isinstance(synapse, WindowSynapse)
         ]
-        self._summed: tuple[int, ...] | None = None
         _check_sums(program, population)
 
     @property

@@ -29,7 +29,6 @@ from toolchain.errors import ConversionError
 from toolchain.program.float_program import Activation, FloatProgram
 
 SHIFT = 0.5
-DEFAULT_PERCENTILE = 99.9
 LOWEST, HIGHEST = 90.0, 100.0
 """A tenth of all outputs clipped is more than any network bears, and what has to be kept in memory
 grows with the share above the percentile."""

@@ -89,15 +89,6 @@ def _rows_outside(weight, thetas, low, high, count, start, stop):  # type: ignor
         count[c] = found
 
 
-def load_compiled() -> None:
-    """Load the compiled loops, half a second that a thread of its own can spend beforehand."""
-    one = np.ones((1, 1))
-    row_peaks(one)
-    row_reach(one, -one[0], one[0])
-    outside(one, one[0], -one[0], one[0])
-    rounding_errors(one, one, one, one)
-
-
 def row_reach(weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """The factor at which a row's first weight passes its range, (C,); inf for rows of zeros.
 

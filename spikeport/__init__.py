@@ -14,9 +14,28 @@ Importing this package loads neither torch nor lava: each name is loaded when it
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolchain import __version__
+
+def _check_neighbours() -> None:
+    """Raise ImportError if a file of the user's hides a package that is installed beside this."""
+    place = Path(__file__).resolve().parents[1]
+    for name in ("toolchain", "hw_models", "exports"):
+        spec = find_spec(name)
+        found = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+        if found is None or place not in found.parents:
+            raise ImportError(
+                f"spikeport has a package `{name}`, and `import {name}` finds "
+                f"{found or 'a folder without __init__.py, or nothing'} instead: rename yours, or "
+                "start Python in another folder"
+            )
+
+
+_check_neighbours()
+
+from toolchain import __version__  # noqa: E402 - after the look at what `toolchain` is
 
 if TYPE_CHECKING:
     from exports.network import Network

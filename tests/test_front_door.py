@@ -1,5 +1,6 @@
 """`import spikeport`: what a person with a trained module types."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import spikeport
+from tests.command_line import ROOT
 from tests.networks import random_inputs, random_program
 from toolchain.data import Samples
 from toolchain.errors import (
@@ -60,6 +62,27 @@ def test_importing_it_is_cheap():
     seconds, loaded = run.stdout.split(maxsplit=1)
     assert loaded.strip() == "[]"
     assert float(seconds) < 1.0  # tenths of it on a machine with nothing else to do
+
+
+@pytest.mark.parametrize("name", ["exports.py", "toolchain/__init__.py", "hw_models/x.py"])
+def test_a_file_of_the_users_that_hides_a_package(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine = 1\n")
+    (tmp_path / "script.py").write_text("import spikeport\nprint(len(spikeport.__all__))\n")
+    run = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if name == "hw_models/x.py":  # a folder without __init__.py hides nothing
+        assert run.stdout.strip() == str(len(spikeport.__all__)), run.stderr
+    else:
+        hidden = name.partition("/")[0].removesuffix(".py")
+        assert f"spikeport has a package `{hidden}`" in run.stderr
+        assert str(tmp_path / name) in run.stderr
 
 
 def test_every_public_name_is_there_and_documented():

@@ -2,7 +2,8 @@
 
 A file is written only if its name does not say that it is something else, if nothing of another
 kind stands there, and if it is none of the command's own inputs. An earlier result of the same
-kind is replaced. Commands ask before any work begins.
+kind is replaced; one that says which program or checkpoint it is of, only by another of the same.
+Commands ask before any work begins.
 """
 
 from __future__ import annotations
@@ -14,11 +15,30 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain.containers import read_npz
+from toolchain.documents import as_error, parse_json, read_text
 from toolchain.errors import OutputError
 from toolchain.files import check_writable
 
 HEAD_BYTES = 4096
 """What is read of a file that stands in the place of an output."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a result is of.
+
+    Attributes
+    ----------
+    name:
+        For messages: "program".
+    found_in:
+        Its hash, or the begin of it, as an earlier result at a path says; any exception where it
+        says none.
+    """
+
+    name: str
+    found_in: Callable[[Path], str]
 
 
 @dataclass(frozen=True)
@@ -33,11 +53,14 @@ class Kind:
         How its name may end, in small letters; a name without an ending says nothing and is taken.
     is_one:
         Whether the file at a path, not empty, is an earlier one.
+    subject:
+        What an earlier one is of; None where a new one may always take its place.
     """
 
     name: str
     suffixes: tuple[str, ...]
     is_one: Callable[[Path], bool]
+    subject: Subject | None = None
 
 
 def _begins(pattern: bytes) -> Callable[[Path], bool]:
@@ -71,17 +94,48 @@ def _is_recording(path: Path) -> bool:
         return "meta.npy" in archive.namelist()
 
 
+def _recorded_program(path: Path) -> str:
+    meta = parse_json(str(read_npz(path, ("meta",))["meta"]))
+    return str(meta["program_hash"])
+
+
+def _audited_program(path: Path) -> str:
+    return str(parse_json(read_text(path))["program"]["hash"])
+
+
+def _program_on_page(path: Path) -> str:
+    (line,) = re.findall(r'<p class="faint">([^<]*), spikeport [^<]*</p>', read_text(path))
+    return re.findall(r"; program\s([0-9a-f]{16})$", line)[0]
+
+
+def _evaluated_checkpoint(path: Path) -> str:
+    return str(parse_json(read_text(path))["run"]["checkpoint_sha256"])
+
+
+_CHECKPOINT = Subject("checkpoint", _evaluated_checkpoint)
 _IMAGES = rb"\x89PNG\r\n\x1a\n|%PDF|<\?xml.*?<svg|<svg"
 
 NETWORK = Kind("a network", (".net",), _hdf5("layer"))
 NIR = Kind("a NIR graph", (".nir",), _hdf5("node"))
-RECORDING = Kind("a recording", (".npz",), _is_recording)
-AUDIT = Kind("an audit", (".json",), _begins(rb'\s*{\s*"audit_version"'))
-EVALUATION = Kind("an evaluation", (".json",), _begins(rb'\s*{\s*"evaluation_version"'))
-DETECTION = Kind("an evaluation", (".json",), _begins(rb'\s*{\s*"detection_version"'))
+RECORDING = Kind("a recording", (".npz",), _is_recording, Subject("program", _recorded_program))
+AUDIT = Kind(
+    "an audit",
+    (".json",),
+    _begins(rb'\s*{\s*"audit_version"'),
+    Subject("program", _audited_program),
+)
+EVALUATION = Kind(
+    "an evaluation", (".json",), _begins(rb'\s*{\s*"evaluation_version"'), _CHECKPOINT
+)
+DETECTION = Kind("an evaluation", (".json",), _begins(rb'\s*{\s*"detection_version"'), _CHECKPOINT)
 FINDINGS = Kind("findings of lint", (".json",), _begins(rb'\s*{\s*"files"'))
 SARIF = Kind("findings in SARIF", (".sarif", ".json"), _begins(rb'\s*{\s*"\$schema".*sarif'))
-PAGE = Kind("a page", (".html", ".htm"), _begins(rb"\s*<!doctype html"))
+PAGE = Kind(
+    "a page",
+    (".html", ".htm"),
+    _begins(rb"\s*<!doctype html"),
+    Subject("program", _program_on_page),
+)
 RESULTS = Kind("a page of results", (".md",), _begins(rb"# Results\s+Written by `spikeport"))
 PICTURE = Kind("a picture", (".png",), _begins(rb"\x89PNG\r\n\x1a\n"))
 PLOT = Kind("a plot", (".png", ".pdf", ".svg"), _begins(_IMAGES))
@@ -128,6 +182,37 @@ def check_output(path: Path, kind: Kind, inputs: Iterable[Path | None] = ()) -> 
             f"what stands there is not {kind.name}, and is not replaced",
             node=str(path),
             remedy="give another name, or move it away",
+        )
+
+
+def check_subject(path: Path, kind: Kind, subject: str) -> None:
+    """Raise OutputError, before any work, if an earlier result at `path` is of something else.
+
+    Parameters
+    ----------
+    kind:
+        One with a subject; `check_output` has been asked for it.
+    subject:
+        Hash of the program or checkpoint that the new result will be of.
+
+    Raises
+    ------
+    OutputError
+        If the earlier result is of another one, or does not say of which.
+    """
+    if kind.subject is None or not path.exists() or not path.stat().st_size:
+        return
+    remedy = "give another name, or delete it"
+    told = f"{kind.name} of an unknown {kind.subject.name} stands there, and is not replaced"
+    with as_error(OutputError, told, str(path), remedy):
+        found = kind.subject.found_in(path)
+    if not found or not subject.startswith(found):
+        raise OutputError(
+            f"{kind.name} of another {kind.subject.name} stands there, and is not replaced",
+            node=str(path),
+            found=found[:16],
+            allowed=subject[:16],
+            remedy=remedy,
         )
 
 

@@ -78,7 +78,7 @@ def command(
     from toolchain.cli.data import open_for
     from toolchain.conversion.adapters import load_adapter_file
     from toolchain.data import input_spikes
-    from toolchain.output_policy import AUDIT, PAGE, check_output
+    from toolchain.output_policy import AUDIT, PAGE, check_output, check_subject
 
     output = Output(as_json=json)
     gates = [Gate.parse(text) for text in gate or []]
@@ -90,6 +90,9 @@ def command(
     if out is not None:
         check_output(out, AUDIT, [*read, html])
     program = read_net(net)
+    for path, kind in ((html, PAGE), (out, AUDIT)):
+        if path is not None:
+            check_subject(path, kind, program.hash)
     dataset = open_for(program, data)
     real = dataset.real()
     inputs = input_spikes(program.input, dataset)

@@ -62,7 +62,7 @@ def command(
     """
     from toolchain.cli.counts import positive_numbers
     from toolchain.evaluation.evaluate_run import EvaluationPlan
-    from toolchain.output_policy import EVALUATION, check_output
+    from toolchain.output_policy import EVALUATION, check_output, check_subject
 
     output = Output(as_json=json)
     path = out or run / "evaluation.json"
@@ -74,6 +74,8 @@ def command(
         layer_steps and positive_numbers("--layer-steps", str(layer_steps))[0],
     )
     checkpoint, dataset, limits = _open(run, data, target)
+    if out is not None:  # the run's own evaluation is of whatever the run has become
+        check_subject(path, EVALUATION, checkpoint.tensors_sha256)
     lower = _lowering(
         checkpoint, run, limits, rounding, calibrate, calibration_samples, relu_percentile
     )

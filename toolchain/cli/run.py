@@ -134,9 +134,8 @@ def command(
     """Run a network over data and record what every layer did."""
     from exports.netx import read_net
     from toolchain.cli.data import open_for
-    from toolchain.output_policy import RECORDING, check_output
+    from toolchain.output_policy import RECORDING, check_output, check_subject
     from toolchain.recording.parts import Parts
-    from toolchain.recording.recording import recorded_program
 
     output = Output(as_json=json)
     how = _simulation(backend, way, memory, device)
@@ -147,8 +146,8 @@ def command(
         raise typer.BadParameter("--resume needs --backend lava")
     check_output(out, RECORDING, [net, data_path(data)])
     program = read_net(net)
+    check_subject(out, RECORDING, program.hash)
     dataset = open_for(program, data)
-    earlier = recorded_program(out)
     if backend is Backend.LAVA and choice.tag == Models.FIXED_PT.value:
         _announce(program, len(dataset), output)
     parts = out.with_name(f"{out.name}.parts")
@@ -177,8 +176,6 @@ def command(
             "yellow",
         )
     output.say(f"wrote {out}")
-    if earlier is not None and earlier != program.hash:
-        output.say(f"note: it replaces a recording of another program ({earlier[:16]})")
     output.result({"out": str(out), **quality, **recording.meta})
 
 

@@ -49,13 +49,15 @@ def command(
     from toolchain.cli.counts import positive_numbers
     from toolchain.data import open_boxes
     from toolchain.detection.checkpoint import load_detector
-    from toolchain.output_policy import DETECTION, check_output
+    from toolchain.output_policy import DETECTION, check_output, check_subject
 
     output = Output(as_json=json)
     path = out or run / "detection.json"
     if run.is_dir():
         check_output(path, DETECTION, [data_path(data), Path(target)])
     checkpoint = load_detector(run)
+    if out is not None:  # the run's own evaluation is of whatever the run has become
+        check_subject(path, DETECTION, checkpoint.tensors_sha256)
     config = checkpoint.config
     dataset = open_boxes(data, (config.input_size[0], config.input_size[1]))
     lower = _lowering(checkpoint, run, weight_bits, target)

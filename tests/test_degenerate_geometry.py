@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.networks import spiking
 from tests.oracles.numpy_loop import convolve, run
 from tests.test_engine_sums import SHARES, choosing
+from toolchain.errors import BackendRunError
 from toolchain.int_range import IntRange
 from toolchain.neurons import Readout
 from toolchain.program.input_quantizer import InputQuantizer
@@ -149,12 +150,25 @@ def off_by_one_where_it_fires(honest):
     return wrong
 
 
+def raises_always(*_):
+    raise RuntimeError("could not create a primitive")
+
+
+WRONG = {
+    "inexact": (off_by_one_where_it_fires, "are not exact here"),
+    "raises": (lambda _: raises_always, "fail here (could not create a primitive)"),
+}
+
+
 @pytest.mark.parametrize("silent", [0, 2], ids=["first", "later"])
 @pytest.mark.parametrize("way", ["int8", "float32"])
-def test_products_that_are_wrong_are_made_in_another_way(way, silent, monkeypatch, caplog):
+@pytest.mark.parametrize(("make_wrong", "told"), WRONG.values(), ids=WRONG)
+def test_products_that_are_wrong_are_made_in_another_way(
+    way, silent, make_wrong, told, monkeypatch, caplog
+):
     """Also where the first planes of a run, which are compared, are silent."""
     kind = {"int8": products._Int8Convolution, "float32": products._FloatConvolution}[way]
-    wrong = off_by_one_where_it_fires(kind.__call__)
+    wrong = make_wrong(kind.__call__)
 
     def of_way(self, coded, offset):
         exact = way == "float32" and self._weight.dtype is torch.float64
@@ -171,13 +185,57 @@ def test_products_that_are_wrong_are_made_in_another_way(way, silent, monkeypatc
         for _ in range(2):
             coded = CodedSpikes(spikes.astype(np.uint8), 0, (4, 5, 5))
             assert np.array_equal(total(coded, slice(0, 1)), of_definition(CONV, spikes))
-    assert [r.getMessage().partition(" sums")[0] for r in caplog.records] == [f"conv: {way}"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"conv: {way} sums")
+    assert told in record.getMessage()
 
 
-def test_events_that_are_wrong_become_products(monkeypatch, caplog):
+def test_products_that_cannot_be_made(monkeypatch, caplog):
+    """Of the operators of another version, say: the next arithmetic is taken at once."""
+    monkeypatch.setattr(products._Int8Convolution, "__init__", raises_always)
+    with caplog.at_level(logging.WARNING):
+        total = assert_sums(CONV, (5, 5), (-1, 1), Arithmetic.INT8)
+    assert total.arithmetic is Arithmetic.FLOAT32
+    assert [r.getMessage().partition(" sums")[0] for r in caplog.records] == ["conv: int8"]
+
+
+@pytest.mark.parametrize("kind", ["__init__", "__call__"])
+def test_no_way_is_left(kind, monkeypatch, caplog):
+    for products_of in (products._Int8Convolution, products._FloatConvolution):
+        monkeypatch.setattr(products_of, kind, raises_always)
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(BackendRunError, match=r"(?s)conv: .*no other way.*another torch"),
+    ):
+        assert_sums(CONV, (5, 5), (-1, 1), Arithmetic.INT8)
+    ways = [r.getMessage().partition(" sums")[0] for r in caplog.records]
+    assert ways == ["conv: int8", "conv: float32"]
+
+
+def test_nothing_is_left_to_compare_with(monkeypatch):
+    monkeypatch.setattr(currents, "synaptic_current", raises_always)
+    with pytest.raises(BackendRunError, match="no other way"):
+        assert_sums(CONV, (5, 5), (-1, 1), Arithmetic.FLOAT32)
+    with pytest.raises(BackendRunError, match="no other way"):
+        ExactCurrent("conv", CONV, IntRange(0, 1))(torch.zeros(1, 4, 5, 5, dtype=torch.int64))
+
+
+def test_missing_memory_is_not_another_way(monkeypatch):
+    def full(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(products._FloatConvolution, "__call__", full)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        assert_sums(CONV, (5, 5), (-1, 1), Arithmetic.FLOAT32)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_events_that_are_wrong_become_products(fails, monkeypatch, caplog):
     def wrong(self, arriving, numbers, which, counts, total):
         honest(self, arriving, numbers, which, counts, total)
         total += 1
+        if fails:
+            raises_always()
 
     honest = EventSum.put
     monkeypatch.setattr(EventSum, "put", wrong)
@@ -186,10 +244,13 @@ def test_events_that_are_wrong_become_products(monkeypatch, caplog):
     assert [r.getMessage().partition(" sums")[0] for r in caplog.records] == ["conv: event"]
 
 
-def test_the_stepwise_simulator_takes_float64_where_float32_is_wrong(monkeypatch, caplog):
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_stepwise_simulator_takes_float64_where_float32_is_wrong(fails, monkeypatch, caplog):
     honest = currents.synaptic_current
 
     def wrong(synapse, spikes, dtype):
+        if fails and dtype is torch.float32:
+            raises_always()
         total = honest(synapse, spikes, dtype)
         return total + (total != 0) * int(dtype is torch.float32)
 

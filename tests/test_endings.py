@@ -163,6 +163,81 @@ def test_a_stopped_training_says_how_to_go_on(tmp_path, number):
     assert not list((tmp_path / "run").glob(".*"))
 
 
+def imported(line):
+    """The module that a line of `-X importtime` tells of; nothing if it is no such line."""
+    return line.rpartition("|")[2].strip() if line.startswith("import time:") else ""
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """All that the command line imports once signals are answered, in order."""
+    arguments = [sys.executable, "-X", "importtime", "-m", "toolchain.cli", "--version"]
+    ran = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=ROOT)
+    names = [imported(line) for line in ran.stderr.splitlines()]
+    return names[names.index("toolchain.cli.stops") + 1 :]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6, 0.8])
+def test_a_signal_while_the_command_line_is_imported(modules, tmp_path, number, share):
+    after = modules[int(share * len(modules))]
+    train = "toolchain.cli train --data digits --epochs 1000 --out run"
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", *train.split()],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if imported(line) == after:
+                break
+        process.send_signal(number)
+        told = [line for line in process.stderr if line.strip() and not imported(line)]
+    assert process.returncode == 128 + number
+    assert told == [
+        f"interrupted ({number.name}): nothing half-written is left; repeat the command to begin "
+        "again\n"
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_command(folder, number):
+    code = (
+        "import atexit, os, sys; from toolchain.cli.__main__ import main;"
+        f"atexit.register(os.kill, os.getpid(), {int(number)});"
+        "sys.argv[1:] = ['inspect', 'a.net', '--json']; main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert ran.returncode == 128 + number
+    assert ran.stderr == f"\ninterrupted ({number.name}): the command had finished\n"
+    assert json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_ignored_stays_so(number):
+    code = (
+        f"import os, signal, sys; signal.signal({int(number)}, signal.SIG_IGN);"
+        "from toolchain.cli.__main__ import main; from toolchain.cli import app;"
+        f"app.app.command('here')(lambda: os.kill(os.getpid(), {int(number)}));"
+        "sys.argv[1:] = ['here']; main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_a_printed_network_warns_of_nothing():
     model = nn.Sequential(nn.Linear(2, 2), NQ(4), QCFS(4, 1.5), CQReLU(4))
     with warnings.catch_warnings():

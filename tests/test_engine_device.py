@@ -3,6 +3,8 @@
 Where CUDA is there, every test runs on it as well.
 """
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -144,13 +146,54 @@ def test_states_out_of_range_are_named(device):
     assert found.value.node == "cell"
 
 
+def raises(*_):
+    raise RuntimeError("no kernel image\nis available")
+
+
+def off_where_it_sums(honest):
+    return lambda a, b: (total := honest(a, b)) + (total != 0).to(total.dtype)
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["silent", "spiking"])
 @pytest.mark.parametrize("device", DEVICES, ids=str)
-def test_an_inexact_product_is_found_out(device, monkeypatch):
-    honest = device_sums._int_product
-    monkeypatch.setattr(device_sums, "_int_product", lambda a, b: honest(a, b).clamp(max=3))
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [(off_where_it_sums(device_sums._int_product), "are not exact here"), (raises, "fail here")],
+    ids=["inexact", "raises"],
+)
+def test_products_that_are_wrong_become_float64(device, wrong, told, first, monkeypatch, caplog):
+    monkeypatch.setattr(device_sums, "_int_product", wrong)
     program = one_convolution(np.full((1, 1, 3, 3), 100))
-    with pytest.raises(BackendRunError, match="are not exact"):
+    inputs = np.repeat([first, 7], 2).reshape(-1, 1, 1, 1) * np.ones((1, 1, 3, 3), int)
+    with caplog.at_level(logging.WARNING):
+        assert_same(program, inputs.astype(np.int32), device)
+    messages = [r.getMessage() for r in caplog.records]
+    assert [m.partition(" sums")[0] for m in messages] == [
+        f"{p.name}: int8" for p in program.populations
+    ]
+    assert all(told in m for m in messages)
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+@pytest.mark.parametrize(
+    ("wrong", "told"), [(off_where_it_sums(torch.bmm), "are not exact"), (raises, "no other way")]
+)
+def test_no_way_is_left_where_float64_is_wrong_too(device, wrong, told, monkeypatch):
+    monkeypatch.setattr(device_sums, "_int_product", raises)
+    monkeypatch.setattr(torch, "bmm", wrong)
+    program = one_convolution(np.full((1, 1, 3, 3), 100))
+    with pytest.raises(BackendRunError, match=rf"(?s){told}.*leave out --device"):
         list(Engine(program, device=device).run(np.ones((1, 1, 3, 3), int)))
+
+
+def test_missing_memory_is_not_another_way(monkeypatch):
+    def full(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(device_sums, "_int_product", full)
+    program = one_convolution(np.full((1, 1, 3, 3), 100))
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        list(Engine(program, device=DEVICES[0]).run(np.ones((1, 1, 3, 3), int)))
 
 
 @pytest.mark.parametrize("mode", list(Mode))

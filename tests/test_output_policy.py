@@ -291,13 +291,14 @@ def test_every_command_asks_before_it_begins(folder, monkeypatch, command):
 
 
 def test_training_takes_no_folder_of_somebody_else(tmp_path):
-    settings = TrainConfig.from_dict({"data": "digits"}).as_dict()
+    run = TrainConfig.from_dict({"data": "digits"})
+    settings = run.as_dict()
     weights, config = tmp_path / "model.safetensors", tmp_path / "config.toml"
     weights.write_bytes(b"mine")
     with pytest.raises(OutputError, match="not left by a run"):
-        open_run_folder(tmp_path)
+        open_run_folder(tmp_path, run)
     (tmp_path / "last.safetensors").touch()
-    open_run_folder(tmp_path)
+    open_run_folder(tmp_path, run)
     assert weights.read_bytes() == b"mine"
     for text in ('data = "digits"\n', "# mine\n", "no = [settings"):
         config.write_text(text)

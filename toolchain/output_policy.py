@@ -2,7 +2,9 @@
 
 A file is written only if its name does not say that it is something else, if nothing of another
 kind stands there, and if it is none of the command's own inputs. An earlier result of the same
-kind is replaced. Commands ask before any work begins.
+kind is replaced; a recording only by one of the same program, since recordings are there to be
+compared.
+Commands ask before any work begins.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain.containers import read_npz
+from toolchain.documents import as_error, parse_json
 from toolchain.errors import OutputError
 from toolchain.files import check_writable
 
@@ -128,6 +132,30 @@ def check_output(path: Path, kind: Kind, inputs: Iterable[Path | None] = ()) -> 
             f"what stands there is not {kind.name}, and is not replaced",
             node=str(path),
             remedy="give another name, or move it away",
+        )
+
+
+def check_program(path: Path, program_hash: str) -> None:
+    """Raise OutputError, before any work, if an earlier recording at `path` is of another program.
+
+    Raises
+    ------
+    OutputError
+        Also if it does not say of which.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return
+    remedy = "give another name, or delete it"
+    told = "a recording of an unknown program stands there, and is not replaced"
+    with as_error(OutputError, told, str(path), remedy):
+        found = str(parse_json(str(read_npz(path, ("meta",))["meta"]))["program_hash"])
+    if found != program_hash:
+        raise OutputError(
+            "a recording of another program stands there, and is not replaced",
+            node=str(path),
+            found=found[:16],
+            allowed=program_hash[:16],
+            remedy=remedy,
         )
 
 

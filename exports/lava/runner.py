@@ -38,7 +38,7 @@ from toolchain.canonical import content_hash
 from toolchain.errors import BackendRunError
 from toolchain.program.int_program import IntProgram
 from toolchain.recording import LayerRecord, Mode, Recording, RecordingBuilder
-from toolchain.recording.parts import Parts
+from toolchain.recording.parts import PROGRAM, Parts
 from toolchain.recording.recording import RECORDING_VERSION
 
 BACKEND = "lava"
@@ -134,7 +134,7 @@ def _identity(
 ) -> dict[str, Any]:
     """All that decides what a chunk of a run holds."""
     return {
-        "program": program.hash,
+        PROGRAM: program.hash,
         "inputs": content_hash({}, {"inputs": inputs}),
         "models": asdict(models),
         "mode": mode.value,

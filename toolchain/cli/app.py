@@ -113,17 +113,18 @@ def _options(
 
 
 def main() -> None:
-    """Entry point of the command line."""
+    """Run the command line, and end the process with its exit code."""
     # Else the collector looks at all that torch has made once more at the end: half a second.
     atexit.register(gc.freeze)
     if isinstance(sys.stdout, TextIOWrapper):
         # Names may hold what the terminal's encoding does not.
         sys.stdout.reconfigure(errors="backslashreplace")
-    stops.listen()
     try:
+        stops.listen()
         status = run_command_line()
         if sys.stdout is not None:
             sys.stdout.flush()
+        stops.end_at_once(stops.FINISHED)
     except KeyboardInterrupt as stop:
         stops.leave(stop)
     except BrokenPipeError:

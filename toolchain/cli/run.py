@@ -113,9 +113,8 @@ def command(
     """Run a network over data and record what every layer did."""
     from spikeport.backends import Lava, open_backend
     from spikeport.running import open_for, quality, run_data
-    from toolchain.output_policy import RECORDING, check_output
+    from toolchain.output_policy import RECORDING, check_output, check_program
     from toolchain.recording.parts import Parts
-    from toolchain.recording.recording import recorded_program
 
     output = Output(as_json=json)
     options: dict[str, Any] = {
@@ -136,8 +135,8 @@ def command(
         options |= {"time_limit": time_limit, "parts": parts}
     chosen = open_backend(backend.value, **options)
     program = spikeport.load(net)
+    check_program(out, program.hash)
     samples = open_for(program, data)
-    earlier = recorded_program(out)
     if isinstance(chosen, Lava) and chosen.models == Models.FIXED_PT.value:
         _announce(program, len(samples), output)
     with (
@@ -165,8 +164,6 @@ def command(
             "yellow",
         )
     output.say(f"wrote {out}")
-    if earlier is not None and earlier != program.hash:
-        output.say(f"note: it replaces a recording of another program ({earlier[:16]})")
     output.result({"out": str(out), **measured, **recording.meta})
 
 

@@ -1,7 +1,8 @@
 """How a command ends before its time: Ctrl-C, a scheduler's SIGTERM, and streams that are closed.
 
 SIGTERM and SIGHUP raise a KeyboardInterrupt as Ctrl-C does, so that all that is cleaned up then
-is cleaned up for them as well.
+is cleaned up for them as well. Before a command begins and after it has finished there is nothing
+to clean up, and they end the process at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from toolchain.errors import OutputError
 
@@ -22,16 +23,33 @@ BY_SIGNAL = 128
 KEPT_NOTHING = "nothing half-written is left; repeat the command to begin again"
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal that asks the process to end; `number` is which."""
+FINISHED = "the command had finished"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_Handler = Callable[[int, FrameType | None], Any]
+_ANSWERS: dict[int, _Handler] = {}
+"""What answers a signal here."""
 
-    def __init__(self, number: int) -> None:
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the process to end; `number` is which. It may say what is kept."""
+
+    def __init__(self, number: int, *kept: str) -> None:
         self.number = number
-        super().__init__()
+        super().__init__(*kept)
+
+
+def end_at_once(kept: str) -> None:
+    """From now on Ctrl-C, SIGTERM and SIGHUP end the process where it stands, and `kept` is said.
+
+    This is for before and after a command: an exception would come out of whatever is imported or
+    closed just then.
+    """
+    for number in SIGNALS:
+        _answer(number, lambda number, _: leave(Stopped(number, kept)))
 
 
 def listen() -> None:
-    """From now on SIGTERM and SIGHUP raise Stopped in this process, unless they are ignored."""
+    """From now on Ctrl-C raises KeyboardInterrupt in this process, SIGTERM and SIGHUP Stopped."""
     here = os.getpid()
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -40,9 +58,16 @@ def listen() -> None:
             os.kill(os.getpid(), number)
         raise Stopped(number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, stop)
+    for number in SIGNALS:
+        _answer(number, signal.default_int_handler if number == signal.SIGINT else stop)
+
+
+def _answer(number: int, handler: _Handler) -> None:
+    """Nothing where a signal is ignored, or answered by somebody else."""
+    ours = (signal.SIG_DFL, signal.default_int_handler, _ANSWERS.get(number))
+    if signal.getsignal(number) in ours:
+        _ANSWERS[number] = handler
+        signal.signal(number, handler)
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def train_detector(
     held = _validation(config, size)
     quantizer_of(config)
     model = device.place(make_detector(config, len(data.class_names)))
-    open_run_folder(folder)
+    open_run_folder(folder, config)
     batches = _Batches(config, data)
     optimizer = _optimizer(config, model)
     scheduler = LambdaLR(optimizer, _share_of_rate(config, len(batches)))

@@ -21,6 +21,9 @@ from toolchain.errors import RecordingError
 from toolchain.files import atomic_path
 from toolchain.recording.layer_recorder import LayerRecord
 
+PROGRAM = "program"
+"""What a run's identity calls the hash of its program."""
+
 
 class Parts:
     """The chunks of one run in `folder`.
@@ -30,23 +33,24 @@ class Parts:
     identity:
         All that decides what the chunks hold, as JSON.
     resume:
-        Take up what is there; otherwise it is thrown away.
+        Take up what is there; otherwise what was kept of the same program is thrown away.
 
     Raises
     ------
     RecordingError
-        If what is to be taken up is of another run, or damaged.
+        If what is to be taken up is of another run, or damaged; if what is to be thrown away is
+        of another program.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
         self._folder = folder
         self._described = canonical_json(dict(identity))
+        if folder.is_dir() and any(folder.iterdir()):
+            self._check(resume=resume)
         if not resume:
             self.remove_folder(folder)
-        elif folder.is_dir() and any(folder.iterdir()):
-            self._check()
 
-    def _check(self) -> None:
+    def _check(self, *, resume: bool) -> None:
         folder = str(self._folder)
         with as_error(
             RecordingError, "these are not the parts of a run", folder, "remove the folder"
@@ -54,7 +58,15 @@ class Parts:
             before = parse_json(read_text(self._folder / "run.json"))
         now = json.loads(self._described)
         different = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-        if different:
+        if not resume and PROGRAM in different:
+            raise RecordingError(
+                "finished samples of another program lie there, and are not thrown away",
+                node=folder,
+                found=str(before.get(PROGRAM))[:16],
+                allowed=str(now.get(PROGRAM))[:16],
+                remedy="give another name, or remove the folder",
+            )
+        if resume and different:
             raise RecordingError(
                 "the parts are of another run",
                 node=str(self._folder),

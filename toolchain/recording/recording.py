@@ -187,13 +187,3 @@ class Recording:
             loaded = cls(meta, groups.pop(OUTPUT), labels, *groups.values())
             check_complete(loaded)
         return loaded
-
-
-def recorded_program(path: Path) -> str | None:
-    """Hash of the program that the recording at `path` was made with; None where there is none."""
-    try:
-        with as_error(RecordingError, "not a recording", str(path)):
-            meta = parse_json(str(read_npz(path, ("meta",))["meta"]))
-            return str(meta["program_hash"])
-    except RecordingError:
-        return None

@@ -5,7 +5,7 @@ largest spike, in whatever order it is added up. Below 2^24 that is exact in flo
 in float64; beyond, it is refused. Algorithms that do not only multiply and add are kept out:
 NNPACK's convolutions (Winograd, off by 0.05 on small integers) are switched off. The first result
 of every float32 synapse, and that of random spikes, are compared with float64, which sums up the
-synapse from then on if they differ.
+synapse from then on if they differ, or if the library fails at them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolchain.errors import ProgramError, ValueRangeError
+from toolchain.errors import BackendRunError, ProgramError, ValueRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.population import Population
 from toolchain.program.spike_ranges import largest_sum
@@ -32,6 +32,10 @@ EXACT_FLOAT64 = 2**53
 COMPARED_SAMPLES = 2
 """Samples of the first batch that are summed in float64 as well."""
 PROBE_SEED = 0
+ON_PROCESSOR = "install another torch"
+"""What is left where torch fails even in float64."""
+NO_MEMORY = "t allocate memory"
+"""What torch says where memory is not enough."""
 
 _log = logging.getLogger(__name__)
 _PROCESS = os.getpid()
@@ -54,18 +58,31 @@ class ExactCurrent:
         self._unverified = self._dtype is torch.float32
 
     def __call__(self, spikes: Tensor) -> Tensor:
-        """Current int64 (N, ...) for spikes int64 (N, ...)."""
-        current = synaptic_current(self._synapse, spikes, self._dtype)
-        if self._unverified:
-            self._unverified = False
-            random = probe(self._range, tuple(spikes.shape[1:]))
-            exact = synaptic_current(self._synapse, torch.cat([spikes[:1], random]), torch.float64)
-            found = synaptic_current(self._synapse, random, self._dtype)
-            if not torch.equal(torch.cat([current[:1], found]), exact):
+        """Current int64 (N, ...) for spikes int64 (N, ...).
+
+        Raises
+        ------
+        BackendRunError
+            If torch fails even in float64.
+        """
+        if self._dtype is torch.float32:
+            try:
+                current = synaptic_current(self._synapse, spikes, self._dtype)
+                if not self._unverified or self._is_exact(spikes, current):
+                    self._unverified = False
+                    return current
                 report_inexact(self._name, "float32")
-                self._dtype = torch.float64
-                return synaptic_current(self._synapse, spikes, self._dtype)
-        return current
+            except RuntimeError as error:
+                report_failed(self._name, "float32", error)
+            self._dtype = torch.float64
+        return exact_current(self._name, self._synapse, spikes)
+
+    def _is_exact(self, spikes: Tensor, current: Tensor) -> bool:
+        """Whether the first sample's current, and that of random spikes, are float64's."""
+        random = probe(self._range, tuple(spikes.shape[1:]))
+        exact = exact_current(self._name, self._synapse, torch.cat([spikes[:1], random]))
+        found = synaptic_current(self._synapse, random, self._dtype)
+        return torch.equal(torch.cat([current[:1], found]), exact)
 
 
 def settle_threads() -> None:
@@ -92,6 +109,55 @@ def report_inexact(name: str, way: str) -> None:
         way,
         torch.__version__,
     )
+
+
+def report_failed(name: str, way: str, error: RuntimeError) -> None:
+    """Log that torch fails at `way` of summing the population `name`, so another one is taken.
+
+    Raises
+    ------
+    RuntimeError
+        The `error` itself, if memory is what was missing: another way needs no less.
+    """
+    check_memory(error)
+    _log.warning(
+        "%s: %s sums of torch %s fail here (%s); a slower, exact way is taken",
+        name,
+        way,
+        torch.__version__,
+        " ".join(str(error).split()),
+    )
+
+
+def check_memory(error: RuntimeError) -> None:
+    """Raise `error` if it says that memory is not enough."""
+    if isinstance(error, torch.cuda.OutOfMemoryError) or NO_MEMORY in str(error):
+        raise error
+
+
+def no_way_left(name: str, error: RuntimeError, remedy: str) -> BackendRunError:
+    """The error for sums of the population `name` that torch fails at in every way."""
+    check_memory(error)
+    return BackendRunError(
+        f"torch {torch.__version__} fails at these sums, and no other way is left",
+        node=name,
+        found=" ".join(str(error).split()),
+        remedy=remedy,
+    )
+
+
+def exact_current(name: str, synapse: Synapse, spikes: Tensor) -> Tensor:
+    """`synaptic_current` in float64, with which others are compared.
+
+    Raises
+    ------
+    BackendRunError
+        If torch fails at it.
+    """
+    try:
+        return synaptic_current(synapse, spikes, torch.float64)
+    except RuntimeError as error:
+        raise no_way_left(name, error, ON_PROCESSOR) from error
 
 
 def exact_dtype(name: str, synapse: Synapse, spikes: IntRange) -> torch.dtype:

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from toolchain.documents import as_error, parse_json
-from toolchain.errors import CheckpointError
+from toolchain.errors import CheckpointError, SpikeportError
 from toolchain.files import atomic_write
 from toolchain.training.seal import SEAL, check_seal, sealed, tensors_sha256
 
@@ -71,16 +71,7 @@ def read_state(
     check_seal(state, str(path), remedy)
     if tensors_sha256(tensors) != state[_TENSORS]:
         raise CheckpointError("damaged training state", node=str(path), remedy=remedy)
-    wanted, found = settings.as_dict(), type(settings).from_dict(state["config"]).as_dict()
-    different = [k for k in wanted if found[k] != wanted[k]]
-    if different:
-        raise CheckpointError(
-            "the folder holds a run with other settings",
-            node=str(folder),
-            found="; ".join(f"{k}={found[k]}" for k in different),
-            allowed="; ".join(f"{k}={wanted[k]}" for k in different),
-            remedy="choose another --out, or repeat the run's own settings to continue it",
-        )
+    check_settings(folder, state["config"], settings)
     if state.get("data_sha256", data_sha256) != data_sha256:
         raise CheckpointError(
             "the folder holds a run on other data",
@@ -90,6 +81,29 @@ def read_state(
             remedy="choose another --out",
         )
     return state, tensors
+
+
+def check_settings(folder: Path, found: dict[str, Any], settings: Settings) -> None:
+    """Raise CheckpointError if the run in `folder`, whose "config" is `found`, has other ones."""
+    try:
+        theirs = type(settings).from_dict(found).as_dict()
+    except SpikeportError as error:
+        raise CheckpointError(
+            "the folder holds a run of another kind",
+            node=str(folder),
+            found=error.found,
+            remedy="choose another --out",
+        ) from error
+    wanted = settings.as_dict()
+    different = [k for k in wanted if theirs[k] != wanted[k]]
+    if different:
+        raise CheckpointError(
+            "the folder holds a run with other settings",
+            node=str(folder),
+            found="; ".join(f"{k}={theirs[k]}" for k in different),
+            allowed="; ".join(f"{k}={wanted[k]}" for k in different),
+            remedy="choose another --out, or repeat the run's own settings to continue it",
+        )
 
 
 def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -74,7 +74,7 @@ def train(
     rest, held = hold_out(data, config.held_out, config.seed)
     model = device.place(make_model(config, data.sample_shape, len(data.class_names)))
     integer_form = _integer_form(config, data, limits)
-    open_run_folder(folder)
+    open_run_folder(folder, config)
     batches = _Batches(config, rest, device)
     run = resume(config, folder, model, len(batches), data.sha256)
     if run.epoch:

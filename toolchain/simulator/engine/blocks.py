@@ -122,6 +122,8 @@ class Engine:
         If the program holds what the engine cannot run exactly.
     TargetError
         If one sample needs more than `memory`.
+    BackendRunError
+        If torch fails at every way of summing a synapse.
     """
 
     def __init__(
@@ -180,6 +182,8 @@ class Engine:
             If the inputs do not fit the program.
         ValueRangeError
             If an input is out of range, or a sum or state leaves the program's state range.
+        BackendRunError
+            If torch fails at every way of summing a synapse, or a device's sums are not exact.
         """
         settle_threads()
         program, schedule = self._program, self._program.schedule

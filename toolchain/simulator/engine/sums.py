@@ -2,7 +2,8 @@
 
 Busy planes are convolved, sparse ones summed event by event, silent ones left out. The first result
 of each way is compared with a sum in float64, and so are the products of random spikes; a way that
-gives other sums is not taken again: int8 becomes float32, that float64, and events products.
+gives other sums, or fails, is not taken again: int8 becomes float32, that float64, and events
+products.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 from toolchain.simulator.currents import (
     COMPARED_SAMPLES,
+    ON_PROCESSOR,
+    exact_current,
+    no_way_left,
     probe,
+    report_failed,
     report_inexact,
-    synaptic_current,
 )
 from toolchain.simulator.engine.coded import INT8, CodedSpikes, coded_offset, plane_of
 from toolchain.simulator.engine.events import EventSum
@@ -68,6 +72,11 @@ class SynapticSum:
 
         One step of zeros where nothing arrives at all; else the steps after the last with a spike
         may be left out, down to two.
+
+        Raises
+        ------
+        BackendRunError
+            If torch fails at every way of summing, the making of this one included.
         """
         if self._pooled:
             spikes = self._pooled.add_up(spikes.of_samples(part))
@@ -110,32 +119,53 @@ class SynapticSum:
             result[chosen.dense] = self._of_products(planes[numbers[chosen.dense]], spikes)
         if len(chosen.sparse):
             assert self._events is not None
-            self._events.put(planes, numbers, chosen.sparse, counts, result)
-            first = chosen.sparse[:COMPARED_SAMPLES]
-            if not self._is_exact("event", planes[numbers[first]], spikes, result[first]):
+            try:
+                self._events.put(planes, numbers, chosen.sparse, counts, result)
+                first = chosen.sparse[:COMPARED_SAMPLES]
+                right = self._is_exact("event", planes[numbers[first]], spikes, result[first])
+            except RuntimeError as error:
+                report_failed(self._name, "event", error)
+                right = False
+            if not right:
                 self._events, self._limit = None, 0
                 chosen_planes = planes[numbers[chosen.sparse]]
                 result[chosen.sparse] = self._of_products(chosen_planes, spikes)
         return result
 
     def _make_products(self) -> Multiply:
+        """The products in this arithmetic, or in the next safer one that can be made."""
         offset = coded_offset(self._range) or 0
-        return make_products(self._synapse, self._source, self.arithmetic, offset)
+        while True:
+            try:
+                return make_products(self._synapse, self._source, self.arithmetic, offset)
+            except RuntimeError as error:
+                self._leave_arithmetic(error)
+
+    def _leave_arithmetic(self, error: RuntimeError) -> None:
+        """Take a safer arithmetic than one that fails; raises BackendRunError if none is left."""
+        if self.arithmetic not in SAFER:
+            raise no_way_left(self._name, error, ON_PROCESSOR) from error
+        report_failed(self._name, self.arithmetic.value, error)
+        self.arithmetic = SAFER[self.arithmetic]
 
     def _of_products(self, values: np.ndarray, spikes: CodedSpikes) -> np.ndarray:
         """Sums of bytes (..., H, W, C) of these spikes."""
         flat = torch.from_numpy(values).reshape(-1, *values.shape[-3:])
         while True:
-            found = self._products(flat, spikes.offset).numpy().reshape(-1, *self._out)
             way = self.arithmetic.value
-            if way in self._verified:
-                return found
-            random = self._probe(spikes)
-            of_random = self._products(random, spikes.offset).numpy().reshape(-1, *self._out)
-            planes = torch.cat([flat[:1], random]).numpy()
-            if self._is_exact(way, planes, spikes, np.concatenate([found[:1], of_random])):
-                return found
-            self.arithmetic = SAFER[self.arithmetic]
+            try:
+                found = self._products(flat, spikes.offset).numpy().reshape(-1, *self._out)
+                if way in self._verified:
+                    return found
+                random = self._probe(spikes)
+                of_random = self._products(random, spikes.offset).numpy().reshape(-1, *self._out)
+            except RuntimeError as error:
+                self._leave_arithmetic(error)
+            else:
+                planes = torch.cat([flat[:1], random]).numpy()
+                if self._is_exact(way, planes, spikes, np.concatenate([found[:1], of_random])):
+                    return found
+                self.arithmetic = SAFER[self.arithmetic]
             self._products = self._make_products()
 
     def _probe(self, spikes: CodedSpikes) -> torch.Tensor:
@@ -156,7 +186,7 @@ class SynapticSum:
             .movedim(-1, 1)
             .reshape(-1, *self._source)
         )
-        exact = synaptic_current(self._synapse, plain, torch.float64) // self.unit
+        exact = exact_current(self._name, self._synapse, plain) // self.unit
         found = torch.from_numpy(result).movedim(-1, 1).reshape(exact.shape)
         same = torch.equal(found.long(), exact)
         if not same:

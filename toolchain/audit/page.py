@@ -78,7 +78,7 @@ def accuracies(document: dict[str, Any]) -> Rows:
             name,
             _percent(a["accuracy"]),
             interval(a),
-            f"{a['total']}" if a["total"] == most else f"the first {a['total']} only",
+            f"{a['total']:,}" if a["total"] == most else f"the first {a['total']:,} only",
         )
         for name, a in found.items()
     ]

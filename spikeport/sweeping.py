@@ -14,7 +14,8 @@ from toolchain.errors import ConversionError
 from toolchain.output_policy import PLOT, STORE, check_output
 from toolchain.sweep.grid import make_grid
 from toolchain.sweep.measure import Result
-from toolchain.sweep.pareto import draw, front, save_plot
+from toolchain.sweep.pareto import front
+from toolchain.sweep.plot import draw, save_plot
 from toolchain.sweep.schedule import run_points
 from toolchain.sweep.store import Store
 from toolchain.training.checkpoint import load_checkpoint

@@ -13,6 +13,7 @@ from PIL import Image
 from exports.netx import write_net
 from tests.command_line import START, fails, ok, spikeport
 from tests.networks import random_program
+from toolchain.audit.page import write_page
 from toolchain.data import open_split
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -35,6 +36,8 @@ const css = e => getComputedStyle(e);
 const found = {
   svgs: [...document.querySelectorAll("svg")].filter(e => e.checkVisibility()).map(box),
   wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  cut: [...document.querySelectorAll("table")].filter(
+    t => t.parentElement.scrollWidth > t.parentElement.clientWidth).map(t => t.id),
   tables: Object.fromEntries([...document.querySelectorAll("table")].map(
     t => [t.id, [...t.rows].map(r => [...r.cells].map(c => c.textContent))])),
   cards: document.querySelectorAll("#summary .card").length,
@@ -114,6 +117,27 @@ def test_gates_set_the_exit_code(folder):
     ok(*audit, "--gate", "accuracy>=0", "--target", "loihi1", cwd=folder)
 
 
+LINEAR = """
+import torch
+from torch import nn
+
+def linear():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+def test_a_network_without_spiking_layers(folder):
+    """No chart by spiking layer, no raster; all else is there."""
+    (folder / "linear.py").write_text(LINEAR)
+    ok("convert", "linear.py:linear", "--input-shape", "1,8,8", "-o", "linear.net", cwd=folder)
+    audit = ("audit", "linear.net", "--data", "digits@test[:9]", "--lava", "0")
+    ok(*audit, "--checkpoint", "linear.py:linear", "--html", "linear.html", cwd=folder)
+    page = (folder / "linear.html").read_text()
+    assert 'id="budget"' in page
+    assert 'id="unevenness"' not in page
+
+
 def test_wrong_uses(folder, tmp_path):
     audit = ("audit", "net.net", "--data", "digits@test[:9]", "--lava", "0")
     fails(2, "no such metric", *audit, "--gate", "taste>3", cwd=folder)
@@ -154,19 +178,40 @@ def browse(folder, path, *flags):
     return result.stdout, console
 
 
+def probe(folder, page, name, *flags):
+    """What the probe finds on a page in a browser."""
+    probed = folder / f"{name}.html"
+    probed.write_text(page.replace("</body>", f"{PROBE}</body>"))
+    dom, console = browse(folder, probed, "--dump-dom", *flags)
+    assert console == []
+    return json.loads(unescape(re.search(r'<pre id="found">(.*?)</pre>', dom, re.S)[1]))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; continuous integration installs one")
+@pytest.mark.parametrize("width", [500, 800, 1400])
+def test_long_names_take_no_room_from_numbers(folder, document, width):
+    """Names of 60 characters wrap: only the widest tables are cut, and only in a narrow window."""
+    names = {row["name"]: row["name"].ljust(60, "x") for row in document["ranges"]["populations"]}
+    text = json.dumps(document)
+    for name, long in names.items():
+        text = text.replace(f'"{name}"', f'"{long}"')
+    page = write_page(json.loads(text))
+    found = probe(folder, page, f"long-{width}", f"--window-size={width},900")
+    assert found["wide"] <= 0
+    assert set(found["cut"]) <= ({"budget", "ranges", "chip"} if width == 500 else set())
+    assert [row[0] for row in found["tables"]["ranges"][1:]] == list(names.values())
+    assert all(box[0] <= width for box in found["svgs"])
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; continuous integration installs one")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser(folder, document, scheme):
     page = (folder / "audit.html").read_text()
-    probed = folder / f"probed-{scheme}.html"
-    probed.write_text(page.replace("</body>", f"{PROBE}</body>"))
     preferred = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
-    dom, console = browse(folder, probed, "--dump-dom", "--window-size=1000,900", preferred)
-    assert console == []
-    told = re.search(r'<pre id="found">(.*?)</pre>', dom, re.S)[1]
-    found = json.loads(unescape(told))
+    found = probe(folder, page, f"probed-{scheme}", "--window-size=1000,900", preferred)
     assert found["requests"] == 0
     assert found["wide"] <= 0
+    assert found["cut"] == []
     assert len(found["svgs"]) >= 4 + 3
     assert all(width > 150 and height > 20 for width, height in found["svgs"])
     assert found["cards"] >= 7

@@ -28,6 +28,7 @@ from toolchain.simulator import reference
 from toolchain.sweep.grid import Point, make_grid
 from toolchain.sweep.measure import Result, measure
 from toolchain.sweep.pareto import costs, front
+from toolchain.sweep.plot import draw, save_plot
 from toolchain.sweep.store import Store
 from toolchain.training.checkpoint import load_checkpoint
 
@@ -135,6 +136,26 @@ def test_the_front_by_brute_force(values):
 
     expected = [r for r in results if not any(beats(other, r) for other in results)]
     assert front(results) == expected
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_the_picture_names_every_point(count, tmp_path):
+    """Its time steps stand in every point; cores are whole numbers, also where all have as many."""
+    grid = make_grid([(tmp_path / "$a_", 4), (tmp_path / "b", 4)], ["if", "cif"], [1, 16], [8, 3])
+    results = [
+        Result(str(i), point, i, 60, 1000.0 + i, point.schedule.num_steps, 4)
+        for i, point in enumerate(grid * bool(count))
+        if count == 2 or point.run.endswith("b")
+    ]
+    figure = draw([*results, Result("f", grid[0], error="failed")])
+    save_plot(figure, tmp_path / "a.png")
+    for axes in figure.axes:
+        told = sorted(int(text.get_text()) for text in axes.texts)
+        assert told == sorted(r.point.steps for r in results)
+    low, high = figure.axes[2].get_xlim()
+    ticks = [tick for tick in figure.axes[2].get_xticks() if low <= tick <= high]
+    assert len(ticks) == 3
+    assert all(float(tick).is_integer() for tick in ticks)
 
 
 def sweep(*more):

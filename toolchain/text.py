@@ -25,6 +25,11 @@ def visible(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
+def counted(number: int, unit: str) -> str:
+    """A number with its unit: "1 core", "4,096 cores"."""
+    return f"{number:,} {unit}" + "s" * (number != 1)
+
+
 def is_plain(name: str) -> bool:
     """Whether every character is seen, and none is markup to HTML, TeX, terminals or shells."""
     return visible(name) == name and not _MARKUP.search(name)

@@ -44,10 +44,15 @@ _STYLE: Any = {
     "grid.linewidth": 0.4,
     "legend.frameon": False,
 }
-PIXELS_A_POINT = 4 / 3
+PIXELS_PER_POINT = 4 / 3
 ROW = 0.26
 """Height of a bar's row in inches."""
-WIDTH = 8.0
+LINE = 0.16
+"""Height of one more line of its name."""
+NAME = re.compile(r".{1,28}$|.{1,28}(?<=[._/ -])|.{1,28}")
+"""Lines of a name: whole parts of it where they fit."""
+WIDTH = 6.4
+"""Inches of a chart with its names: read whole on a page of 600 pixels, small on a phone."""
 CORE = 0.22
 """Side of a core's square in inches."""
 LEAST_MAP = 1.8
@@ -58,13 +63,13 @@ _COLOUR = re.compile("(fill: |stroke: )(" + "|".join(_VARIABLES) + ")")
 def _svg(figure: Figure, title: str) -> Markup:
     """An inline SVG element with a title, for those who cannot see it; texts are escaped."""
     buffer = io.StringIO()
-    how: Any = {"transparent": True, "bbox_inches": "tight", "metadata": {"Date": None}}
+    how: Any = {"transparent": True, "metadata": {"Date": None}}
     with drawing():
         figure.savefig(buffer, format="svg", **how)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = _COLOUR.sub(lambda found: found[1] + _VARIABLES[found[2]], text)
-    width = PIXELS_A_POINT * float(re.search(r'width="([\d.]+)pt"', text)[1])  # type: ignore[index]
+    width = PIXELS_PER_POINT * float(re.search(r'width="([\d.]+)pt"', text)[1])  # type: ignore[index]
     size = f'style="width: {width:.0f}px"'
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', size, text, count=1)
     named = f' role="img"><title>{escape(visible(title))}</title>'
@@ -75,7 +80,7 @@ def accuracy_by_steps(document: dict[str, Any]) -> Markup:
     """Accuracy after each step with its interval, and what the float network has."""
     steps = document["by_steps"]
     with mpl.rc_context(_STYLE):
-        figure = Figure((WIDTH * 0.7, 2.6))
+        figure = Figure((WIDTH * 0.85, 2.8), layout="constrained")
         axes = figure.subplots()
         x = [s["step"] for s in steps]
         middle, low, high = (
@@ -100,7 +105,7 @@ def accuracy_by_steps(document: dict[str, Any]) -> Markup:
         axes.set_ylabel(f"{document['score']}, %" if known else "agreement, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
-        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=8)
+        _legend(figure, 2)
         return _svg(figure, "Accuracy after each step")
 
 
@@ -109,8 +114,7 @@ def budget(layers: Sequence[dict[str, Any]]) -> Markup:
     layers = [layer for layer in layers if layer["unit"] == "lam"]
     terms = list(layers[0]["terms"])
     with mpl.rc_context(_STYLE):
-        figure = Figure((WIDTH, 1.0 + ROW * len(layers)))
-        axes = figure.subplots()
+        figure, axes = _rows([layer["name"] for layer in layers])
         places = np.arange(len(layers))
         left = np.zeros(len(layers))
         for index, term in enumerate(terms):
@@ -118,18 +122,18 @@ def budget(layers: Sequence[dict[str, Any]]) -> Markup:
             axes.barh(places, sizes, 0.7, left, color=SERIES[index], label=term)
             left += sizes
         totals = [layer["total"]["rms"] for layer in layers]
-        axes.plot(totals, places, "|", color=INK, markersize=10, label="all together")
-        _name_rows(axes, [layer["name"] for layer in layers])
-        axes.set_xlabel("root mean square a neuron, in thresholds (lam) a step")
-        axes.legend(ncols=len(terms) + 1, loc="lower center", bbox_to_anchor=(0.4, 1.0), fontsize=8)
+        mark: Any = {"color": INK, "markersize": 10, "clip_on": False}
+        axes.plot(totals, places, "|", label="all together", **mark)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("root mean square per neuron, in thresholds (lam) per step")
+        _legend(figure, 4)
         return _svg(figure, "Error budget of every layer")
 
 
 def ranges(rows: Sequence[dict[str, Any]], state_bits: int) -> Markup:
     """Bits that states need at most, that were observed, and that the register has."""
     with mpl.rc_context(_STYLE):
-        figure = Figure((WIDTH, 1.0 + ROW * len(rows)))
-        axes = figure.subplots()
+        figure, axes = _rows([row["name"] for row in rows])
         places = np.arange(len(rows))
         for offset, key, color in (
             (-0.2, "bound", SERIES[0]),
@@ -139,9 +143,8 @@ def ranges(rows: Sequence[dict[str, Any]], state_bits: int) -> Markup:
             bits = [_bits(row["state"][key]) for row in rows]
             axes.barh(places + offset, bits, 0.2, color=color, label=_RANGE_NAMES[key])
         axes.axvline(state_bits, color=INK, linestyle="--", label=f"register, {state_bits} bits")
-        _name_rows(axes, [row["name"] for row in rows])
         axes.set_xlabel("bits with sign")
-        axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.4, 1.0), fontsize=8)
+        _legend(figure, 2)
         return _svg(figure, "Ranges of membrane potentials")
 
 
@@ -161,7 +164,7 @@ def raster(layer: dict[str, Any]) -> Markup:
     spikes, potential = np.array(layer["spikes"]), np.array(layer["potential"])
     steps = np.arange(1, spikes.shape[1] + 1)
     with mpl.rc_context(_STYLE):
-        figure = Figure((WIDTH * 0.8, 2.6))
+        figure = Figure((WIDTH * 0.85, 2.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         for sign, color, label in ((1, SERIES[0], "spike"), (-1, SERIES[1], "taken back")):
             rows, times = (spikes * sign > 0).nonzero()
@@ -169,7 +172,9 @@ def raster(layer: dict[str, Any]) -> Markup:
                 above.scatter(steps[times], rows, 9, color=color, marker="|", label=label)
         above.set_ylabel("neuron")
         above.set_yticks([])
-        above.set_title(drawn(layer["name"]), loc="left", fontsize=9)
+        if not spikes.any():
+            middle: Any = {"ha": "center", "va": "center", "transform": above.transAxes}
+            above.text(0.5, 0.5, "nothing fires", **middle)
         for index, values in enumerate(potential):
             below.plot(steps, values, ".-", color=SERIES[2 + index], linewidth=1)
         for level in (0, 1):
@@ -209,10 +214,20 @@ def core_map(chip: dict[str, Any]) -> Markup:
         return _svg(figure, f"{total} cores on {chips} chips")
 
 
-def _name_rows(axes: Any, names: Sequence[str]) -> None:
-    axes.set_yticks(np.arange(len(names)), [drawn(name) for name in names])
-    axes.invert_yaxis()
+def _rows(names: Sequence[str]) -> tuple[Figure, Any]:
+    """A figure with a row for each name, from top to bottom; long names take several lines."""
+    told = [NAME.findall(visible(name)) for name in names]
+    row = ROW + LINE * (max(map(len, told), default=1) - 1)
+    figure = Figure((WIDTH, 1.2 + row * len(names)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_yticks(np.arange(len(names)), ["\n".join(map(drawn, lines)) for lines in told])
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _legend(figure: Figure, columns: int) -> None:
+    figure.legend(loc="outside upper left", ncols=columns, fontsize=8)

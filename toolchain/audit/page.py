@@ -15,10 +15,10 @@ from markupsafe import Markup
 
 from toolchain.audit import charts
 from toolchain.audit.budget import TERMS
-from toolchain.text import visible
+from toolchain.text import counted, visible
 
 RASTERS_OPEN = 3
-"""Layers whose rasters are open at first: the first so many."""
+"""How many rasters are open at first."""
 
 
 def write_page(document: dict[str, Any]) -> str:
@@ -35,6 +35,7 @@ def write_page(document: dict[str, Any]) -> str:
         document={"lava": None, "chain": None, "budget": None, "chip": None, **document},
         program=document["program"],
         charts=charts,
+        counted=counted,
         terms=TERMS,
         rasters_open=RASTERS_OPEN,
         gates=_gates(document),
@@ -42,6 +43,7 @@ def write_page(document: dict[str, Any]) -> str:
         agreement=_agreement(document),
         chain=chain([*steps["steps"], *steps["without"]]) if steps else (),
         budget=_budget(document) if "budget" in document else (),
+        uneven=_uneven(document) if "budget" in document else (),
         ranges=[_range(row) for row in document["ranges"]["populations"]],
         driven=sum(row["driven"] for row in document["ranges"]["populations"]),
         chip=_chip(document) if "chip" in document else (),
@@ -61,7 +63,7 @@ def interval(accuracy: dict[str, Any]) -> str:
     """The 95 % interval of an accuracy; a dash where there is none."""
     if accuracy["low"] is None:
         return "-"
-    return f"{_percent(accuracy['low'])} .. {_percent(accuracy['high'])}"
+    return f"{100 * accuracy['low']:.2f} .. {_percent(accuracy['high'])}"
 
 
 Rows = list[tuple[object, ...]]
@@ -76,7 +78,7 @@ def accuracies(document: dict[str, Any]) -> Rows:
             name,
             _percent(a["accuracy"]),
             interval(a),
-            f"{a['total']}" if a["total"] == most else f"the first {a['total']} only",
+            f"{a['total']:,}" if a["total"] == most else f"the first {a['total']:,} only",
         )
         for name, a in found.items()
     ]
@@ -119,14 +121,18 @@ def _budget(document: dict[str, Any]) -> Rows:
     for layer in document["budget"]["layers"]:
         terms = layer["terms"]
         cells = [f"{terms[t]['mean']:+.4f}" if t in terms else "" for t in TERMS]
-        spikes = ["", "", "", ""]
-        if layer["unit"] == "lam":
-            spikes = [_percent(layer[k]) for k in ("too_many", "too_few", "below", "above")]
         total = layer["total"]
-        rows.append(
-            (layer["name"], f"{total['mean']:+.4f}", *cells, f"{total['rms']:.4f}", *spikes)
-        )
+        rows.append((layer["name"], f"{total['mean']:+.4f}", *cells, f"{total['rms']:.4f}"))
     return rows
+
+
+def _uneven(document: dict[str, Any]) -> Rows:
+    shares = ("too_many", "too_few", "below", "above")
+    return [
+        (layer["name"], *(_percent(layer[k]) for k in shares))
+        for layer in document["budget"]["layers"]
+        if layer["unit"] == "lam"
+    ]
 
 
 def _range(row: dict[str, Any]) -> tuple[object, ...]:
@@ -146,7 +152,7 @@ def _chip(document: dict[str, Any]) -> Rows:
         use = [f"{layer['use'][k]:,}" for k in ("neurons", "in_axons", "out_axons", "synapse_bits")]
         rows.append(
             (
-                f"{index + 1}  {layer['name']}",
+                f"{index + 1}. {layer['name']}",
                 layer["cores"],
                 layer["split"],
                 "-" if other is None else f"{other['cores']} by {other['split']}",
@@ -158,7 +164,7 @@ def _chip(document: dict[str, Any]) -> Rows:
 
 def _limits(document: dict[str, Any]) -> Rows:
     chip = document["chip"]
-    limits = {"cores a chip": chip["cores_per_chip"], **chip["limits"], **chip["numbers"]}
+    limits = {"cores per chip": chip["cores_per_chip"], **chip["limits"], **chip["numbers"]}
     return [
         (k, f"{v['value']:,}", v["source"] or "no public source: a warning, not an error")
         for k, v in limits.items()

@@ -12,6 +12,7 @@ from toolchain.audit.gates import ALL_METRICS
 from toolchain.cli.inputs import data_path, network_path
 from toolchain.cli.options import Adapters, Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output
+from toolchain.text import counted
 
 FAILED = 1
 LAVA_SAMPLES = 16
@@ -145,7 +146,8 @@ def _show_needs(document: dict[str, Any], output: Output) -> None:
         rows.append(("Lava", told))
     if "chip" in document:
         chip = document["chip"]
-        rows.append((chip["chip"], f"{chip['cores']:,} cores, {chip['chips']:,} chip(s)"))
+        told = f"{counted(chip['cores'], 'core')}, {counted(chip['chips'], 'chip')}"
+        rows.append((chip["chip"], told))
     output.table(("", ""), rows, "needs")
     for problem in document.get("chip", {}).get("problems", []):
         source = problem["source"] or "no public source"

@@ -2,5 +2,5 @@
 
 `grid` (what is tried) -> `measure` (one point, anywhere) -> `schedule` (many, by threads here or on
 Dask) -> `store` (one SQLite file that a killed sweep goes on from) -> `pareto` (which are worth
-having).
+having) -> `plot`.
 """

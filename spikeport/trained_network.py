@@ -109,7 +109,7 @@ def of_module(model: nn.Module, description: InputDescription, name: str | None)
     from torch import Tensor
 
     from toolchain.conversion.user_module import check_readable, unwrapped
-    from toolchain.training.seal import tensors_sha256
+    from toolchain.training.state_file import tensors_sha256
 
     model = unwrapped(model)
     check_readable(model)

@@ -74,10 +74,12 @@ def awkward_program(kind="if"):
 @pytest.mark.parametrize("kind", ["if", "cif"])
 def test_files_made_today(kind, tmp_path):
     """What the frozen files lack: escapes, floats of every form, replays with several outputs."""
-    program = awkward_program(kind)
+    program = replace(awkward_program(kind), provenance={"ü\\": [0.1, None, {"b": "\t😀"}]})
     write_net(program, tmp_path / "a.net")
     net = net_file.read(tmp_path / "a.net")
     assert net_file.program_hash(net) == net.stated_hash == program.hash
+    before, stated = net_file.text_hash(tmp_path / "a.net")
+    assert before == stated
     inputs = random_inputs(program, 3)
     samples = np.arange(12, dtype=np.uint8).reshape(3, 4)
     data = Dataset("d", samples, 255, np.arange(3), ("a", "b", "c"))
@@ -88,6 +90,8 @@ def test_files_made_today(kind, tmp_path):
     assert kept["data_sha256"] == net_file.data_sha256(data.samples, data.labels)
     assert kept["program_hash"] == net.stated_hash
     assert kept["samples"] == 3
+    after, stated = net_file.text_hash(tmp_path / "a.net")
+    assert after == stated != before
 
 
 def test_a_classifier_has_logits(tmp_path):

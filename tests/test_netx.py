@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 import exports.netx
 from exports.netx import FORMAT_VERSION, read_net, write_net, writer
+from exports.netx.lint import lint_file
+from exports.netx.replays import read_replays
 from tests.networks import random_program
+from tests.oracles import net_file
 from toolchain.errors import FormatError, OutputError
 from toolchain.neurons import NEURONS
 from toolchain.program.int_program import Schedule
@@ -147,6 +150,7 @@ FAULTS = {
     "the header": lambda file: rewrite(
         file, "spikeport/header", '"wake_steps":4', '"wake_steps":5'
     ),
+    "the texts": lambda file: rewrite(file, "spikeport/certificate", "{", '{"more":1,'),
     "the provenance": lambda file: rewrite(file, "spikeport/provenance", "{", '{"more":1,'),
     "the hash": lambda file: rewrite(
         file, "spikeport/program_hash", random_program(7).hash[:9], "0" * 9
@@ -238,6 +242,8 @@ def every_dataset():
             ]
         ),
         "layer/4/spikeport/scale",
+        "simulation/Ts",
+        "simulation/tSample",
         "spikeport/format_version",
         "spikeport/program_hash",
         "spikeport/header",
@@ -293,12 +299,43 @@ def put(net, name, value, **how):
         ("layer/1/weight", h5py.ExternalLink("/etc/hostname", "/"), "a link into another file"),
         ("layer/1/weight", h5py.SoftLink("/layer/3/weight"), "a soft link to"),
         ("layer/0/shape", np.array([2, 6, 6]), "input shape differs"),
+        ("simulation/Ts", 2, "not those of the program"),
+        ("simulation/tSample", 6, "not those of the program"),
+        ("spikeport/sha256", 3, "is not a string"),
+        ("spikeport/sha256", np.bytes_("0"), "changed since it was written"),
     ],
 )
 def test_wrong_dataset(net, name, value, message):
     put(net, name, value)
     with pytest.raises(FormatError, match=message):
         read_net(net)
+
+
+TEXT_CHANGES = {
+    "the name": lambda file: rewrite(file, "spikeport/header", '"name":"', '"name":"x'),
+    "the provenance": lambda file: rewrite(file, "spikeport/provenance", "7", "8"),
+    "the certificate": lambda file: rewrite(file, "spikeport/certificate", "true", "1"),
+    "no certificate": lambda file: file["spikeport"].pop("certificate"),
+    "replays": lambda file: file.__setitem__("spikeport/replays", '{"runs":[]}'),
+}
+
+
+@pytest.mark.parametrize("change", TEXT_CHANGES)
+def test_any_changed_text_is_noticed(net, change):
+    """What is no part of the program's hash: it is part of that of the texts."""
+    before = read_net(net).hash
+    with h5py.File(net, "r+") as file:
+        TEXT_CHANGES[change](file)
+    for read in (read_net, read_replays):
+        with pytest.raises(FormatError, match="changed since it was written"):
+            read(net)
+    assert [f.rule_id for f in lint_file(net).found] == ["not-this-program"]
+    with h5py.File(net, "r+") as file:
+        del file["spikeport/sha256"]
+    # As files from before there was such a hash.
+    assert read_net(net).hash == before
+    net_file.write_text_hash(net)
+    assert read_net(net).hash == before
 
 
 def test_a_flatten_that_is_missing(net):

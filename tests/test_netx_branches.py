@@ -117,7 +117,8 @@ def test_version_1_is_read(name, tmp_path):
     write_net(program, tmp_path / "again.net")
     old, new = datasets(path), datasets(tmp_path / "again.net")
     assert (old.pop(VERSION), new.pop(VERSION)) == (1, 2)
-    assert {n.rpartition("/")[2] for n in set(new) - set(old)} == {"source", "certificate"}
+    added = {n.rpartition("/")[2] for n in set(new) - set(old)}
+    assert added == {"source", "certificate", "sha256"}
     for dataset, value in old.items():
         assert np.array_equal(new[dataset], value), dataset
 

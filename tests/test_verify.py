@@ -11,6 +11,7 @@ from exports.netx.lint import lint_file
 from exports.netx.replays import add_replay, read_replays
 from tests.command_line import FACTORIES, fails, ok, spikeport
 from tests.networks import random_inputs, random_program
+from tests.oracles import net_file
 from toolchain.data.dataset import Dataset
 from toolchain.errors import FormatError, RecordingError
 from toolchain.recording import Mode
@@ -56,6 +57,9 @@ def test_replays_are_kept_beside_the_program(tmp_path):
     with h5py.File(path, "r+") as file:
         del file["spikeport/replays"]
         file["spikeport/replays"] = json.dumps({"runs": [{"data": "a"}]})
+    with pytest.raises(FormatError, match="changed since it was written"):
+        read_replays(path)
+    net_file.write_text_hash(path)
     with pytest.raises(FormatError, match="does not describe replays"):
         read_replays(path)
 

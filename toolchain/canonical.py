@@ -1,4 +1,4 @@
-"""Read-only arrays, canonical JSON and content hashes: the ground the programs stand on."""
+"""Read-only arrays, canonical JSON and hashes of both: the ground the programs stand on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.errors import SpikeportError
+
+SEAL = "sha256"
+"""Key of the hash that a JSON document carries of itself, so that no change of it goes unseen."""
 HASHED_AT_ONCE = 1 << 20
 """Values, so that a large array is not copied whole."""
 
@@ -49,6 +53,31 @@ def _is_frozen(array: np.ndarray) -> bool:
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces, so that equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """`document` with the SHA-256 of its canonical JSON as `sha256`, in place of an earlier one."""
+    return {**document, SEAL: _sealing(document)}
+
+
+def check_seal(
+    document: Mapping[str, Any], kind: type[SpikeportError], node: str, remedy: str | None = None
+) -> None:
+    """Raise `kind` if `document` is not what was sealed."""
+    held = _sealing(document)
+    if document[SEAL] != held:
+        raise kind(
+            "changed since it was written",
+            node=node,
+            found=f"SHA-256 {held}",
+            allowed=document[SEAL],
+            remedy=remedy,
+        )
+
+
+def _sealing(document: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in document.items() if key != SEAL}
+    return hashlib.sha256(canonical_json(rest).encode()).hexdigest()
 
 
 def content_hash(structure: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:

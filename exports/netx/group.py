@@ -68,6 +68,11 @@ class Group:
             raise FormatError("is not a string", node=self.where(name), found=value.dtype)
         return data.decode()
 
+    def texts(self) -> dict[str, str]:
+        """All strings in it, by name."""
+        kept = {n: item for n, item in self._group.items() if isinstance(item, h5py.Dataset)}
+        return {n: self.text(n) for n, d in kept.items() if h5py.check_string_dtype(d.dtype)}
+
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object."""
         try:

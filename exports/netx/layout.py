@@ -8,6 +8,7 @@ CHAINS_VERSION = 1
 """Had chains only: every layer takes its input from the one before it, and none is a pool."""
 
 LAYERS = "layer"
+SIMULATION = "simulation"
 OWN = "spikeport"
 """Group of everything stock netx cannot say."""
 

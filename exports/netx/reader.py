@@ -20,10 +20,13 @@ from exports.netx.layout import (
     LAYERS,
     OWN,
     POOL,
+    SIMULATION,
     SYNAPSES,
 )
 from exports.netx.opened import opened
+from exports.netx.seal import checked_own
 from exports.netx.stock_loader import way_to_run
+from toolchain.canonical import sealed
 from toolchain.errors import FormatError, SpikeportError
 from toolchain.neurons import (
     NEURONS,
@@ -48,14 +51,14 @@ def read_net(path: Path | str) -> IntProgram:
     ------
     FormatError
         If it is missing, truncated, not HDF5, of another version, lacks a dataset, holds one of
-        the wrong type or shape, or if its content is not what its hash says.
+        the wrong type or shape, or if its content is not what its hashes say.
     """
     with opened(Path(path)) as root:
         return program_in(root)
 
 
 def program_in(root: Group) -> IntProgram:
-    """The program in an open file, held against its hash; raises FormatError as `read_net`."""
+    """The program in an open file, held against its hashes; raises FormatError as `read_net`."""
     program, own = _read(root), root.group(OWN)
     if program.hash != own.text("program_hash"):
         raise FormatError(
@@ -65,6 +68,8 @@ def program_in(root: Group) -> IntProgram:
             allowed=own.text("program_hash"),
             remedy="convert again; a changed program needs a new file",
         )
+    _check_simulation(root.group(SIMULATION), program.schedule)
+    checked_own(root)
     return program
 
 
@@ -82,14 +87,16 @@ def difference(path: Path, program: IntProgram) -> str | None:
     """
     with opened(path, known=True) as root:
         found = _read(root)
-        stated = root.group(OWN).text("program_hash")
-    arrays, expected = found.arrays(), program.arrays()
-    if found.structure() != program.structure() or list(arrays) != list(expected):
-        return "the header"
-    if found.provenance_json() != program.provenance_json():
-        return "the provenance"
-    if stated != program.hash:
-        return "the hash"
+        arrays, expected = found.arrays(), program.arrays()
+        if found.structure() != program.structure() or list(arrays) != list(expected):
+            return "the header"
+        if found.provenance_json() != program.provenance_json():
+            return "the provenance"
+        if root.group(OWN).text("program_hash") != program.hash:
+            return "the hash"
+        texts = root.group(OWN).texts()
+        if texts != sealed(texts):
+            return "the texts"
     return next((n for n, array in expected.items() if not np.array_equal(arrays[n], array)), None)
 
 
@@ -133,6 +140,19 @@ def _read(root: Group) -> IntProgram:
             node=root.where(),
             found=f"{type(error).__name__}: {error}",
         ) from error
+
+
+def _check_simulation(group: Group, schedule: Schedule) -> None:
+    """What stock netx says of time, held against the program's own."""
+    found = (group.integer("Ts"), group.integer("tSample"))
+    if found != (1, schedule.num_steps):
+        raise FormatError(
+            "Ts and tSample are not those of the program",
+            node=group.where(),
+            found=found,
+            allowed=(1, schedule.num_steps),
+            remedy="convert again; a changed program needs a new file",
+        )
 
 
 def _read_layers(layers: Group, header: dict[str, Any], version: int) -> tuple[Population, ...]:

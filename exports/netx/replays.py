@@ -10,6 +10,7 @@ from exports.hdf5 import changed_hdf5
 from exports.netx.layout import OWN
 from exports.netx.opened import opened
 from exports.netx.reader import difference, read_net
+from exports.netx.seal import checked_own, write_seal
 from toolchain.canonical import canonical_json
 from toolchain.errors import FormatError
 from toolchain.recording.replay import Replay
@@ -26,7 +27,7 @@ def read_replays(path: Path) -> list[Replay]:
         If the file or its replays are damaged.
     """
     with opened(path) as root:
-        own = root.group(OWN)
+        own = checked_own(root)
         if REPLAYS not in own.names():
             return []
         where = own.where(REPLAYS)
@@ -58,6 +59,7 @@ def add_replay(path: Path, replay: Replay) -> None:
         if REPLAYS in own:
             del own[REPLAYS]
         own[REPLAYS] = canonical_json({"runs": runs})
+        write_seal(file)
 
     with changed_hdf5(path, change) as temporary:
         if difference(temporary, before):

@@ -22,10 +22,12 @@ from exports.netx.layout import (
     LAYERS,
     OWN,
     POOL,
+    SIMULATION,
     STOCK_STRING,
     SYNAPSES,
 )
 from exports.netx.reader import difference
+from exports.netx.seal import write_seal
 from toolchain.canonical import canonical_json
 from toolchain.errors import FormatError
 from toolchain.neurons import Readout
@@ -71,6 +73,7 @@ def _write(program: IntProgram, file: h5py.File) -> None:
     own["header"] = canonical_json(_header(program))
     own["provenance"] = program.provenance_json()
     own["certificate"] = certificate
+    write_seal(file)
 
 
 def write_layers(
@@ -86,8 +89,8 @@ def write_layers(
         if isinstance(first, DenseSynapse) and len(program.source_shape(first.source)) > 1:
             write_string(layers.create_group(str(len(layers))), "type", FLATTEN)
         write(layers.create_group(str(len(layers))), population)
-    file["simulation/Ts"] = 1
-    file["simulation/tSample"] = program.schedule.num_steps
+    file[f"{SIMULATION}/Ts"] = 1
+    file[f"{SIMULATION}/tSample"] = program.schedule.num_steps
 
 
 def _header(program: IntProgram) -> dict[str, Any]:

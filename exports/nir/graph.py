@@ -16,7 +16,7 @@ from exports.nir.layout import (
     flatten_node,
     synapse_node,
 )
-from toolchain.canonical import canonical_json
+from toolchain.canonical import canonical_json, sealed
 from toolchain.errors import TargetError
 from toolchain.neurons import IntegrateAndFire, Readout
 from toolchain.program.int_program import IntProgram, Population
@@ -53,7 +53,7 @@ def as_graph(program: IntProgram) -> nir.NIRGraph:
         for p in program.populations
         if isinstance(p.neuron, IntegrateAndFire)
     }
-    return nir.NIRGraph(nodes, edges, metadata={KEY: canonical_json(header)})
+    return nir.NIRGraph(nodes, edges, metadata={KEY: canonical_json(sealed(header))})
 
 
 def output_node(program: IntProgram, readout: str) -> str:

@@ -12,6 +12,7 @@ from exports.hdf5 import DAMAGED
 from exports.nir.foreign import open_graph
 from exports.nir.graph import as_graph
 from exports.nir.layout import HASH, KEY, VERSION, synapse_node
+from toolchain.canonical import SEAL, check_seal
 from toolchain.errors import FormatError, SpikeportError
 from toolchain.neurons import IntegrateAndFire, Neuron, Readout, Relay
 from toolchain.program.input_quantizer import InputQuantizer
@@ -29,7 +30,7 @@ def read_nir(path: Path | str, *, known: bool = False) -> IntProgram:
     ------
     FormatError
         If it is missing, not a NIR file, lacks this project's metadata, if graph and metadata
-        contradict each other, or if the program is not what its hash says.
+        contradict each other, or if either is not what its hash says.
     """
     graph = open_graph(Path(path), known=known)
     if KEY not in graph.metadata:
@@ -48,6 +49,8 @@ def read_nir(path: Path | str, *, known: bool = False) -> IntProgram:
             )
         program = _program(header, graph)
         _check_graph(graph, as_graph(program))
+        if SEAL in header:
+            check_seal(header, FormatError, str(path), "export it again")
     except FormatError:
         raise
     except (*DAMAGED, SpikeportError) as error:

@@ -174,6 +174,28 @@ def program_hash(net):
     return digest.hexdigest()
 
 
+def text_hash(path):
+    """The hash of the texts in /spikeport, and the one that the file states, None if none."""
+    with h5py.File(path, "r") as file:
+        own = file["spikeport"].items()
+        held = {
+            name: text(item)
+            for name, item in own
+            if isinstance(item, h5py.Dataset) and item.dtype.kind in "OS"
+        }
+    stated = held.pop("sha256", None)
+    return hashlib.sha256(canonical(held).encode()).hexdigest(), stated
+
+
+def write_text_hash(path):
+    """State the hash of the texts as they are now."""
+    found, stated = text_hash(path)
+    with h5py.File(path, "r+") as file:
+        if stated is not None:
+            del file["spikeport/sha256"]
+        file["spikeport/sha256"] = found
+
+
 # Semantics
 
 

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from toolchain.activations import ACTIVATIONS, CQReLU
+from toolchain.canonical import SEAL, check_seal, sealed
 from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import CheckpointError
 from toolchain.files import atomic_write, file_sha256
@@ -32,7 +33,6 @@ from toolchain.models.foreign_weights import under_our_names
 from toolchain.models.parts import as_torch_starts
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.training.config import PLAIN_RELU, TrainConfig
-from toolchain.training.seal import SEAL, check_seal, sealed
 from toolchain.training.state_file import STATE_FILE
 
 CHECKPOINT_VERSION = 1
@@ -133,7 +133,7 @@ class Info:
     Attributes
     ----------
     sha256:
-        Of the rest (`seal`); None in files from before it was kept.
+        Of the rest (`canonical.sealed`); None in files from before it was kept.
     """
 
     format_version: int
@@ -254,7 +254,7 @@ def read_checkpoint(folder: Path) -> tuple[Info, Path]:
             )
         info = typed(Info, values)
         if SEAL in values:
-            check_seal(values, str(info_file))
+            check_seal(values, CheckpointError, str(info_file))
     model_file = folder / MODEL_FILE
     if not model_file.is_file():
         raise CheckpointError("the tensors are missing", node=str(model_file))

@@ -2,11 +2,12 @@
 
 It is replaced atomically after each epoch: a killed run loses at most the epoch it was in. All
 random numbers of epoch e come from (seed, e), so no generator state needs to be kept. What it
-holds is hashed (`seal`): a run never continues from a damaged state.
+holds is hashed: a run never continues from a damaged state.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import Any, Protocol
 
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, uint8
 
+from toolchain.canonical import SEAL, check_seal, sealed
 from toolchain.documents import as_error, parse_json
 from toolchain.errors import CheckpointError, SpikeportError
 from toolchain.files import atomic_write
-from toolchain.training.seal import SEAL, check_seal, sealed, tensors_sha256
 
 STATE_FILE = "last.safetensors"
 _TENSORS = "tensors_sha256"
@@ -68,7 +69,7 @@ def read_state(
         raise CheckpointError(
             "the state of a run that an earlier version began", node=str(path), remedy=remedy
         )
-    check_seal(state, str(path), remedy)
+    check_seal(state, CheckpointError, str(path), remedy)
     if tensors_sha256(tensors) != state[_TENSORS]:
         raise CheckpointError("damaged training state", node=str(path), remedy=remedy)
     check_settings(folder, state["config"], settings)
@@ -104,6 +105,16 @@ def check_settings(folder: Path, found: dict[str, Any], settings: Settings) -> N
             allowed="; ".join(f"{k}={wanted[k]}" for k in different),
             remedy="choose another --out, or repeat the run's own settings to continue it",
         )
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu()
+        digest.update(f"\0{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

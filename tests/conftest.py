@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-from typer.testing import CliRunner
 
 from hw_models.profile import load_profile
 from spikeport.trained_network import TrainedNetwork, network_of
-from tests.command_line import FACTORIES, ok
-from toolchain.cli.app import app
+from tests.command_line import FACTORIES, ROOT, here, ok
 from toolchain.data import Dataset, open_split
 from toolchain.data.mnist import DEBIAN_FOLDER
 from toolchain.training.checkpoint import Checkpoint
@@ -44,10 +42,11 @@ class Trained:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory):
-    """Decoded images go where the tests' other files go, not into the user's cache."""
+def environment(tmp_path_factory):
+    """Decoded images go where the tests' other files go; every process finds this project."""
     patch = pytest.MonkeyPatch()
     patch.setenv("SPIKEPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    patch.setenv("PYTHONPATH", str(ROOT))
     yield
     patch.undo()
 
@@ -149,7 +148,7 @@ def small_runs(tmp_path_factory):
             f"train {common} {trained_with} --out {folder / name}",
             f"evaluate {folder / name} {evaluated} {more}",
         ):
-            result = CliRunner().invoke(app, command.split())
+            result = here(*command.split())
             assert result.exit_code == 0, result.output
     return folder
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from exports.netx import write_net
-from tests.command_line import FACTORIES, ROOT, spikeport
+from tests.command_line import FACTORIES, spikeport, started
 from tests.networks import random_program
 from toolchain.activations import NQ, QCFS, CQReLU
 from toolchain.cli.app import as_told, run_command_line
@@ -45,7 +45,6 @@ def shell(text, folder):
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     return ran.returncode, ran.stdout, ran.stderr
 
@@ -138,22 +137,17 @@ def test_help_tells_whole_sentences_at_80_columns():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_training_says_how_to_go_on(tmp_path, number):
     train = "train --data digits --out run --epochs 1000 --width 0.25 --limit 300"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "toolchain.cli", *train.split()],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    told = tmp_path / "told"
+    process = started(*train.split(), cwd=tmp_path, err=told)
     deadline = time.monotonic() + 100
     while not (tmp_path / "run" / "checkpoint.json").is_file():
-        assert process.poll() is None, process.communicate()
+        assert process.is_alive(), told.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(number)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 128 + number
+    told = told.read_text()
     last = told.splitlines()[-1]
     assert last == (
         f"interrupted ({number.name}): finished epochs are kept in run; repeat the command to go "

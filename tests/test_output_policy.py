@@ -12,14 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from exports.netx import write_net
 from exports.nir import write_nir
-from tests.command_line import FACTORIES, ROOT
+from tests.command_line import FACTORIES, ROOT, here
 from tests.networks import random_inputs, random_program
 from toolchain import output_policy
-from toolchain.cli.app import app
 from toolchain.errors import OutputError
 from toolchain.files import ABANDONED_SECONDS, atomic_write, check_writable
 from toolchain.output_policy import NETWORK, PICTURE, PLOT, RECORDING, Kind, check_output
@@ -285,8 +283,8 @@ def test_every_command_asks_before_it_begins(folder, monkeypatch, command):
     for name in [*before, "none/x", "a.net/x", "x.xyz"]:
         if Path(name).name in kept:
             continue
-        result = CliRunner().invoke(app, command.format(name).split())
-        assert isinstance(result.exception, OutputError), (name, result.exception, result.output)
+        result = here(*command.format(name).split())
+        assert isinstance(result.error, OutputError), (name, result.error, result.output)
     assert contents(folder) == before
 
 

@@ -17,12 +17,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from typer.testing import CliRunner
 
 from exports.netx import read_net, write_net
 from spikeport.reproducer import write_reproducer
-from tests.command_line import ROOT, START
-from toolchain.cli.app import app
+from tests.command_line import ROOT, START, here
 from toolchain.data import BoxDataset
 from toolchain.data.boxes import Boxes
 from toolchain.detection.detections import Detections
@@ -62,8 +60,8 @@ DATA = "digits@test[:20]"
 
 def command(*arguments, status=0):
     """What a command printed, which holds nothing that a terminal acts upon."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == status, (result.output, result.exception)
+    result = here(*arguments)
+    assert result.exit_code == status, (result.output, result.error)
     assert all(line.isprintable() for line in result.output.split("\n")), ascii(result.output)
     return result.stdout
 

@@ -1,6 +1,5 @@
 """No command listens on the network: the sockets of its processes are looked at while it runs."""
 
-import os
 import subprocess
 import sys
 import time
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import ROOT, START, ok
+from tests.command_line import START, ok, started
 
 LISTEN = "0A"
 POLL_SECONDS = 0.05
@@ -43,21 +42,14 @@ def inodes(pid):
     return found
 
 
-def addresses_of(command, cwd):
-    """Where a command and its children listened at any moment, and its exit status."""
+def addresses_of(pid, status):
+    """Where a process and its children listened at any moment, and its exit status."""
     seen = set()
-    with subprocess.Popen(
-        command,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        while process.poll() is None:
-            held, open_now = inodes(process.pid), listening()
-            seen |= {address for inode, address in open_now.items() if inode in held}
-            time.sleep(POLL_SECONDS)
-    return seen, process.returncode
+    while status() is None:
+        held, open_now = inodes(pid), listening()
+        seen |= {address for inode, address in open_now.items() if inode in held}
+        time.sleep(POLL_SECONDS)
+    return seen, status()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +64,8 @@ def folder(tmp_path_factory):
 def test_a_listening_child_is_seen(tmp_path):
     server = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); time.sleep(0.5)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {server!r}])"
-    seen, status = addresses_of([sys.executable, "-c", parent], tmp_path)
+    with subprocess.Popen([sys.executable, "-c", parent], cwd=tmp_path) as process:
+        seen, status = addresses_of(process.pid, process.poll)
     assert status == 0
     assert [address.partition(":")[0] for address in seen] == ["0100007F"]
 
@@ -90,6 +83,7 @@ def test_a_listening_child_is_seen(tmp_path):
     ids=["sweep", "audit", "run", "lava", "evaluate", "lint"],
 )
 def test_nothing_listens(folder, arguments):
-    seen, status = addresses_of([sys.executable, "-m", "toolchain.cli", *arguments], folder)
+    process = started(*arguments, cwd=folder)
+    seen, status = addresses_of(process.pid, lambda: process.exitcode)
     assert status == 0
     assert seen == set()

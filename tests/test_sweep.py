@@ -1,11 +1,7 @@
 """Sweeps: what is measured, resumed, shared among worker processes, and worth having."""
 
 import json
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -17,7 +13,7 @@ from hypothesis import strategies as st
 from hw_models.profile import load_profile
 from spikeport.auditing import chip_of
 from spikeport.trained_network import network_of
-from tests.command_line import ROOT, START, fails, ok, spikeport
+from tests.command_line import START, here, ok, spikeport, started
 from toolchain.audit.chip_fit import fit
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.data import open_split
@@ -25,6 +21,7 @@ from toolchain.errors import OutputError
 from toolchain.program.int_program import Schedule
 from toolchain.recording import Mode
 from toolchain.simulator import reference
+from toolchain.sweep import schedule
 from toolchain.sweep.grid import Point, make_grid
 from toolchain.sweep.measure import Result, measure
 from toolchain.sweep.pareto import costs, front
@@ -180,24 +177,22 @@ def test_the_command(folder):
     assert set(before) < set(after)
 
 
-def test_wrong_uses(folder):
-    fails(2, "no such neuron", *sweep("--neurons", "lif", "-o", "x.sqlite"), cwd=folder)
-    fails(2, "not whole numbers", *sweep("--steps", "1,two", "-o", "x.sqlite"), cwd=folder)
-    fails(2, "at least 1", *sweep("--steps", "0", "-o", "x.sqlite"), cwd=folder)
-    fails(2, "is no chip", *sweep("--target", "stock-netx", "-o", "x.sqlite"), cwd=folder)
-    nowhere = ("--scheduler", "tcp://127.0.0.1:9", "-o", "x.sqlite")
-    fails(1, "the scheduler does not answer", *sweep(*nowhere), cwd=folder)
-    fails(2, "not a checkpoint folder", "sweep", "x", "--data", DATA, "-o", "x.sqlite", cwd=folder)
-
-
-def start(folder, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def test_wrong_uses(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(schedule, "CONNECT_SECONDS", 1)
+    for code, message, *more in (
+        (2, "no such neuron", "--neurons", "lif"),
+        (2, "not whole numbers", "--steps", "1,two"),
+        (2, "at least 1", "--steps", "0"),
+        (2, "is no chip", "--target", "stock-netx"),
+        (1, "the scheduler does not answer", "--scheduler", "tcp://127.0.0.1:9"),
+    ):
+        ended = here(*sweep(*more, "-o", "x.sqlite"))
+        assert ended.exit_code == code
+        assert message in str(ended.error)
+    ended = here("sweep", "x", "--data", DATA, "-o", "x.sqlite")
+    assert ended.exit_code == 2
+    assert "not a checkpoint folder" in str(ended.error)
 
 
 def wait_for(condition, seconds=60):
@@ -219,12 +214,12 @@ MANY = ("--steps", "1,2,3,4,5,6,7,8", "--weight-bits", "3,4,5,6,7,8")
 
 def test_a_killed_sweep_goes_on(folder):
     out = folder / "killed.sqlite"
-    process = start(folder, "toolchain.cli", *sweep(*MANY, "-o", out))
+    process = started(*sweep(*MANY, "-o", out), cwd=folder)
     try:
         wait_for(lambda: count(out) >= 3)
     finally:
         process.kill()
-        process.wait()
+        process.join()
     before = rows(out)
     assert 3 <= len(before) < 48
     ok(*sweep(*MANY, "-o", out), cwd=folder)
@@ -236,24 +231,28 @@ def test_a_killed_sweep_goes_on(folder):
 def test_workers_share_it_and_one_dies(folder):
     """Real processes: a scheduler and two workers, of which one is killed in the middle."""
     address, out = folder / "scheduler.json", folder / "shared.sqlite"
-    common = ("--scheduler-file", address)
-    started = [
-        start(folder, "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", *common)
-    ]
+    common = ("--scheduler-file", address, "--no-dashboard")
+    processes = []
+
+    def start(*arguments, **module):
+        processes.append(started(*arguments, cwd=folder, **module))
+
     try:
+        start("--port", "0", *common, module="distributed.cli.dask_scheduler")
         wait_for(address.exists)
-        worker = ("distributed.cli.dask_worker", "--no-nanny", "--nthreads", "1", "--no-dashboard")
-        started += [start(folder, *worker, *common) for _ in range(2)]
+        for _ in range(2):
+            alone = ("--no-nanny", "--nthreads", "1")
+            start(*alone, *common, module="distributed.cli.dask_worker")
         there = json.loads(address.read_text())["address"]
-        process = start(folder, "toolchain.cli", *sweep(*MANY, "-o", out, "--scheduler", there))
-        started.append(process)
+        start(*sweep(*MANY, "-o", out, "--scheduler", there))
         wait_for(lambda: count(out) >= 4)
-        started[1].send_signal(signal.SIGKILL)
-        assert process.wait(timeout=180) == 0
+        processes[1].kill()
+        processes[-1].join(180)
+        assert processes[-1].exitcode == 0
     finally:
-        for one in started:
-            one.kill()
-            one.wait()
+        for process in processes:
+            process.kill()
+            process.join()
     alone = folder / "killed.sqlite"
     if count(alone) < 48:
         ok(*sweep(*MANY, "-o", alone), cwd=folder)

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
-from tests.command_line import FACTORIES
+from tests.command_line import FACTORIES, here
 from tests.voc_files import write_voc
-from toolchain.cli.app import app
 from toolchain.cli.counts import divisors, positive_numbers, real_numbers
 from toolchain.detection.config import DetectorConfig
 from toolchain.detection.trainer import train_detector
@@ -166,14 +164,12 @@ def test_a_network_without_weights_is_noted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nets.py").write_text(FACTORIES)
     how = ["--input-shape", "1,8,8", "--std", "1/2", "--mean", "128/255", "--json"]
-    result = CliRunner().invoke(app, ["convert", "nets.py:good", "-o", "a.net", *how])
+    result = here("convert", "nets.py:good", "-o", "a.net", *how)
     assert result.exit_code == 0, result.output
     assert "no --weights were given" in json.loads(result.stdout)["notes"][0]
     torch.manual_seed(0)
     space = {}
     exec(FACTORIES, space)
     torch.save(space["good"]().state_dict(), "w.pt")
-    result = CliRunner().invoke(
-        app, ["convert", "nets.py:good", "-o", "b.net", "--weights", "w.pt", *how]
-    )
+    result = here("convert", "nets.py:good", "-o", "b.net", "--weights", "w.pt", *how)
     assert not any("--weights" in note for note in json.loads(result.stdout)["notes"])

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from exports.netx import write_net
-from tests.command_line import FACTORIES, spikeport, started
+from tests.command_line import FACTORIES, ROOT, spikeport, started
 from tests.networks import random_program
 from toolchain.activations import NQ, QCFS, CQReLU
 from toolchain.cli.app import as_told, run_command_line

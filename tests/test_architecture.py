@@ -1,6 +1,7 @@
 """The direction of imports, and what must not be imported when."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -163,3 +164,28 @@ def test_unknown_kinds_raise():
     ):
         with pytest.raises(ProgramError, match="object"):
             call()
+
+
+DOCUMENT = re.compile(r"(?<![\w/.-])(?!FILE\.md)((?:\.\./)*(?:[\w-]+/)*[A-Z][\w-]*\.md)(#[\w-]+)?")
+
+
+def anchors(document):
+    """What links to the headings of a document end with."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.M)
+    return {"#" + re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def test_documents_that_are_named_are_there():
+    named = 0
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/**/*.py")]:
+        if ".venv" in str(path) or path.is_relative_to(ROOT / "tests"):
+            continue
+        for match in DOCUMENT.finditer(path.read_text()):
+            places = (path.parent / match[1], ROOT / match[1], ROOT / "docs" / match[1])
+            documents = [place for place in places if place.is_file()]
+            near = list(ROOT.glob(f"exports/**/{match[1]}"))
+            assert documents or near, (path, match[1])
+            named += 1
+            if match[2]:
+                assert match[2] in anchors((documents or near)[0]), (path, match[0])
+    assert named > 20

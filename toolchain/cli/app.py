@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import json
+import logging
 import re
 import signal
 import sys
@@ -36,6 +37,7 @@ from toolchain.cli import (
     train,
     verify,
 )
+from toolchain.cli.output import choose_level
 from toolchain.errors import (
     MachineError,
     MissingDependencyError,
@@ -73,7 +75,6 @@ app = typer.Typer(
     name="spikeport",
     help="Take trained quantized PyTorch networks onto neuromorphic hardware, bit by bit.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -108,8 +109,17 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what is chosen and repaired on the way.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Results, warnings and errors only, no progress.")
+    ] = False,
 ) -> None:
     """Holds the options before the command."""
+    if verbose and quiet:
+        raise typer.BadParameter("--verbose and --quiet contradict each other")
+    choose_level(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 
 
 def main() -> None:

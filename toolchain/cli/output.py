@@ -40,6 +40,14 @@ PROSE = 28
 """Cells with more characters are prose: left-aligned, and wrapped between words."""
 
 
+_log = logging.getLogger(toolchain.__name__)
+
+
+def choose_level(level: int) -> None:
+    """What commands show besides results: from this level of `logging` on."""
+    _log.setLevel(level)
+
+
 class Task(Protocol):
     """One thing whose progress is shown."""
 
@@ -61,9 +69,9 @@ class Output:
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
         self._out = _Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty())
         self._err = Console(stderr=True, highlight=False, soft_wrap=True)
-        log = logging.getLogger(toolchain.__name__)
-        log.handlers[:] = [_Logged(self)]
-        log.setLevel(logging.INFO)
+        _log.handlers[:] = [_Logged(self)]
+        if _log.level == logging.NOTSET:
+            choose_level(logging.INFO)
 
     def say(self, text: str, style: str = "") -> None:
         """A line for people; nothing with `--json`."""
@@ -72,6 +80,11 @@ class Output:
 
     def progress_line(self, text: str) -> None:
         """A line about what is going on, on standard error; nothing with `--json`."""
+        if not self.as_json and _log.isEnabledFor(logging.INFO):
+            self._err.print(Text(visible(text)))
+
+    def logged(self, text: str) -> None:
+        """A line that the toolchain logs, on standard error; nothing with `--json`."""
         if not self.as_json:
             self._err.print(Text(visible(text)))
 
@@ -137,7 +150,7 @@ class Output:
     @contextmanager
     def progress(self, what: str) -> Iterator[Task]:
         """Show progress of `what` inside the `with` block."""
-        if self.as_json:
+        if self.as_json or not _log.isEnabledFor(logging.INFO):
             yield _Silent()
         elif sys.stderr.isatty():
             # Where the terminal is narrow, the description is cut and the note wrapped: no number.
@@ -183,7 +196,7 @@ class _Logged(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._output.progress_line(record.getMessage())
+        self._output.logged(record.getMessage())
 
 
 class _Silent:

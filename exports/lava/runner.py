@@ -6,6 +6,7 @@ success, an exception in a model, a time-out, Ctrl-C, or SIGKILL of the caller.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -41,6 +42,7 @@ from toolchain.recording import LayerRecord, Mode, Recording, RecordingBuilder
 from toolchain.recording.parts import PROGRAM, Parts
 from toolchain.recording.recording import RECORDING_VERSION
 
+_log = logging.getLogger(__name__)
 BACKEND = "lava"
 CHUNK_BYTES = 1 << 30
 """What one Lava run keeps; more samples are run in several."""
@@ -101,6 +103,9 @@ def run_on_lava(
     samples = min(CHUNK_SAMPLES, CHUNK_BYTES // _sample_bytes(program, mode))
     chunk = max(1, samples // models.batch) * models.batch
     plan = Plan(mode.value, models, cuts)
+    repairs = lava_compat.needed_repairs()
+    _log.debug("%s: %d samples in each interpreter, %s", program.name, chunk, models)
+    _log.debug("repairs of Lava: %s", ", ".join(repairs) or "none")
     kept = None
     if parts is not None:
         kept = Parts(parts, _identity(program, inputs, models, mode, chunk), resume=resume)
@@ -123,7 +128,7 @@ def run_on_lava(
     versions = {"lava-nc": lava_compat.LAVA_NC, "numpy": np.__version__}
     extra = {
         "versions": versions,
-        "repairs": list(lava_compat.needed_repairs()),
+        "repairs": list(repairs),
         "models": asdict(models),
     }
     return builder.finish(BACKEND, labels, extra)

@@ -116,13 +116,15 @@ def command(
         typer.Option(help="State dict for FILE.py:FACTORY or model:NAME (.safetensors, .pt)."),
     ] = None,
     input_shape: Annotated[
-        str | None, typer.Option(metavar="C,H,W", help="Sample shape, where SOURCE does not say.")
+        str | None,
+        typer.Option(metavar="C,H,W", help="Sample shape; by default that of --calibrate."),
     ] = None,
     input_range: Annotated[
         str | None,
         typer.Option(
             metavar="LOW,HIGH",
-            help="Real values samples may take (default 0,1). Pixels of any source are 0 .. 1.",
+            help="Real values samples may take; by default 0,1, or what --calibrate's samples span. "
+            "Pixels of any source are 0 .. 1.",
         ),
     ] = None,
     input_bits: Annotated[int, typer.Option(min=1, max=24, help="Width of an input spike.")] = 8,

@@ -26,7 +26,6 @@ from rich.progress import Task as RichTask
 from rich.table import Column, Table
 from rich.text import Text
 
-import toolchain
 from toolchain.text import visible
 
 START_SECONDS = 1.0
@@ -40,12 +39,17 @@ PROSE = 28
 """Cells with more characters are prose: left-aligned, and wrapped between words."""
 
 
-_log = logging.getLogger(toolchain.__name__)
+_LOGS = tuple(map(logging.getLogger, ("spikeport", "toolchain", "hw_models", "exports")))
 
 
 def choose_level(level: int) -> None:
     """What commands show besides results: from this level of `logging` on."""
-    _log.setLevel(level)
+    for log in _LOGS:
+        log.setLevel(level)
+
+
+def _shows_progress() -> bool:
+    return _LOGS[0].isEnabledFor(logging.INFO)
 
 
 class Task(Protocol):
@@ -69,8 +73,9 @@ class Output:
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
         self._out = _Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty())
         self._err = Console(stderr=True, highlight=False, soft_wrap=True)
-        _log.handlers[:] = [_Logged(self)]
-        if _log.level == logging.NOTSET:
+        for log in _LOGS:
+            log.handlers[:] = [_Logged(self)]
+        if _LOGS[0].level == logging.NOTSET:
             choose_level(logging.INFO)
 
     def say(self, text: str, style: str = "") -> None:
@@ -80,7 +85,7 @@ class Output:
 
     def progress_line(self, text: str) -> None:
         """A line about what is going on, on standard error; nothing with `--json`."""
-        if not self.as_json and _log.isEnabledFor(logging.INFO):
+        if not self.as_json and _shows_progress():
             self._err.print(Text(visible(text)))
 
     def logged(self, text: str) -> None:
@@ -150,7 +155,7 @@ class Output:
     @contextmanager
     def progress(self, what: str) -> Iterator[Task]:
         """Show progress of `what` inside the `with` block."""
-        if self.as_json or not _log.isEnabledFor(logging.INFO):
+        if self.as_json or not _shows_progress():
             yield _Silent()
         elif sys.stderr.isatty():
             # Where the terminal is narrow, the description is cut and the note wrapped: no number.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ from toolchain.conversion.user_module import check_readable, explained, narrow_t
 from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 
+_log = logging.getLogger(__name__)
 CHECK_SAMPLES = 8
 CHECK_SEED = 0
 
@@ -62,8 +65,12 @@ def folded_program(
     check_readable(model)
     with explained(model, samples):
         plain_relu = relu_percentile is not None
-        folded, notes = passes(trace(model, quantizer.shape, plain_relu=plain_relu))
+        traced = trace(model, quantizer.shape, plain_relu=plain_relu)
+        _log.debug("traced: %d operations", len(traced.nodes))
+        folded, notes = passes(traced)
+        _log.debug("folded: %d operations are left", len(folded.nodes))
         check_against_module(model, folded, samples)
+        _log.debug("held against the module on %d samples", len(samples))
     narrow = narrow_types(model)
     if narrow:
         notes += (

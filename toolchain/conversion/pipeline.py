@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,6 +25,7 @@ from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
 
+_log = logging.getLogger(__name__)
 COARSE = 2.5
 """Weight errors of a layer above this many half units are told; one is what rounding costs."""
 
@@ -173,10 +175,14 @@ def lower(
             folded, quantizer, calibration, levels=levels, with_moments=compensates
         )
     program, rounding = _integers(folded, quantizer, options, limits, name, statistics)
+    _log.debug("integers: %d layers of %d-bit weights", len(rounding), options.weight_bits)
     notes = prepared.notes + _losses(rounding, options, limits)
     origin = {**(provenance or {}), **_origin(folded, rounding, options, calibration)}
     program = replace(program, watch_ranges=options.watch_ranges, provenance=origin)
     bounds = analyse(program) if options.watch_ranges else prove(program)
+    proved = "analysed, runs watch them" if options.watch_ranges else "proved for every input"
+    headroom = min(bound.headroom_bits(program.state_range) for bound in bounds)
+    _log.debug("ranges %s: least headroom %.1f bits", proved, headroom)
     return Conversion(program, folded, tuple(rounding), bounds, notes)
 
 

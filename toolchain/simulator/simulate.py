@@ -6,6 +6,7 @@ slow and obvious, and what everything else is held against.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -18,6 +19,7 @@ from toolchain.recording import Mode, Recording, RecordingBuilder
 from toolchain.simulator import reference
 from toolchain.simulator.engine.blocks import Engine
 
+_log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 
@@ -67,6 +69,7 @@ def simulate(
     recorders = builder.recorders()
     traced = any(recorder.traces for recorder in recorders.values())
     engine = Engine(program, memory=memory, traced=traced, device=device)
+    _log.debug("%s: up to %d samples at a time", program.name, engine.samples)
     for start in range(0, len(inputs), engine.samples):
         engine.record(inputs[start : start + engine.samples], recorders)
         if progress:

@@ -123,8 +123,8 @@ def command(
         str | None,
         typer.Option(
             metavar="LOW,HIGH",
-            help="Real values samples may take; by default 0,1, or what --calibrate's samples span. "
-            "Pixels of any source are 0 .. 1.",
+            help="Real values samples may take; by default 0,1, or what the samples of "
+            "--calibrate span. Pixels of any source are 0 .. 1.",
         ),
     ] = None,
     input_bits: Annotated[int, typer.Option(min=1, max=24, help="Width of an input spike.")] = 8,

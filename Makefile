@@ -32,9 +32,10 @@ $(VENV)/.installed: requirements/lock.txt requirements/torch.txt requirements/la
     requirements/peers.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "spikeport needs Python 3.10 to 3.13; try: make PYTHON=python3.11"; exit 2; }
-	@echo "installing pinned requirements into $(VENV): a minute or two, torch is large"
+	@echo "installing pinned requirements into $(VENV). Where pip finds torch with CUDA, 5.6 GB are"
+	@echo "downloaded; with torch's CPU build 1.2 GB: README.md says how to have it."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/torch.txt -r requirements/lock.txt
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_OPTIONS) -r requirements/torch.txt -r requirements/lock.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python -r requirements/lava.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/peers.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

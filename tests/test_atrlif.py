@@ -164,9 +164,9 @@ def test_from_the_command_line(tmp_path):
     ok(*common, "-o", tmp_path / "reference.npz")
     ok("compare", tmp_path / "reference.npz", tmp_path / "atrlif.npz")
     for words, how in (
-        ("--backend lava", lava[2:]),
-        ("--models fast", (*lava, "--models", "fast")),
-        ("--neuron-impl", (*lava[:2], "--watch-ranges")),
+        ("says nothing to the backend reference", lava[2:]),
+        ("behind stock synapses", (*lava, "--models", "fast")),
+        ("only ATRLIF neurons", (*lava[:2], "--watch-ranges")),
     ):
         fails(2, words, *common, *how, "-o", tmp_path / "no.npz")
 

@@ -1,5 +1,6 @@
 """Kept code that is damaged, or cannot be kept, costs time and nothing else; so do forks."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -139,3 +140,45 @@ def test_both_simulators_run_in_forked_processes():
 
 def test_threads_of_a_user_take_turns():
     assert python(IN_THREADS)[0].strip() == f"{{{400 * 64 * 64 * 8}}}"
+
+
+SMALL_RUN = """
+import json
+import logging
+import sys
+
+import numpy as np
+
+import spikeport
+from tests.networks import random_inputs, random_program
+
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+program = random_program(0)
+inputs = random_inputs(program, 2)
+recording = spikeport.Reference(sys.argv[1]).run(program, inputs)
+digests = {name: digest.tolist() for name, digest in recording.digests.items()}
+print(json.dumps([recording.meta.get("way", "stepwise"), digests]))
+"""
+
+
+def test_a_small_run_waits_for_no_compiler(tmp_path):
+    """Until loops were compiled for a larger run, or at the user's word."""
+    results = []
+    for engine, way, compiles in (
+        ("auto", "stepwise", False),
+        ("fast", "fast", True),
+        ("auto", "fast", False),
+    ):
+        run = subprocess.run(
+            [sys.executable, "-c", SMALL_RUN, engine],
+            cwd=ROOT,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found, digests = json.loads(run.stdout)
+        assert found == way
+        assert ("compiling loops" in run.stderr) == compiles
+        results.append(digests)
+    assert results[0] == results[1] == results[2]

@@ -84,6 +84,10 @@ class _Kept(_FunctionCache):
         name = old._index_name.removesuffix(".nbi")
         self._cache_file = _CheckedFile(self._cache_path, name, old._source_stamp)
 
+    def holds_code(self) -> bool:
+        """Whether there is code of this version of the function, for whatever types."""
+        return bool(self._cache_file._load_index())
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Called by numba; None has the function compiled."""
         try:
@@ -149,6 +153,13 @@ def compiled_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 compiled = compiled_with()
 part_of_another: Any = numba.njit(nogil=True)
 """Compiled, and kept, only as a part of what calls it."""
+
+
+def is_kept(function: Any) -> bool:
+    """Whether code of a compiled function is there from an earlier run."""
+    cache = getattr(function, "dispatcher", function)._cache
+    return isinstance(cache, _Kept) and cache.holds_code()
+
 
 _turn = RLock()
 # Forking waits for the turn: else nobody might be left in the new process to give it back.

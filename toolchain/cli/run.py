@@ -47,6 +47,7 @@ class NeuronImpl(str, Enum):
 class Engine(str, Enum):
     """How the reference simulator goes; the bits are the same."""
 
+    AUTO = "auto"
     FAST = "fast"
     STEPWISE = "stepwise"
 
@@ -75,7 +76,8 @@ def command(
     engine: Annotated[
         Engine | None,
         typer.Option(
-            help="Reference: layer by layer (fast), or step by step as the contract reads.",
+            help="Reference: layer by layer (fast), step by step as the equations read, or what "
+            "is sooner there [auto].",
         ),
     ] = None,
     memory: Annotated[

@@ -14,12 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from toolchain.compiled import is_kept
 from toolchain.program.int_program import IntProgram
+from toolchain.program.synops import dense_operations
 from toolchain.recording import Mode, Recording, RecordingBuilder
 from toolchain.simulator import reference
 from toolchain.simulator.engine.blocks import Engine
+from toolchain.simulator.engine.kernels import read_out, read_out_together
 
 _log = logging.getLogger(__name__)
+SMALL = 1 << 30
+"""Multiply-adds; step by step they took 4 s on one core, compiling 8 to 20 s."""
+READOUTS = (read_out, read_out_together)
+"""Loops of the fast engine that every run needs."""
 Progress = Callable[[int, int], None]
 
 
@@ -28,6 +35,17 @@ class Way(Enum):
 
     FAST = "fast"
     STEPWISE = "stepwise"
+
+
+def quicker_way(program: IntProgram, num_samples: int) -> Way:
+    """The way that gives the first result sooner.
+
+    That is step by step for a small run where the loops of the fast engine would have to be
+    compiled, which takes longer than the run.
+    """
+    steps = program.schedule.num_steps * num_samples
+    small = dense_operations(program) * steps < SMALL
+    return Way.STEPWISE if small and not any(map(is_kept, READOUTS)) else Way.FAST
 
 
 def simulate(

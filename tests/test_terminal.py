@@ -61,6 +61,32 @@ def plain(text):
     return CONTROL.sub("", text)
 
 
+TABLE = """
+from toolchain.cli.output import Output
+words = "propagated quantization unevenness".split()
+prose = "a cell of more words than stand on one line of a column: " + "0123456789abcdef" * 4
+Output().table(
+    ("layer", *words, "state (any input)", "meaning"),
+    [("blocks.0.branch", "+0.1", "-2.25", "", "-2147483648 .. 2147483647", prose)],
+    "a title that is longer than a narrow table, with numbers to the end: 12345",
+)
+"""
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 160])
+def test_a_table_keeps_words_and_numbers(width):
+    lines = plain(on_terminal(width, "-c", TABLE)).split("\n")
+    assert all(len(line) <= width for line in lines)
+    shown = "\n".join(lines)
+    for whole in ("blocks.0.branch", "+0.1", "-2.25", "-2147483648 .. 2147483647", "12345"):
+        assert whole in shown
+    is_table = "┏" in shown
+    assert is_table == (width > 100)
+    for word in ("propagated", "quantization", *(["unevenness"] if is_table else [])):
+        assert word in shown
+    assert "0123456789abcdef" * 4 in re.sub(r"[\s│]", "", shown)
+
+
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize(
     "program", [random_program(3), branched_program(5)], ids=["chain", "graph"]

@@ -195,3 +195,22 @@ def test_a_damaged_state_is_not_continued(tmp_path):
             read_state(tmp_path / "run", config, data_sha256)
     path.write_bytes(data)
     assert read_state(tmp_path / "run", config, data_sha256) is not None
+
+
+NARROW = """
+import torch
+from torch import nn
+from toolchain.training.device import choose_device, laid_out
+
+for channels in (2, 4, 7):
+    model = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 8, 1, stride=2))
+    choose_device("cpu", "float32").place(model)
+    for _ in range(60):
+        model(laid_out(torch.rand(16, 3, 18, 18), model)).square().sum().backward()
+"""
+
+
+def test_shortcuts_of_few_channels_leave_the_memory_whole():
+    """In a process of its own: where gradients are written behind their end, it is killed."""
+    done = subprocess.run([sys.executable, "-c", NARROW], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -56,3 +57,9 @@ class Accuracy:
             "low": low,
             "high": high,
         }
+
+
+def interval_of(described: Mapping[str, Any]) -> str:
+    """The 95 % interval in words, of what `describe` gives; a dash where there is none."""
+    low, high = described["low"], described["high"]
+    return "-" if low is None else f"{100 * low:.2f} .. {100 * high:.2f} %"

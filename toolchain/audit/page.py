@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from toolchain.accuracy import interval_of
 from toolchain.audit import charts
 from toolchain.audit.budget import TERMS
 from toolchain.text import counted, visible
@@ -59,13 +60,6 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
-def interval(accuracy: dict[str, Any]) -> str:
-    """The 95 % interval of an accuracy; a dash where there is none."""
-    if accuracy["low"] is None:
-        return "-"
-    return f"{100 * accuracy['low']:.2f} .. {_percent(accuracy['high'])}"
-
-
 Rows = list[tuple[object, ...]]
 
 
@@ -77,7 +71,7 @@ def accuracies(document: dict[str, Any]) -> Rows:
         (
             name,
             _percent(a["accuracy"]),
-            interval(a),
+            interval_of(a),
             f"{a['total']:,}" if a["total"] == most else f"the first {a['total']:,} only",
         )
         for name, a in found.items()
@@ -91,7 +85,7 @@ def chain(steps: Sequence[dict[str, Any]]) -> Rows:
             s["name"],
             _percent(s["accuracy"]),
             "" if s.get("change") is None else f"{100 * s['change']:+.2f}",
-            interval(s),
+            interval_of(s),
         )
         for s in steps
     ]

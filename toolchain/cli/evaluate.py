@@ -86,13 +86,15 @@ def command(
 
 
 def _show(evaluation: Evaluation, name: str, output: Output) -> None:
+    from toolchain.accuracy import interval_of
+
     rows = [
         (
             f"{row.network} {row.neuron}".strip(),
             row.arithmetic,
             row.steps or "-",
             percent(row.accuracy["accuracy"]),
-            f"{percent(row.accuracy['low'])} .. {percent(row.accuracy['high'])}",
+            interval_of(row.accuracy),
         )
         for row in evaluation.rows
     ]

@@ -92,7 +92,7 @@ def command(net: Net, json: Json = False) -> None:
     )
     output.table(columns, rows, "layers")
     for key, value in program.provenance.items():
-        told = f"{len(value)} layers (--json lists them)" if key == ROUNDING else value
+        told = f"{len(value)} layers (--json lists them)" if key == ROUNDING else _told(value)
         output.say(f"{key}: {told}")
     output.result(
         {
@@ -105,6 +105,15 @@ def command(net: Net, json: Json = False) -> None:
             "provenance": dict(program.provenance),
         }
     )
+
+
+def _told(value: object) -> str:
+    """A value of the provenance in words; what is not set in a group is left to `--json`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_told(v)}" for k, v in value.items() if v is not None)
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(_told, value)) or "none"
+    return "-" if value is None else str(value)
 
 
 def _fed_by(synapses: tuple[Synapse, ...]) -> tuple[str, ...]:

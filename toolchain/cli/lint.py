@@ -12,6 +12,7 @@ import typer
 from toolchain import __version__
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output
+from toolchain.text import counted
 
 if TYPE_CHECKING:
     from exports.netx.lint import Findings
@@ -87,7 +88,7 @@ def _show(looked: list[Findings], output: Output) -> None:
         for finding in findings.found:
             level = finding.rule.level.value
             counts[level] = counts.get(level, 0) + 1
-        told = ", ".join(f"{n} {level}{'s' * (n > 1)}" for level, n in counts.items())
+        told = ", ".join(counted(n, level) for level, n in counts.items())
         kind = kinds.get(findings.kind, "not a network file")
         output.say(f"{findings.file}: {kind}; {told or 'nothing found'}")
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from textwrap import wrap
+from textwrap import TextWrapper, wrap
 from threading import Timer
 from typing import Any, Protocol
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
@@ -36,7 +38,12 @@ PLAIN_WIDTH = 110
 """Width of tables where there is no terminal."""
 BAR_WIDTH = 20
 PROSE = 28
-"""Cells with more characters are prose: left-aligned, and wrapped between words."""
+"""Cells with more characters are prose: left-aligned, and wrapped."""
+LEAST_PROSE = 20
+"""Characters of a line of prose at least."""
+WHOLE = 48
+"""Characters that are kept on one line where rows are paragraphs."""
+_NUMBER = re.compile(r"[-+]?\d|-?$")
 
 
 _LOGS = tuple(map(logging.getLogger, ("spikeport", "toolchain", "hw_models", "exports")))
@@ -106,46 +113,48 @@ class Output:
         if self.as_json:
             return
         cells = [[_lines(cell) for cell in row] for row in rows]
-        table = Table(
-            title=Text(visible(title)),
-            title_justify="left",
-            title_style="bold",
-            show_header=any(columns),
-        )
+        table = Table(show_header=any(columns))
+        narrowest = 1
         for index, column in enumerate(columns):
-            widest = max((len(x) for row in cells for x in row[index].split("\n")), default=0)
-            prose = widest > PROSE
-            whole = index == 0 or not prose
+            lines = [line for row in cells for line in row[index].split("\n")]
+            widest = max(map(cell_len, lines), default=0)
+            words = max((len(word) for word in column.split()), default=0)
+            prose = index > 0 and widest > PROSE
+            least = max(LEAST_PROSE if prose else widest, words)
+            narrowest += least + len("│  ")
+            numbers = index > 0 and all(map(_NUMBER.match, lines))
             table.add_column(
-                Text("\n".join(wrap(visible(column), max(widest, 8)))),
-                justify="left" if index == 0 or prose else "right",
+                Text("\n".join(wrap(column, max(widest, words)))),
+                justify="right" if numbers and not prose else "left",
                 overflow="fold",
-                min_width=widest if whole else None,
-                no_wrap=whole,
+                min_width=least,
+                no_wrap=not prose,
             )
         for row in cells:
             table.add_row(*map(Text, row))
-        narrowest = table.__rich_measure__(self._out, self._out.options).minimum
-        if narrowest <= self._out.width:
-            self._out.print(table)
-        elif not self._out.is_terminal:
-            self._out.print(table, width=narrowest)
-        else:
+        if narrowest > self._out.width and self._out.is_terminal:
             self._list(columns, cells, title)
+            return
+        self.say(title, "bold")
+        self._out.print(table, width=max(narrowest, self._out.width))
 
     def _list(self, columns: Sequence[str], cells: list[list[str]], title: str) -> None:
         """Rows as paragraphs: the first cell, then the others, each with its column's name."""
         self.say(title, "bold")
         for row in cells:
             first, *rest = (cell.replace("\n", ", ") for cell in row)
-            line = first + ":"
-            for column, cell in zip(columns[1:], rest, strict=True):
-                told = f"{column} {cell}".strip() if cell else ""
-                if told and len(line) + len(told) + 2 > self._out.width:
-                    self.say(line)
-                    line = " "
-                line += f" {told};" if told else ""
-            self.say(line.rstrip(";:"))
+            told = [
+                f"{c} {cell}".strip() for c, cell in zip(columns[1:], rest, strict=True) if cell
+            ]
+            kept = (t.replace(" ", "\xa0") if len(t) <= WHOLE else t for t in told)
+            paragraph = TextWrapper(
+                self._out.width,
+                subsequent_indent="  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            for line in paragraph.wrap(f"{first}: {'; '.join(kept)}"):
+                self.say(line.replace("\xa0", " "))
 
     def result(self, value: dict[str, Any]) -> None:
         """The machine-readable result; printed with `--json` only."""

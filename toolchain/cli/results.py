@@ -9,6 +9,7 @@ import typer
 
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output
+from toolchain.text import counted
 
 
 def command(
@@ -50,7 +51,8 @@ def command(
         further = Further(detection_lines(detectors, folder, out), provenance_lines(detectors))
         drawn = write_page(evaluations, out, figures or out.parent / "figures", measured, further)
     count = len(evaluations) + len(detectors)
-    output.say(f"wrote {out} from {count} evaluations, and {len(drawn)} figures")
+    told = f"{counted(count, 'evaluation')}, and {counted(len(drawn), 'figure')}"
+    output.say(f"wrote {out} from {told}")
     output.result(
         {
             "out": str(out),

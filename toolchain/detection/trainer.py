@@ -30,7 +30,7 @@ from toolchain.detection.loss import detection_loss
 from toolchain.detection.run_state import RunState, resume, save_state
 from toolchain.detection.spec import DetectorSpec
 from toolchain.training.config_file import write_settings
-from toolchain.training.device import Device, choose_device
+from toolchain.training.device import Device, choose_device, laid_out
 from toolchain.training.evaluate import normalise
 from toolchain.training.failure import check_answers, check_finite, finite_loss
 from toolchain.training.noise import set_fixed_sigma
@@ -176,7 +176,7 @@ def _one_epoch(
     for index, (x, truth) in enumerate(batches.of_epoch(epoch)):
         if config.activation == "nq":
             set_fixed_sigma(run.model, config.fixed_noise)
-        placed = x.to(device.device).contiguous(memory_format=torch.channels_last)
+        placed = laid_out(x.to(device.device), run.model)
         with device.autocast():
             outputs = run.model(placed)
         maps = split_maps([o.float().cpu() for o in output_list(outputs)])

@@ -30,7 +30,7 @@ from toolchain.training.checkpoint import (
 )
 from toolchain.training.config import TrainConfig
 from toolchain.training.config_file import write_settings
-from toolchain.training.device import Device, choose_device
+from toolchain.training.device import Device, choose_device, laid_out
 from toolchain.training.evaluate import logits, normalise, normalised
 from toolchain.training.failure import check_answers, check_finite, finite_loss
 from toolchain.training.held_out import IntegerForm, measure_held_out
@@ -149,7 +149,7 @@ class _Batches:
         for start in range(0, len(order), config.batch_size):
             rows = order[start : start + config.batch_size]
             x = self._changed(self.samples[rows], rng)
-            yield self._place(x), self.labels[rows].to(self.device.device)
+            yield x.to(self.device.device), self.labels[rows].to(self.device.device)
 
     def changed(self, epoch: int) -> Tensor:
         """All samples in their order, float32 (N, ...), changed as in training."""
@@ -160,10 +160,6 @@ class _Batches:
         config = self.config
         real = augment_pixels(samples, config.augment, rng).float() / (self.pixel_max or 1)
         return augment_normalised(normalise(real, config.mean, config.std), config.augment, rng)
-
-    def _place(self, x: Tensor) -> Tensor:
-        placed = x.to(self.device.device)
-        return placed.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else placed
 
 
 def _one_epoch(
@@ -179,7 +175,7 @@ def _one_epoch(
     loss_sum, correct, seen, rate = 0.0, 0, 0, 0.0
     for index, (x, y) in enumerate(batches.of_epoch(epoch)):
         with batches.device.autocast():
-            outputs = run.model(x)
+            outputs = run.model(laid_out(x, run.model))
         loss = cross_entropy(outputs.float(), y, label_smoothing=config.label_smoothing)
         loss_sum += finite_loss(loss, epoch) * len(y)
         run.model.zero_grad(set_to_none=True)

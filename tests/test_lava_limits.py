@@ -15,6 +15,7 @@ from exports.lava.failure import Failure
 from exports.lava.job import Job, Plan
 from exports.lava.models import STOCK
 from exports.lava.resources import Needs, provide, remedy_for
+from exports.lava.runner import _environment
 from exports.netx import write_net
 from tests.command_line import ROOT
 from tests.networks import random_inputs, random_program
@@ -68,6 +69,23 @@ def test_the_soft_limit_of_open_files_is_raised(program, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize(("option", "kib"), [("-v", 1_000_000), ("-d", 600_000)])
+def test_a_limit_of_memory_in_one_process(option, kib, tmp_path):
+    """A few layers fit, where threads share one heap; many do not, and are told of it at once."""
+    fits = random_program(2, "cif", hidden=(6,) * 6, schedule=Schedule(3))
+    result, _ = run_in_shell(tmp_path, f"ulimit {option} {kib}", fits)
+    assert result.returncode == 0, result.stderr
+    wide = random_program(2, hidden=(3,) * 24, schedule=Schedule(3))
+    (tmp_path / "a.npz").unlink()
+    result, seconds = run_in_shell(tmp_path, f"ulimit {option} {kib}", wide)
+    assert result.returncode == 1, result.stderr
+    assert f"needs more bytes of memory in one process (ulimit {option})" in result.stderr
+    assert f"allowed: {1024 * kib:,}" in result.stderr
+    assert f"raise the limit of it (ulimit {option})" in result.stderr
+    assert seconds < 60
+    assert not (tmp_path / "a.npz").exists()
+
+
 @pytest.mark.parametrize("size", ["8k", "300k"])
 def test_a_full_folder_for_temporary_files(size, tmp_path):
     """No room for the network, and none for what the layers leave."""
@@ -93,7 +111,7 @@ def test_a_long_name_of_the_folder_for_temporary_files(program, tmp_path):
     ("more", "what"), [("shared_memory", "shared memory"), ("memory", "memory")]
 )
 def test_what_cannot_fit_is_refused(more, what):
-    needs = Needs(processes=9, open_files=1, threads=1, shared_memory=1, memory=1)
+    needs = Needs(9, open_files=1, threads=1, shared_memory=1, memory=1, address_space=1)
     provide(needs)
     with pytest.raises(BackendRunError, match=f"needs more bytes of {what} than") as error:
         provide(replace(needs, **{more: 1 << 60}))
@@ -106,20 +124,19 @@ from exports.lava.resources import Needs, provide
 if not os.geteuid():
     os.setuid(65534)  # root has no limit
 resource.setrlimit(resource.RLIMIT_NPROC, (5000, 5000))
-provide(Needs(9, 1, 100, 1, 1))
-provide(Needs(9, 1, 5001, 1, 1))
+provide(Needs(9, 1, 100, 1, 1, 1))
+provide(Needs(9, 1, 5001, 1, 1, 1))
 """
 
 
-def python(script, *arguments, **options):
+def python(script, *arguments, env=ENVIRONMENT):
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env=ENVIRONMENT,
-        **options,
+        env=env,
     )
 
 
@@ -147,7 +164,7 @@ original = Runtime.initialize
 
 def initialize(self):
     this = psutil.Process()
-    needs, files = Needs.of(self._executable, 3), this.num_fds()
+    needs, files, size = Needs.of(self._executable, 3), this.num_fds(), this.memory_info().vms
     original(self)
     all_of_them = [this, *this.children(recursive=True)]
     counts = [-1]
@@ -158,6 +175,7 @@ def initialize(self):
         "open_files": max(p.num_fds() for p in all_of_them) - files,
         "threads": sum(p.num_threads() for p in all_of_them),
         "memory": sum(p.memory_full_info().uss for p in all_of_them[1:]),
+        "address_space": max(p.memory_info().vms for p in all_of_them) - size,
     }]))
 
 Runtime.initialize = initialize
@@ -173,12 +191,13 @@ def test_what_is_counted_is_what_a_run_takes(layers, tmp_path):
     job.save()
     write_net(program, job.net)
     np.save(job.inputs, random_inputs(program, 1).transpose(0, 3, 2, 1))
-    result = python(MEASURED, tmp_path)
+    result = python(MEASURED, tmp_path, env=_environment())
     assert "RESULT" in result.stdout, result.stderr
     needs, taken = json.loads(result.stdout.partition("RESULT")[2].splitlines()[0])
     assert taken["open_files"] <= needs["open_files"] < 1.2 * taken["open_files"] + 16
     assert 0.9 * needs["threads"] <= taken["threads"] <= 1.1 * needs["threads"] + 4
     assert needs["memory"] < taken["memory"] < 3 * needs["memory"]
+    assert needs["address_space"] <= taken["address_space"] < 1.2 * needs["address_space"] + 4e7
 
 
 WITHOUT_DESCRIPTORS = """
@@ -224,6 +243,22 @@ def test_a_failure_is_reported_without_a_descriptor_left(tmp_path):
 def test_each_limit_has_its_remedy(text, word):
     assert word in remedy_for(text)
     assert remedy_for("ValueError: 3") is None
+
+
+REMEDIES = """
+import resource, sys
+from exports.lava.resources import remedy_for
+resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))
+print(remedy_for("RuntimeError: can't start new thread"))
+print(remedy_for("OSError: [Errno 12] Cannot allocate memory"))
+"""
+
+
+def test_a_limit_of_address_space_may_be_why():
+    threads, memory = python(REMEDIES).stdout.splitlines()
+    assert "(ulimit -u and ulimit -v)" in threads
+    assert "(ulimit -v)" in memory
+    assert "free some memory" not in memory
 
 
 @pytest.mark.parametrize("models", [STOCK, LavaModels.fast(batch=1)], ids=["stock", "fast"])

@@ -25,6 +25,8 @@ SPARE_FILES = 16
 """Open files that a Lava process may need beside those that are counted."""
 PROCESS_BYTES = 5_000_000
 """Memory of its own that each Lava process takes at least: measured 5.5 to 6.5 MB, small layers."""
+UNLIMITED_STACK = 2 << 20
+"""Bytes of a thread's stack where `ulimit -s` is unlimited (glibc, ARCH_STACK_DEFAULT_SIZE)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Needs:
         Pages of semaphores (2 a channel, 3 a process) and of messages.
     memory:
         At the least.
+    address_space:
+        What the process with the most threads takes beyond what the first has before: a stack for
+        each of the runtime's own channels.
     """
 
     processes: int
@@ -52,6 +57,7 @@ class Needs:
     threads: int
     shared_memory: int
     memory: int
+    address_space: int
 
     @classmethod
     def of(cls, executable: Any, num_steps: int) -> Needs:
@@ -68,6 +74,7 @@ class Needs:
             2 * (channels + processes) + 4,
             page * (2 * channels + 3 * processes + messages),
             processes * PROCESS_BYTES,
+            len(own) * _stack_bytes(),
         )
 
 
@@ -76,6 +83,12 @@ def _ring_bytes(port: Any, num_steps: int) -> int:
     import numpy as np  # the supervisor imports this file, and is to start at once
 
     return int(prod(port.shape)) * np.dtype(port.d_type).itemsize * min(port.size, num_steps)
+
+
+def _stack_bytes() -> int:
+    """Address space of a thread's stack."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    return UNLIMITED_STACK if soft == resource.RLIM_INFINITY else soft
 
 
 def provide(needs: Needs) -> None:
@@ -111,6 +124,24 @@ def _other_needs(needs: Needs) -> Iterator[tuple[str, int, int, int]]:
     free = shutil.disk_usage(SHARED_MEMORY).free
     yield "bytes of shared memory", needs.shared_memory, free, errno.ENOSPC
     yield "bytes of memory", needs.memory, _free_memory(), errno.ENOMEM
+    for option, taken, most in _limits_of_memory():
+        needed = taken + needs.address_space
+        yield f"bytes of memory in one process ({option})", needed, most, errno.ENOMEM
+
+
+def _limits_of_memory() -> Iterator[tuple[str, int, int]]:
+    """What sets a limit that a process has: with what this one takes of it, and the limit.
+
+    They are not raised as others are: who sets one guards the system's memory by it.
+    """
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    for option, kind, name in (
+        ("ulimit -v", resource.RLIMIT_AS, "VmSize"),
+        ("ulimit -d", resource.RLIMIT_DATA, "VmData"),
+    ):
+        soft, _ = resource.getrlimit(kind)
+        if soft != resource.RLIM_INFINITY:
+            yield option, 1024 * int(status[name].split()[0]), soft
 
 
 def _number(path: Path) -> int | None:
@@ -163,11 +194,22 @@ def _full(text: str) -> str:
     )
 
 
+def _of_threads(_: str) -> str:
+    options = ["ulimit -u", *(option for option, *_ in _limits_of_memory())]
+    return f"raise the limit of processes ({' and '.join(options)}), or use {FEWER}"
+
+
+def _of_memory(_: str) -> str:
+    options = [option for option, *_ in _limits_of_memory()]
+    more = f"raise the limit of it ({' and '.join(options)})" if options else "free some memory"
+    return f"{more}, or use {FEWER}, or fewer samples"
+
+
 _REMEDIES: dict[int, Callable[[str], str]] = {
     errno.ENOSPC: _full,
     errno.EMFILE: lambda _: f"raise the limit of open files (ulimit -Hn), or use {FEWER}",
-    errno.EAGAIN: lambda _: f"raise the limit of processes (ulimit -u), or use {FEWER}",
-    errno.ENOMEM: lambda _: f"free some memory, or use {FEWER}, or fewer samples",
+    errno.EAGAIN: _of_threads,
+    errno.ENOMEM: _of_memory,
 }
 _SIGNS = {
     errno.EAGAIN: "can't start new thread",

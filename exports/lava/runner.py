@@ -223,11 +223,15 @@ def _supervised(job: Job, report: Callable[[int], None]) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """One BLAS thread a Lava process, and this project importable from anywhere."""
+    """One BLAS thread a Lava process, one heap, and this project importable from anywhere.
+
+    Else each of its many threads takes 64 MB of address space for a heap of its own, as long as the
+    limit allows, and none may be left for the stacks of the last.
+    """
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, **threads, "PYTHONPATH": path}
+    return {**os.environ, **threads, "MALLOC_ARENA_MAX": "1", "PYTHONPATH": path}
 
 
 def _failure(job: Job, status: int, time_limit: float) -> BackendRunError:

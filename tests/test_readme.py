@@ -79,6 +79,18 @@ def test_ten_lines_from_a_module_to_lava(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "audit.html").is_file()
 
 
+def test_the_tutorial(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "TUTORIAL.md").read_text()
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.S | re.M))
+    exec(compile(code, "TUTORIAL.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert " values compared, 0 mismatches" in shown
+    accuracies = [float(found) for found in re.findall(r"([\d.]+) %", shown)]
+    assert len(accuracies) == 10
+    assert min(accuracies) > 90
+
+
 def test_every_command_is_in_the_table():
     shown = ok("--help").stdout
     commands = re.findall(r"^  ([a-z]+) +[A-Z]", shown, re.M)

@@ -92,7 +92,8 @@ def command(net: Net, json: Json = False) -> None:
     )
     output.table(columns, rows, "layers")
     for key, value in program.provenance.items():
-        told = f"{len(value)} layers (--json lists them)" if key == ROUNDING else value
+        rounded = program.origin(ROUNDING, list) if key == ROUNDING else None
+        told = value if rounded is None else f"{len(rounded)} layers (--json lists them)"
         output.say(f"{key}: {told}")
     output.result(
         {

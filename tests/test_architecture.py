@@ -44,6 +44,7 @@ def test_exports_imports_programs_and_recordings_only():
         "toolchain.text",
         "toolchain.files",
         "toolchain.canonical",
+        "toolchain.documents",
         "toolchain.int_range",
     )
     for path in files("exports"):

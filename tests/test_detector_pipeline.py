@@ -110,6 +110,11 @@ def test_conversion_keeps_what_the_maps_mean(work):
     assert [p.name for p in program.readouts] == ["head.classes", "head.boxes"]
     spec = DetectorSpec.of(program)
     assert spec == DetectorSpec(16, ("disc", "square"), 2)
+    wrong = {"stride": 8}, {"stride": "16"}, {"outputs": 1}, {"class_names": "ab"}, {"more": 1}
+    for fields in wrong:
+        origin = {**program.provenance, "detector": {**spec.describe(), **fields}}
+        with pytest.raises(ProgramError, match=r"damaged|not those of the detector"):
+            DetectorSpec.of(replace(program, provenance=origin))
     assert program.schedule.wake_steps == 4
     assert program.schedule.sleep_steps > 0
 

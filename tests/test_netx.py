@@ -281,7 +281,7 @@ def put(net, name, value, **how):
     ("name", "value", "message"),
     [
         ("spikeport/format_version", 3, "unknown format version"),
-        ("spikeport/header", np.bytes_("{"), "is not JSON"),
+        ("spikeport/header", np.bytes_("{"), "is not a JSON object"),
         ("spikeport/header", np.bytes_("[]"), "is not a JSON object"),
         ("spikeport/header", np.bytes_("{}"), "does not describe a program"),
         ("spikeport/program_hash", np.bytes_("0"), "changed after it was written"),

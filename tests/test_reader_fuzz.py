@@ -6,7 +6,9 @@ import resource
 import time
 import warnings
 import zipfile
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,17 +16,26 @@ import tomli_w
 import torch
 import yaml
 from safetensors.torch import save_file
+from torch import nn
 
+import exports.netx.replays
 from hw_models.profile import load_profile
 from tests.damage import NASTY, damaged_bytes, damaged_document, deep
 from toolchain.accuracy import Accuracy
+from toolchain.audit.source_network import SourceNetwork
+from toolchain.cli import inspect, verify
+from toolchain.conversion.integers.calibration import Calibration
+from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.detection.checkpoint import load_detector, make_detector, save_detector
 from toolchain.detection.config import DetectorConfig
 from toolchain.detection.document import DetectorEvaluation, Exactness
 from toolchain.detection.document import Row as DetectorRow
+from toolchain.detection.spec import DetectorSpec
 from toolchain.errors import SpikeportError
 from toolchain.evaluation.document import Evaluation, Row, made_by
 from toolchain.evaluation.speed import Measurement, Table
+from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.int_program import Schedule
 from toolchain.sweep.grid import Point
 from toolchain.sweep.measure import Result
 from toolchain.sweep.store import Store
@@ -219,6 +230,44 @@ def test_tensors_and_states(tmp_path):
         (tmp_path / STATE_FILE).write_bytes(changed)
         with pytest.raises(SpikeportError):
             read_state(tmp_path, CONFIG, "")
+
+
+def test_provenance(monkeypatch):
+    """Whatever a file says of its origin, the commands that look into it end well."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)).eval()
+    quantizer = InputQuantizer.for_interval((1, 6, 6), 0.0, 1.0)
+    inputs = np.random.default_rng(0).integers(0, 255, (16, 1, 6, 6))
+    options = ConversionOptions("if", Schedule(2), relu_percentile=99.0)
+    limits = load_profile("loihi2").as_target_limits()
+    detector = {"stride": 16, "class_names": ["a"], "outputs": 1}
+    whole = convert(
+        model,
+        quantizer,
+        options,
+        limits,
+        name="net",
+        provenance={"training": {"data": "digits"}, "command": "convert", "detector": detector},
+        calibration=Calibration("c", inputs),
+    ).program
+    origin, read = json.loads(whole.provenance_json()), [whole]
+    monkeypatch.setattr(exports.netx, "read_net", lambda path: read[0])
+    monkeypatch.setattr(exports.netx.replays, "read_replays", lambda path: [])
+
+    def damage(rng):
+        part = rng.choice(sorted(origin))
+        changed = damaged_document({part: rng.choice([origin[part], None])}, rng)
+        read[0] = replace(whole, provenance={**origin, **changed})
+
+    looks = (
+        lambda: inspect.command(Path("a.net")),
+        lambda: verify.command(Path("a.net")),
+        lambda: SourceNetwork.of(read[0], model),
+    )
+    for look in looks:
+        read[0] = whole
+        look()
+        assert survives(look, damage) > 0
+    assert survives(lambda: read[0].origin("detector", DetectorSpec), damage) > TIMES / 30
 
 
 def test_weights_that_are_none(tmp_path):

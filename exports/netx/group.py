@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import h5py
 import numpy as np
 
+from toolchain.documents import as_error, parse_json
 from toolchain.errors import FormatError
 from toolchain.program.synapse import Pair
 
@@ -75,13 +75,8 @@ class Group:
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object."""
-        try:
-            value = json.loads(self.text(name))
-        except ValueError as error:
-            raise FormatError("is not JSON", node=self.where(name), found=error) from error
-        if not isinstance(value, dict):
-            raise FormatError("is not a JSON object", node=self.where(name))
-        return value
+        with as_error(FormatError, "is not a JSON object", self.where(name)):
+            return parse_json(self.text(name))
 
     def integers(self, name: str, axes: int) -> np.ndarray:
         """Integers as they are stored, with this number of axes."""

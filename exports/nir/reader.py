@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from exports.nir.foreign import open_graph
 from exports.nir.graph import as_graph
 from exports.nir.layout import HASH, KEY, VERSION, synapse_node
 from toolchain.canonical import SEAL, check_seal
+from toolchain.documents import parse_json
 from toolchain.errors import FormatError, SpikeportError
 from toolchain.neurons import IntegrateAndFire, Neuron, Readout, Relay
 from toolchain.program.input_quantizer import InputQuantizer
@@ -42,7 +42,7 @@ def read_nir(path: Path | str, *, known: bool = False) -> IntProgram:
             remedy="`read_foreign_nir` reads graphs of other tools, to be converted",
         )
     try:
-        header = json.loads(graph.metadata[KEY])
+        header = parse_json(graph.metadata[KEY])
         if header["version"] != VERSION:
             raise FormatError(
                 "unknown version", node=str(path), found=header["version"], allowed=VERSION
@@ -79,7 +79,7 @@ def has_hash(path: Path | str) -> bool:
         If it is missing or not a NIR file of this project.
     """
     graph = open_graph(Path(path), known=True)
-    return HASH in json.loads(graph.metadata[KEY])
+    return HASH in parse_json(graph.metadata[KEY])
 
 
 def _check_graph(found: nir.NIRGraph, expected: nir.NIRGraph) -> None:

@@ -21,7 +21,7 @@ from toolchain.conversion.folding.average_pools import POOLING
 from toolchain.conversion.integers.spike_values import Spikes, spikes_of
 from toolchain.conversion.layers import AnyLayer, Layer, PoolLayer, SumLayer, layers_of
 from toolchain.conversion.trace import trace
-from toolchain.errors import CheckpointError
+from toolchain.errors import CheckpointError, ProgramError
 from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire
 from toolchain.program.float_program import Conv2d, MaxPool2d
 from toolchain.program.int_program import INPUT, IntProgram
@@ -69,8 +69,8 @@ class SourceNetwork:
         CheckpointError
             If the module has other layers than the program.
         """
-        origin = program.provenance.get("integers", {})
-        thresholds = program.provenance.get("relu_thresholds")
+        origin = program.origin("integers", dict) or {}
+        thresholds = program.origin("relu_thresholds", dict[str, list[float]])
         traced = trace(model, program.input.shape, plain_relu=thresholds is not None)
         chosen = origin.get("pooling")
         for pooling in POOLING if chosen is None else (chosen,):
@@ -88,7 +88,7 @@ class SourceNetwork:
                 "it came from",
             )
         if thresholds is not None:
-            layers = tuple(_with_threshold(layer, thresholds) for layer in layers)
+            layers = tuple(_with_threshold(layer, thresholds, program) for layer in layers)
         spikes = spikes_of(layers, program.input)
         return cls(program, layers, spikes, thresholds is not None)
 
@@ -191,11 +191,21 @@ class SourceNetwork:
         return change
 
 
-def _with_threshold(layer: AnyLayer, thresholds: Mapping[str, list[float]]) -> AnyLayer:
+def _with_threshold(
+    layer: AnyLayer, thresholds: Mapping[str, list[float]], program: IntProgram
+) -> AnyLayer:
     """The layer with the threshold that was measured for it."""
     if not isinstance(layer, Layer) or layer.activation is None:
         return layer
-    measured = np.array(thresholds[layer.name])
+    measured = np.array(thresholds.get(layer.name, ()))
+    if len(measured) not in (1, layer.shape[0]):
+        raise ProgramError(
+            "a measured threshold is damaged in the provenance",
+            node=f"{program.name}/{layer.name}",
+            found=f"{len(measured)} values",
+            allowed=f"1 or {layer.shape[0]}, one per channel",
+            remedy="convert again",
+        )
     return replace(layer, activation=replace(layer.activation, threshold=measured))
 
 

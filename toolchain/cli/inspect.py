@@ -92,7 +92,9 @@ def command(net: Net, json: Json = False) -> None:
     )
     output.table(columns, rows, "layers")
     for key, value in program.provenance.items():
-        told = f"{len(value)} layers (--json lists them)" if key == ROUNDING else _told(value)
+        rounded = program.origin(ROUNDING, list) if key == ROUNDING else None
+        listed = "" if rounded is None else f"{len(rounded)} layers (--json lists them)"
+        told = listed or _told(value)
         output.say(f"{key}: {told}")
     output.result(
         {

@@ -68,7 +68,8 @@ def command(
 def _show(found: Verification, output: Output) -> None:
     program, kept = found.program, found.kept
     origin = program.provenance
-    training = origin.get("training", {})
+    training = program.origin("training", dict) or {}
+    integers = program.origin("integers", dict) or {}
     ranges = "proved for every input" if found.ranges_hold else "not proved: runs watch them"
     rows = [
         ("program", program.hash),
@@ -78,8 +79,8 @@ def _show(found: Verification, output: Output) -> None:
         ("trained on", training.get("data", "-")),
         ("training data", origin.get("training_data_sha256") or "-"),
         ("training seed", training.get("seed", "-")),
-        ("calibrated on", origin.get("integers", {}).get("calibration") or "-"),
-        ("calibration data", origin.get("integers", {}).get("calibration_sha256") or "-"),
+        ("calibrated on", integers.get("calibration") or "-"),
+        ("calibration data", integers.get("calibration_sha256") or "-"),
         ("ranges", ranges),
     ]
     output.table(("", "as the file says"), rows, program.name)

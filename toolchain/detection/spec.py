@@ -45,28 +45,24 @@ class DetectorSpec:
         ProgramError
             If the program is no detector, or its readouts are not what it says.
         """
-        fields = program.provenance.get("detector")
-        if fields is None:
+        spec = program.origin("detector", cls)
+        if spec is None:
             raise ProgramError(
                 "not a detector",
                 node=program.name,
                 found=", ".join(f"{p.name} {p.shape}" for p in program.readouts),
                 remedy="convert a checkpoint of `spikeport detector train`",
             )
-        try:
-            names = tuple(map(str, fields["class_names"]))
-            spec = cls(int(fields["stride"]), names, int(fields["outputs"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ProgramError(
-                "what its maps mean is damaged in the provenance", node=program.name, found=fields
-            ) from error
         channels = sum(p.shape[0] for p in program.readouts)
-        if len(program.readouts) != spec.outputs or channels != spec.channels:
+        sizes = {tuple(spec.stride * cells for cells in p.shape[1:]) for p in program.readouts}
+        told = (len(program.readouts), channels, sizes)
+        if told != (spec.outputs, spec.channels, {program.input.shape[1:]}):
             raise ProgramError(
                 "the outputs are not those of the detector",
                 node=program.name,
                 found=", ".join(f"{p.name} {p.shape}" for p in program.readouts),
-                allowed=f"{spec.outputs} with {spec.channels} channels together",
+                allowed=f"{spec.outputs} with {spec.channels} channels together, of cells of "
+                f"{spec.stride} of the input's {program.input.shape[1:]} pixels",
             )
         return spec
 

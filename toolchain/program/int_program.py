@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from toolchain.canonical import canonical_json, content_hash
+from toolchain.documents import as_error, typed
 from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
 from toolchain.neurons import Readout
@@ -25,6 +26,8 @@ from toolchain.program.synapse import Synapse
 from toolchain.program.well_formed import check_populations
 
 __all__ = ["INPUT", "IntProgram", "Population", "Schedule"]
+
+_Kind = TypeVar("_Kind")
 
 MAX_STATE_BITS = 32
 """Recordings keep membrane potentials as int32."""
@@ -245,6 +248,20 @@ class IntProgram:
         """SHA-256 of all that decides the bits of a run (name and provenance left out)."""
         structure = {k: v for k, v in self.structure().items() if k != "name"}
         return content_hash(structure, self.arrays())
+
+    def origin(self, part: str, kind: type[_Kind]) -> _Kind | None:
+        """A part of the provenance, as the declared type `kind`; None if there is none.
+
+        Raises
+        ------
+        ProgramError
+            If it is of another type.
+        """
+        if part not in self.provenance:
+            return None
+        told = f"{part!r} is damaged in the provenance"
+        with as_error(ProgramError, told, self.name, "convert again"):
+            return typed(kind, self.provenance[part])
 
     def provenance_json(self) -> str:
         """The provenance as canonical JSON."""

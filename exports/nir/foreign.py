@@ -11,6 +11,7 @@ thresholds. NIR fires above the threshold, here a neuron fires at it: it starts 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -34,6 +35,7 @@ from toolchain.program.float_program import (
     Linear,
 )
 from toolchain.program.int_program import INPUT
+from toolchain.program.names import new_name
 
 if TYPE_CHECKING:
     import nir
@@ -137,6 +139,8 @@ class _Reader:
         self._nodes: list[FloatNode] = []
         self._shapes: dict[str, Shape] = {}
         self._names: dict[str, str] = {}
+        """Of the float nodes that stand for the graph's, whose names may be ours."""
+        self._taken: set[str] = set()
 
     def program(self) -> FloatProgram:
         """All nodes in order, and a readout where the graph ends in neurons."""
@@ -146,8 +150,8 @@ class _Reader:
             kind = type(node).__name__
             sources = [self._names[a] for a, b in self._graph.edges if b == name]
             if kind == "Input":
-                self.put(Input(INPUT, (), tuple(int(s) for s in node.output_type["output"])))
-                self._names[name] = INPUT
+                shape = tuple(int(s) for s in node.output_type["output"])
+                self._names[name] = self.put(Input(INPUT, (), shape))
                 continue
             source = self._joined(name, sources)
             if kind == "Output":
@@ -162,14 +166,11 @@ class _Reader:
                     allowed=", ".join((*_HANDLERS, "Input", "Output")),
                 )
             made = handler(self, name, source, node)
-            if made is not None:
-                self.put(made)
-            self._names[name] = source if made is None else name
+            self._names[name] = source if made is None else self.put(made)
         if isinstance(self._node(last), Activation):
             channels = int(np.prod(self._shapes[last]))
             if len(self._shapes[last]) > 1:
-                self.put(Flatten(f"{READOUT}.flatten", (last,)))
-                last = f"{READOUT}.flatten"
+                last = self.put(Flatten(f"{READOUT}.flatten", (last,)))
             self.put(Linear(READOUT, (last,), np.eye(channels), np.zeros(channels)))
         return FloatProgram(tuple(self._nodes))
 
@@ -185,18 +186,18 @@ class _Reader:
     def _node(self, name: str) -> FloatNode:
         return next(node for node in self._nodes if node.name == name)
 
-    def put(self, node: FloatNode) -> None:
-        """Add a node behind those it takes its inputs from."""
-        self._nodes.append(node)
-        self._shapes[node.name] = FloatProgram(tuple(self._nodes)).shapes()[node.name]
+    def put(self, node: FloatNode) -> str:
+        """Add a node behind those it takes its inputs from; its name, another if it is taken."""
+        name = new_name(node.name, self._taken)
+        self._nodes.append(replace(node, name=name))
+        self._shapes[name] = FloatProgram(tuple(self._nodes)).shapes()[name]
+        return name
 
     def _joined(self, name: str, sources: list[str]) -> str:
         """The node whose value arrives: NIR adds up what several edges bring."""
         if len(sources) == 1:
             return sources[0]
-        joined = f"{name}.add"
-        self.put(Add(joined, tuple(sources)))
-        return joined
+        return self.put(Add(f"{name}.add", tuple(sources)))
 
     def _ordered(self) -> list[str]:
         """Names of all nodes, each behind its sources."""
@@ -276,8 +277,8 @@ def _neuron(reader: _Reader, name: str, source: str, node: Any) -> FloatNode:
         raise UnsupportedModuleError("thresholds differ within a channel", node=name)
     if (by_channel <= 0).any():
         raise UnsupportedModuleError("a threshold must be positive", node=name)
-    unit = f"{name}.unit"
-    reader.put(BatchNorm(unit, (source,), 1.0 / by_channel[:, 0], np.zeros(channels)))
+    scaled = BatchNorm(f"{name}.unit", (source,), 1.0 / by_channel[:, 0], np.zeros(channels))
+    unit = reader.put(scaled)
     return Activation(name, (unit,), np.ones(1), reader.steps, ABOVE, "NIR")
 
 

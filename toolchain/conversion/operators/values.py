@@ -14,6 +14,7 @@ from toolchain.canonical import handed_over
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import FloatNode, node_shape
 from toolchain.program.int_program import INPUT
+from toolchain.program.names import new_name
 from toolchain.program.synapse import Pair
 
 Shape = tuple[int, ...]
@@ -59,12 +60,7 @@ class Values:
 
     def new_name(self, node: fx.Node, suffix: str = "") -> str:
         """A name not used yet: the path, with the number of the call where it is called again."""
-        path, count = self.path(node) + suffix, 2
-        name = path
-        while name in self._taken:
-            name, count = f"{path}#{count}", count + 1
-        self._taken.add(name)
-        return name
+        return new_name(self.path(node) + suffix, self._taken)
 
     def bind(self, node: fx.Node, name: str, shape: Shape) -> None:
         """Record that `node` is the output of float node `name`."""

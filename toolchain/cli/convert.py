@@ -117,21 +117,29 @@ def command(
     ] = None,
     input_shape: Annotated[
         str | None,
-        typer.Option(metavar="C,H,W", help="Sample shape; by default that of --calibrate."),
+        typer.Option(
+            metavar="C,H,W",
+            help="Sample shape; by default that of --calibrate. A checkpoint knows its own.",
+        ),
     ] = None,
     input_range: Annotated[
         str | None,
         typer.Option(
             metavar="LOW,HIGH",
-            help="Real values samples may take; by default 0,1, or what the samples of "
-            "--calibrate span. Pixels of any source are 0 .. 1.",
+            help="Real values samples may take, before --mean and --std; by default 0,1, or what "
+            "the samples of --calibrate span. Pixels are 0 .. 1; floats are taken as they are.",
         ),
     ] = None,
     input_bits: Annotated[int, typer.Option(min=1, max=24, help="Width of an input spike.")] = 8,
     mean: Annotated[
-        str, typer.Option(help="Normalisation per channel; 128/255 is a number.")
+        str,
+        typer.Option(
+            help="Subtracted from samples: one per channel, or one for all; 128/255 is a number."
+        ),
     ] = "0",
-    std: Annotated[str, typer.Option(help="Normalisation per channel, divides.")] = "1",
+    std: Annotated[
+        str, typer.Option(help="Divides what is left: one per channel, or one for all.")
+    ] = "1",
     nir_reset: Annotated[
         NirReset | None,
         typer.Option(help="FILE.nir of another tool: what it does when a neuron has fired."),

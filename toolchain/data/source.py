@@ -38,7 +38,8 @@ BOX_SOURCES: dict[str, tuple[BoxLoader, SplitLister]] = {
 """Images with boxes, for detectors: what loads them, and what lists their splits."""
 FORMS = (
     "digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, imagefolder:PATH, "
-    "npz:PATH, and for detectors shapes and voc:PATH"
+    "npz:PATH (arrays train_samples, train_labels, test_samples, test_labels), and for detectors "
+    "shapes and voc:PATH"
 )
 SPLITS = ("train", "test")
 _PATTERN = re.compile(

@@ -64,7 +64,7 @@ class Network:
 
 @dataclass(frozen=True)
 class FloatNetwork:
-    """The same of a network that comes as a float program, without a module."""
+    """A network ready for conversion that comes as a float program, without a module."""
 
     name: str
     model: FloatProgram

@@ -167,7 +167,7 @@ def command(
         [
             ("samples", recording.meta["num_samples"]),
             *((name, percent(value)) for name, value in quality.items()),
-            ("synops a sample", f"{synops(recording) / recording.meta['num_samples']:,.0f}"),
+            ("synops per sample", f"{synops(recording) / recording.meta['num_samples']:,.0f}"),
         ],
         f"{program.name} on {backend.value}",
     )

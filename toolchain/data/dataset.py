@@ -24,7 +24,7 @@ class Dataset:
     labels:
         int64, (N,).
     class_names:
-        One name a class.
+        One name per class.
     pixel_max:
         Pixels are real values times this (255, or 16 for `digits`); None for float samples.
     """
@@ -40,7 +40,7 @@ class Dataset:
             raise DataError("no samples", node=self.name)
         if self.labels.shape != (len(self.samples),):
             raise DataError(
-                "one label a sample is needed",
+                "one label per sample is needed",
                 node=self.name,
                 found=f"{self.labels.shape} labels for {len(self.samples)} samples",
             )
@@ -92,7 +92,7 @@ class Dataset:
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Split into (rest, held out), stratified by class, the same for the same seed.
+    """Split into (rest, held out), stratified by class; equal seeds split alike.
 
     The held-out part serves every choice made during training (noise, epoch); the test set
     serves none. 10 % is the papers' value.

@@ -22,7 +22,7 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
-# One thread a process; tests that watch the machine's processes and memory run by themselves.
+# One thread per process; tests that watch the machine's processes and memory run by themselves.
 unit: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
 	  -m "not alone"

@@ -151,7 +151,7 @@ def main() -> int:
             "What they are",
             (
                 *("network", "weights", "neurons", "file", "least headroom, proved"),
-                *("lint findings", "Loihi 2 cores", "synops an image"),
+                *("lint findings", "Loihi 2 cores", "synops per image"),
             ),
             tuple(described),
         ),

@@ -7,8 +7,8 @@ neither rare nor everywhere. Every measurement is a Lava run in an interpreter o
 by a few steps; networks and ways take turns, and medians over the rounds are printed. An image
 takes T = 4 steps; steps in which the pipeline fills are not counted.
 
-- stock: lava-dl's `netx.hdf5.Network`, one process a synapse and a neuron (CUBA layers of the same
-  weights; a step costs the same whatever the neuron computes).
+- stock: lava-dl's `netx.hdf5.Network`, one process per synapse and per neuron (CUBA layers of
+  the same weights; a step costs the same whatever the neuron computes).
 - fixed_pt: this project's processes on stock synapses.
 - fast: blocks of layers, event by event, a batch of images at a time.
 
@@ -50,7 +50,7 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...], float]] = {
     "vgg16 3x32x32": ("vgg16", (3, 32, 32), 1.0),
 }
 WITHOUT_STOCK = ("vgg16 3x32x32",)
-"""Where stock synapses would take minutes an image."""
+"""Where stock synapses would take minutes per image."""
 WAYS: dict[str, dict[str, Any]] = {
     "stock": {"measured": 4},
     "fixed_pt": {"measured": 4},
@@ -61,7 +61,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def child(path: Path, way: str, measured: int, blocks: int | None, batch: int) -> dict[str, float]:
-    """One Lava run: seconds a step, and the resident memory of all its processes."""
+    """One Lava run: seconds per step, and the resident memory of all its processes."""
     from hw_models.lava_compat import import_stock_netx, prepare
 
     prepare()
@@ -126,7 +126,7 @@ def run_child(path: Path, way: str, options: dict[str, Any]) -> dict[str, float]
 
 
 def reference_image(program: Any) -> float:
-    """Seconds an image of the reference simulator, T = 4, 16 images."""
+    """Seconds per image of the reference simulator, T = 4, 16 images."""
     from toolchain.simulator.reference import run_steps
 
     rng = np.random.default_rng(SEED)
@@ -140,7 +140,7 @@ def reference_image(program: Any) -> float:
 
 
 def activity(program: Any) -> str:
-    """Spikes a neuron and step, and synaptic operations an image, on the reference simulator."""
+    """Spikes per neuron and step, and synaptic operations per image, on the reference simulator."""
     from toolchain.recording import Mode
     from toolchain.simulator.reference import simulate
 
@@ -151,7 +151,7 @@ def activity(program: Any) -> str:
     synops = sum(found.meta["synops"].values()) / len(inputs)
     return (
         f"{100 * spikes / neurons / STEPS:.1f} % of neurons fire in a step, "
-        f"{synops / 1e6:,.1f} M synops an image"
+        f"{synops / 1e6:,.1f} M synops per image"
     )
 
 
@@ -198,7 +198,15 @@ def table(title: str, ways: dict[str, list[dict[str, float]]]) -> Table:
         step = f"{values['step'] * 1e3:.2f}" if "step" in values else "-"
         memory = [f"{values[k]:.0f}" if k in values else "-" for k in ("memory", "processes")]
         rows.append((way, step, f"{values['image'] * 1e3:.2f}", *ratios, *memory))
-    head = ("", "ms a step", "ms an image", "stock / this", "reference / this", "MB", "processes")
+    head = (
+        "",
+        "ms per step",
+        "ms per image",
+        "stock / this",
+        "reference / this",
+        "MB",
+        "processes",
+    )
     return Table(title, head, tuple(rows))
 
 

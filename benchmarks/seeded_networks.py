@@ -48,7 +48,7 @@ def make_program(
     steps: int = 1,
     pooling: str = "auto",
 ) -> Any:
-    """The same as an integer program; of CIF, with as many sleep steps as noise needs to settle."""
+    """`source_network` as an integer program; CIF sleeps until noise has settled."""
     from hw_models.profile import load_profile
     from toolchain.conversion.pipeline import ConversionOptions, convert
     from toolchain.program.input_quantizer import InputQuantizer

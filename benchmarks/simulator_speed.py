@@ -50,7 +50,7 @@ Way = Callable[[], Any]
 
 
 def program_of(path: Path, steps: int) -> Any:
-    """The program in a file, with so many wake steps; 0 for as many as it has."""
+    """The program in a file with `steps` wake steps; 0 leaves it as it is."""
     from exports.netx import read_net
 
     program = read_net(path)
@@ -278,7 +278,7 @@ def table(model: str, path: Path, steps: int, rounds: int, *, with_peer: bool) -
         ratio = seconds / times["ANN, float32"]
         rows.append((name, f"{seconds * 1e3:.1f}", f"{ratio:.2f}", memory))
     title = f"{model}, T = {steps}: {activity(path, steps)}"
-    return Table(title, ("", "ms a batch", "/ ANN", "MB"), tuple(rows))
+    return Table(title, ("", "ms per batch", "/ ANN", "MB"), tuple(rows))
 
 
 def cif_table(model: str, if_path: Path, cif_path: Path, rounds: int) -> Table:
@@ -301,7 +301,7 @@ def cif_table(model: str, if_path: Path, cif_path: Path, rounds: int) -> Table:
         for name, s in times.items()
     )
     title = f"{model}, CIF until settled: {activity(cif_path, 0)}"
-    return Table(title, ("", "ms a batch", "/ ANN", "/ IF"), rows)
+    return Table(title, ("", "ms per batch", "/ ANN", "/ IF"), rows)
 
 
 def command_table() -> Table:

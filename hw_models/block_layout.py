@@ -90,7 +90,7 @@ class BlockLayout:
 
     @property
     def out_shape(self) -> tuple[int, ...]:
-        """Likewise of what goes out."""
+        """Shape of the output port: without the batch where it is 1."""
         shape = (self.batch, *lava_shape(self.populations[-1].shape))
         return shape[self.batch == 1 :]
 

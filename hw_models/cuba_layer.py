@@ -36,7 +36,7 @@ class CubaLayer:
     Attributes
     ----------
     shape, source_shape:
-        (C, H, W) or (F,) of the layer and of what it takes; the same for an input layer.
+        (C, H, W) or (F,) of the layer and of what it takes; an input layer has both alike.
     synapse:
         None for an input layer, whose current is the neurons' bias.
     bias:

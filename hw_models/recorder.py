@@ -28,6 +28,6 @@ class Recorder(Protocol):
             Integers in Lava's order, (W, H, C) or (F,), with the batch in front where there is
             one; None by a readout.
         membrane:
-            int32, likewise, after firing; of a LIPool the largest count of its window, of a
+            int32, in the same axes, after firing; of a LIPool the largest count of its window, of a
             relay 0.
         """

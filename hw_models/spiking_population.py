@@ -22,7 +22,7 @@ from hw_models.state_guard import StateGuard
 
 
 class SpikingPopulation(AbstractProcess):
-    """A population with a threshold, a start and a bias a channel.
+    """A population with a threshold, a start and a bias per channel.
 
     Parameters
     ----------

@@ -99,7 +99,7 @@ def test_nq_noise_leaves_gradients_alone():
 
 
 def test_spiking_mode_by_hand():
-    # lam 2, v0 1, current 0.9 a step: 1.9; 2.8 -> spike, 0.8; 1.7; 2.6 -> spike, 0.6
+    # lam 2, v0 1, current 0.9 per step: 1.9; 2.8 -> spike, 0.8; 1.7; 2.6 -> spike, 0.6
     module = QCFS(levels=4, threshold=2.0)
     model = nn.Sequential(module)
     with activation_mode(model, Mode.SPIKING, 4), torch.no_grad():

@@ -37,7 +37,7 @@ def chain(weight, threshold, start, bias=0, steps=4, sleep=0, neuron=IntegrateAn
 
 @pytest.mark.parametrize("steps", [1, 4, 7])
 def test_chains(steps):
-    """Odd and even thresholds, a start and a bias a channel, samples back to back."""
+    """Odd and even thresholds, a start and a bias per channel, samples back to back."""
     program = random_program(
         steps, convs=((5, 3, 1, 1, 1, 1), (4, 3, 2, 0, 1, 1)), schedule=Schedule(steps)
     )

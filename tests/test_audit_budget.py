@@ -140,7 +140,7 @@ def test_settled_cif_is_even():
 
 
 def test_one_neuron_by_hand():
-    # theta = 127 for lam 2; weight 1.0 -> 63.5 a unit of 2, rounded to 64 (half to even: 64).
+    # theta = 127 for lam 2; weight 1.0 -> 63.5 per unit of 2, rounded to 64 (half to even: 64).
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 1, bias=False), QCFS(4, 2.0), nn.Linear(1, 1))
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([[1.0, -0.5]]))

@@ -53,7 +53,7 @@ def test_counts_are_the_reference_simulators(kind):
 
 
 def test_extremes_by_hand():
-    # theta 10, v0 5, current 7 a step: before firing 12 9 16 13; v after 2 9 6 3.
+    # theta 10, v0 5, current 7 per step: before firing 12 9 16 13; v after 2 9 6 3.
     cell = Population(
         "cell", (1,), (DenseSynapse("input", [[3]]),), [1], IntegrateAndFire([10], [5])
     )
@@ -125,7 +125,7 @@ def test_operations_by_hand():
     operations = Operations(program)
     found, _ = counted(program, pixels)
     operations.add(pixels, found)
-    # Input: 3 pixels a step, 2 steps, one synapse each. v: 2+4=6 fires, 2+4 fires; 2+2=4 fires,
+    # Input: 3 pixels per step, 2 steps, one synapse each. v: 2+4=6 fires, 2+4 fires; 2+2=4 fires,
     # 0+2; 17 and 28 fire: 5 spikes, one pool each. Pools: 2 and 1 at step 1; 1 and 1 at step 2:
     # 4 spikes of sizes 5, three targets each.
     assert operations.events == {"input": 6, "cell": 5, "pool": 4}
@@ -238,7 +238,7 @@ def test_out_axons_follow_the_next_layer():
         "limit": "out_axons",
         "used": 960,
         "allowed": 500,
-        "told": "960 out_axons a core, of 500",
+        "told": "960 out_axons per core, of 500",
         "source": "hand",
     }
     assert (found.cores, found.chips) == (6, 2)

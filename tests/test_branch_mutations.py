@@ -136,7 +136,7 @@ def test_another_window_is_red(lava_run):
 
 
 def test_a_relay_that_fires_once_a_step_is_red(lava_run):
-    """IF with threshold 1 in place of the relay: the same for unary sums, not for graded ones."""
+    """IF with threshold 1 in place of the relay: equal for unary sums, not for graded ones."""
     relay = lava_run[0].population("sum2p")
     channels = relay.shape[0]
     cell = IntegrateAndFire([1] * channels, [0] * channels)

@@ -1,6 +1,6 @@
 """Branched networks whose weights are exactly representable: integers equal the trained network.
 
-All weights are multiples of 127 * 2^-k a row at most, thresholds powers of two, so the right
+All weights are multiples of 127 * 2^-k per row at most, thresholds powers of two, so the right
 integers exist and every float64 sum is exact. Expected values come from torch itself, from the
 closed form of settled CIF, or from a float loop over time steps written here.
 """
@@ -53,7 +53,7 @@ LAM = {
 
 
 def exact_network(name, seed=0):
-    """The network with random weights of 127 / THETA thresholds a spike at most, a row."""
+    """The network with random weights of 127 / THETA thresholds per spike and row at most."""
     rng = np.random.default_rng(seed)
     model = NETWORKS[name]().double().eval()
     for path, module in model.named_modules():
@@ -167,7 +167,7 @@ def test_settled_cif_counts_are_the_network(name, pooling, limits):
 
 
 class Stateful(nn.Module):
-    """A module with one state a call within a step; `begin` starts the next step."""
+    """A module with one state per call within a step; `begin` starts the next step."""
 
     def __init__(self):
         super().__init__()
@@ -326,7 +326,7 @@ def test_branched_networks_survive_a_file(name, limits, tmp_path):
 
 
 class PerChannel(nn.Module):
-    """A quantized activation with one threshold a channel."""
+    """A quantized activation with one threshold per channel."""
 
     def __init__(self, *thresholds):
         super().__init__()
@@ -343,7 +343,7 @@ def per_channel(module):
 
 
 class PerChannelNet(nn.Module):
-    """Thresholds a channel through an identity, a max pool, a sum pool and a concatenation."""
+    """Thresholds per channel through an identity, a max pool, a sum pool and a concatenation."""
 
     def __init__(self):
         super().__init__()
@@ -360,7 +360,7 @@ class PerChannelNet(nn.Module):
         return self.head(x.flatten(1))
 
 
-def test_thresholds_a_channel_reach_every_kind_of_branch(limits):
+def test_thresholds_per_channel_reach_every_kind_of_branch(limits):
     """`W_int 2^e = round(theta W lam_in / lam)`, lam_in followed by hand to each synapse."""
     torch.manual_seed(0)
     model = PerChannelNet().double()

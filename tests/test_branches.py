@@ -134,7 +134,7 @@ def test_synops_of_overlapping_windows():
 
 def test_relay_and_skip_by_hand():
     # Four pixels of 10 fire at every step (theta 10); the relay sums 2x2 of them: 4 graded. The
-    # cell gets 4 * 3 from it and (1 << 2) * 1 from the stem, 16 a step with theta 20, v0 0:
+    # cell gets 4 * 3 from it and (1 << 2) * 1 from the stem, 16 per step with theta 20, v0 0:
     # 16; 32 -> spike, 12; 28 -> spike, 8.
     stem = Population(
         "stem", (1, 2, 2), (ConvSynapse("input", [[[[1]]]]),), [0], IntegrateAndFire([10], [0])
@@ -252,7 +252,7 @@ def test_a_readout_behind_pool_and_relay_reaches_its_bound():
     program = net.program(InputQuantizer((1, 2, 2), 1.0, bits=1), Schedule(6))
     assert count_growths(program)["relay"] == CountGrowth(step=IntRange(0, 4))
     assert analyse(program)[-1].state == IntRange(-6 * 7 * 4, 600)
-    # One pixel on brings the pool's 100 and one relayed spike a step; all on, four.
+    # One pixel on brings the pool's 100 and one relayed spike per step; all on, four.
     one = simulate(program, np.array([[[[1, 0], [0, 0]]]]))
     assert one.logits.tolist() == [[6 * (100 - 7)]]
     assert simulate(program, np.ones((1, 1, 2, 2), int)).logits.tolist() == [[6 * (100 - 28)]]

@@ -136,7 +136,7 @@ def test_bad_input(factories, arguments, message):
         ),
         (
             "run if.net --data digits@test[:2] -o r.npz --backend lava --models fast --blocks 99",
-            "cannot be cut into so many blocks",
+            "cannot be cut into that many blocks",
         ),
         (
             "run if.net --data digits@test[:20] -o r.npz --backend lava --time-limit 0.2",

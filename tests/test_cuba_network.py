@@ -217,7 +217,7 @@ def test_tinynet(tmp_path):
     expected = np.load(golden("gts/tinynet/output.npy"))[0].transpose([2, 1, 0, 3])[..., 1:]
     for loader in ("fast", "fixed_pt"):
         found = run(tmp_path, golden("tiny.net"), loader, 17, bias=bias, reset_interval=17)
-        # One step of depth a layer, as in lava-dl's own test.
+        # One step of depth per layer, as in lava-dl's own test.
         assert np.array_equal(found["spikes-2"][..., 2:17], expected)
     assert expected.any()
 
@@ -318,7 +318,7 @@ def put(name, value):
         (put("1/groups", 3), "channels differ"),
         (put("1/shape", [6, 5, 7]), "differs"),
         (put("1/bias", [40000.0] * 6), "outside the range"),
-        (put("1/bias", [1.0] * 5), "one bias a channel"),
+        (put("1/bias", [1.0] * 5), "one bias per channel"),
         (put("1/delay", [3.0] * 6), "no use for this"),
         (put("5/delay", [63] * 6), "outside the range"),
         (put("5/delay", [1] * 5), "do not fit"),

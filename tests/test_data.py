@@ -160,7 +160,10 @@ def test_npz(tmp_path):
     ("arrays", "message"),
     [
         ({"x": np.zeros(2)}, "arrays are missing"),
-        ({"test_samples": np.zeros((2, 3)), "test_labels": np.zeros(3, int)}, "one label a sample"),
+        (
+            {"test_samples": np.zeros((2, 3)), "test_labels": np.zeros(3, int)},
+            "one label per sample",
+        ),
         ({"test_samples": np.zeros((2, 3)), "test_labels": np.zeros(2)}, "labels must be integers"),
         ({"test_samples": np.zeros((2, 3), int), "test_labels": np.zeros(2, int)}, "uint8 pixels"),
         ({"test_samples": np.zeros((2,)), "test_labels": np.zeros(2, int)}, "2, 3 or 4 axes"),

@@ -193,7 +193,7 @@ def test_a_state_out_of_range_is_named():
 
 
 def test_states_beyond_int32_are_watched_not_wrapped():
-    # 255 * 2^20 a step and theta 2^30: after 9 steps it would be beyond 2^31 without a reset.
+    # 255 * 2^20 per step and theta 2^30: after 9 steps it would be beyond 2^31 without a reset.
     cell = Population(
         "cell",
         (1,),

@@ -28,7 +28,7 @@ PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
 def with_spikes(*counts):
-    """Planes (m, 2, 2, 100) of which each has so many spikes, of -1 and 1 in turn."""
+    """Planes (m, 2, 2, 100) with `counts` spikes, of -1 and 1 in turn."""
     planes = np.ones((len(counts), 400), np.uint8)
     for plane, count in zip(planes, counts, strict=True):
         plane[:count:2] = 2

@@ -177,7 +177,7 @@ def test_a_long_run_on_stock_synapses_is_announced(tmp_path):
     program = IntProgram(
         "wide", InputQuantizer((64, 32, 32), 1.0, 1), (layer, readout), Schedule(4)
     )
-    # Measured: 0.17 s a step of this convolution.
+    # Measured: 0.17 s per step of this convolution.
     assert 0.1 < stock_seconds(program, 1) / 4 < 0.25
     write_net(program, tmp_path / "wide.net")
     samples = np.zeros((400, 64, 32, 32), np.uint8)
@@ -238,7 +238,7 @@ def test_cuts_share_the_work():
     assert even_cuts(program, 1) == ()
     assert even_cuts(program, 2) == (2,)
     assert even_cuts(program, 4) == (1, 2, 3)
-    with pytest.raises(TargetError, match="cannot be cut into so many"):
+    with pytest.raises(TargetError, match="cannot be cut into that many"):
         even_cuts(program, 5)
 
 

@@ -106,7 +106,7 @@ def change_structure(rng, path):
 
 
 def look_at_many(seed, count, originals, folder):
-    """How often each rule was found in so many changed files, and the slowest answer in seconds."""
+    """How often each rule was found in `count` changed files, and the slowest answer in seconds."""
     rng = random.Random(seed)
     path = folder / f"changed-{seed}.net"
     told, slowest = Counter(), 0.0

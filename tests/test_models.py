@@ -68,7 +68,7 @@ def test_every_model_takes_every_size(name, pooling, size):
     ],
 )
 def test_sizes_are_those_of_the_papers(name, parameters):
-    """Trained numbers: weights, BatchNorm and one threshold an activation."""
+    """Trained numbers: weights, BatchNorm and one threshold per activation."""
     with torch.device("meta"):
         model = build_model(name, (3, 32, 32), 10, lambda: QCFS(4))
     assert sum(p.numel() for p in model.parameters()) == parameters

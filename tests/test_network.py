@@ -157,7 +157,7 @@ def test_the_table_names_every_layer(tmp_path):
         ("input_shape=(9, 9, 9)", "the shape that the file says"),
         ("num_layers=0", "cannot be cut there"),
         ("skip_layers=9", "cannot be cut there"),
-        ("blocks=9", "cannot be cut into so many blocks"),
+        ("blocks=9", "cannot be cut into that many blocks"),
         ("blocks=1, num_layers=1", "only a whole network is grouped"),
     ],
 )

@@ -292,7 +292,7 @@ def put(net, name, value, **how):
         ("layer/1/type", np.array([b"pool"], "S10"), "kernel: is missing"),
         ("layer/1/neuron/type", np.array([b"CUBA"], "S10"), "unknown neuron type"),
         ("layer/1/neuron/threshold", np.array([1, 0, 1]), "threshold must be positive"),
-        ("layer/1/neuron/threshold", np.array([1, 1]), "one value a channel"),
+        ("layer/1/neuron/threshold", np.array([1, 1]), "one value per channel"),
         ("layer/1/stride", np.array([1, 1, 1]), "must hold two integers"),
         ("layer/1/stride", np.array([0, 1]), "stride must be two integers >= 1"),
         ("layer/1/spikeport/name", 3, "is not a string"),

@@ -32,7 +32,7 @@ def chain(neuron, weight, bias, schedule, state_bits=24):
 
 
 def test_if_by_hand():
-    # theta 10, v0 5, current 3 * 2 + 1 = 7 a step:
+    # theta 10, v0 5, current 3 * 2 + 1 = 7 per step:
     # v = 12 -> spike, 2; 9 -> none; 16 -> spike, 6; 13 -> spike, 3
     program = chain(IntegrateAndFire([10], [5]), 3, 1, Schedule(4))
     recording = simulate(program, np.array([[2]]))

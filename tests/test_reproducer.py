@@ -10,6 +10,7 @@ import pytest
 
 from exports.lava import LavaModels, run_on_lava
 from exports.netx import read_net, write_net
+from spikeport.backends import Lava
 from spikeport.reproducer import locate, write_reproducer
 from tests.command_line import ROOT, fails, spikeport
 from tests.networks import branched_program, random_inputs, random_program
@@ -125,24 +126,25 @@ def test_a_mismatch_becomes_a_script_that_shows_it(program, tmp_path, erring, mo
     assert "0 mismatches" in honest.stdout
 
 
-def test_the_first_sample_that_differs_is_found(program):
+def test_the_first_sample_that_differs_is_found(program, monkeypatch):
     inputs = random_inputs(program, 40)
     honest = simulate(program, inputs, mode=Mode.DIGEST)
 
-    def run(backend, models, small, chunk):
+    def run(self, small, chunk):
         recording = simulate(small, chunk)
-        if backend == "lava" and np.array_equal(chunk[-1], inputs[31]):
+        if np.array_equal(chunk[-1], inputs[31]):
             membrane = {k: v.copy() for k, v in recording.membrane.items()}
             membrane["conv0"][2, 5, 1, 2, 3] += 1
             recording = replace(recording, membrane=membrane)
         return recording
 
+    monkeypatch.setattr(Lava, "run", run)
     digests = {k: v.copy() for k, v in honest.digests.items()}
     digests["conv0"][2, 1, 0] ^= 1
     erring = replace(honest, digests=digests, meta={**honest.meta, "backend": "lava"})
     first = compare(honest, erring).first
     assert first.sample is None
-    found = locate(program, inputs, first, (honest.meta, erring.meta), run)
+    found = locate(program, inputs, first, (honest.meta, erring.meta))
     assert (found.sample, found.neuron, found.step) == (21, (1, 2, 3), 3)
 
 
@@ -154,7 +156,7 @@ def test_what_does_not_recur_is_said(program, tmp_path):
     first = compare(recording, replace(recording, digests=digests)).first
     runs = (recording.meta, recording.meta)
     with pytest.raises(RecordingError, match="does not recur"):
-        locate(program, inputs, first, runs, lambda b, m, p, x: simulate(p, x))
+        locate(program, inputs, first, runs)
     with pytest.raises(RecordingError, match="no reproducer"):
         write_reproducer(program, inputs, first, runs, tmp_path)
 

@@ -1,4 +1,4 @@
-"""The drawn detection data: boxes lie where shapes are, the same for everyone."""
+"""The drawn detection data: boxes lie where shapes are, and everybody draws the same."""
 
 import numpy as np
 import pytest

@@ -65,7 +65,7 @@ def test_nothing_is_written_before_all_is_checked(tmp_path, monkeypatch, change,
     assert not (tmp_path / "run").exists()
 
 
-def test_detectors_likewise(tmp_path):
+def test_settings_of_detectors(tmp_path):
     write_voc(tmp_path / "set", {"train": 8, "test": 2})
     config = DetectorConfig(
         data=f"voc:{tmp_path}/set", input_size=(64, 96), width=0.125, batch_size=8, epochs=1
@@ -143,7 +143,7 @@ def test_a_state_of_an_earlier_version_says_what_to_do(tmp_path):
 def test_steps_have_a_ceiling_with_its_reason():
     assert Schedule(1 << 16, 1 << 16).num_steps == 1 << 17
     for wake, sleep in ((10**9, 0), (4, 10**9)):
-        with pytest.raises(ProgramError, match=r"(?s)so many steps.*16 bits"):
+        with pytest.raises(ProgramError, match=r"(?s)too many steps.*16 bits"):
             Schedule(wake, sleep)
     assert positive_numbers("--steps", "65536,1") == (65536, 1)
     with pytest.raises(DataError, match=r"(?s)--steps: .*too large.*16 bits"):

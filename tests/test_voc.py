@@ -62,7 +62,7 @@ def test_pixels_count_from_1_and_the_last_is_inside(tmp_path):
 
 
 def test_images_keep_their_shape(tmp_path):
-    """A 40x20 image in 64x96: twice as large, black below, its boxes likewise."""
+    """A 40x20 image in 64x96: twice as large, black below, and its boxes twice as large."""
     image = Image.new("RGB", (40, 20), (200, 200, 200))
     data = open_boxes(one(tmp_path, [("a", 1, 1, 20, 10)], (40, 20), image), SIZE)
     assert data.scales.tolist() == [[48 / 20, 96 / 40]]

@@ -15,7 +15,7 @@ OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox
 
 
 def write_voc(folder, counts, seed=0, size=(96, 64), below=""):
-    """Splits of so many images by name: discs and squares; returns the folder that holds them."""
+    """Splits of `counts` images by name: discs and squares; returns the folder that holds them."""
     root = folder / below if below else folder
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / part).mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ def new_hdf5(path: Path, fill: Callable[[BytesIO], None]) -> Iterator[Path]:
 
 @contextmanager
 def changed_hdf5(path: Path, change: Callable[[h5py.File], None]) -> Iterator[Path]:
-    """The same for the file at `path` as `change` leaves it."""
+    """As `new_hdf5`, but writes the file at `path` as `change` leaves it."""
 
     def fill(image: BytesIO) -> None:
         image.write(path.read_bytes())

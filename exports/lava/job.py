@@ -7,7 +7,7 @@ record-*.npz  what the populations leave behind
 progress      a byte for each sample that is done
 digests.npz   digests of the samples before, `digestN` of the population N
 group         process id of the interpreter that leads the run's process group, while it runs
-processes     ids of the Lava processes, one a line, as they are started
+processes     ids of the Lava processes, one per line, as they are started
 error-*.json  what failed, see `Failure`
 reserve       makes room for that where the disk is full
 log.txt       what the interpreter and Lava printed

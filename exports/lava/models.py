@@ -19,7 +19,7 @@ class LavaModels:
     Attributes
     ----------
     tag:
-        "fixed_pt": stock synapses and a process a population; "fast": whole blocks.
+        "fixed_pt": stock synapses and a process per population; "fast": whole blocks.
     blocks:
         Processes the network is cut into (fast).
     batch:
@@ -58,7 +58,7 @@ class LavaModels:
             raise TargetError("no such neurons", found=self.neurons, allowed=f"{OWN}, {ATRLIF}")
         if self.batch < 1 or (self.tag == FIXED_PT and (self.batch, self.blocks) != (1, 1)):
             raise TargetError(
-                "stock synapses run one sample at a time, a process a layer",
+                "stock synapses run one sample at a time, a process per layer",
                 found=f"{self.blocks} blocks, a batch of {self.batch}",
                 remedy="use the fast models",
             )

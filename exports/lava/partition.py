@@ -22,19 +22,19 @@ def possible_cuts(program: IntProgram) -> list[int]:
 
 
 def even_cuts(program: IntProgram, blocks: int) -> tuple[int, ...]:
-    """Indices of the populations that begin a further block, for so many blocks.
+    """Indices of the populations that begin a further block, for a number of blocks.
 
     Each cut is the possible one nearest to an even share of the network's multiply-adds.
 
     Raises
     ------
     TargetError
-        If the network cannot be cut into so many.
+        If the network cannot be cut into that many.
     """
     possible = possible_cuts(program)
     if not 1 <= blocks <= len(possible) + 1:
         raise TargetError(
-            "the network cannot be cut into so many blocks",
+            "the network cannot be cut into that many blocks",
             node=program.name,
             found=blocks,
             allowed=f"1 .. {len(possible) + 1}",

@@ -39,12 +39,12 @@ class Needs:
         Lava processes.
     open_files:
         Of the process with the most: it makes all, and each inherits what is open. A process takes
-        7 (a pipe, a queue and a sentinel), a channel 1 (its shared memory), a channel of the
+        7 (a pipe, a queue and a sentinel), each channel 1 (its shared memory), a channel of the
         runtime's own another one.
     threads:
         Of all processes: two for each channel, two for each process.
     shared_memory:
-        Pages of semaphores (2 a channel, 3 a process) and of messages.
+        Pages of semaphores (2 per channel, 3 per process) and of messages.
     memory:
         At the least.
     address_space:

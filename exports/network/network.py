@@ -35,7 +35,7 @@ class Network(AbstractProcess):
     net_config:
         Path of the file.
     num_layers, skip_layers:
-        Take only the first so many layers, and leave the first of those out. A file of this
+        How many layers to take, from the first, and how many of those to leave out. A file of this
         project can be cut only where a single layer's spikes pass; in one of lava-dl all entries
         count, inputs and flattens included.
     input_message_bits:

@@ -75,7 +75,7 @@ def read_cuba_net(
     Parameters
     ----------
     num_layers:
-        Read only the first so many, flattens and the input included.
+        How many layers to read, from the first, flattens and the input included.
     message_bits:
         Of the spikes that come in, where no input layer turns them into its own.
     input_shape:
@@ -289,7 +289,7 @@ def _bias(group: Group, channels: int) -> np.ndarray | None:
     bias = _whole(group, "bias").reshape(-1)
     if bias.size not in (1, channels):
         raise FormatError(
-            "one bias a channel, or one for all",
+            "one bias per channel, or one for all",
             node=group.where("bias"),
             found=bias.size,
             allowed=channels,

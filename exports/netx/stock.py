@@ -2,7 +2,7 @@
 
 With T = 1 soft and hard reset coincide, so IF with `v0` is a CUBA neuron without memory
 (`iDecay = vDecay = 4096`) whose bias is `bias + v0`. CUBA fires on `v > vThMant * 64`, strictly,
-so `vThMant = threshold - 1`. Stock netx has one threshold a layer: without memory, firing on
+so `vThMant = threshold - 1`. Stock netx has one threshold per layer: without memory, firing on
 `x >= threshold` is firing on `x + (common - threshold) >= common`, so the difference goes into
 the bias too. Spikes and readout are the same bits; the membrane of a channel is shifted by it.
 """

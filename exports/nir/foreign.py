@@ -88,7 +88,7 @@ def is_ours(path: Path) -> bool:
 
 
 def read_foreign_nir(path: Path, steps: int, reset: Reset | None) -> FloatProgram:
-    """A graph of another tool as a float program for networks of so many steps.
+    """A graph of another tool as a float program, for spiking networks of `steps` steps.
 
     Raises
     ------

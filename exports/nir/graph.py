@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def as_graph(program: IntProgram) -> nir.NIRGraph:
-    """The program as a graph: a node a synapse, one a population with neurons."""
+    """The program as a graph: a node per synapse, and one per population with neurons."""
     import nir
 
     nodes: dict[str, Any] = {INPUT: nir.Input({"input": np.array(program.input.shape)})}

@@ -49,7 +49,7 @@ class ConvEvents(Events):
 
 
 class DepthwiseEvents(Events):
-    """A convolution with one input and one output channel a group: identities and sum pools."""
+    """A convolution with one input and one output channel per group: identities and sum pools."""
 
     def __init__(self, synapse: ConvSynapse, source_shape: tuple[int, ...]) -> None:
         shifted = synapse.weight[:, 0].astype(np.int64) << synapse.weight_exponent

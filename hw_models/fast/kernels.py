@@ -78,7 +78,7 @@ def convolve(spikes, weight, reached, runs, out_shape, total):  # type: ignore[n
 
 @compiled
 def convolve_depthwise(spikes, weight, reached_x, reached_y, total):  # type: ignore[no-untyped-def]
-    """The same for one weight a channel and tap, (K_w, K_h, C): dense along the channels.
+    """As `convolve` with one weight per channel and tap, (K_w, K_h, C): dense along the channels.
 
     `total` is int32 (B, W', H', C); `reached_y`, (H, K_h), is to rows what `reached_x` is to
     columns.
@@ -111,7 +111,7 @@ def connect(spikes, weight, outputs, total):  # type: ignore[no-untyped-def]
 
 @compiled
 def connect_delayed(spikes, weight, delays, now, total):  # type: ignore[no-untyped-def]
-    """The same for weights and delays in steps of (F, F'), into a ring of steps.
+    """As `connect` with weights and delays in steps, both (F, F'), into a ring of steps.
 
     `total` is int32 (B, R, F') of which row `now` is the step without delay.
     """

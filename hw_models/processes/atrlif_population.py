@@ -7,7 +7,7 @@ its threshold (lava-nc 0.10.0, `atrlif/models.py`): `v' += 64 (a_in + bias)`, fi
 
     64 v = v' - r + 32 threshold
 
-ATRLIF takes one threshold a population and one start; an `AtrlifKeeper` beside it writes the
+ATRLIF takes one threshold per population and one start; an `AtrlifKeeper` beside it writes the
 others before local step 1 of each sample, reads `v'` and `r` after each step, and stops the run
 where a register was left. A readout is a neuron that never fires.
 """

@@ -1,9 +1,9 @@
 """Block: consecutive populations of a program as one process, for a batch of samples at a time.
 
 Contract: what goes in and out at each global step is what the populations' own processes would
-take and send, with one step of latency a layer; the samples of a batch advance together. Two
+take and send, with one step of latency per layer; the samples of a batch advance together. Two
 models: `fast` runs it in one process, event by event; `fixed_pt` expands it into stock synapses
-and one process a population, for a batch of one. Lava's own run configurations prefer a leaf
+and one process per population, for a batch of one. Lava's own run configurations prefer a leaf
 model, so the fast one answers to `fixed_pt` as well; the stock one is selected by
 `hw_models.run_config.SimCfg("fixed_pt")`, or with Lava's `select_sub_proc_model=True`.
 """
@@ -49,7 +49,7 @@ class Block(AbstractProcess):
     s_in:
         Spikes of the layer before, (W, H, C) or (F,), with the batch in front if it is not 1.
     s_out:
-        Spikes of its last layer, likewise; of a readout the accumulator.
+        Spikes of its last layer in the same axes; of a readout the accumulator.
     v:
         Membrane potentials, int32, population after population, in each the batch first;
         `layout.potentials` finds a layer's.

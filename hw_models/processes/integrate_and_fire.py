@@ -1,4 +1,4 @@
-"""IF neurons with reset by subtraction and one threshold a channel.
+"""IF neurons with reset by subtraction and one threshold per channel.
 
 Contract, at each local step of a sample (before the first: `v = v0`):
 

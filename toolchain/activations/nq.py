@@ -3,7 +3,7 @@
     a = lam * floor(clip(z / lam, 0, 1) * L + 1/2) / L - sigma * eps,   eps ~ N(0, 1)
 
 The noise stands for the residual error of the converted network; it is drawn for each element
-in training, after the clip, and is off in evaluation. `sigma` is one scalar a layer, not
+in training, after the clip, and is off in evaluation. `sigma` is one scalar per layer, not
 trained, re-estimated from the spiking network (see `toolchain.training.noise`).
 """
 

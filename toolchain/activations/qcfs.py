@@ -2,7 +2,7 @@
 
     a = lam * clip(floor(z / lam * L + 1/2) / L, 0, 1)
 
-`lam` is one trainable scalar a layer. Gradients with the floor passed straight through, inside
+`lam` is one trainable scalar per layer. Gradients with the floor passed straight through, inside
 0 < z < lam: da/dz = 1, da/dlam = a/lam - z/lam; above: 0 and 1; below: 0 and 0.
 Spiking counterpart: IF, reset by subtraction, threshold lam, v(0) = lam / 2.
 """

@@ -28,9 +28,9 @@ VERSION = 1
 FLOAT, QUANTIZED = "float network", "quantized network"
 INTEGER, LAVA = "integer reference", "Lava"
 BATCH = 64
-"""Samples at a time at most: what each neuron of a network did is kept for so many."""
+"""Samples at a time at most, for which is kept what each neuron of a network did."""
 BUDGET_BATCH = 16
-"""The same where it stands beside float64 values of the source network."""
+"""Samples at a time at most, where float64 values of the source network are kept as well."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, samples done and samples in all."""

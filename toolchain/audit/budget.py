@@ -194,7 +194,7 @@ class Budget:
             self._count(budget, population, fired, even, found.potential[layer.name])
 
     def _worth(self, name: str, counts: np.ndarray, steps: int) -> Tensor:
-        """Real values (n, ...) that counts over so many steps stand for."""
+        """Real values (n, ...) that counts over `steps` steps stand for."""
         sent = torch.from_numpy(counts).double() / steps
         value = torch.from_numpy(np.array(self._network.spikes[name].value, np.float64))
         return sent * value.reshape(1, -1, *([1] * (sent.ndim - 2)))

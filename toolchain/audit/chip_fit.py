@@ -7,8 +7,8 @@ area only what its kernels reach, but holds all kernels. What is counted for a c
 - neurons it holds;
 - in-axons: source neurons whose spikes reach it;
 - out-axons: for each of its neurons, the cores that its spikes go to;
-- synaptic memory: the weights it holds, once a kernel where the chip shares kernels of
-  convolutions, else once a synapse.
+- synaptic memory: the weights it holds, once per kernel where the chip shares kernels of
+  convolutions, else once per synapse.
 
 Numbers that registers do not hold (widths of weights, exponents, thresholds, biases, messages) are
 found as well. A limit with a public source is an error when it is passed, one without is a warning.
@@ -55,7 +55,7 @@ class Chip:
     per_core:
         Of `PER_CORE`, those that are known.
     shares_kernels:
-        Whether a kernel is kept once a core.
+        Whether a kernel is kept once per core.
     numbers:
         What registers hold: widths of weights, exponents, thresholds, messages.
     sources:
@@ -105,7 +105,7 @@ class Fit:
 
     @property
     def chips(self) -> int:
-        """Chips that hold so many cores."""
+        """Chips that hold these cores."""
         return ceil(self.cores / self.chip.cores.value)
 
     def problems(self) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ class Fit:
                             "limit": name,
                             "used": used,
                             "allowed": limit.value,
-                            "told": f"{used:,} {name} a core, of {limit.value:,}",
+                            "told": f"{used:,} {name} per core, of {limit.value:,}",
                             "source": limit.source,
                         }
                     )
@@ -230,7 +230,7 @@ def _units(population: Population, split: str) -> int:
 
 
 def _tile(population: Population, split: str, pieces: int) -> tuple[Tile, int]:
-    """The largest of at most so many pieces, and how many there are."""
+    """The largest of at most `pieces` pieces, and how many there are."""
     channels, (height, width) = population.shape[0], population.shape[1:] or (1, 1)
     if split == "channel":
         size = ceil(channels / pieces)
@@ -282,7 +282,7 @@ def _span(synapse: ConvSynapse | WindowSynapse, axis: int) -> int:
 
 
 def _weights(synapse: Synapse, channels: int, sites: int, *, shares: bool) -> int:
-    """Weights that so many channels at so many sites hold."""
+    """Weights that a number of channels at a number of sites hold."""
     if isinstance(synapse, WindowSynapse):
         return channels * sites * prod(synapse.kernel)
     kernel = synapse.weight[0].size * channels

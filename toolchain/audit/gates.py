@@ -24,7 +24,7 @@ METRICS = {
     "accuracy": "of the integer network, in %, or mAP@0.5 of detectors",
     "agreement": "samples that float and integer network answer alike, in %",
     "headroom": "smallest headroom of any state, in bits",
-    "synops": "synaptic operations a sample",
+    "synops": "synaptic operations per sample",
     "cores": "cores of the target",
     "chips": "chips of the target",
     "chip_errors": "limits of the target that are passed",

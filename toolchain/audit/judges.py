@@ -92,7 +92,7 @@ def flat(program: IntProgram, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def answers(program: IntProgram, accumulators: np.ndarray, steps: int) -> np.ndarray:
-    """Outputs (n, P) for accumulators (n, P) after so many steps.
+    """Outputs (n, P) for accumulators (n, P) after `steps` steps.
 
     Those of a classifier stay integers; others become real values, divided by the wake steps.
     """

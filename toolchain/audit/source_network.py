@@ -32,7 +32,7 @@ class Acts(Enum):
 
     - relu: max(z, 0);
     - clipped: min(max(z, 0), lam);
-    - quantized: the levels that a spiking network of so many steps can send.
+    - quantized: the levels that a spiking network can send in its steps.
     """
 
     RELU = "relu"

@@ -128,18 +128,16 @@ def _show_budget(budget: dict[str, Any], output: Output) -> None:
         terms = layer["terms"]
         cells = [f"{terms[t]['mean']:+.4f}" if t in terms else "" for t in TERMS]
         rows.append((layer["name"], f"{layer['total']['mean']:+.4f}", *cells))
-    output.table(
-        ("layer", "error", *TERMS),
-        rows,
-        f"mean error a neuron, {budget['samples']} samples, thresholds a step (logits at the end)",
-    )
+    unit = "in thresholds per step (of a readout: in logits)"
+    title = f"mean error per neuron, {budget['samples']} samples, {unit}"
+    output.table(("layer", "error", *TERMS), rows, title)
 
 
 def _show_needs(document: dict[str, Any], output: Output) -> None:
     metrics, lava = document["metrics"], document.get("lava")
     rows: list[tuple[str, object]] = [
         ("smallest headroom", f"{metrics['headroom']:.1f} bits"),
-        ("synops a sample", f"{metrics['synops']:,.0f}"),
+        ("synops per sample", f"{metrics['synops']:,.0f}"),
     ]
     if lava is not None:
         told = f"{lava['mismatches']} mismatches of {lava['compared']:,}, {lava['samples']} samples"

@@ -32,13 +32,13 @@ def positive_numbers(option: str, text: str) -> tuple[int, ...]:
             "a number is too large",
             node=option,
             found=max(values),
-            allowed=f"up to {MOST_STEPS}: a rate over so many steps has 16 bits",
+            allowed=f"up to {MOST_STEPS}: a rate over these steps has 16 bits",
         )
     return values
 
 
 def real_numbers(option: str, text: str) -> tuple[float, ...]:
-    """The numbers in `text`, such as a mean a channel; each may be a fraction: 128/255.
+    """The numbers in `text`, such as a mean per channel; each may be a fraction: 128/255.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def real_numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def divisors(option: str, text: str) -> tuple[float, ...]:
-    """As `real_numbers`, all positive, such as a standard deviation a channel."""
+    """As `real_numbers`, all positive, such as a standard deviation per channel."""
     from toolchain.errors import DataError
 
     values = real_numbers(option, text)

@@ -19,7 +19,7 @@ from toolchain.cli.options import Json
 from toolchain.cli.output import Output
 
 MIN_FILES = 256
-"""Lava opens about 33 + 20 file descriptors a layer."""
+"""Lava opens about 33 + 20 file descriptors per layer."""
 MIN_SHARED_MEMORY = 64 << 20
 
 
@@ -98,7 +98,7 @@ def examine() -> list[Finding]:
         Finding(
             "file descriptors",
             str(files),
-            None if files >= MIN_FILES else "ulimit -n 4096 (Lava needs about 33 + 20 a layer)",
+            None if files >= MIN_FILES else "ulimit -n 4096 (Lava needs about 33 + 20 per layer)",
         )
     )
     findings.append(_start_method())

@@ -33,13 +33,15 @@ def command(
         typer.Option(min=1, help="Steps at which layers are compared (as in training)."),
     ] = None,
     lava: Annotated[
-        int, typer.Option(min=0, help="Run so many images on Lava as well, compared bit by bit.")
+        int, typer.Option(min=0, help="Images that run on Lava as well, compared bit by bit.")
     ] = 0,
     rounding: Annotated[Rounding, typer.Option(help="gptq needs --calibrate.")] = Rounding.NEAREST,
     calibrate: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Data to calibrate on; never test data.")
     ] = None,
-    calibration_samples: Annotated[int, typer.Option(min=1, help="So many of it, by seed.")] = 256,
+    calibration_samples: Annotated[
+        int, typer.Option(min=1, help="How many samples of it, drawn by the seed.")
+    ] = 256,
     relu_percentile: Annotated[
         float | None, typer.Option(help="Threshold of plain ReLUs, with --calibrate.")
     ] = None,

@@ -156,7 +156,7 @@ def command(
         [
             ("samples", recording.meta["num_samples"]),
             *((name, percent(value)) for name, value in measured.items()),
-            ("synops a sample", f"{recording.synops / recording.meta['num_samples']:,.0f}"),
+            ("synops per sample", f"{recording.synops / recording.meta['num_samples']:,.0f}"),
         ],
         f"{program.name} on {backend.value}",
     )

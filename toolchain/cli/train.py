@@ -52,7 +52,7 @@ def command(
         float | None, typer.Option(help="Factor on the number of channels.  [1]")
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="average or max.  [average]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples a step.  [128]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples per step.  [128]")] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak of the learning rate.  [0.05]")
     ] = None,
@@ -91,11 +91,11 @@ def command(
     ] = None,
     fixed_noise: Annotated[
         float | None,
-        typer.Option(help="Instead: noise of so many thresholds in every layer."),
+        typer.Option(help="Instead: noise in every layer, in thresholds."),
     ] = None,
     mean: Annotated[
         str | None,
-        typer.Option(help="Taken from real values, one a channel; 128/255 is a number.  [0]"),
+        typer.Option(help="Taken from real values, one per channel; 128/255 is a number.  [0]"),
     ] = None,
     std: Annotated[str | None, typer.Option(help="Divides what is left.  [1]")] = None,
     held_out: Annotated[
@@ -106,7 +106,7 @@ def command(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Use so many training samples, drawn by the seed."),
+        typer.Option(min=1, help="How many training samples are used, drawn by the seed."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.  [auto]")] = None,
     precision: Annotated[

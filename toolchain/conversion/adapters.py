@@ -36,7 +36,7 @@ class ActivationSpec:
     Attributes
     ----------
     threshold:
-        `lam`, a number, or one a channel.
+        `lam`: one number, or one per channel.
     levels:
         L (or Q).
     shift:

@@ -42,7 +42,7 @@ def folded_program(
     pooling:
         What becomes of average pools, see `average_pools`.
     levels, relu_percentile, calibration:
-        What plain ReLUs become: activations of so many levels, whose threshold is this percentile
+        What plain ReLUs become: activations of `levels` levels, whose threshold is this percentile
         of their outputs on the calibration data. None refuses them.
 
     Raises

@@ -229,7 +229,7 @@ def _terms(
 
 
 def _identity(name: str, shape: Shape) -> Conv2d | Linear:
-    """The spikes of the value called `name` as a linear layer with one weight a channel."""
+    """The spikes of the value called `name` as a linear layer with one weight per channel."""
     channels = shape[0]
     if len(shape) == 1:
         return Linear(name, (name,), np.eye(channels), np.zeros(channels))

@@ -232,7 +232,7 @@ def _integers(
 
 
 def _half_unit(weight_bits: int) -> float:
-    """Rounding error of a weight, relative to the largest one of so many bits."""
+    """Rounding error of a weight, relative to the largest one of these bits."""
     return 0.5 / IntRange.signed(weight_bits).high
 
 

@@ -78,7 +78,7 @@ class BoxDataset:
     class_names:
         One name a class.
     image_names:
-        One name an image.
+        One name per image.
     """
 
     name: str

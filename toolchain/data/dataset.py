@@ -120,7 +120,7 @@ class Dataset(Samples):
         super().__post_init__()
         if self.labels.shape != (len(self.samples),):
             raise DataError(
-                "one label a sample is needed",
+                "one label per sample is needed",
                 node=self.name,
                 found=f"{self.labels.shape} labels for {len(self.samples)} samples",
             )
@@ -145,7 +145,7 @@ class Dataset(Samples):
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Split into (rest, held out), stratified by class, the same for the same seed.
+    """Split into (rest, held out), stratified by class; equal seeds split alike.
 
     The held-out part serves every choice made during training (noise, epoch); the test set
     serves none. 10 % is the papers' value.

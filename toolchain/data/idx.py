@@ -1,7 +1,7 @@
 """The IDX format of the MNIST family: unsigned bytes behind a big-endian header, maybe gzipped.
 
 Source: the format's description on the MNIST page: two zero bytes, type 0x08 (unsigned byte),
-the number of axes, then one big-endian uint32 an axis.
+the number of axes, then one big-endian uint32 per axis.
 """
 
 from __future__ import annotations

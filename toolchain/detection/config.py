@@ -62,7 +62,7 @@ class DetectorConfig:
     validate_every:
         Epochs from one validation to the next.
     mean, std:
-        Normalisation before input quantization, one a channel or one for all.
+        Normalisation before input quantization, one per channel or one for all.
     """
 
     data: str

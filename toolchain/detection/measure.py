@@ -156,7 +156,7 @@ def _measure_spiking(
     found: Measured,
     progress: Progress,
 ) -> dict[str, np.ndarray]:
-    """Rows after so many steps, operations, and the accumulators at the end."""
+    """Rows after each of `steps`, operations, and the accumulators at the end."""
     inputs = _inputs(program, data)
     engine, operations = Engine(program), Operations(program)
     extremes = {p.name: LayerExtremes() for p in program.populations}

@@ -23,7 +23,7 @@ def detection_lines(
     lines = [
         "## Object detection",
         "",
-        "mAP by pycocotools, in %, boxes of any score from 0.01 on, at most 100 an image. Outputs "
+        "mAP by pycocotools, in %, boxes of any score from 0.01 on, at most 100 per image. Outputs "
         "of spiking networks are accumulators divided by the wake steps; boxes are decoded from "
         "them. Float is the network without quantization, quantized has float weights.",
         "",
@@ -115,7 +115,7 @@ def _operations(name: str, evaluation: DetectorEvaluation) -> list[str]:
     )
     return [
         f"{markdown(name)}: {found['synops'] / 1e6:,.0f} M synaptic operations and "
-        f"{found['neuron_updates'] / 1e6:,.1f} M neuron updates an image, against "
+        f"{found['neuron_updates'] / 1e6:,.1f} M neuron updates per image, against "
         f"{found['ann_macs'] / 1e6:,.0f} M multiply-adds of the ANN. Energy, estimated from "
         f"public costs and not measured: {told}.",
         "",

@@ -32,7 +32,7 @@ class RunState:
     epoch, steps:
         Epochs and optimizer steps done.
     history:
-        One entry an epoch.
+        One entry per epoch.
     """
 
     model: nn.Module

@@ -120,7 +120,7 @@ def _optimizer(config: DetectorConfig, model: nn.Module) -> torch.optim.Optimize
 
 
 def _share_of_rate(config: DetectorConfig, batches: int) -> Callable[[int], float]:
-    """Share of the peak rate after so many steps: a linear rise, then half a cosine to 0."""
+    """Share of the peak rate by the steps done: a linear rise, then half a cosine to 0."""
     warm = min(config.warm_up / config.epochs, 0.5)
 
     def share(step: int) -> float:

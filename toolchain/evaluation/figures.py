@@ -114,7 +114,7 @@ def residual_error(evaluation: Evaluation) -> Figure:
 
 
 def snn_against_ann(evaluations: Sequence[Evaluation]) -> Figure:
-    """Share of neurons by ANN level and spike count; a row a network."""
+    """Share of neurons by ANN level and spike count; a row per network."""
     columns = min([SHOWN_COLUMNS, *(len(_layers(e)) for e in evaluations)])
     figure, panels = _panels(columns * len(evaluations), columns, 2.2)
     for row, evaluation in enumerate(evaluations):
@@ -130,7 +130,7 @@ def snn_against_ann(evaluations: Sequence[Evaluation]) -> Figure:
             axes.grid(visible=False)
             axes.set_title(f"{drawn(title_of(evaluation))}\n{drawn(name)}", fontsize=7)
     figure.supxlabel("ANN activation, in thresholds")
-    figure.supylabel("spike rate (share a column)")
+    figure.supylabel("spike rate (share per column)")
     return figure
 
 
@@ -216,7 +216,7 @@ _Layers = Mapping[str, GapOfLayer] | Mapping[str, CountsOfLayer]
 
 
 def relative_error(named_layers: Mapping[str, _Layers], heading: str) -> Figure:
-    """Relative error of each layer over images, one panel a network.
+    """Relative error of each layer over images, one panel per network.
 
     Boxes from the 25 to the 75 % quantile, whiskers to 5 and 95 %.
     """

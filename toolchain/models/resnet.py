@@ -20,7 +20,7 @@ LARGE = 128
 
 @dataclass(frozen=True)
 class ResNetPlan:
-    """Channels of the stages, blocks a stage, and whether large images get a reducing stem.
+    """Channels of the stages, blocks per stage, and whether large images get a reducing stem.
 
     `expansion`: outputs of a block for each of the stage's channels; 4 means bottlenecks.
     """

@@ -1,4 +1,4 @@
-"""Neurons as parameters, state and one pure step; one file a neuron.
+"""Neurons as parameters, state and one pure step; one file per neuron.
 
 `NEURONS` maps the kind written into files to the class; a new neuron is one file and one line.
 The step functions use only arithmetic and comparison operators, so they take NumPy arrays and

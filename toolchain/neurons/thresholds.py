@@ -32,7 +32,7 @@ class ThresholdParameters:
         )
         if self.threshold.ndim != 1 or self.threshold.shape != self.initial_potential.shape:
             raise ProgramError(
-                "threshold and initial potential need one value a channel",
+                "threshold and initial potential need one value per channel",
                 found=f"{self.threshold.shape} and {self.initial_potential.shape}",
             )
         if (self.threshold <= 0).any():

@@ -179,7 +179,7 @@ def _currents(
 def _state_interval(
     neuron: object, program: IntProgram, population: Population, currents: _Currents
 ) -> np.ndarray:
-    """Lowest and highest state a channel over all local steps, before and after firing."""
+    """Lowest and highest state per channel over all local steps, before and after firing."""
     raise ProgramError("no range analysis for this neuron", found=type(neuron).__name__)
 
 
@@ -238,7 +238,7 @@ def _potential_interval(
     theta: np.ndarray,
     after_firing: Callable[..., tuple[np.ndarray, np.ndarray]] | None,
 ) -> np.ndarray:
-    """The same for a potential that starts at `start` and loses `theta` with each own spike."""
+    """Interval of a potential that starts at `start` and loses `theta` with each own spike."""
     bias = population.bias.astype(np.int64)
     low = high = lowest = highest = start
     for t in range(1, program.schedule.num_steps + 1):
@@ -271,7 +271,7 @@ def _after_if(
 def _after_cif(
     low: np.ndarray, high: np.ndarray, theta: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same for CIF, which may be held back, so both outcomes count.
+    """Interval of v after the step of CIF, which may be held back, so both outcomes count.
 
     One that takes a spike back goes from below 0 to below theta.
     """

@@ -84,7 +84,7 @@ class Linear(_Node):
 
 @dataclass(frozen=True, eq=False)
 class BatchNorm(_Node):
-    """`y = x * gain + offset`, one gain and offset a channel, from the running statistics."""
+    """`y = x * gain + offset`, one gain and offset per channel, from the running statistics."""
 
     gain: np.ndarray
     offset: np.ndarray

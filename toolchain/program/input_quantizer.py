@@ -1,6 +1,6 @@
 """From real-valued samples to the graded integer spikes of the input layer.
 
-Normalisation (mean, std a channel) comes first, then the quantizer, so that zero padding in
+Normalisation (mean, std per channel) comes first, then the quantizer, so that zero padding in
 the network means a real zero. A value outside the quantizer's range is an error: nothing is
 clipped.
 """
@@ -32,7 +32,7 @@ class InputQuantizer:
     bits, signed:
         Width and signedness of the graded input spike.
     mean, std:
-        One value a channel (the first axis of `shape`), or one for all.
+        One value per channel (the first axis of `shape`), or one for all.
     """
 
     shape: tuple[int, ...]
@@ -179,11 +179,11 @@ class InputQuantizer:
 def _check_normalisation(
     shape: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> None:
-    """Raise ProgramError unless each has one value, or one a channel, that can be meant."""
+    """Raise ProgramError unless each has one value, or one per channel, that can be meant."""
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, shape[0]):
             raise ProgramError(
-                f"{name} needs one value, or one a channel", node="input", found=values
+                f"{name} needs one value, or one per channel", node="input", found=values
             )
         if not np.isfinite(values).all():
             raise ProgramError(f"{name} must be finite", node="input", found=values)

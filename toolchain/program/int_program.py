@@ -53,7 +53,7 @@ class Schedule:
             )
         if max(self.wake_steps, self.sleep_steps) > MOST_STEPS:
             raise ProgramError(
-                "a schedule has no use for so many steps",
+                "the schedule has too many steps",
                 found=f"{self.wake_steps} wake, {self.sleep_steps} sleep steps",
                 allowed=f"up to {MOST_STEPS} of each: a rate of 16 bits",
                 remedy="the accuracy hardly changes beyond some 64 steps",

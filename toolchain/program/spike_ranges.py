@@ -23,7 +23,7 @@ MAX_WEIGHT_SUM = 1 << 36
 
 @singledispatch
 def weight_sums(synapse: object) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of positive and of negative weights a channel, exponent included.
+    """Sums of positive and of negative weights per channel, exponent included.
 
     int64, (C,) each, or (1,) where all channels are alike.
 
@@ -81,7 +81,7 @@ def largest_sum(synapse: Synapse, spikes: IntRange) -> int:
 def weighted(
     positive: np.ndarray, negative: np.ndarray, spikes: IntRange
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest weighted sum a channel, for every spike in `spikes`: int64 (C,) each."""
+    """Lowest and highest weighted sum per channel, for every spike in `spikes`: int64 (C,) each."""
     return (
         spikes.low * positive + spikes.high * negative,
         spikes.high * positive + spikes.low * negative,

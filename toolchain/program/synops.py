@@ -1,7 +1,7 @@
 """Fan-out of every neuron, exact at the borders, for counting synaptic operations.
 
 A synop is one weight added because one spike arrived; a graded spike counts once, whatever its
-magnitude. Zero weights count: the synapse is there. A pool's window takes one a spike it covers.
+magnitude. Zero weights count: the synapse is there. A pool's window takes one per spike it covers.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def check_populations(
             _check_synapse(population, synapse, senders, weights)
         if population.bias.shape != (population.shape[0],):
             raise ProgramError(
-                "bias needs one value a channel",
+                "bias needs one value per channel",
                 node=name,
                 found=population.bias.shape,
                 allowed=(population.shape[0],),
@@ -181,7 +181,7 @@ def _(
     channels = (population.shape[0],)
     if neuron.threshold.shape != channels:
         raise ProgramError(
-            "threshold needs one value a channel",
+            "threshold needs one value per channel",
             node=population.name,
             found=neuron.threshold.shape,
             allowed=channels,

@@ -38,7 +38,7 @@ class StepDigests:
         spikes:
             int8 (n, H, W, C) or (n, F); None for a readout, whose chain stays as it is.
         membrane:
-            int32, likewise.
+            int32, in the same axes.
         """
         chains = self._chains[step - 1]
         if spikes is not None:

@@ -101,7 +101,7 @@ class LayerRecorder:
         self._activity = np.zeros(shape, np.int64)
         self._counts: np.ndarray | None = None
         unary = isinstance(population.neuron, IntegrateAndFire | ConsistentIntegrateAndFire)
-        # A byte holds so many spikes of 1 and -1, and is added to most quickly.
+        # A byte holds the count of that many spikes of 1 and -1, and adding bytes is fastest.
         self._count_type = np.int8 if unary and schedule.num_steps <= INT8_MAX else np.int32
         self._unsettled = 0
         self._samples = 0
@@ -120,7 +120,7 @@ class LayerRecorder:
         spikes:
             int8 (n, H, W, C) or (n, F); None by a readout.
         membrane:
-            int32, likewise, after firing; of a LIPool the largest count of its window, of a
+            int32, in the same axes, after firing; of a LIPool the largest count of its window, of a
             relay 0. None, before the last step, where it does not take it.
 
         Raises

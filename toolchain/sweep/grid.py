@@ -42,7 +42,7 @@ class Point:
         return Schedule(self.steps, SLEEP_FACTOR * self.steps if self.neuron == "cif" else 0)
 
     def key(self, checkpoint_sha256: str, data_sha256: str, target: str) -> str:
-        """What names this point's result: the same for the same bits, wherever they lie."""
+        """What names this point's result; equal bits have equal names, wherever they lie."""
         fields: dict[str, Any] = asdict(self)
         del fields["run"]
         fields |= {"checkpoint": checkpoint_sha256, "data": data_sha256, "target": target}

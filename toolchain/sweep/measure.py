@@ -29,7 +29,7 @@ class Result:
     correct, total:
         Samples predicted as labelled.
     synops:
-        Synaptic operations a sample.
+        Synaptic operations per sample.
     latency:
         Steps until the answer.
     cores:

@@ -64,7 +64,7 @@ class TrainConfig:
         "he" (`models.parts.initialise`), or "torch": as torch's modules start.
     learning_rate, schedule, warm_up:
         Peak of the learning rate, and how it changes over the run: along half a cosine, step by
-        step or once an epoch, or by OneCycle (Smith & Topin, 2018; torch's defaults). A cosine
+        step or once per epoch, or by OneCycle (Smith & Topin, 2018; torch's defaults). A cosine
         may begin with `warm_up` epochs of a linear rise.
     label_smoothing:
         Share of the target spread evenly over all classes.
@@ -80,14 +80,14 @@ class TrainConfig:
         Held-out samples the spiking network runs on, from the first; None for all. Whether they
         are changed as training samples are, anew after each epoch.
     noise_start, noise_every:
-        NQ: sigma is estimated after epoch `noise_start` and every so many epochs from then on;
-        it is 0 before.
+        NQ: sigma is estimated after epoch `noise_start` and every `noise_every` epochs from then
+        on; it is 0 before.
     fixed_noise:
         NQ: instead of estimating, sigma of every layer is this times its threshold.
     train_limit:
-        Use only so many training samples, drawn by the seed.
+        How many training samples are used, drawn by the seed; None for all.
     mean, std:
-        Normalisation a channel, before input quantization.
+        Normalisation per channel, before input quantization.
     device, precision:
         Names of `device.DEVICES` and `device.PRECISIONS`.
     """

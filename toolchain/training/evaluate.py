@@ -29,7 +29,7 @@ def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Ten
 
 
 def batches(x: Tensor, num_steps: int = 1) -> Iterator[Tensor]:
-    """Consecutive slices, of a size at which so many steps of each sample make a pass."""
+    """Consecutive slices, of a size at which `num_steps` steps of each sample make a pass."""
     size = max(1, BATCH // num_steps)
     for start in range(0, len(x), size):
         yield x[start : start + size]

@@ -39,11 +39,11 @@ _SCHEDULES: dict[str, tuple[_Make, bool]] = {
     "epoch-cosine": (_warmed_cosine, True),
     "onecycle": (_one_cycle, False),
 }
-"""What makes each of `config.SCHEDULES`, and whether it moves once an epoch or once a step."""
+"""What makes each of `config.SCHEDULES`, and whether it moves once per epoch or once per step."""
 
 
 class Descent:
-    """SGD over all parameters, with its learning rate over `batches` steps an epoch."""
+    """SGD over all parameters, with its learning rate over `batches` steps per epoch."""
 
     def __init__(self, config: TrainConfig, model: nn.Module, batches: int) -> None:
         self.optimizer = SGD(

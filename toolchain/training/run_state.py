@@ -27,7 +27,7 @@ class RunState:
     epoch:
         Epochs done.
     history:
-        One entry an epoch.
+        One entry per epoch.
     """
 
     model: nn.Module

@@ -73,7 +73,7 @@ class Findings:
         self.found.append(Finding(RULES[rule_id].id, place, str(found), own_remedy))
 
     def add_error(self, rule_id: str, error: SpikeportError, where: str = "/") -> None:
-        """The same for what a reader refused, at the error's own place if it has one."""
+        """Note what a reader refused, at the error's own place if it has one."""
         found = error.message if error.found is None else f"{error.message}: {error.found}"
         self.add(rule_id, error.node or where, found, error.remedy or "")
 

@@ -149,7 +149,7 @@ def lint_file(path: Path | str, profile: str | None = None) -> Findings:
 
 
 def serve(profile: Profile | None) -> None:
-    """Answer one question a line until there are no more."""
+    """Answer one question per line until there are no more."""
     from exports.netx.lint.look import look_at
 
     for line in sys.stdin:

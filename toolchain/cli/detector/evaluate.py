@@ -30,7 +30,7 @@ def command(
     steps: Annotated[str, typer.Option(help="Time steps of an IF network.")] = "1,2,4,8,16",
     weight_bits: Annotated[int, typer.Option(help="Width of the integer weights.")] = 8,
     lava: Annotated[
-        int, typer.Option(min=0, help="Run so many images on Lava as well, compared by digest.")
+        int, typer.Option(min=0, help="Images that run on Lava as well, compared by digest.")
     ] = 0,
     target: Annotated[str, typer.Option(help="Whose registers must hold it.")] = "loihi2",
     time_limit: TimeLimit = 3600.0,
@@ -91,7 +91,7 @@ def _show(evaluation: DetectorEvaluation, name: str, output: Output) -> None:
             "have other boxes"
         )
     if evaluation.operations:
-        output.say(f"synops an image: {evaluation.operations['synops']:,.0f}")
+        output.say(f"synops per image: {evaluation.operations['synops']:,.0f}")
     if evaluation.lava:
         output.say(
             f"Lava: {evaluation.lava['samples']} images, {evaluation.lava['compared']:,} digests "

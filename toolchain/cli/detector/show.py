@@ -23,7 +23,7 @@ def command(
         Path | None,
         typer.Option(metavar="RUN", help="What the file was converted from, drawn beside it."),
     ] = None,
-    images: Annotated[int, typer.Option(min=1, max=24, help="So many, from the first.")] = IMAGES,
+    images: Annotated[int, typer.Option(min=1, max=24, help="How many, from the first.")] = IMAGES,
     score: Annotated[float, typer.Option(min=0, max=1, help="Boxes from this score on.")] = 0.35,
     json: Json = False,
 ) -> None:

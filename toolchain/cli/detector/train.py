@@ -52,14 +52,14 @@ def command(
     levels: Annotated[int | None, typer.Option(help="Quantization levels.  [4]")] = None,
     pooling: Annotated[str | None, typer.Option(help="average or max.  [max]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.  [300]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.  [16]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.  [16]")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Its peak.  [0.003]")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's.  [0.02]")] = None,
     augment: Annotated[
         str | None, typer.Option(help="Of flip, scale, colour; with commas, or none.  [all]")
     ] = None,
     fixed_noise: Annotated[
-        float | None, typer.Option(help="nq: noise of so many thresholds.  [0.05]")
+        float | None, typer.Option(help="nq: noise, in thresholds.  [0.05]")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides start and order.  [0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.  [auto]")] = None,

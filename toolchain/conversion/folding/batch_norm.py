@@ -137,7 +137,7 @@ def _replace(before: FloatNode, folded: FloatNode, norm: BatchNorm, draft: Draft
 
 
 def _diagonal(norm: BatchNorm, channels: int, is_image: bool) -> Conv2d | Linear:
-    """The BatchNorm itself as a linear layer of its own, one weight a channel."""
+    """The BatchNorm itself as a linear layer of its own, one weight per channel."""
     gain = np.broadcast_to(norm.gain, (channels,))
     offset = np.broadcast_to(norm.offset, (channels,))
     if not is_image:

@@ -1,6 +1,6 @@
 """Max pools behind their activations, where spikes can be pooled.
 
-A quantized activation is monotone and works element by element with one threshold a channel, so
+A quantized activation is monotone and works element by element with one threshold per channel, so
 it commutes with the maximum over a window: `act(max(z)) = max(act(z))`, exactly. Padding never
 wins on either side.
 """

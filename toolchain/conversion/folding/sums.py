@@ -73,7 +73,7 @@ def _splice(node: Add, draft: Draft) -> None:
 
 
 def _worth(node: FloatNode, draft: Draft) -> np.ndarray | None:
-    """Value of one spike a channel, (1,) or (C,); None where there is not one for all summands."""
+    """Value of one spike per channel, (1,) or (C,); None where summands have several."""
     if isinstance(node, Activation):
         return node.threshold
     if isinstance(node, MaxPool2d):

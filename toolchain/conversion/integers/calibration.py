@@ -143,10 +143,10 @@ def measure(
 
 
 def _compensated(layer: Layer) -> list[Term]:
-    return [t for t in layer.terms if len(layer.terms) == 1 or not _one_input_a_channel(t)]
+    return [t for t in layer.terms if len(layer.terms) == 1 or not _one_input_per_channel(t)]
 
 
-def _one_input_a_channel(term: Term) -> bool:
+def _one_input_per_channel(term: Term) -> bool:
     operation = term.operation
     if isinstance(operation, Linear):
         return term.identity

@@ -33,7 +33,7 @@ def fit_ranges(
 ) -> tuple[IntProgram, list[LayerRounding]]:
     """Lower a network so that the range analysis can prove it, if thresholds allow.
 
-    `lower` integerises with a factor in (0, 1] a channel on the thresholds, by layer. `room`
+    `lower` integerises with a factor in (0, 1] per channel on the thresholds, by layer. `room`
     holds the factors to start from, and afterwards those found. Where weights would become
     coarser than `coarsest`, the network is returned as it was without room; `prove` then names
     the layer and its bound.

@@ -51,7 +51,7 @@ class InputMoments:
     Parameters
     ----------
     operations:
-        The population's convolutions or dense layers, one a synapse, in order.
+        The population's convolutions or dense layers, one per synapse, in order.
 
     Attributes
     ----------

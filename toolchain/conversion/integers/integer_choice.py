@@ -185,7 +185,7 @@ class IntegerChoice:
         return _rows(rows, start, found.threshold, rounded, notes)
 
     def _in_thresholds(self, rows: FloatRows, start: Scales, weight_bits: int) -> tuple[Term, ...]:
-        """The branches in thresholds a spike (logits for a readout), with exponents as chosen.
+        """The branches in thresholds per spike (logits for a readout), with exponents as chosen.
 
         A branch held in two synapses is one term with the finer exponent and a wider range.
         """

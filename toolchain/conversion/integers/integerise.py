@@ -137,7 +137,7 @@ def integerise(
 ) -> tuple[IntProgram, list[LayerRounding]]:
     """Lower a folded float program; the range analysis comes after.
 
-    `room` lowers thresholds: a factor in (0, 1] a channel, by layer (see `fit_ranges`). `choose`
+    `room` lowers thresholds: a factor in (0, 1] per channel, by layer (see `fit_ranges`). `choose`
     picks thresholds and integer weights of one population.
 
     Raises
@@ -192,7 +192,7 @@ def _sum(layer: SumLayer) -> Population:
 
 
 def _unit_synapse(source: str, shape: tuple[int, ...]) -> Synapse:
-    """One weight of 1 a neuron."""
+    """One weight of 1 per neuron."""
     if len(shape) == 1:
         return DenseSynapse(source, np.eye(shape[0], dtype=np.int64))
     return ConvSynapse(source, np.ones((shape[0], 1, 1, 1), np.int64), groups=shape[0])

@@ -1,6 +1,6 @@
 """What goes into the choice of a population's integers, and what comes out of it.
 
-`FloatRows` holds the float weights of its branches (one a synapse); `Scales` what thresholds and
+`FloatRows` holds the float weights of its branches (one per synapse); `Scales` what thresholds and
 exponents are chosen; `IntegerRows` the integers.
 """
 
@@ -86,7 +86,7 @@ class IntegerBranch:
     parts: tuple[tuple[int, np.ndarray], ...]
 
     def exponents(self, weight_bits: int) -> tuple[int, int]:
-        """Exponents of the synapses, the finer first; the same twice where there is one.
+        """Exponents of the synapses, the finer first; twice the one where there is only one.
 
         The finer one is raised until any remainder of the coarser one fits its bits.
         """
@@ -100,7 +100,7 @@ class IntegerBranch:
         return self.of_rows(slice(None))
 
     def of_rows(self, part: slice) -> np.ndarray:
-        """The same of some channels."""
+        """`total` of some channels."""
         wide = ((exponent, weight[part].astype(np.int64)) for exponent, weight in self.parts)
         return np.asarray(sum(weight << exponent for exponent, weight in wide))
 

@@ -53,7 +53,7 @@ class Rounded:
     Attributes
     ----------
     weights:
-        int32, or int64 where their ranges need it, (C, K) each, one a synapse.
+        int32, or int64 where their ranges need it, (C, K) each, one per synapse.
     bias:
         int64, (C,).
     clamped:
@@ -140,7 +140,7 @@ def round_gptq(
     terms, bias, limits:
         As in `round_nearest`.
     candidates:
-        (n, C): n factors a channel to choose from by the error that is left; the first is also
+        (n, C): n factors per channel to choose from by the error that is left; the first is also
         tried with rounding to the nearest.
     moments:
         Second moments of the inputs, in spikes (or graded input units).
@@ -246,7 +246,7 @@ def _output_error(difference: np.ndarray, gram: Tensor) -> np.ndarray:
 def _compensated(
     target: np.ndarray, gram: Tensor, low: np.ndarray, high: np.ndarray, damping: float
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Integers (C, K + 1), how many a channel were clamped, and whether G is rank-deficient."""
+    """Integers (C, K + 1), how many per channel were clamped, and whether G is rank-deficient."""
     moment = gram.diagonal()
     live = moment > 0
     # The most active inputs first, while most others can still make up for them (the official

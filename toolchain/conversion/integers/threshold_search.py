@@ -1,6 +1,6 @@
 """Choice of each channel's integer threshold: the one whose rounded weights err the least.
 
-For an output channel whose float weights are `w_i` thresholds a unit of spike, an integer
+For an output channel whose float weights are `w_i` thresholds per unit of spike, an integer
 threshold `theta` stands for
 
     W_i = round(theta * w_i / 2^e),  b_int = round(theta * b)
@@ -46,7 +46,7 @@ ROUNDING = 2.0**-40
 """Relative slack for float64 rounding, so that a network that is exact in integers stays so; far
 below the half unit that rounding a weight forgives."""
 CANDIDATES = 96
-"""Thetas tried a channel, evenly spaced, and again as many between the neighbours of the best."""
+"""Thetas tried per channel, evenly spaced, and again as many between the neighbours of the best."""
 CORRELATION = 0.1
 """Of independent spikes that fire at one step in ten. Measured on small networks at 2 to 8 bits,
 0.05 to 0.4 gave counts and logits nearer to the float network's than 0, without much difference."""
@@ -64,7 +64,7 @@ class Term:
     Attributes
     ----------
     weight:
-        float64, (C, K), in thresholds a unit of spike.
+        float64, (C, K), in thresholds per unit of spike.
     weight_exponent:
         The integer current is `2^weight_exponent * W s`.
     held:
@@ -105,7 +105,7 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class ThresholdChoice:
-    """One integer threshold a channel.
+    """One integer threshold per channel.
 
     Attributes
     ----------
@@ -190,7 +190,7 @@ def search_thresholds(
     bias:
         float64, (C,), in thresholds.
     ceiling:
-        (C,), an upper limit a channel beside the target's, to make room in the state.
+        (C,), an upper limit per channel beside the target's, to make room in the state.
     allow_clipping:
         Also try thetas for which the largest weights leave their range and have to be clipped; a
         clipped weight counts in J with what clipping costs it. The counts are in the result.
@@ -235,7 +235,7 @@ def largest_thresholds(
     *,
     limits: TargetLimits,
 ) -> np.ndarray:
-    """The largest integer theta a channel for which weights, bias and theta fit: int64, (C,).
+    """The largest integer theta per channel for which weights, bias and theta fit: int64, (C,).
 
     Raises
     ------
@@ -343,7 +343,7 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _bias_limit(bias: np.ndarray, limits: TargetLimits) -> np.ndarray:
-    """The largest theta a channel that the bias and the target allow."""
+    """The largest theta per channel that the bias and the target allow."""
     with np.errstate(divide="ignore"):
         widest = limits.bias_max / np.abs(bias)
     return np.floor(np.minimum(float(limits.threshold_max), widest * (1.0 + ROUNDING)))
@@ -390,7 +390,7 @@ def _fitting(name: str, rows: _Rows, limits: TargetLimits) -> tuple[np.ndarray, 
 
 
 def _spaced(low: np.ndarray, high: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` integers a channel from `low` to `high`, evenly spaced: (count, C)."""
+    """At most `count` integers per channel from `low` to `high`, evenly spaced: (count, C)."""
     steps = np.linspace(0.0, 1.0, count)[:, None]
     every = low + np.arange(count)[:, None]
     few = high - low < count
@@ -417,7 +417,7 @@ def _squared_error(rows: _Rows, theta: np.ndarray) -> np.ndarray:
 
 
 def _squared_errors(rows: _Rows, thetas: np.ndarray) -> np.ndarray:
-    """The same for several thresholds a channel, (n, C)."""
+    """J as in `_squared_error`, float64 (n, C), for n thresholds per channel, (n, C)."""
     bounds = (rows.low, rows.high) if rows.clips else None
     thetas = np.ascontiguousarray(thetas, np.float64)
     apart, of_weights = rounding_errors(
@@ -432,5 +432,5 @@ def _squared_errors(rows: _Rows, thetas: np.ndarray) -> np.ndarray:
 
 
 def _outside(rows: _Rows, theta: np.ndarray) -> np.ndarray:
-    """How many rounded weights a channel do not fit their bits: int64 (C,)."""
+    """How many rounded weights per channel do not fit their bits: int64 (C,)."""
     return outside(rows.weight, theta, rows.low, rows.high)

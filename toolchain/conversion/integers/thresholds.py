@@ -7,12 +7,12 @@ weights (times the value of one input spike) becomes
 
 Theta is free. With one branch it is the largest integer for which the weights fit their bits.
 With several, the branch with the largest weights would set theta for all (an identity is worth
-about one threshold a spike, a convolution's weight a tenth of that), so branches may use the
+about one threshold per spike, a convolution's weight a tenth of that), so branches may use the
 synapse's weight exponent: candidates raise the exponent of the branch that holds the others
 back, step by step, and the one with the smallest rounding error wins. The error is measured, in
 thresholds: squared, summed over all weights (so by fan-in), times the largest spike squared.
 
-A branch with one weight a channel (an identity, a mean over a window) that one exponent leaves
+A branch with one weight per channel (an identity, a mean over a window) that one exponent leaves
 coarser than `COARSE` is split into two synapses, high bits with the exponent and low bits without.
 
 `choose_integers` is the place for another search: it gets everything in `FloatRows` and returns
@@ -46,7 +46,7 @@ THREE_BITS = 1 / 8
 """A branch that is rounded by more than this part of its largest weight keeps less than three
 bits: half a unit where the largest weight is four. Fewer weight bits cost more by themselves."""
 NEGLIGIBLE = 1 / 256
-"""A branch that adds less than this many thresholds a step, whatever spikes, may become coarse."""
+"""A branch that adds fewer thresholds than this per step, whatever spikes, may become coarse."""
 PATIENCE = 12
 """Candidates without improvement after which the search over more than two branches ends, so
 that sums of dozens stay affordable."""
@@ -119,10 +119,10 @@ def choose_scales(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> Sc
 
 
 def _exponents(peaks: np.ndarray, largest: int, highest: int) -> list[tuple[int, ...]]:
-    """Weight exponents to try, one a branch; `peaks` are the largest weights, (branches, C).
+    """Weight exponents to try, one per branch; `peaks` are the largest weights, (branches, C).
 
     Raising all together only doubles theta, so one is always 0. For two branches that leaves few
-    enough to try all. For more, two paths from all zeros raise one exponent a step: that of the
+    enough to try all. For more, two paths from all zeros raise one exponent per step: that of the
     branch that holds back the largest share of its channels, and that of the branch that holds
     one back most.
     """
@@ -200,7 +200,7 @@ def _lowered(rows: FloatRows, scaled: _Scaled) -> _Scaled:
 def _thresholds(
     name: str, weight: np.ndarray, bias: np.ndarray, reach: np.ndarray, limits: TargetLimits
 ) -> np.ndarray:
-    """The largest integer theta a channel for which weights, bias and theta fit.
+    """The largest integer theta per channel for which weights, bias and theta fit.
 
     `weight`, (branches, C), and `bias`, (C,), are each channel's largest weights and its bias, in
     thresholds; `reach`, (branches, 1), what the weights may become.
@@ -227,7 +227,7 @@ def _rounded(
 ) -> tuple[IntegerRows, float]:
     """Round everything for a given factor, each branch with the smallest exponent that fits.
 
-    Returns the squared rounding error as well, in thresholds a step, summed over all weights.
+    Returns the squared rounding error as well, in thresholds per step, summed over all weights.
     """
     factor = scaled.factor
     unit = factor if rows.lam is None else factor * rows.lam
@@ -243,7 +243,7 @@ def _rounded(
 def _round_branch(
     branch: Branch, factor: np.ndarray, weight_bits: int, limits: TargetLimits
 ) -> tuple[IntegerBranch, np.ndarray]:
-    """Integers of one branch, and their squared error a channel, float64 (C,), in units of 1."""
+    """Integers of one branch, and their squared error per channel, float64 (C,), in units of 1."""
     largest = IntRange.signed(weight_bits).high
     peak = float((_magnitude(branch.rows) * factor).max())
     exponent = _smallest_exponent(peak, largest, limits.max_weight_exponent)
@@ -263,7 +263,7 @@ def _round_branch(
 def _round_uniform(
     branch: Branch, factor: np.ndarray, exponent: int, largest: int, limits: TargetLimits
 ) -> tuple[IntegerBranch, np.ndarray]:
-    """The same in two synapses, where one with this exponent is too coarse."""
+    """As `_round_branch`, in two synapses: one with this exponent is too coarse."""
     exact = branch.rows * factor[:, None]
     high = np.rint(exact / 2.0**exponent)
     rest = exact - high * 2.0**exponent

@@ -1,7 +1,7 @@
 """Layers on a GPU: the steps of `toolchain.neurons` on tensors that stay there over a block.
 
 Tensors lie as (T, n, H, W, C) or (n, H, W, C). What a block gives comes to the processor when it is
-asked for. The extremes of each step are kept on the device and looked at once a block.
+asked for. The extremes of each step are kept on the device and looked at once per block.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class DeviceLayer:
         return torch.zeros((samples, *plane), dtype=self.integer, device=self.device)
 
     def start(self, samples: int) -> _Held:
-        """State of so many samples before local step 1."""
+        """State of `samples` samples before local step 1."""
         return _Held(_start(self.population.neuron, self, samples))
 
     def run(self, held: _Held, sent: Mapping[str, DeviceSpikes], moment: Moment) -> DeviceResult:

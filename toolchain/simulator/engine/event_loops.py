@@ -32,7 +32,7 @@ class Weighted(NamedTuple):
     Attributes
     ----------
     weight:
-        int16 words, for so many outputs at a time as `widths` say, (K_h, K_w, C_in, width) each.
+        int16 words, for as many outputs at a time as `widths` say, (K_h, K_w, C_in, width) each.
     kernel, stride, padding, dilation:
         Of height and width, int64 (2,).
     rows:

@@ -108,7 +108,7 @@ class EventSum:
         """Put the sums of some planes into int32 (k, H_out, W_out, C_out).
 
         `planes`, uint8 (m, H, W, C), are all there are; k of them have the `numbers`, int64 (k,),
-        and so many spikes, `counts`; of those, the ones in `which` are summed. Those that come
+        and `counts` spikes; of those, the ones in `which` are summed. Those that come
         first should have the most spikes: work is dealt out in turns.
         """
         if self._weighted is None:
@@ -147,7 +147,7 @@ def _columns(outputs: int, across: int) -> int:
 
 
 def _of_columns(weight: np.ndarray, columns: int, stride: int) -> np.ndarray:
-    """Weights of a convolution whose outputs are those of so many neighbours, one by one; int8."""
+    """Weights of a convolution whose outputs are those of several neighbours, one by one; int8."""
     outputs, rows, across, inputs = weight.shape
     spread = np.zeros((columns, outputs, rows, across + (columns - 1) * stride, inputs), np.int8)
     for column in range(columns):

@@ -116,7 +116,7 @@ class Layer(ABC):
 
     @abstractmethod
     def start(self, samples: int) -> Any:
-        """State of so many samples, which the first block sets."""
+        """State of `samples` samples, which the first block sets."""
 
     @abstractmethod
     def run(self, state: Any, sent: Sent, moment: Moment) -> Result:
@@ -133,7 +133,7 @@ class Layer(ABC):
         return np.empty((samples, *self._plane), self._integer)
 
     def _initial(self, values: np.ndarray, rows: Rows, moment: Moment) -> np.ndarray:
-        """A potential a channel along a row, in the first block; empty later."""
+        """A potential per channel along a row, in the first block; empty later."""
         return self._along(values, rows) if moment.begins else np.empty(0, self._integer)
 
     def _rows(self, samples: int, moment: Moment) -> tuple[Rows, list[slice]]:
@@ -198,7 +198,7 @@ class Layer(ABC):
         return summed, 1
 
     def _along(self, values: np.ndarray, rows: Rows) -> np.ndarray:
-        """A value a channel, laid out along a row."""
+        """A value per channel, laid out along a row."""
         return np.tile(values.astype(self._integer), rows.width // len(values))
 
     def _bias(self, rows: Rows, moment: Moment) -> np.ndarray:

@@ -33,7 +33,7 @@ class Planes:
 
 
 def sort_planes(spikes: np.ndarray, limit: float) -> Planes | None:
-    """How to sum planes with so many spikes each, int64 (k,); None to convolve them all.
+    """How to sum planes with these numbers of spikes, int64 (k,); None to convolve them all.
 
     `limit` is how many may be summed event by event.
     """

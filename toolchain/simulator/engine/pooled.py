@@ -3,7 +3,7 @@
 Folding an average pool into the convolution behind it gives each weight once for every site of a
 window: a 3x3 convolution behind a 2x2 pool is a 6x6 one of stride 2 with blocks of 2x2 equal
 weights. Spikes of a block always meet the same weight, so that adding them up as graded spikes and
-convolving those with one weight a block gives the same sums with a fourth of the products.
+convolving those with one weight per block gives the same sums with a fourth of the products.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PooledConvolution:
     window:
         Height and width of a block.
     synapse:
-        One weight a block: it takes the sums over windows.
+        One weight per block: it takes the sums over windows.
     spikes:
         Range of such a sum.
     """

@@ -27,8 +27,8 @@ from toolchain.simulator.engine.coded import INT8, coded_offset, plane_of
 Multiply = Callable[[Tensor, int], Tensor]
 """From spikes (m, H, W, C), as coded, and their offset."""
 UNROLLED = 2
-"""A convolution is written out as a matrix of at most so many times its weights: planes are then so
-small that most of what a kernel covers is padding."""
+"""A convolution is written out as a matrix of at most this many times its weights: planes are then
+so small that most of what a kernel covers is padding."""
 
 
 class Arithmetic(Enum):

@@ -33,7 +33,7 @@ class Rows:
     Attributes
     ----------
     samples:
-        So many samples fill whole rows.
+        How many samples fill whole rows.
     """
 
     count: int

@@ -57,7 +57,7 @@ def _add_weights(  # type: ignore[no-untyped-def]
     total:
         int32 (K,).
     weight:
-        int16 (R * width / 2,) as `paired` gives it, a row of `width` weights an event.
+        int16 (R * width / 2,) as `paired` gives it, a row of `width` weights per event.
     width:
         One of `WIDTHS`.
     events:

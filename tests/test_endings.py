@@ -171,6 +171,15 @@ def modules():
     return names[names.index("toolchain.cli.stops") + 1 :]
 
 
+@pytest.fixture
+def answers_hangups():
+    """Processes started here answer SIGHUP, even if the tests were started by nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("answers_hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6, 0.8])
 def test_a_signal_while_the_command_line_is_imported(modules, tmp_path, number, share):

@@ -225,7 +225,7 @@ def test_from_the_command_line(tmp_path):
         ("is not a size", ["lots"]),
         ("needs more memory", ["1kB"]),
         ("--engine fast", ["1GB", "--engine", "stepwise"]),
-        ("--backend reference", ["1GB", "--backend", "lava"]),
+        ("--memory says nothing to the backend lava", ["1GB", "--backend", "lava"]),
     ):
         fails(2, words, *sized, *how, cwd=tmp_path)
     placed = (*run, "-o", "x.npz", "--device", "nonsense")

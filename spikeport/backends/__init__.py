@@ -91,7 +91,7 @@ def open_backend(backend: str | Backend, **options: Any) -> Backend:
         if option not in known:
             raise UsageError(
                 f"{_flag(option)} says nothing to the backend {backend}",
-                allowed=", ".join(map(_flag, known)),
+                allowed=", ".join(known),
             )
     return kind(**options)
 

@@ -114,6 +114,12 @@ def powers(weight):
     weight[0, 0] = -3
 
 
+def complex_weights(file):
+    weight = file["layer/3/weight"][()]
+    del file["layer/3/weight"]
+    file["layer/3/weight/real"] = file["layer/3/weight/imag"] = weight
+
+
 def compressed(file):
     file.create_dataset("bomb", (1 << 12, 1 << 12), "f8", compression="gzip", fillvalue=0)
     file["bomb"][0, 0] = 1
@@ -122,6 +128,7 @@ def compressed(file):
 STOCK_EXAMPLES = {
     "unknown-layer": (one("type", "pool", "1"), "/layer/1/type"),
     "unknown-neuron": (one("neuron/type", "ALIF"), "/layer/3/neuron/type"),
+    "half-complex": (complex_weights, "/layer/3/weight"),
     "unknown-dataset": (one("gain", 2), "/layer/3/gain"),
     "weights-zeroed": (of_sign(1, 300), "/layer/3/weight"),
     "weights-clipped": (dense(several(255)), "/layer/3/weight"),

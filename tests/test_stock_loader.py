@@ -28,6 +28,25 @@ def complex_weights(layer):
     layer["weight/real"] = layer["weight/imag"] = weight
 
 
+def resonators(layer):
+    neuron = layer["neuron"]
+    for name in ("iDecay", "vDecay"):
+        del neuron[name]
+    put(neuron, "type", "RF_PHASE")
+    put(neuron, "sinDecay", np.full(3, 100.0))
+    put(neuron, "cosDecay", np.full(3, 4000.0))
+
+
+def complex_resonators(layer):
+    complex_weights(layer)
+    resonators(layer)
+
+
+def complex_sdnn(layer):
+    complex_weights(layer)
+    put(layer, "neuron/type", "SDNN")
+
+
 def of_type(kind):
     return lambda layer: put(layer, "type", kind)
 
@@ -38,10 +57,13 @@ def of_neuron(kind):
 
 ONLY_THERE = {
     "SDNN": of_neuron("SDNN"),
-    "RF": of_neuron("RF"),
-    "RF_PHASE": of_neuron("RF_PHASE"),
     "dense_rec": recurrent,
-    "complex weights": complex_weights,
+    "complex weights": complex_resonators,
+}
+HALF_COMPLEX = {
+    "complex weights and LOIHI neurons": complex_weights,
+    "complex weights and SDNN neurons": complex_sdnn,
+    "real weights and RF_PHASE neurons": resonators,
 }
 NOWHERE = {
     **{kind: of_type(kind) for kind in RAISING},
@@ -98,6 +120,17 @@ def test_what_nobody_runs(kind, tmp_path):
     assert RAISING.get(kind, "lava-dl's loader") in str(refused)
 
 
+@pytest.mark.parametrize("kind", HALF_COMPLEX)
+def test_what_is_only_half_complex(kind, tmp_path):
+    path = changed(tmp_path, HALF_COMPLEX[kind])
+    (finding,) = look_at(path).found
+    assert (finding.rule_id, finding.found) == ("half-complex", kind)
+    refused = refusal(read_cuba_net, path)
+    assert (refused.found, refused.remedy) == (kind, finding.remedy)
+    assert refused.node == f"{path}:{finding.where}"
+    assert kind in refusal(read_net, path).remedy
+
+
 def test_no_rule_sends_a_file_to_a_command_that_refuses_it():
     for rule in RULES.values():
         assert "spikeport run" not in rule.remedy
@@ -137,9 +170,18 @@ print("TOLD" + json.dumps(told))
 
 
 def test_the_loader_does_so(tmp_path):
-    """dense_rec is built, dense_comp is not, and what it does not know is skipped."""
-    expected = {"dense_rec": "RecurrentDense", "dropout": "Conv", "SDNN": "Dense", **RAISING}
-    changes, paths = {**ONLY_THERE, **NOWHERE}, {}
+    """What it builds, what it stops at, and that it skips what it does not know."""
+    expected = {
+        "dense_rec": "RecurrentDense",
+        "complex weights": "ComplexDense",
+        "dropout": "Conv",
+        "SDNN": "Dense",
+        **RAISING,
+        "complex weights and LOIHI neurons": "AttributeError",
+        "complex weights and SDNN neurons": "AttributeError",
+        "real weights and RF_PHASE neurons": "TypeError",
+    }
+    changes, paths = {**ONLY_THERE, **NOWHERE, **HALF_COMPLEX}, {}
     for kind in expected:
         (tmp_path / kind).mkdir()
         paths[kind] = str(changed(tmp_path / kind, changes[kind]))

@@ -7,6 +7,7 @@ blocks and of `netx/hdf5.py` in lava-dl 0.6.0.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from exports.netx.group import Group
 from exports.netx.layout import CONV, DENSE, FLATTEN, INPUT, LAYERS, OWN
 from exports.netx.opened import opened
 from exports.netx.stock_loader import (
-    COMPLEX,
     CUBA,
     MESSAGE_BITS,
     has_complex_weights,
+    refused_complex,
     refused_layer,
     refused_neuron,
 )
@@ -38,6 +39,8 @@ DEFAULT_TRANSFORM = (64, 0)
 DECAY = IntRange(0, 4096)
 THRESHOLD = IntRange(0, (1 << 24) - 1)
 """LIF models shift the threshold by 6 in int32."""
+BEYOND = 2.0**31
+"""Lava's models keep all numbers in 32 bits."""
 
 _DESCRIPTIONS = ("inChannels", "outChannels", "kernelSize", "inFeatures", "outFeatures")
 _CONV_GEOMETRY = ("stride", "padding", "dilation", "groups")
@@ -92,14 +95,29 @@ def read_cuba_net(
         as something else.
     """
     with opened(path) as root:
-        layers = root.group(LAYERS)
-        names = layers.numbered("layers")
-        reader = _Reader(message_bits, input_shape)
+        return list(layers_in(root, num_layers, message_bits, input_shape))
+
+
+class NoInputShape(FormatError):
+    """A file that does not say how large its input is, and was not given with it."""
+
+
+def layers_in(
+    root: Group,
+    num_layers: int | None = None,
+    message_bits: int = 0,
+    input_shape: tuple[int, ...] | None = None,
+) -> Iterator[CubaLayer | None]:
+    """The layers of an open file, one by one; parameters and errors as `read_cuba_net`."""
+    layers = root.group(LAYERS)
+    names = layers.numbered("layers")
+    reader = _Reader(message_bits, input_shape)
+    for name in names[:num_layers]:
         try:
-            return [reader.layer(layers.group(name)) for name in names[:num_layers]]
+            yield reader.layer(layers.group(name))
         except ProgramError as error:
             raise FormatError(
-                "does not describe a layer", node=layers.where(), found=str(error)
+                "does not describe a layer", node=layers.where(name), found=str(error)
             ) from error
 
 
@@ -147,7 +165,7 @@ class _Reader:
 
     def _conv(self, group: Group) -> CubaLayer:
         if self._shape is None:
-            raise FormatError(
+            raise NoInputShape(
                 "the file does not say how large its input is",
                 node=group.where(),
                 remedy="give input_shape, (W, H, C)",
@@ -185,7 +203,7 @@ class _Reader:
     def _dense(self, group: Group) -> CubaLayer:
         size = prod(_shape(group))
         if has_complex_weights(group):
-            raise refused_layer(COMPLEX, group.where("weight"))
+            raise refused_complex(group)
         weight = _whole(group, "weight")
         if weight.ndim == 1 and weight.size % size == 0:
             weight = weight.reshape(size, -1)
@@ -335,6 +353,8 @@ def _whole(group: Group, name: str, shape: tuple[int, ...] | None = None) -> np.
             found="no values" if values.size == 0 else f"{values.reshape(-1)[:4]} ...",
             remedy="quantize before export",
         )
+    if (np.abs(values.astype(np.float64)) >= BEYOND).any():
+        raise FormatError("values beyond 32 bits", node=group.where(name))
     if shape is not None and values.size != prod(shape):
         raise FormatError(f"must hold {prod(shape)} values", node=group.where(name))
     whole = np.asarray(values).astype(np.int64)

@@ -22,6 +22,8 @@ RAISING = {
 does not have."""
 COMPLEX = "complex weights"
 """Of a dense layer: `weight` is a group of `real` and `imag`."""
+RESONATOR = "RF"
+"""Stands in the names of the neurons that take complex currents, and nothing else."""
 
 MESSAGE_BITS = "messageBits"
 """Of a neuron; the loader's `NetDict.array_keys` lacks it, so that it hands a NetDict on."""
@@ -37,12 +39,30 @@ def loader_runs_layer(kind: str) -> bool:
 
 def loader_runs_neuron(kind: str) -> bool:
     """Whether lava-dl's loader knows such a neuron: it takes whatever has RF in its name."""
-    return kind in CUBA or kind == "SDNN" or "RF" in kind
+    return kind in CUBA or kind == "SDNN" or RESONATOR in kind
 
 
 def has_complex_weights(layer: Group) -> bool:
     """Whether `layer` is a dense one with complex weights, which the loader builds."""
     return "weight" in layer.names() and layer.is_group("weight")
+
+
+def refused_complex(layer: Group) -> FormatError:
+    """What a reader says of a dense layer with complex weights."""
+    neuron = layer.group("neuron").text("type") if "neuron" in layer.names() else CUBA[-1]
+    if RESONATOR in neuron:
+        return refused_layer(COMPLEX, layer.where("weight"))
+    return _half_complex(layer.where("weight"), f"{COMPLEX} and {neuron} neurons")
+
+
+def _half_complex(where: str, found: str) -> FormatError:
+    return FormatError(
+        "lava-dl's loader stops where only weights or only neurons are complex",
+        node=where,
+        found=found,
+        allowed="CUBA neurons behind real weights",
+        remedy="export it again: complex weights go with RF neurons, and with no others",
+    )
 
 
 def refused_layer(kind: str, where: str) -> FormatError:
@@ -66,7 +86,9 @@ def refused_layer(kind: str, where: str) -> FormatError:
 
 
 def refused_neuron(kind: str, where: str) -> FormatError:
-    """What a reader says of a neuron type that it does not build."""
+    """What a reader says of a neuron type that it does not build, behind real weights."""
+    if RESONATOR in kind:
+        return _half_complex(where, f"real weights and {kind} neurons")
     known = loader_runs_neuron(kind)
     return FormatError(
         "only CUBA neurons are run here" if known else "lava-dl's loader knows no such neuron",
@@ -99,7 +121,7 @@ def _refused(layer: Group) -> FormatError | None:
     if kind not in BUILT_HERE:
         return refused_layer(kind, layer.where("type"))
     if has_complex_weights(layer):
-        return refused_layer(COMPLEX, layer.where("weight"))
+        return refused_complex(layer)
     if "neuron" in layer.names():
         neuron = layer.group("neuron").text("type")
         if neuron not in CUBA:

@@ -8,6 +8,7 @@ import h5py
 
 from exports.hdf5 import DAMAGED, FILE_LOCKING, beyond_limits
 from exports.hdf5.missing import check_is_file
+from exports.netx.cuba_reader import NoInputShape, layers_in
 from exports.netx.group import Group
 from exports.netx.layout import LAYERS, OWN
 from exports.netx.lint.findings import Findings
@@ -36,7 +37,9 @@ def look_at(path: Path, profile: Profile | None = None) -> Findings:
             own = OWN in file
             findings.kind = "spikeport" if own else "stock" if LAYERS in file else "unknown"
             if findings.kind == "stock":
-                StockLinter(findings).look(Group(file, str(path)))
+                root = Group(file, str(path))
+                StockLinter(findings).look(root)
+                _read(root, findings)
             elif not own:
                 names = ", ".join(file) or "nothing"
                 findings.add("no-network", "/", names)
@@ -50,3 +53,16 @@ def look_at(path: Path, profile: Profile | None = None) -> Findings:
         first, *_ = str(error).splitlines() or [""]
         findings.add("unreadable", "/", f"{type(error).__name__}: {first}")
     return findings
+
+
+def _read(root: Group, findings: Findings) -> None:
+    """Add what the reader refuses, if all that is found so far would let it read the file."""
+    if not findings.sound or any(f.rule_id == "only-there" for f in findings.found):
+        return
+    try:
+        for _ in layers_in(root):
+            pass
+    except NoInputShape:
+        pass  # whoever reads it says so
+    except SpikeportError as error:
+        findings.add_error("malformed", error)

@@ -100,10 +100,19 @@ _ALL = (
         "only-there",
         Level.NOTE,
         "what lava-dl's own loader runs and this project does not",
-        "SDNN and resonate-and-fire neurons, recurrent layers and complex weights are refused by "
-        "`Network` and by every command; they are not looked into here",
+        "SDNN neurons, recurrent layers, and complex weights with resonate-and-fire neurons are "
+        "refused by `Network` and by every command; they are not looked into here",
         ELSEWHERE,
         "netx/hdf5.py, Network._create, get_neuron_params",
+    ),
+    Rule(
+        "half-complex",
+        Level.ERROR,
+        "complex weights without resonate-and-fire neurons, or these with real weights",
+        "the loader stops at it: CUBA and SDNN neurons have no port for imaginary currents, RF "
+        "neurons none for real ones",
+        "export it again: complex weights go with RF neurons, and with no others",
+        "netx/blocks/process.py, ComplexDense, Dense, Input, Conv",
     ),
     Rule(
         "unknown-neuron",
@@ -115,9 +124,9 @@ _ALL = (
     ),
     Rule(
         "unknown-dataset",
-        Level.WARNING,
+        Level.ERROR,
         "a dataset that the loader drops",
-        "what it says does not happen, without a word",
+        "what it says does not happen, without a word; `Network` refuses the file",
         "remove it, or express it with what the loader reads",
         "netx/hdf5.py",
     ),

@@ -25,6 +25,7 @@ from exports.netx.stock_loader import (
     COMPLEX,
     CUBA,
     MESSAGE_BITS,
+    RESONATOR,
     has_complex_weights,
     loader_runs_layer,
     loader_runs_neuron,
@@ -119,10 +120,13 @@ class StockLinter:
         if source is not None and len(source) == 3 and prod(source) > max(source) and not flattened:
             self._say("flatten", group, f"none in front of it, where {source} arrives")
         complex_weights = has_complex_weights(group)
-        if complex_weights:
-            self._say("only-there", group, COMPLEX, "weight")
+        neuron = group.group("neuron").text("type") if "neuron" in group.names() else CUBA[-1]
         weight = None if complex_weights else self._whole(group, "weight")
-        if "neuron" in group.names():
+        if complex_weights and RESONATOR in neuron:
+            self._say("only-there", group, COMPLEX, "weight")
+        elif complex_weights:
+            self._say("half-complex", group, f"{COMPLEX} and {neuron} neurons", "weight")
+        elif "neuron" in group.names():
             self._neuron(group)
         size = None if self._shape is None else prod(self._shape)
         self._bias(group, size)
@@ -234,6 +238,9 @@ class StockLinter:
         kind = neuron.text("type")
         if MESSAGE_BITS in neuron.names():
             self._say("message-bits", neuron, MESSAGE_BITS, MESSAGE_BITS)
+        if RESONATOR in kind:
+            self._say("half-complex", neuron, f"real weights and {kind} neurons", "type")
+            return
         if kind not in CUBA:
             rule = "only-there" if loader_runs_neuron(kind) else "unknown-neuron"
             self._say(rule, neuron, kind, "type")

@@ -185,3 +185,26 @@ def test_damaged_net_files(tmp_path):
     write_net(random_program(1), path)
     path.write_bytes(path.read_bytes()[:3000])
     fails(2, "a.net: not a readable HDF5 file", "inspect", path)
+
+
+LONG = 300 * "a"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        f"inspect {LONG}.net",
+        f"lint {LONG}.net",
+        f"compare {LONG}.npz {LONG}.npz",
+        f"convert {LONG} -o x.net",
+        f"run if.net --data npz:{LONG}.npz -o r.npz",
+        f"run if.net --data digits -o {LONG}.npz",
+        f"audit if.net --data digits --target {LONG}.toml",
+        f"train --config {LONG}.toml --out q",
+        f"evaluate {LONG} --data digits",
+        "inspect if.net/x.net",
+        "run if.net --data npz:if.net/x.npz -o r.npz",
+    ],
+)
+def test_paths_that_cannot_be(work, arguments):
+    fails(2, "", *arguments.split(), cwd=work)

@@ -7,6 +7,7 @@ Exit codes: 0 fine, 1 a check or a run failed, 2 wrong use or bad input, 130 sto
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import json
 import logging
@@ -60,6 +61,9 @@ INSTALLABLE = {
     "pycocotools": "pycocotools",
 }
 """Packages that some commands need and others do not, and what pip calls them."""
+
+NO_PATHS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+"""What the system says of paths that cannot be meant."""
 
 REPHRASED = (
     ("Value error, ", ""),
@@ -188,7 +192,8 @@ def _from_machine(error: Exception) -> SpikeportError | None:
     """What the machine could not give."""
     if isinstance(error, OSError):
         where = None if error.filename is None else str(error.filename)
-        return MachineError(error.strerror or _one_line(error) or type(error).__name__, node=where)
+        kind = UsageError if error.errno in NO_PATHS else MachineError
+        return kind(error.strerror or _one_line(error) or type(error).__name__, node=where)
     if isinstance(error, MemoryError) or "t allocate memory" in str(error):
         return MachineError(f"memory is not enough: {_one_line(error) or 'no more is given'}")
     if isinstance(error, RecursionError):

@@ -108,7 +108,7 @@ def test_wrong_use_is_one_sentence_and_status_2(folder, monkeypatch, capsys, arg
 
 def test_what_the_machine_refuses_is_one_line(folder):
     ran = spikeport("inspect", "x" * 300, cwd=folder)
-    assert ran.returncode == 1
+    assert ran.returncode == 2
     assert ran.stderr.count("\n") == 1
     assert "name too long" in ran.stderr
     with pytest.raises(MemoryError) as memory:

@@ -88,9 +88,25 @@ def positive_threshold(net):
     parametrize.register_parametrization(net.act, "threshold", Positive())
 
 
+def quantized_by_a_hook(net):
+    """As quantizers for training do it: from a weight of their own, or in place."""
+    net.conv.register_parameter("raw", nn.Parameter(net.conv.weight.detach().clone()))
+
+    def rewrite(module, given):
+        module.weight.data = (module.raw.detach() * 16).round() / 16
+
+    net.conv.register_forward_pre_hook(rewrite)
+    def clip(module, given):
+        module.weight.data.clamp_(-0.1, 0.1)
+
+    net.conv.register_forward_pre_hook(rewrite)
+    net.head.register_forward_pre_hook(clip)
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        quantized_by_a_hook,
         old_weight_norm,
         old_spectral_norm,
         pruned,

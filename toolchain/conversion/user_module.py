@@ -96,7 +96,6 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-@torch.no_grad()
 def outputs(model: nn.Module, samples: Tensor, mode: Mode = Mode.CLIPPED) -> list[Tensor]:
     """What the network answers to samples (N, ...): (N, ...) each, float64.
 
@@ -110,10 +109,22 @@ def outputs(model: nn.Module, samples: Tensor, mode: Mode = Mode.CLIPPED) -> lis
     UnsupportedModuleError
         If its code fails, with the line.
     """
-    tensors = {
-        name: t.detach().to("cpu", torch.float64 if t.is_floating_point() else t.dtype)
+    return _forward(model, _in_double(model), samples, mode)
+
+
+def _in_double(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of its parameters and buffers on the processor: floating types as float64."""
+    return {
+        name: t.detach().to("cpu", torch.float64 if t.is_floating_point() else t.dtype, copy=True)
         for name, t in _tensors(model)
     }
+
+
+@torch.no_grad()
+def _forward(
+    model: nn.Module, tensors: dict[str, Tensor], samples: Tensor, mode: Mode = Mode.CLIPPED
+) -> list[Tensor]:
+    """`outputs` with `tensors` in place of its own, which its hooks may write into."""
     with (
         user_code("the network's forward fails", type(model).__name__, home_of(model)),
         _constants_in_double(model),
@@ -150,10 +161,21 @@ def output_list(outputs: Any) -> list[Any]:
     return list(outputs) if isinstance(outputs, tuple | list) else [outputs]
 
 
+@torch.no_grad()
 def run_hooks(model: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Let hooks compute the weights that layers have now (weight_norm, spectral_norm, prune)."""
-    if any(module._forward_pre_hooks for module in model.modules()):
-        outputs(model, torch.zeros(1, *input_shape))
+    """Let hooks before the forward compute the weights that layers have now.
+
+    weight_norm, spectral_norm and prune set an attribute; a hook of the user's own may write into
+    a parameter, which then holds what the network computes with, as after any forward.
+    """
+    if not any(module._forward_pre_hooks for module in model.modules()):
+        return
+    tensors = _in_double(model)
+    _forward(model, tensors, torch.zeros(1, *input_shape))
+    for name, tensor in _tensors(model):
+        made = tensors[name]
+        if made.shape == tensor.shape and not torch.equal(made.to(tensor), tensor):
+            tensor.data.copy_(made)
 
 
 def hooked(model: nn.Module) -> list[str]:

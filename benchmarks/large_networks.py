@@ -28,9 +28,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import source_network  # noqa: E402
 from toolchain.evaluation.document import made_by  # noqa: E402
-from toolchain.evaluation.speed import SUFFIX, Measurement, Table  # noqa: E402
 
 SHAPE = (3, 224, 224)
 CLASSES, STEPS, IMAGES = 1000, 4, 4

@@ -28,4 +28,5 @@ for run in "$@"; do
   "$spikeport" evaluate "$run" --data "$data@test" --weight-bits 8,4 \
     --rounding gptq --calibrate "$data@train" --lava 10
 done
-"$spikeport" results benchmarks/papers --speed benchmarks/speed -o RESULTS.md --figures docs/results
+"$(dirname "$spikeport")/python" -m benchmarks.report benchmarks/papers --speed benchmarks/speed \
+  --figures docs/results

@@ -36,9 +36,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import images, make_program, source_network  # noqa: E402
 from toolchain.evaluation.document import made_by  # noqa: E402
-from toolchain.evaluation.speed import SUFFIX, Measurement, Table  # noqa: E402
 
 BATCH = 32
 STEPS = (1, 2, 4, 8)

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from toolchain.conversion.adapters import ActivationSpec, activation_adapter
     from toolchain.conversion.pipeline import Conversion
     from toolchain.errors import SpikeportError
+    from toolchain.evaluation.document import Evaluation
     from toolchain.program.int_program import IntProgram
     from toolchain.recording import Comparison, Recording, compare
     from toolchain.training.config import TrainConfig
@@ -69,6 +70,7 @@ __all__ = [
     "CQReLU",
     "Comparison",
     "Conversion",
+    "Evaluation",
     "Findings",
     "IntProgram",
     "Lava",
@@ -106,6 +108,7 @@ _HOMES = {
     "Comparison": "toolchain.recording",
     "Conversion": "toolchain.conversion.pipeline",
     "Findings": "exports.netx.lint",
+    "Evaluation": "toolchain.evaluation.document",
     "IntProgram": "toolchain.program.int_program",
     "Lava": "spikeport.backends",
     "NQ": "toolchain.activations",

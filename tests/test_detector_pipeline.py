@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.report.__main__ import main as report
 from exports.netx import read_net
 from tests.command_line import here, ok
 from tests.oracles import closed_form
@@ -216,7 +217,7 @@ def test_evaluation(work, name, more, neurons):
     in_integers = next(r for r in found.rows if r.network == "ANN" and "integer" in r.arithmetic)
     assert (in_integers.at_half, in_integers.mean) == (spiking[-1].at_half, spiking[-1].mean)
     (work / f"run-{name}/detections.png").write_bytes(b"")
-    ok("results", f"run-{name}", "-o", "RESULTS.md", cwd=work)
+    report([str(work / f"run-{name}"), "--out", str(work / "RESULTS.md")])
     page = (work / "RESULTS.md").read_text()
     assert "0 differ from those of the quantized" in page
     assert f"| CQReLU | SNN CIF | 8-bit integer | {steps[-1]} |" in page

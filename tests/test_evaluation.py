@@ -7,6 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.report.__main__ import main as report
+from benchmarks.report.page import find_evaluations, write_page
+from benchmarks.report.speed import SUFFIX, Measurement, Table, find_measurements
 from tests.command_line import fails
 from tests.networks import random_inputs, random_program
 from tests.oracles import closed_form, numpy_loop
@@ -17,8 +20,6 @@ from toolchain.errors import ConversionError, DataError
 from toolchain.evaluation.document import Evaluation, Row, made_by
 from toolchain.evaluation.float_network import GAP_EDGES, layer_gaps, spiking_logits
 from toolchain.evaluation.int_network import CountError, compare_counts, readouts
-from toolchain.evaluation.page import find_evaluations, write_page
-from toolchain.evaluation.speed import SUFFIX, Measurement, Table, find_measurements
 from toolchain.program.int_program import Schedule
 from toolchain.simulator.quantized_network import quantized_counts
 from toolchain.training.config import TrainConfig
@@ -129,7 +130,7 @@ def test_sleep_ends_every_difference():
         compare_counts(short, inputs)
 
 
-def test_evaluations_survive_being_saved(tmp_path):
+def test_evaluations_survive_being_saved(tmp_path, capsys):
     row = Row("SNN", "float", "IF", 4, Accuracy(3, 4).describe())
     run = {
         "config": TrainConfig(data="digits").as_dict(),
@@ -157,8 +158,9 @@ def test_evaluations_survive_being_saved(tmp_path):
         Evaluation.read(path)
     with pytest.raises(DataError, match="no such evaluation"):
         Evaluation.read(tmp_path / "no.json")
-    with pytest.raises(DataError, match="no evaluations found"):
-        find_evaluations(tmp_path / "empty")
+    with pytest.raises(SystemExit):
+        report([str(tmp_path / "empty")])
+    assert "no evaluations below" in capsys.readouterr().err
 
 
 def test_rows_are_the_networks_own_accuracies(small_runs):

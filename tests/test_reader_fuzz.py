@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import exports.netx.replays
+from benchmarks.report.speed import Measurement, Table
 from hw_models.profile import load_profile
 from tests.damage import NASTY, damaged_bytes, damaged_document, deep
 from toolchain.accuracy import Accuracy
@@ -33,7 +34,6 @@ from toolchain.detection.document import Row as DetectorRow
 from toolchain.detection.spec import DetectorSpec
 from toolchain.errors import SpikeportError
 from toolchain.evaluation.document import Evaluation, Row, made_by
-from toolchain.evaluation.speed import Measurement, Table
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
 from toolchain.sweep.grid import Point

@@ -18,6 +18,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.report.__main__ import main as report
 from exports.netx import read_net, write_net
 from spikeport.reproducer import write_reproducer
 from tests.command_line import ROOT, START, here
@@ -228,8 +229,7 @@ def odd_evaluation():
 def test_the_results_page_and_figures(tmp_path):
     (tmp_path / FOLDER).mkdir()
     odd_evaluation().write(tmp_path / FOLDER / "evaluation.json")
-    shown = command("results", tmp_path, "-o", tmp_path / "page.md")
-    assert "wrote" in shown
+    report([str(tmp_path), "--out", str(tmp_path / "page.md")])
     text = (tmp_path / "page.md").read_text()
     outside = re.sub(r"^```$.*?^```$", "", text, flags=re.M | re.S)
     assert not re.search(r"(?<!\\)<[a-z!/]", outside)

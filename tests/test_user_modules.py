@@ -96,6 +96,7 @@ def quantized_by_a_hook(net):
         module.weight.data = (module.raw.detach() * 16).round() / 16
 
     net.conv.register_forward_pre_hook(rewrite)
+
     def clip(module, given):
         module.weight.data.clamp_(-0.1, 0.1)
 

@@ -86,7 +86,6 @@ DETECTION = Kind("an evaluation", (".json",), _begins(rb'\s*{\s*"detection_versi
 FINDINGS = Kind("findings of lint", (".json",), _begins(rb'\s*{\s*"files"'))
 SARIF = Kind("findings in SARIF", (".sarif", ".json"), _begins(rb'\s*{\s*"\$schema".*sarif'))
 PAGE = Kind("a page", (".html", ".htm"), _begins(rb"\s*<!doctype html"))
-RESULTS = Kind("a page of results", (".md",), _begins(rb"# Results\s+Written by `spikeport"))
 PICTURE = Kind("a picture", (".png",), _begins(rb"\x89PNG\r\n\x1a\n"))
 PLOT = Kind("a plot", (".png", ".pdf", ".svg"), _begins(_IMAGES))
 STORE = Kind("a sweep", (".sqlite", ".sqlite3", ".db"), _begins(rb"SQLite format 3\x00"))

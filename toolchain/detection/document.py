@@ -128,9 +128,3 @@ class DetectorEvaluation:
             check_made(found.made_by)
             config = DetectorConfig.from_dict(found.config).as_dict()
             return replace(found, run={**found.run, "config": config})
-
-
-def find_detector_evaluations(folder: Path) -> dict[str, DetectorEvaluation]:
-    """Every one below `folder`, by the name of the folder it lies in, sorted."""
-    files = sorted(folder.rglob(FILE_NAME)) if folder.is_dir() else []
-    return {f.parent.relative_to(folder).as_posix(): DetectorEvaluation.read(f) for f in files}

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
-from toolchain.errors import DataError
-from toolchain.evaluation import figures
+from benchmarks.report import figures
+from benchmarks.report.detection import detection_lines, provenance_lines
+from benchmarks.report.markdown import image, ran, table_line
+from benchmarks.report.speed import Measurement
+from toolchain.detection.document import DetectorEvaluation
 from toolchain.evaluation.document import FILE_NAME, Evaluation, Row
-from toolchain.evaluation.speed import Measurement
 from toolchain.files import atomic_write
 from toolchain.text import markdown, visible
 
@@ -32,62 +31,42 @@ PUBLISHED = {
 """NQ's accuracies in its authors' README, %: the "ANN" (measured with its noise on) and T."""
 
 
-def find_evaluations(folder: Path, *, needed: bool = True) -> dict[str, Evaluation]:
-    """Every evaluation below `folder`, by the name of the folder it lies in, sorted.
-
-    Raises
-    ------
-    DataError
-        If there is none though one is needed, or one is damaged.
-    """
-    files = sorted(folder.rglob(FILE_NAME)) if folder.is_dir() else []
-    if not files and needed:
-        raise DataError(
-            "no evaluations found",
-            node=str(folder),
-            allowed=f"folders with an {FILE_NAME}",
-            remedy="spikeport evaluate RUN --data SOURCE makes one",
-        )
-    return {file.parent.relative_to(folder).as_posix(): Evaluation.read(file) for file in files}
-
-
-@dataclass(frozen=True)
-class Further:
-    """Markdown of results of another kind, and of how they were made."""
-
-    results: Sequence[str] = ()
-    provenance: Sequence[str] = ()
-
-
-NOTHING_FURTHER = Further()
+def find_evaluations(folder: Path) -> dict[str, Evaluation]:
+    """Every evaluation below `folder`, by the name of the folder it lies in, sorted."""
+    return {
+        file.parent.relative_to(folder).as_posix(): Evaluation.read(file)
+        for file in sorted(folder.rglob(FILE_NAME))
+    }
 
 
 def write_page(
-    evaluations: dict[str, Evaluation],
+    evaluations: Mapping[str, Evaluation],
     page: Path,
     figure_folder: Path,
     measurements: Mapping[str, Measurement] | None = None,
-    further: Further = NOTHING_FURTHER,
+    detectors: Mapping[str, DetectorEvaluation] | None = None,
+    folder: Path = Path(),
 ) -> list[Path]:
     """Write the page and its figures; returns the figures.
+
+    Figures that need something no evaluation holds are left out.
 
     Parameters
     ----------
     measurements:
         What benchmarks of speed found, by name.
-    further:
-        Parts of other kinds.
-
-    Figures that need something no evaluation holds are left out.
+    detectors:
+        Evaluations of detectors, by the name of their folder below `folder`.
     """
+    measurements, detectors = measurements or {}, detectors or {}
     drawn = figures.draw(figure_folder, _figures(evaluations))
     lines = ["# Results", "", _INTRODUCTION, ""]
     for (data, model), group in _groups(evaluations).items():
         lines += [f"## {markdown(model)} on {markdown(data)}", ""]
         lines += _accuracy_table(data, model, group)
         lines += _counts_table(group)
-    lines += further.results
-    for measurement in (measurements or {}).values():
+    lines += detection_lines(detectors, folder, page)
+    for measurement in measurements.values():
         lines += measurement.lines()
     lines += ["## Figures", ""]
     for name, path in drawn.items():
@@ -95,28 +74,21 @@ def write_page(
     lines += ["## How each number was made", ""]
     for name, evaluation in evaluations.items():
         lines += _provenance(name, evaluation)
-    lines += further.provenance
-    for name, measurement in (measurements or {}).items():
+    lines += provenance_lines(detectors)
+    for name, measurement in measurements.items():
         command = visible(measurement.made["command"])
-        lines += [
-            f"**{markdown(name)}**:",
-            "",
-            "```",
-            command,
-            "```",
-            "",
-            ran(measurement.made),
-            "",
-        ]
+        made = ran(measurement.made)
+        lines += [f"**{markdown(name)}**:", "", "```", command, "```", "", made, ""]
     atomic_write(page, ("\n".join(lines).rstrip() + "\n").encode())
     return list(drawn.values())
 
 
 _INTRODUCTION = (
-    "Written by `spikeport results`; not edited by hand. Accuracies are on test data, top-1, in %, "
-    "with half the width of the 95 % interval; the epoch was chosen on a held-out tenth of the "
-    "training data. The ANN runs without noise. Integer networks are converted for the longest T "
-    "shown; their readout after fewer steps is what the same program gives when it stops there."
+    "Written by `python -m benchmarks.report`; not edited by hand. Accuracies are on test data, "
+    "top-1, in %, with half the width of the 95 % interval; the epoch was chosen on a held-out "
+    "tenth of the training data. The ANN runs without noise. Integer networks are converted for "
+    "the longest T shown; their readout after fewer steps is what the same program gives when it "
+    "stops there."
 )
 
 
@@ -127,7 +99,7 @@ def _data_name(evaluation: Evaluation) -> str:
     return f"{name}:{Path(path).name}" if path else name
 
 
-def _groups(evaluations: dict[str, Evaluation]) -> dict[tuple[str, str], dict[str, Evaluation]]:
+def _groups(evaluations: Mapping[str, Evaluation]) -> dict[tuple[str, str], dict[str, Evaluation]]:
     groups: dict[tuple[str, str], dict[str, Evaluation]] = {}
     for name, evaluation in evaluations.items():
         config = evaluation.config
@@ -253,26 +225,6 @@ def _counts_table(group: dict[str, Evaluation]) -> list[str]:
     return lines
 
 
-def table_line(cells: Sequence[object]) -> str:
-    """A row of a Markdown table."""
-    return "| " + " | ".join(map(markdown, cells)) + " |"
-
-
-def image(alternative: str, path: Path, page: Path) -> str:
-    """Markdown of an image that stands somewhere beside the page."""
-    link = quote(os.fsencode(Path(os.path.relpath(path, page.parent)).as_posix()))
-    return f"![{markdown(alternative)}]({link})"
-
-
-def ran(made: Mapping[str, Any]) -> str:
-    """How long, on what, with which versions."""
-    beside = ("command", "seconds", "processor", "cores")
-    versions = ", ".join(f"{k} {v}" for k, v in made.items() if k not in beside)
-    return markdown(
-        f"{made['seconds']:.0f} s on {made['processor']}, {made['cores']} cores; {versions}."
-    )
-
-
 def _provenance(name: str, evaluation: Evaluation) -> list[str]:
     made, run = evaluation.made_by, evaluation.run
     words = shlex.split(made["command"])
@@ -292,7 +244,7 @@ def _provenance(name: str, evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _figures(evaluations: dict[str, Evaluation]) -> dict[str, Callable[[], Figure]]:
+def _figures(evaluations: Mapping[str, Evaluation]) -> dict[str, Callable[[], Figure]]:
     """What can be drawn from the evaluations at hand."""
     whole = {n: e for n, e in evaluations.items() if e.config.get("fixed_noise") is None}
     chosen: dict[str, Callable[[], Figure]] = {}

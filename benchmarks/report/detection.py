@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from toolchain.detection.document import DetectorEvaluation, Row
-from toolchain.evaluation.figures import NAMES
-from toolchain.evaluation.page import image, ran, table_line
+from benchmarks.report.figures import NAMES
+from benchmarks.report.markdown import image, ran, table_line
+from toolchain.detection.document import FILE_NAME, DetectorEvaluation, Row
 from toolchain.text import markdown, visible
 
 PICTURE = "detections.png"
 """Beside an evaluation, see `spikeport detector show`."""
 
 
+def find_detector_evaluations(folder: Path) -> dict[str, DetectorEvaluation]:
+    """Every one below `folder`, by the name of the folder it lies in, sorted."""
+    files = sorted(folder.rglob(FILE_NAME)) if folder.is_dir() else []
+    return {f.parent.relative_to(folder).as_posix(): DetectorEvaluation.read(f) for f in files}
+
+
 def detection_lines(
-    evaluations: dict[str, DetectorEvaluation], folder: Path, page: Path
+    evaluations: Mapping[str, DetectorEvaluation], folder: Path, page: Path
 ) -> list[str]:
     """Markdown of all evaluations, which lie below `folder`; nothing if there are none."""
     if not evaluations:
@@ -44,7 +50,7 @@ def detection_lines(
 
 
 def _groups(
-    evaluations: dict[str, DetectorEvaluation],
+    evaluations: Mapping[str, DetectorEvaluation],
 ) -> dict[str, dict[str, DetectorEvaluation]]:
     """By data and network."""
     groups: dict[str, dict[str, DetectorEvaluation]] = {}
@@ -143,7 +149,7 @@ def _lava(group: dict[str, DetectorEvaluation]) -> list[str]:
     return [table_line(head), table_line(["---"] + ["---:"] * 5), *rows, ""]
 
 
-def provenance_lines(evaluations: dict[str, DetectorEvaluation]) -> list[str]:
+def provenance_lines(evaluations: Mapping[str, DetectorEvaluation]) -> list[str]:
     """How each evaluation was made."""
     lines = []
     for name, evaluation in evaluations.items():

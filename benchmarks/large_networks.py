@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import source_network  # noqa: E402
-from toolchain.evaluation.document import made_by  # noqa: E402
+from toolchain.learning.evaluation.results import made_by  # noqa: E402
 
 SHAPE = (3, 224, 224)
 CLASSES, STEPS, IMAGES = 1000, 4, 4

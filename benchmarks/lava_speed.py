@@ -36,7 +36,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import make_program  # noqa: E402
 from hw_models.lava_compat import LAVA_DL, LAVA_NC  # noqa: E402
-from toolchain.evaluation.document import made_by  # noqa: E402
+from toolchain.learning.evaluation.results import made_by  # noqa: E402
 
 STEPS = 4
 """T of an image."""

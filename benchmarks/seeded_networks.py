@@ -25,8 +25,8 @@ def source_network(
     """A QCFS network in evaluation mode; `noise` is batches and images of each."""
     import torch
 
-    from toolchain.activations import QCFS
-    from toolchain.models import build_model
+    from toolchain.learning.activations import QCFS
+    from toolchain.learning.models import build_model
 
     torch.manual_seed(SEED)
     net = build_model(model, shape, classes, lambda: QCFS(levels, 2.0), width)
@@ -51,9 +51,9 @@ def make_program(
     """`source_network` as an integer program; CIF sleeps until noise has settled."""
     from hw_models.profile import load_profile
     from toolchain.conversion.pipeline import ConversionOptions, convert
+    from toolchain.engine.settle import with_measured_sleep
     from toolchain.program.input_quantizer import InputQuantizer
     from toolchain.program.int_program import Schedule
-    from toolchain.simulator.settle import with_measured_sleep
 
     net = source_network(model, shape, width, steps if neuron == "cif" else LEVELS)
     quantizer = InputQuantizer.for_interval(shape, 0.0, 1.0, levels=255)

@@ -38,7 +38,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import images, make_program, source_network  # noqa: E402
-from toolchain.evaluation.document import made_by  # noqa: E402
+from toolchain.learning.evaluation.results import made_by  # noqa: E402
 
 BATCH = 32
 STEPS = (1, 2, 4, 8)
@@ -61,7 +61,7 @@ def program_of(path: Path, steps: int) -> Any:
 
 def fast(path: Path, steps: int) -> Way:
     """The engine, readout only."""
-    from toolchain.simulator.engine.blocks import Engine
+    from toolchain.engine.engine import Engine
 
     program = program_of(path, steps)
     engine, inputs = Engine(program), images(program, BATCH)
@@ -76,8 +76,8 @@ def fast(path: Path, steps: int) -> Way:
 
 def fast_digests(path: Path, steps: int) -> Way:
     """The engine, every spike and potential hashed."""
+    from toolchain.engine.engine import Engine
     from toolchain.recording import Mode, RecordingBuilder
-    from toolchain.simulator.engine.blocks import Engine
 
     program = program_of(path, steps)
     engine, builder = Engine(program, traced=True), RecordingBuilder(program, Mode.DIGEST)
@@ -87,11 +87,11 @@ def fast_digests(path: Path, steps: int) -> Way:
 
 def activity(path: Path, steps: int) -> str:
     """How many neurons send something in a step, of all that could."""
-    from toolchain.simulator.engine.blocks import Engine, Keep
+    from toolchain.engine.engine import Detail, Engine
 
     program = program_of(path, steps)
     sites = active = 0
-    for block in Engine(program).run(images(program, BATCH), Keep.SPIKES):
+    for block in Engine(program).run(images(program, BATCH), Detail.SPIKES):
         for spikes in block.spikes.values():
             sites += spikes.size
             active += int(np.count_nonzero(spikes))
@@ -114,9 +114,9 @@ def stepwise(path: Path, steps: int) -> Way:
 
 def roof(path: Path, steps: int) -> Way:
     """The engine's synaptic sums alone."""
+    from toolchain.engine.spike_encoding import CodedSpikes, coded_offset, plane_of
+    from toolchain.engine.synaptic_sum import SynapticSum
     from toolchain.program.int_program import INPUT
-    from toolchain.simulator.engine.coded import CodedSpikes, coded_offset, plane_of
-    from toolchain.simulator.engine.sums import SynapticSum
 
     program = program_of(path, steps)
     rng = np.random.default_rng(0)
@@ -181,7 +181,7 @@ def spiking_jelly(model: str, steps: int, *, multi: bool) -> Way:
 
 def with_activations(net: Any, make: Callable[[], Any]) -> Any:
     """`net` with its quantized activations replaced."""
-    from toolchain.activations import QCFS
+    from toolchain.learning.activations import QCFS
 
     for module in net.modules():
         for name, child in module.named_children():
@@ -313,7 +313,8 @@ def command_table() -> Table:
         work = Path(folder)
         save_file(source_network("vgg16", SHAPE).state_dict(), work / "vgg16.safetensors")
         (work / "nets.py").write_text(
-            "from toolchain.activations import QCFS\nfrom toolchain.models import build_model\n\n\n"
+            "from toolchain.learning.activations import QCFS\n"
+            "from toolchain.learning.models import build_model\n\n\n"
             "def vgg16():\n    return build_model('vgg16', (3, 32, 32), 10, lambda: QCFS(4, 2.0))\n"
         )
         convert = "convert nets.py:vgg16 --weights vgg16.safetensors --input-shape 3,32,32 "

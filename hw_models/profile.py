@@ -24,13 +24,13 @@ else:
 
 
 CHIP_LIMITS = ("cores", "neurons", "in_axons", "out_axons", "synapse_bits")
-MOST = 1 << 62
+LARGEST_LIMIT = 1 << 62
 LIMITS = {
     "weight_bits": (1, 32),
     "max_weight_exponent": (0, 31),
     "state_bits": (2, 64),
-    "threshold_max": (1, MOST),
-    "bias_max": (0, MOST),
+    "threshold_max": (1, LARGEST_LIMIT),
+    "bias_max": (0, LARGEST_LIMIT),
     "max_input_bits": (1, 32),
 }
 """What conversion needs, and between what each must lie to be a register's width or content."""
@@ -122,7 +122,7 @@ def _profile(name: str, table: _Table) -> Profile:
     if missing:
         raise ValueError(f"no {', '.join(sorted(missing))}")
     for key, limit in table.limits.items():
-        low, high = LIMITS.get(key, (0, MOST))
+        low, high = LIMITS.get(key, (0, LARGEST_LIMIT))
         if not low <= limit.value <= high:
             raise ValueError(f"{key} is {limit.value}, not {low} .. {high}")
     rest = dict(table.chip)
@@ -139,6 +139,6 @@ def _profile(name: str, table: _Table) -> Profile:
     if len(chip) != len(rest) or not isinstance(shares, bool):
         raise ValueError("a limit of a chip is a table, shares_kernels true or false")
     for key, limit in chip.items():
-        if not 1 <= limit.value <= MOST:
-            raise ValueError(f"{key} is {limit.value}, not 1 .. {MOST}")
+        if not 1 <= limit.value <= LARGEST_LIMIT:
+            raise ValueError(f"{key} is {limit.value}, not 1 .. {LARGEST_LIMIT}")
     return Profile(name, table.description, table.limits, chip, shares)

@@ -51,15 +51,15 @@ if TYPE_CHECKING:
     from spikeport.samples import open_samples
     from spikeport.sweeping import Sweep, sweep
     from spikeport.verifying import Verification, verify
-    from toolchain.activations import NQ, QCFS, CQReLU
-    from toolchain.conversion.adapters import ActivationSpec, activation_adapter
+    from toolchain.conversion.frontend.adapters import ActivationSpec, activation_adapter
     from toolchain.conversion.pipeline import Conversion
     from toolchain.errors import SpikeportError
-    from toolchain.evaluation.document import Evaluation
+    from toolchain.learning.activations import NQ, QCFS, CQReLU
+    from toolchain.learning.evaluation.results import Evaluation
+    from toolchain.learning.training.config import TrainConfig
+    from toolchain.learning.training.trainer import train
     from toolchain.program.int_program import IntProgram
     from toolchain.recording import Comparison, Recording, compare
-    from toolchain.training.config import TrainConfig
-    from toolchain.training.trainer import train
 
 __all__ = [
     "NQ",
@@ -101,26 +101,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ActivationSpec": "toolchain.conversion.adapters",
+    "ActivationSpec": "toolchain.conversion.frontend.adapters",
     "Audit": "spikeport.auditing",
     "Backend": "spikeport.backends",
-    "CQReLU": "toolchain.activations",
+    "CQReLU": "toolchain.learning.activations",
     "Comparison": "toolchain.recording",
     "Conversion": "toolchain.conversion.pipeline",
     "Findings": "exports.netx.lint",
-    "Evaluation": "toolchain.evaluation.document",
+    "Evaluation": "toolchain.learning.evaluation.results",
     "IntProgram": "toolchain.program.int_program",
     "Lava": "spikeport.backends",
-    "NQ": "toolchain.activations",
+    "NQ": "toolchain.learning.activations",
     "Network": "exports.network",
-    "QCFS": "toolchain.activations",
+    "QCFS": "toolchain.learning.activations",
     "Recording": "toolchain.recording",
     "Reference": "spikeport.backends",
     "SpikeportError": "toolchain.errors",
     "Sweep": "spikeport.sweeping",
-    "TrainConfig": "toolchain.training.config",
+    "TrainConfig": "toolchain.learning.training.config",
     "Verification": "spikeport.verifying",
-    "activation_adapter": "toolchain.conversion.adapters",
+    "activation_adapter": "toolchain.conversion.frontend.adapters",
     "audit": "spikeport.auditing",
     "compare": "toolchain.recording",
     "convert": "spikeport.conversion",
@@ -133,7 +133,7 @@ _HOMES = {
     "run": "spikeport.running",
     "save": "spikeport.files",
     "sweep": "spikeport.sweeping",
-    "train": "toolchain.training.trainer",
+    "train": "toolchain.learning.training.trainer",
     "verify": "spikeport.verifying",
 }
 """Module of each public name; behind a colon, what it is called there."""

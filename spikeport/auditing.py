@@ -21,14 +21,14 @@ from toolchain.audit.audit import FLOAT, QUANTIZED, LavaRun, Subject, run_audit
 from toolchain.audit.chip_fit import PER_CORE, Chip, ChipLimit
 from toolchain.audit.energy import Cost
 from toolchain.audit.gates import Gate
-from toolchain.audit.judges import AnyOutputs, Classifier, Judge
+from toolchain.audit.scorers import AnyOutputs, Classifier, Scorer
 from toolchain.audit.source_network import SourceNetwork
-from toolchain.conversion.adapters import load_adapter_file
-from toolchain.data import BoxDataset, Dataset, Samples, input_spikes
-from toolchain.detection.judge import DetectorJudge
-from toolchain.detection.spec import DetectorSpec
+from toolchain.conversion.frontend.adapters import load_adapter_file
 from toolchain.errors import CheckpointError, TargetError
 from toolchain.files import atomic_write
+from toolchain.learning.data import BoxDataset, Dataset, Samples, input_spikes
+from toolchain.learning.detection.scorer import DetectorScorer
+from toolchain.learning.detection.spec import DetectorSpec
 from toolchain.output_policy import AUDIT, PAGE, check_output
 from toolchain.recording import Mode, compare
 
@@ -72,7 +72,7 @@ class Audit:
         """
         file = Path(path)
         if file.suffix.lower() in PAGE.suffixes:
-            from toolchain.audit.page import write_page
+            from toolchain.audit.html_report import write_page
 
             check_output(file, PAGE)
             atomic_write(file, write_page(self.document).encode())
@@ -152,7 +152,7 @@ def audit(
         program=loaded,
         inputs=inputs,
         samples=real,
-        judge=judge_of(loaded, data),
+        scorer=scorer_of(loaded, data),
         data=data.name,
         source=source,
         versions=versions,
@@ -163,11 +163,11 @@ def audit(
     return Audit(run_audit(subject, wanted, budget_samples, told))
 
 
-def judge_of(program: IntProgram, data: Samples | BoxDataset) -> Judge:
-    """What judges the outputs of a program on these data."""
+def scorer_of(program: IntProgram, data: Samples | BoxDataset) -> Scorer:
+    """What scores the outputs of a program on these data."""
     shapes = tuple(p.shape for p in program.readouts)
     if isinstance(data, BoxDataset):
-        return DetectorJudge(DetectorSpec.of(program), data, shapes)
+        return DetectorScorer(DetectorSpec.of(program), data, shapes)
     is_classifier = len(shapes) == 1 and len(shapes[0]) == 1
     return Classifier(data.labels) if is_classifier and isinstance(data, Dataset) else AnyOutputs()
 
@@ -228,8 +228,8 @@ def _float_side(
         return None, {}
     import torch
 
-    from toolchain.activations import Mode as Activations
-    from toolchain.training.evaluate import logits
+    from toolchain.learning.activations import ActivationMode
+    from toolchain.learning.training.inference import logits
     from toolchain.user_code import home_of, user_code
 
     description = InputDescription(program.input.shape, None, program.input.bits, (0.0,), (1.0,))
@@ -250,7 +250,10 @@ def _float_side(
     with user_code("the network's forward fails", node, home_of(model)):
         versions = {
             name: logits(model, torch.tensor(samples, dtype=kind), mode).numpy()
-            for name, mode in ((FLOAT, Activations.CLIPPED), (QUANTIZED, Activations.QUANTIZED))
+            for name, mode in {
+                FLOAT: ActivationMode.CLIPPED,
+                QUANTIZED: ActivationMode.QUANTIZED,
+            }.items()
         }
     if source.measured:
         del versions[QUANTIZED]

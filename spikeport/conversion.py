@@ -20,14 +20,14 @@ from spikeport.trained_network import (
     of_module,
 )
 from toolchain.conversion import pipeline
-from toolchain.conversion.adapters import load_adapter_file
-from toolchain.conversion.float_passes import trained_levels
-from toolchain.conversion.integers.calibration import Calibration
-from toolchain.data import Samples, input_spikes
-from toolchain.data.dataset import choose_samples
+from toolchain.conversion.frontend.adapters import load_adapter_file
+from toolchain.conversion.passes.fold import trained_levels
+from toolchain.conversion.quantization.calibration import Calibration
+from toolchain.engine.settle import with_measured_sleep
 from toolchain.errors import ConversionError, UnsupportedModuleError
+from toolchain.learning.data import Samples, input_spikes
+from toolchain.learning.data.dataset import choose_samples
 from toolchain.program.int_program import Schedule
-from toolchain.simulator.settle import with_measured_sleep
 
 if TYPE_CHECKING:
     from toolchain.program.input_quantizer import InputQuantizer

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from toolchain.data import BoxDataset, input_spikes, open_boxes
-from toolchain.detection.average_precision import AveragePrecision, average_precision
-from toolchain.detection.config import DetectorConfig
-from toolchain.detection.detections import Detections, real_outputs
-from toolchain.detection.detections import detect as decode
-from toolchain.detection.picture import draw
-from toolchain.detection.spec import DetectorSpec
-from toolchain.detection.trainer import train_detector
+from toolchain.learning.data import BoxDataset, input_spikes, open_boxes
+from toolchain.learning.detection.average_precision import AveragePrecision, average_precision
+from toolchain.learning.detection.config import DetectorConfig
+from toolchain.learning.detection.detections import Detections, real_outputs
+from toolchain.learning.detection.detections import detect as decode
+from toolchain.learning.detection.picture import draw
+from toolchain.learning.detection.spec import DetectorSpec
+from toolchain.learning.detection.trainer import train_detector
 from toolchain.program.int_program import IntProgram
 from toolchain.recording import Recording
 from toolchain.simulator.quantized_network import quantized_counts

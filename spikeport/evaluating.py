@@ -18,20 +18,20 @@ from spikeport.conversion import open_calibration
 from spikeport.running import run_data
 from spikeport.trained_network import TrainedNetwork, detector_of, network_of
 from toolchain.conversion.pipeline import ConversionOptions, convert
-from toolchain.data import BoxDataset, Dataset, open_boxes, open_split
-from toolchain.detection.checkpoint import load_detector
-from toolchain.detection.document import DetectorEvaluation
-from toolchain.detection.measure import measure_detector
-from toolchain.evaluation.document import Evaluation, made_by
-from toolchain.evaluation.evaluate_run import EvaluationPlan, Lower
-from toolchain.evaluation.evaluate_run import evaluate as measure_classifier
+from toolchain.learning.data import BoxDataset, Dataset, open_boxes, open_split
+from toolchain.learning.detection.checkpoint import load_detector
+from toolchain.learning.detection.document import DetectorEvaluation
+from toolchain.learning.detection.measure import measure_detector
+from toolchain.learning.evaluation.evaluate_run import EvaluationPlan, Lower
+from toolchain.learning.evaluation.evaluate_run import evaluate as measure_classifier
+from toolchain.learning.evaluation.results import Evaluation, made_by
+from toolchain.learning.training.checkpoint import load_checkpoint
 from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.recording import Comparison, Recording, compare
-from toolchain.training.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
-    from toolchain.conversion.integers.calibration import Calibration
-    from toolchain.evaluation.schema import DetectorOnLava, MadeBy, OnLava, OperationsFound
+    from toolchain.conversion.quantization.calibration import Calibration
+    from toolchain.learning.evaluation.schema import DetectorOnLava, MadeBy, OnLava, OperationsFound
 
 STEPS = (1, 2, 4, 8, 16)
 LAVA_STEPS = 4

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from spikeport.backends import Backend, Progress, open_backend
 from spikeport.files import as_program
 from spikeport.samples import Data, has_boxes, open_samples, with_labels
-from toolchain.data import BoxDataset, Dataset, Samples, input_spikes
-from toolchain.detection.spec import DetectorSpec
 from toolchain.errors import UsageError
+from toolchain.learning.data import BoxDataset, Dataset, Samples, input_spikes
+from toolchain.learning.detection.spec import DetectorSpec
 from toolchain.program.int_program import IntProgram
 from toolchain.recording import Mode, Recording
 
@@ -116,8 +116,8 @@ def quality(
 ) -> dict[str, float | None]:
     """Accuracy of a classifier, average precision of a detector; nothing of other networks."""
     if isinstance(data, BoxDataset):
-        from toolchain.detection.average_precision import average_precision
-        from toolchain.detection.detections import detect, real_outputs
+        from toolchain.learning.detection.average_precision import average_precision
+        from toolchain.learning.detection.detections import detect, real_outputs
 
         outputs = real_outputs(program, recording.outputs)
         found = average_precision(detect(DetectorSpec.of(program), outputs, data), data)

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
-from toolchain.data import BoxDataset, Dataset, Samples, open_boxes, open_split, parse_source
-from toolchain.data.boxes import Size
-from toolchain.data.dataset import choose_samples
-from toolchain.data.source import BOX_SOURCES
 from toolchain.errors import DataError
+from toolchain.learning.data import (
+    BoxDataset,
+    Dataset,
+    Samples,
+    open_boxes,
+    open_split,
+    parse_source,
+)
+from toolchain.learning.data.boxes import Size
+from toolchain.learning.data.dataset import choose_samples
+from toolchain.learning.data.source import BOX_SOURCES
 
 if TYPE_CHECKING:
     from torch import Tensor

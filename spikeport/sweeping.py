@@ -8,9 +8,10 @@ from pathlib import Path
 
 from hw_models.profile import load_profile
 from spikeport.auditing import chip_of
-from toolchain.conversion.integers.integerise import SPIKING_NEURONS
-from toolchain.data import open_split
+from toolchain.conversion.quantization.integerise import SPIKING_NEURONS
 from toolchain.errors import ConversionError
+from toolchain.learning.data import open_split
+from toolchain.learning.training.checkpoint import load_checkpoint
 from toolchain.output_policy import PLOT, STORE, check_output
 from toolchain.sweep.grid import make_grid
 from toolchain.sweep.measure import Result
@@ -18,7 +19,6 @@ from toolchain.sweep.pareto import front
 from toolchain.sweep.plot import draw, save_plot
 from toolchain.sweep.schedule import run_points
 from toolchain.sweep.store import Store
-from toolchain.training.checkpoint import load_checkpoint
 
 Progress = Callable[[int, int], None]
 """Called with points done and points in all."""

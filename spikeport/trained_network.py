@@ -1,7 +1,7 @@
 """What `convert` converts: a module, a checkpoint folder, or a network by name.
 
 Such a network is FILE.py:FACTORY or package.module:FACTORY, or model:NAME, one of
-`toolchain.models` with plain ReLUs, for weights that torchvision or timm trained.
+`toolchain.learning.models` with plain ReLUs, for weights that torchvision or timm trained.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from toolchain.user_code import Source, home_of, is_module_name, load_source, us
 if TYPE_CHECKING:
     from torch import nn
 
-    from toolchain.data import Samples
-    from toolchain.detection.checkpoint import DetectorCheckpoint
+    from toolchain.learning.data import Samples
+    from toolchain.learning.detection.checkpoint import DetectorCheckpoint
+    from toolchain.learning.training.checkpoint import Checkpoint
     from toolchain.program.float_program import FloatProgram
     from toolchain.program.input_quantizer import InputQuantizer
-    from toolchain.training.checkpoint import Checkpoint
 
 
 MODEL = "model"
-"""Before the name of a network of `toolchain.models`."""
+"""Before the name of a network of `toolchain.learning.models`."""
 
 
 PIXELS = (0.0, 1.0)
@@ -108,8 +108,8 @@ def of_module(model: nn.Module, description: InputDescription, name: str | None)
     """
     from torch import Tensor
 
-    from toolchain.conversion.user_module import check_readable, unwrapped
-    from toolchain.training.state_file import tensors_sha256
+    from toolchain.conversion.frontend.user_module import check_readable, unwrapped
+    from toolchain.learning.training.state_file import tensors_sha256
 
     model = unwrapped(model)
     check_readable(model)
@@ -188,8 +188,8 @@ def load_network(
             node=source,
             remedy="leave out --input-range, --mean and --std",
         )
-    from toolchain.detection.checkpoint import is_detector, load_detector
-    from toolchain.training.checkpoint import load_checkpoint
+    from toolchain.learning.detection.checkpoint import is_detector, load_detector
+    from toolchain.learning.training.checkpoint import load_checkpoint
 
     if is_detector(folder):
         network = detector_of(load_detector(folder), folder, description.bits)
@@ -232,7 +232,7 @@ def detector_of(checkpoint: DetectorCheckpoint, folder: Path, bits: int = 8) -> 
 
 def network_of(checkpoint: Checkpoint, folder: Path, bits: int = 8) -> TrainedNetwork:
     """The network of a checkpoint, with the input quantizer its data call for."""
-    from toolchain.training.checkpoint import make_quantizer
+    from toolchain.learning.training.checkpoint import make_quantizer
 
     config = checkpoint.config
     quantizer = make_quantizer(
@@ -262,11 +262,11 @@ def _of_checkpoint(
 
 
 def _from_name(name: str, weights: Path | None, description: InputDescription) -> TrainedNetwork:
-    """A network of `toolchain.models` with plain ReLUs and max pools, as others publish them."""
+    """One of `learning.models`, with plain ReLUs and max pools, as others publish them."""
     from torch import nn
 
-    from toolchain.models import build_model, check_name
-    from toolchain.training.checkpoint import load_weights, read_tensors
+    from toolchain.learning.models import build_model, check_name
+    from toolchain.learning.training.checkpoint import load_weights, read_tensors
 
     node = f"{MODEL}:{name}"
     check_name(name)
@@ -293,7 +293,7 @@ def _from_name(name: str, weights: Path | None, description: InputDescription) -
 def _from_factory(
     file: str, factory: str, weights: Path | None, description: InputDescription
 ) -> TrainedNetwork:
-    from toolchain.training.checkpoint import load_weights
+    from toolchain.learning.training.checkpoint import load_weights
 
     node = f"{file}:{factory}"
     source = load_source(file)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from toolchain.activations import QCFS, CQReLU
+from toolchain.learning.activations import QCFS, CQReLU
 
 
 def act(levels=4, threshold=1.0):
@@ -252,3 +252,20 @@ NETWORKS = {
     "shared-pool": SharedPool,
     "vectors": Vectors,
 }
+
+
+def randomise(model, seed=0):
+    """Random BatchNorm statistics and affine parameters, so that folding them matters."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.running_mean.normal_(generator=generator)
+            module.running_var.uniform_(0.3, 2.0, generator=generator)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    return model.eval()
+
+
+def wrap(module):
+    """A module two levels deep, so that its path is worth naming."""
+    return nn.Sequential(nn.Sequential(nn.Conv2d(2, 2, 1), module))

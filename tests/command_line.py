@@ -36,8 +36,8 @@ _LOADED.set_forkserver_preload(
             "exports.netx.reader",
             "exports.netx.writer",
         ),
-        *("toolchain.audit", "toolchain.conversion.pipeline", "toolchain.evaluation"),
-        *("toolchain.simulator.simulate", "toolchain.training.trainer", "typer._adapters"),
+        *("toolchain.audit", "toolchain.conversion.pipeline", "toolchain.learning.evaluation"),
+        *("toolchain.engine.simulate", "toolchain.learning.training.trainer", "typer._adapters"),
         *("matplotlib.figure", "nir", "numba.np.arraymath", "numba.typed.typeddict"),
         *("sklearn.datasets", "torch._dynamo"),
     ]
@@ -143,7 +143,7 @@ def fails(code, message, *arguments, **how):
 FACTORIES = """
 import torch
 from torch import nn
-from toolchain.activations import QCFS
+from toolchain.learning.activations import QCFS
 
 def good():
     torch.manual_seed(0)

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, settings
 from hw_models.profile import load_profile
 from spikeport.trained_network import TrainedNetwork, network_of
 from tests.command_line import FACTORIES, ROOT, here, ok
-from toolchain.data import Dataset, open_split
-from toolchain.data.mnist import DEBIAN_FOLDER
-from toolchain.training.checkpoint import Checkpoint
-from toolchain.training.config import TrainConfig
-from toolchain.training.trainer import train
+from toolchain.learning.data import Dataset, open_split
+from toolchain.learning.data.mnist import DEBIAN_FOLDER
+from toolchain.learning.training.checkpoint import Checkpoint
+from toolchain.learning.training.config import TrainConfig
+from toolchain.learning.training.trainer import train
 
 settings.register_profile(
     "spikeport",

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from toolchain.neurons import (
+from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.int_program import IntProgram, Population, Schedule
+from toolchain.program.neurons import (
     ConsistentIntegrateAndFire,
     IntegrateAndFire,
     LIPool,
     Readout,
     Relay,
 )
-from toolchain.program.input_quantizer import InputQuantizer
-from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
 FOUR_STEPS = Schedule(4)
@@ -254,3 +254,23 @@ def renamed(program, names):
         for p in program.populations
     )
     return replace(program, populations=populations)
+
+
+def one_convolution(weight, bits=8, signed=False):
+    return IntProgram(
+        "one",
+        InputQuantizer((1, 3, 3), 1.0, bits=bits, signed=signed),
+        (
+            Population(
+                "conv",
+                (1, 3, 3),
+                (ConvSynapse("input", weight, padding=(1, 1)),),
+                [0],
+                IntegrateAndFire([1000], [500]),
+            ),
+            Population("readout", (1,), (DenseSynapse("conv", [[1] * 9]),), [0], Readout(1.0)),
+        ),
+        Schedule(2),
+        weight_bits=16,
+        state_bits=32,
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.report.figures import NAMES
 from benchmarks.report.markdown import image, ran, table_line
-from toolchain.detection.document import FILE_NAME, DetectorEvaluation, Row
+from toolchain.learning.detection.document import FILE_NAME, DetectorEvaluation, PrecisionRow
 from toolchain.text import markdown, visible
 
 PICTURE = "detections.png"
@@ -80,7 +80,7 @@ def _precision_table(group: dict[str, DetectorEvaluation]) -> list[str]:
     return [*lines, ""]
 
 
-def _cells(trained: str, row: Row, classes: Sequence[str]) -> list[str]:
+def _cells(trained: str, row: PrecisionRow, classes: Sequence[str]) -> list[str]:
     return [
         trained,
         f"{row.network} {row.neuron}".strip(),

@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from toolchain.evaluation.document import Evaluation
-from toolchain.evaluation.float_network import GAP_EDGES
-from toolchain.evaluation.schema import CountsOfLayer, GapOfLayer
 from toolchain.files import atomic_path, make_folder
+from toolchain.learning.evaluation.float_network import GAP_EDGES
+from toolchain.learning.evaluation.results import Evaluation
+from toolchain.learning.evaluation.schema import CountsOfLayer, GapOfLayer
 from toolchain.output_policy import PLOT, check_output
 from toolchain.text import drawing, drawn
 

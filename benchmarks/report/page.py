@@ -15,9 +15,9 @@ from benchmarks.report import figures
 from benchmarks.report.detection import detection_lines, provenance_lines
 from benchmarks.report.markdown import image, ran, table_line
 from benchmarks.report.speed import Measurement
-from toolchain.detection.document import DetectorEvaluation
-from toolchain.evaluation.document import FILE_NAME, Evaluation, Row
 from toolchain.files import atomic_write
+from toolchain.learning.detection.document import DetectorEvaluation
+from toolchain.learning.evaluation.results import FILE_NAME, AccuracyRow, Evaluation
 from toolchain.text import markdown, visible
 
 PUBLISHED = {
@@ -109,7 +109,7 @@ def _groups(evaluations: Mapping[str, Evaluation]) -> dict[tuple[str, str], dict
     return groups
 
 
-def _percent(row: Row | None) -> str:
+def _percent(row: AccuracyRow | None) -> str:
     if row is None:
         return ""
     a = row.accuracy

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import DataError
-from toolchain.evaluation.schema import MadeBy, check_made
 from toolchain.files import atomic_write
+from toolchain.learning.evaluation.schema import MadeBy, check_made
 
 SUFFIX = ".speed.json"
 

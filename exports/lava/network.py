@@ -12,7 +12,7 @@ from typing import Any
 
 from exports.lava.models import ATRLIF, LavaModels
 from hw_models.block_layout import BlockLayout
-from hw_models.processes.block import Block
+from hw_models.processes.block import BlockProcess
 from hw_models.processes.graded_input import GradedInput
 from hw_models.recorder import Recorder
 from toolchain.program.int_program import INPUT, IntProgram
@@ -63,7 +63,7 @@ def build(
     port = first.s_out
     for layout in layouts:
         own = {p.name: recorders[p.name] for p in layout.populations if p.name in recorders}
-        block = Block(layout=layout, recorders=own, atrlif=models.neurons == ATRLIF)
+        block = BlockProcess(layout=layout, recorders=own, atrlif=models.neurons == ATRLIF)
         port.connect(block.s_in)
         port = block.s_out
     depth = max(program.depths().values())

@@ -8,10 +8,10 @@ from exports.lava.layer_chain import LayerChain, table_row
 from exports.lava.partition import even_cuts, possible_cuts
 from hw_models.block_layout import BlockLayout
 from hw_models.message_bits import message_bits
-from hw_models.processes.block import Block
+from hw_models.processes.block import BlockProcess
 from toolchain.errors import TargetError
-from toolchain.neurons import Readout
 from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.neurons import Readout
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
 
@@ -40,7 +40,7 @@ def own_layers(
     """
     edges = _edges(program, filename, *part, blocks)
     layers = [
-        Block(layout=BlockLayout(program, first, last, batch, start=start))
+        BlockProcess(layout=BlockLayout(program, first, last, batch, start=start))
         for first, last in pairwise(edges)
     ]
     populations = program.populations[edges[0] : edges[-1]]

@@ -28,15 +28,15 @@ from exports.netx.seal import checked_own
 from exports.netx.stock_loader import way_to_run
 from toolchain.canonical import sealed
 from toolchain.errors import FormatError, SpikeportError
-from toolchain.neurons import (
+from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.int_program import IntProgram, Population, Schedule
+from toolchain.program.neurons import (
     NEURONS,
     LIPool,
     Neuron,
     Readout,
     Relay,
 )
-from toolchain.program.input_quantizer import InputQuantizer
-from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 MOST_NEURONS = 1 << 26

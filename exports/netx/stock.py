@@ -21,9 +21,9 @@ from exports.netx.writer import write_layers, write_string, write_synapse
 from hw_models.stock.limits import MAX_GROUPS, NEURON_BIAS
 from toolchain.errors import TargetError, ValueRangeError
 from toolchain.int_range import IntRange
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
 from toolchain.program.bounds import analyse
 from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
 FULL_DECAY = 4096

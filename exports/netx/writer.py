@@ -30,8 +30,8 @@ from exports.netx.reader import difference
 from exports.netx.seal import write_seal
 from toolchain.canonical import canonical_json
 from toolchain.errors import FormatError
-from toolchain.neurons import Readout
 from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.neurons import Readout
 from toolchain.program.range_certificate import range_certificate
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 

@@ -18,8 +18,8 @@ from exports.nir.layout import (
 )
 from toolchain.canonical import canonical_json, sealed
 from toolchain.errors import TargetError
-from toolchain.neurons import IntegrateAndFire, Readout
 from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.neurons import IntegrateAndFire, Readout
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
 if TYPE_CHECKING:

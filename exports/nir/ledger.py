@@ -18,8 +18,8 @@ from enum import Enum
 import numpy as np
 
 from toolchain.errors import TargetError
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout
 from toolchain.program.int_program import IntProgram
+from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout
 
 
 class Fate(str, Enum):

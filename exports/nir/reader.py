@@ -14,9 +14,9 @@ from exports.nir.layout import HASH, KEY, VERSION, synapse_node
 from toolchain.canonical import SEAL, check_seal
 from toolchain.documents import parse_json
 from toolchain.errors import FormatError, SpikeportError
-from toolchain.neurons import IntegrateAndFire, Neuron, Readout, Relay
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
+from toolchain.program.neurons import IntegrateAndFire, Neuron, Readout, Relay
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
 
 if TYPE_CHECKING:

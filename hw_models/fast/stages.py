@@ -14,9 +14,9 @@ import numpy as np
 from hw_models.axes import lava_shape
 from hw_models.fast import kernels
 from hw_models.fast.events import SUM_LIMIT, make_events
-from toolchain import neurons
 from toolchain.errors import TargetError, ValueRangeError
 from toolchain.int_range import IntRange
+from toolchain.program import neurons
 from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.spike_ranges import largest_sum
 from toolchain.program.synapse import WindowSynapse

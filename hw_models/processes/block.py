@@ -30,7 +30,7 @@ if ty.TYPE_CHECKING:
     from hw_models.fast.pipeline import Pipeline
 
 
-class Block(AbstractProcess):
+class BlockProcess(AbstractProcess):
     """Some layers of a program.
 
     Parameters
@@ -70,11 +70,11 @@ class Block(AbstractProcess):
         self.v = Var(shape=(layout.state_size,), init=0)
 
 
-@implements(proc=Block, protocol=LoihiProtocol)
+@implements(proc=BlockProcess, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fast", "fixed_pt")
 class PyBlockFast(PyLoihiProcessModel):
-    """CPU model of `Block`: a pipeline of its layers in this one process."""
+    """CPU model of `BlockProcess`: a pipeline of its layers in this one process."""
 
     s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
@@ -98,10 +98,10 @@ class PyBlockFast(PyLoihiProcessModel):
         self.pipeline.receive(self.s_in.recv().reshape(self.layout.batched_in_shape))
 
 
-@implements(proc=Block, protocol=LoihiProtocol)
+@implements(proc=BlockProcess, protocol=LoihiProtocol)
 @tag("fixed_pt", "stock")
 class SubBlockStock(AbstractSubProcessModel):
-    """`Block` as stock synapses and a process for each population."""
+    """`BlockProcess` as stock synapses and a process for each population."""
 
     def __init__(self, proc: ty.Any) -> None:
         # Stock synapses bring scipy, which the fast model does without.

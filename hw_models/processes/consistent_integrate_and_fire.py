@@ -19,7 +19,7 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from hw_models.spiking_population import SpikingPopulation, SpikingPopulationModel
 
 
-class ConsistentIntegrateAndFire(SpikingPopulation):
+class ConsistentIntegrateAndFireProcess(SpikingPopulation):
     """CIF population; sends graded spikes -1, 0, +1."""
 
     def __init__(self, *, shape: tuple[int, ...], **parameters: Any) -> None:
@@ -27,11 +27,11 @@ class ConsistentIntegrateAndFire(SpikingPopulation):
         self.spike_count = Var(shape=shape, init=0)
 
 
-@implements(proc=ConsistentIntegrateAndFire, protocol=LoihiProtocol)
+@implements(proc=ConsistentIntegrateAndFireProcess, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
 class PyConsistentIntegrateAndFireFixed(SpikingPopulationModel):
-    """CPU model of `ConsistentIntegrateAndFire`."""
+    """CPU model of `ConsistentIntegrateAndFireProcess`."""
 
     spike_count: np.ndarray = LavaPyType(np.ndarray, np.int32)
 

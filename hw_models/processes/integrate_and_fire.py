@@ -13,15 +13,15 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from hw_models.spiking_population import SpikingPopulation, SpikingPopulationModel
 
 
-class IntegrateAndFire(SpikingPopulation):
+class IntegrateAndFireProcess(SpikingPopulation):
     """IF population; sends unary spikes."""
 
 
-@implements(proc=IntegrateAndFire, protocol=LoihiProtocol)
+@implements(proc=IntegrateAndFireProcess, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
 class PyIntegrateAndFireFixed(SpikingPopulationModel):
-    """CPU model of `IntegrateAndFire`."""
+    """CPU model of `IntegrateAndFireProcess`."""
 
     def fire(self, spikes: np.ndarray, local_step: int) -> None:
         """Spikes in {0, 1}."""

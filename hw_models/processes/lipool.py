@@ -25,7 +25,7 @@ from hw_models.recorder import Recorder
 from hw_models.state_guard import StateGuard
 
 
-class LIPool(AbstractProcess):
+class LIPoolProcess(AbstractProcess):
     """Max-pool population. Its spikes come straight from the source, one layer's steps late.
 
     Parameters
@@ -68,11 +68,11 @@ class LIPool(AbstractProcess):
         self.s_out = OutPort(shape=shape)
 
 
-@implements(proc=LIPool, protocol=LoihiProtocol)
+@implements(proc=LIPoolProcess, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
 class PyLIPoolFixed(PyLoihiProcessModel):
-    """CPU model of `LIPool`, in int32."""
+    """CPU model of `LIPoolProcess`, in int32."""
 
     s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)

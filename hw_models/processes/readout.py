@@ -18,7 +18,7 @@ from hw_models.recorder import Recorder
 from hw_models.state_guard import StateGuard
 
 
-class Readout(AbstractProcess):
+class ReadoutProcess(AbstractProcess):
     """Integer accumulator; its value after the last local step is the sample's output.
 
     Parameters
@@ -48,11 +48,11 @@ class Readout(AbstractProcess):
         self.v = Var(shape=shape, init=0)
 
 
-@implements(proc=Readout, protocol=LoihiProtocol)
+@implements(proc=ReadoutProcess, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
 class PyReadoutFixed(PyLoihiProcessModel):
-    """CPU model of `Readout`, in int32."""
+    """CPU model of `ReadoutProcess`, in int32."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)

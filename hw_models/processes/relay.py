@@ -20,7 +20,7 @@ from hw_models.recorder import SPIKE_BITS, Recorder
 from hw_models.state_guard import StateGuard
 
 
-class Relay(AbstractProcess):
+class RelayProcess(AbstractProcess):
     """Relaying population.
 
     Parameters
@@ -47,11 +47,11 @@ class Relay(AbstractProcess):
         self.s_out = OutPort(shape=shape)
 
 
-@implements(proc=Relay, protocol=LoihiProtocol)
+@implements(proc=RelayProcess, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
 class PyRelayFixed(PyLoihiProcessModel):
-    """CPU model of `Relay`."""
+    """CPU model of `RelayProcess`."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from hw_models.stock.limits import NEURON_BIAS
-from toolchain import neurons
 from toolchain.errors import TargetError
 from toolchain.int_range import IntRange
+from toolchain.program import neurons
 from toolchain.program.bounds import undischarged
 from toolchain.program.int_program import IntProgram, Population, Schedule
 

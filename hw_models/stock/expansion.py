@@ -18,17 +18,17 @@ from hw_models.axes import lava_shape
 from hw_models.local_time import LocalTime
 from hw_models.message_bits import message_bits
 from hw_models.processes.atrlif_population import AtrlifPopulation
-from hw_models.processes.consistent_integrate_and_fire import ConsistentIntegrateAndFire
+from hw_models.processes.consistent_integrate_and_fire import ConsistentIntegrateAndFireProcess
 from hw_models.processes.delay import Delay
-from hw_models.processes.integrate_and_fire import IntegrateAndFire
-from hw_models.processes.lipool import LIPool
-from hw_models.processes.readout import Readout
-from hw_models.processes.relay import Relay
+from hw_models.processes.integrate_and_fire import IntegrateAndFireProcess
+from hw_models.processes.lipool import LIPoolProcess
+from hw_models.processes.readout import ReadoutProcess
+from hw_models.processes.relay import RelayProcess
 from hw_models.recorder import Recorder
 from hw_models.stock.connection import connection
 from hw_models.stock.limits import check_runnable
-from toolchain import neurons
 from toolchain.errors import TargetError
+from toolchain.program import neurons
 from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
@@ -160,7 +160,7 @@ def _neuron(neuron: object, population: Population, program: IntProgram, **how: 
 def _(
     neuron: neurons.IntegrateAndFire, population: Population, program: IntProgram, **how: Any
 ) -> Any:
-    return IntegrateAndFire(**_spiking(neuron, population), **how)
+    return IntegrateAndFireProcess(**_spiking(neuron, population), **how)
 
 
 @_neuron.register
@@ -170,7 +170,7 @@ def _(
     program: IntProgram,
     **how: Any,
 ) -> Any:
-    return ConsistentIntegrateAndFire(**_spiking(neuron, population), **how)
+    return ConsistentIntegrateAndFireProcess(**_spiking(neuron, population), **how)
 
 
 @_neuron.register
@@ -178,7 +178,7 @@ def _(neuron: neurons.LIPool, population: Population, program: IntProgram, **how
     (synapse,) = population.synapses
     if not isinstance(synapse, WindowSynapse):
         raise TargetError("a LIPool needs windows", node=population.name)
-    return LIPool(
+    return LIPoolProcess(
         source_shape=lava_shape(program.source_shape(synapse.source)),
         shape=lava_shape(population.shape),
         kernel=synapse.kernel[::-1],
@@ -191,12 +191,12 @@ def _(neuron: neurons.LIPool, population: Population, program: IntProgram, **how
 
 @_neuron.register
 def _(neuron: neurons.Relay, population: Population, program: IntProgram, **how: Any) -> Any:
-    return Relay(shape=lava_shape(population.shape), **how)
+    return RelayProcess(shape=lava_shape(population.shape), **how)
 
 
 @_neuron.register
 def _(neuron: neurons.Readout, population: Population, program: IntProgram, **how: Any) -> Any:
-    return Readout(shape=lava_shape(population.shape), bias=np.array(population.bias), **how)
+    return ReadoutProcess(shape=lava_shape(population.shape), bias=np.array(population.bias), **how)
 
 
 def _atrlif(population: Population, **how: Any) -> Any:

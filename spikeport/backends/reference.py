@@ -62,14 +62,14 @@ class Reference:
         progress: Progress | None = None,
     ) -> Recording:
         """Run `program` on graded input spikes, int (N, ...); errors as `simulate`."""
-        from toolchain.simulator.simulate import Way, quicker_way, simulate
+        from toolchain.engine.simulate import Way, quicker_way, simulate
 
         way = quicker_way(program, len(inputs))
         if self.engine != AUTO or self.memory or self.device:
             way = Way.STEPWISE if self.engine == STEPWISE else Way.FAST
         device = None
         if self.device not in (None, "cpu"):
-            from toolchain.simulator.engine.device_layers import open_device
+            from toolchain.engine.device_layers import open_device
 
             device = open_device(self.device)
         return simulate(

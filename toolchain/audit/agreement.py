@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.audit.judges import Judge
+from toolchain.audit.scorers import Scorer
 
 
-def describe_versions(outputs: Mapping[str, np.ndarray], judge: Judge) -> dict[str, Any]:
+def describe_versions(outputs: Mapping[str, np.ndarray], scorer: Scorer) -> dict[str, Any]:
     """Accuracies and agreements as JSON.
 
     Parameters
@@ -24,15 +24,15 @@ def describe_versions(outputs: Mapping[str, np.ndarray], judge: Judge) -> dict[s
     both have answered.
     """
     accuracy: dict[str, Any] = {}
-    if judge.knows:
-        accuracy = {name: judge.describe(values) for name, values in outputs.items()}
+    if scorer.has_ground_truth:
+        accuracy = {name: scorer.describe(values) for name, values in outputs.items()}
     agreement = {
-        first: {second: _agreement(outputs[first], outputs[second], judge) for second in outputs}
+        first: {second: _agreement(outputs[first], outputs[second], scorer) for second in outputs}
         for first in outputs
     }
     return {"accuracy": accuracy, "agreement": agreement}
 
 
-def _agreement(first: np.ndarray, second: np.ndarray, judge: Judge) -> dict[str, Any]:
+def _agreement(first: np.ndarray, second: np.ndarray, scorer: Scorer) -> dict[str, Any]:
     common = min(len(first), len(second))
-    return {"same": judge.same(first[:common], second[:common]), "samples": common}
+    return {"same": scorer.same(first[:common], second[:common]), "samples": common}

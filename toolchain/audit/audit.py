@@ -10,19 +10,19 @@ import numpy as np
 
 from toolchain import __version__
 from toolchain.accuracy import Accuracy
+from toolchain.audit.activity import LayerExtremes, count_spikes, samples_at_once
 from toolchain.audit.agreement import describe_versions
 from toolchain.audit.budget import Budget
 from toolchain.audit.certificate import certify
-from toolchain.audit.chain import Chain, make_chain
 from toolchain.audit.chip_fit import Chip, fit
-from toolchain.audit.counts import LayerExtremes, count_spikes, samples_at_once
 from toolchain.audit.energy import Cost, Operations
+from toolchain.audit.error_ablation import Chain, make_chain
 from toolchain.audit.gates import Gate
-from toolchain.audit.judges import Judge, answers, flat
 from toolchain.audit.rasters import record_raster
+from toolchain.audit.scorers import Scorer, answers, flat
 from toolchain.audit.source_network import SourceNetwork
+from toolchain.engine.engine import Engine
 from toolchain.program.int_program import IntProgram
-from toolchain.simulator.engine.blocks import Engine
 
 VERSION = 1
 FLOAT, QUANTIZED = "float network", "quantized network"
@@ -66,7 +66,7 @@ class Subject:
         Graded input spikes, int (N, ...).
     samples:
         What they stand for before input quantization, normalised: float (N, ...).
-    judge:
+    scorer:
         Says how good outputs are, and which are alike.
     source:
         The network that the program was converted from, where its checkpoint is at hand.
@@ -79,7 +79,7 @@ class Subject:
     program: IntProgram
     inputs: np.ndarray
     samples: np.ndarray
-    judge: Judge
+    scorer: Scorer
     data: str
     source: SourceNetwork | None = None
     versions: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -111,9 +111,9 @@ def run_audit(
         "spikeport": __version__,
         "program": _describe_program(program),
         "data": {"name": subject.data, "samples": len(subject.inputs)},
-        "score": subject.judge.score,
-        "versions": describe_versions(outputs, subject.judge),
-        "by_steps": _by_steps(program, steps, subject.judge),
+        "score": subject.scorer.score,
+        "versions": describe_versions(outputs, subject.scorer),
+        "by_steps": _by_steps(program, steps, subject.scorer),
     }
     if subject.lava is not None:
         lava = subject.lava
@@ -126,9 +126,9 @@ def run_audit(
     if subject.source is not None:
         count = min(budget_samples, len(subject.inputs))
         document["budget"] = _budget(subject, subject.source, count, progress)
-        if subject.judge.knows:
+        if subject.scorer.has_ground_truth:
             chain = _chain(subject, subject.source, outputs[INTEGER], progress)
-            document["chain"] = chain.describe(subject.judge)
+            document["chain"] = chain.describe(subject.scorer)
     progress("ranges", 0, 1)
     state = program.state_range
     document["ranges"] = {
@@ -209,16 +209,16 @@ def _describe_program(program: IntProgram) -> dict[str, Any]:
     }
 
 
-def _by_steps(program: IntProgram, steps: np.ndarray, judge: Judge) -> list[dict[str, Any]]:
+def _by_steps(program: IntProgram, steps: np.ndarray, scorer: Scorer) -> list[dict[str, Any]]:
     """Score of the integer network after each step; of agreement with the end without a truth."""
     end = answers(program, steps[-1], len(steps))
     found = []
     for t, accumulators in enumerate(steps):
         now = answers(program, accumulators, t + 1)
         described = (
-            judge.describe(now)
-            if judge.knows
-            else Accuracy(judge.same(now, end), len(end)).describe()
+            scorer.describe(now)
+            if scorer.has_ground_truth
+            else Accuracy(scorer.same(now, end), len(end)).describe()
         )
         found.append({"step": t + 1, "awake": t < program.schedule.wake_steps, **described})
     return found

@@ -31,11 +31,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolchain.audit.counts import BatchCounts
+from toolchain.audit.activity import BatchCounts
 from toolchain.audit.source_network import Acts, SourceNetwork
-from toolchain.conversion.layers import Layer
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
+from toolchain.conversion.passes.layers import IntegerLayer
 from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
 from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.currents import per_channel, synaptic_current
 from toolchain.simulator.quantized_network import even_counts
@@ -143,8 +143,8 @@ class Budget:
             unit = "logits" if readout else "lam"
             self.layers[layer.name] = LayerBudget(layer.name, unit, {n: Moments() for n in names})
 
-    def _weighted(self) -> list[Layer]:
-        return [layer for layer in self._network.layers if isinstance(layer, Layer)]
+    def _weighted(self) -> list[IntegerLayer]:
+        return [layer for layer in self._network.layers if isinstance(layer, IntegerLayer)]
 
     @torch.no_grad()
     def add(self, inputs: np.ndarray, samples: np.ndarray, found: BatchCounts) -> None:

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolchain.audit.counts import LayerExtremes, count_spikes, samples_at_once
+from toolchain.audit.activity import LayerExtremes, count_spikes, samples_at_once
+from toolchain.engine.engine import Engine
 from toolchain.int_range import IntRange
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire
 from toolchain.program.bounds import PopulationBounds, analyse
 from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 from toolchain.program.synops import dense_operations
 from toolchain.simulator.currents import per_channel
-from toolchain.simulator.engine.blocks import Engine
 
 ASCENTS = 4
 """Times the gradient is taken; the first from the middle of the input's range."""

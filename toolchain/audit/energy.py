@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.audit.counts import BatchCounts
+from toolchain.audit.activity import BatchCounts
 from toolchain.program.int_program import INPUT, IntProgram
 from toolchain.program.synops import dense_operations, fan_out
 

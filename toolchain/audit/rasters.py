@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.engine.simulate import simulate
 from toolchain.program.int_program import IntProgram
 from toolchain.recording import Mode
-from toolchain.simulator.simulate import simulate
 
 NEURONS = 24
 """Neurons of a layer whose spikes are shown: evenly spaced among those that fire."""

@@ -16,15 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolchain.conversion.float_passes import fold
-from toolchain.conversion.folding.average_pools import POOLING
-from toolchain.conversion.integers.spike_values import Spikes, spikes_of
-from toolchain.conversion.layers import AnyLayer, Layer, PoolLayer, SumLayer, layers_of
-from toolchain.conversion.trace import trace
+from toolchain.conversion.frontend.trace import trace
+from toolchain.conversion.passes.average_pools import POOLING
+from toolchain.conversion.passes.fold import fold
+from toolchain.conversion.passes.layers import (
+    AnyLayer,
+    IntegerLayer,
+    IntegerPoolLayer,
+    SumLayer,
+    layers_of,
+)
+from toolchain.conversion.quantization.spike_values import Spikes, spikes_of
 from toolchain.errors import CheckpointError, ProgramError
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire
 from toolchain.program.float_program import Conv2d, MaxPool2d
 from toolchain.program.int_program import INPUT, IntProgram
+from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire
 
 
 class Acts(Enum):
@@ -92,7 +98,7 @@ class SourceNetwork:
         spikes = spikes_of(layers, program.input)
         return cls(program, layers, spikes, thresholds is not None)
 
-    def preactivation(self, layer: Layer, values: Mapping[str, Tensor]) -> Tensor:
+    def preactivation(self, layer: IntegerLayer, values: Mapping[str, Tensor]) -> Tensor:
         """Z of a layer, (n, ...), for the values of its sources."""
         like = next(iter(values.values()))
         total = torch.from_numpy(layer.bias).to(like.dtype)
@@ -107,13 +113,13 @@ class SourceNetwork:
                 total = total + F.linear(x.flatten(1), weight)
         return total
 
-    def threshold(self, layer: Layer, like: Tensor) -> Tensor:
+    def threshold(self, layer: IntegerLayer, like: Tensor) -> Tensor:
         """Lam of a layer, broadcast to (n, ...)."""
         assert layer.activation is not None
         lam = torch.from_numpy(np.array(layer.activation.threshold)).to(like.dtype)
         return lam.reshape(1, -1, *([1] * (like.ndim - 2)))
 
-    def activated(self, layer: Layer, z: Tensor, acts: Acts) -> Tensor:
+    def activated(self, layer: IntegerLayer, z: Tensor, acts: Acts) -> Tensor:
         """Activations for pre-activations (n, ...), in units of lam."""
         assert layer.activation is not None
         x = z / self.threshold(layer, z)
@@ -129,7 +135,7 @@ class SourceNetwork:
         """Values of all layers for normalised samples (n, ...); the readouts' are the outputs."""
         values = {INPUT: x}
         for layer in self.layers:
-            if isinstance(layer, PoolLayer):
+            if isinstance(layer, IntegerPoolLayer):
                 values[layer.name] = pooled(layer, values[layer.source])
                 continue
             if isinstance(layer, SumLayer):
@@ -152,7 +158,7 @@ class SourceNetwork:
             awake = step < schedule.wake_steps
             values = {INPUT: x if awake else torch.zeros_like(x)}
             for layer in self.layers:
-                if isinstance(layer, PoolLayer):
+                if isinstance(layer, IntegerPoolLayer):
                     values[layer.name] = self._pool_step(layer, values[layer.source], states)
                     continue
                 if isinstance(layer, SumLayer):
@@ -168,7 +174,9 @@ class SourceNetwork:
                     values[layer.name] = self._fire(layer, z, states, awake=awake)
         return {name: (z / schedule.wake_steps).numpy() for name, z in total.items()}
 
-    def _fire(self, layer: Layer, z: Tensor, states: dict[str, Any], *, awake: bool) -> Tensor:
+    def _fire(
+        self, layer: IntegerLayer, z: Tensor, states: dict[str, Any], *, awake: bool
+    ) -> Tensor:
         """Values sent in one step: spikes times lam."""
         assert layer.activation is not None
         neuron, lam = self.program.population(layer.name).neuron, self.threshold(layer, z)
@@ -180,7 +188,7 @@ class SourceNetwork:
         states[layer.name] = state
         return spikes * lam
 
-    def _pool_step(self, layer: PoolLayer, sent: Tensor, states: dict[str, Any]) -> Tensor:
+    def _pool_step(self, layer: IntegerPoolLayer, sent: Tensor, states: dict[str, Any]) -> Tensor:
         """A max pool sends the change of its windows' largest sums; an average pool is linear."""
         if not isinstance(layer.pool, MaxPool2d):
             return pooled(layer, sent)
@@ -195,7 +203,7 @@ def _with_threshold(
     layer: AnyLayer, thresholds: Mapping[str, list[float]], program: IntProgram
 ) -> AnyLayer:
     """The layer with the threshold that was measured for it."""
-    if not isinstance(layer, Layer) or layer.activation is None:
+    if not isinstance(layer, IntegerLayer) or layer.activation is None:
         return layer
     measured = np.array(thresholds.get(layer.name, ()))
     if len(measured) not in (1, layer.shape[0]):
@@ -209,7 +217,7 @@ def _with_threshold(
     return replace(layer, activation=replace(layer.activation, threshold=measured))
 
 
-def pooled(layer: PoolLayer, values: Tensor) -> Tensor:
+def pooled(layer: IntegerPoolLayer, values: Tensor) -> Tensor:
     """A pool of values (n, C, H, W)."""
     pool = layer.pool
     if isinstance(pool, MaxPool2d):

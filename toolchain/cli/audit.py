@@ -9,9 +9,9 @@ import typer
 
 import spikeport
 from toolchain.audit.gates import ALL_METRICS
-from toolchain.cli.inputs import data_path, network_path
 from toolchain.cli.options import Adapters, Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output
+from toolchain.cli.param_types import data_path, network_path
 from toolchain.text import counted
 
 FAILED = 1
@@ -99,7 +99,7 @@ def command(
 
 
 def _show(document: dict[str, Any], output: Output) -> None:
-    from toolchain.audit.page import accuracies, chain
+    from toolchain.audit.html_report import accuracies, chain
 
     head = ("version", document["score"], "95 %", "samples")
     output.table(head, accuracies(document), document["program"]["name"])

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import spikeport
-from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output
+from toolchain.cli.param_types import data_path
 
 if TYPE_CHECKING:
     from toolchain.recording import Divergence, Recording
@@ -95,8 +95,8 @@ def _reproduce(
     """Write a reproducer; raises SpikeportError where none can be made."""
     from spikeport.reproducer import locate, write_reproducer
     from spikeport.running import open_for
-    from toolchain.data import input_spikes
     from toolchain.errors import RecordingError
+    from toolchain.learning.data import input_spikes
 
     program = spikeport.load(net)
     for recording in (first, second):

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import spikeport
-from toolchain.cli.counts import divisors, real_numbers
 from toolchain.cli.heap import collecting_later, keep_heap
-from toolchain.cli.inputs import data_path, network_path
 from toolchain.cli.options import Adapters, Json
 from toolchain.cli.output import Output, percent
+from toolchain.cli.param_types import data_path, divisors, network_path, real_numbers
 from toolchain.errors import ConversionError, DataError
 
 if TYPE_CHECKING:

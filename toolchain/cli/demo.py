@@ -54,12 +54,12 @@ def command(
     network with wake-sleep; every spike and membrane potential of every layer and step of all
     test images is compared between the two simulators.
     """
-    from toolchain.activations import Mode
-    from toolchain.data import open_split
     from toolchain.files import make_folder
+    from toolchain.learning.activations import ActivationMode
+    from toolchain.learning.data import open_split
+    from toolchain.learning.training.config import TrainConfig
+    from toolchain.learning.training.inference import accuracy, logits, normalised
     from toolchain.output_policy import NETWORK, RECORDING, check_output
-    from toolchain.training.config import TrainConfig
-    from toolchain.training.evaluate import accuracy, logits, normalised
 
     started = time.monotonic()
     output = Output(as_json=json)
@@ -84,13 +84,15 @@ def command(
     x = normalised(test, config.mean, config.std)
     ann = {
         mode: accuracy(logits(checkpoint.model, x, mode), test.labels)
-        for mode in (Mode.CLIPPED, Mode.QUANTIZED)
+        for mode in (ActivationMode.CLIPPED, ActivationMode.QUANTIZED)
     }
     rows = [
         _run(_convert(run, neuron, output), neuron, out, with_lava, output, time_limit)
         for neuron in ("if", "cif")
     ]
-    table = [_cells(row, ann[Mode.CLIPPED], ann[Mode.QUANTIZED]) for row in rows]
+    table = [
+        _cells(row, ann[ActivationMode.CLIPPED], ann[ActivationMode.QUANTIZED]) for row in rows
+    ]
     columns = (
         "network",
         "float ANN",
@@ -116,7 +118,7 @@ def command(
         output.say("Lava is not installed, so nothing was compared: spikeport doctor --fix", "red")
     output.say(f"{time.monotonic() - started:.0f} s in all")
     failed = any(r.comparison is None or not r.comparison.equal for r in rows)
-    output.result(_json(rows, ann[Mode.CLIPPED], ann[Mode.QUANTIZED], failed))
+    output.result(_json(rows, ann[ActivationMode.CLIPPED], ann[ActivationMode.QUANTIZED], failed))
     if failed:
         raise typer.Exit(1)
 

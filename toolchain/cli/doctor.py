@@ -24,7 +24,7 @@ MIN_SHARED_MEMORY = 64 << 20
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One line of the report; `remedy` is set where something is off."""
 
     what: str
@@ -76,11 +76,11 @@ def install_lava(output: Output) -> bool:
     return status == 0
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Check]:
     """Look at everything a run depends on."""
     version = sys.version_info
     findings = [
-        Finding(
+        Check(
             "Python",
             f"{platform.python_version()} ({sys.executable})",
             None if (3, 10) <= version[:2] <= (3, 13) else "use Python 3.10 to 3.13",
@@ -92,10 +92,10 @@ def examine() -> list[Finding]:
     findings += _lava()
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     findings.append(
-        Finding("cores", str(len(os.sched_getaffinity(0)) if _linux() else os.cpu_count()))
+        Check("cores", str(len(os.sched_getaffinity(0)) if _linux() else os.cpu_count()))
     )
     findings.append(
-        Finding(
+        Check(
             "file descriptors",
             str(files),
             None if files >= MIN_FILES else "ulimit -n 4096 (Lava needs about 33 + 20 per layer)",
@@ -110,20 +110,20 @@ def _linux() -> bool:
     return hasattr(os, "sched_getaffinity")
 
 
-def _package(name: str, remedy: str) -> Finding:
+def _package(name: str, remedy: str) -> Check:
     from hw_models.lava_compat import installed_version
 
     found = installed_version(name)
     if found is None:
-        return Finding(name, "missing", remedy)
+        return Check(name, "missing", remedy)
     if name == "numpy":
         numbers = tuple(int(p) for p in found.split(".")[:2])
         if not (1, 26) <= numbers < (2, 4):
-            return Finding(name, found, f"{remedy} (2.4 breaks lava-dl's netx)")
-    return Finding(name, found)
+            return Check(name, found, f"{remedy} (2.4 breaks lava-dl's netx)")
+    return Check(name, found)
 
 
-def _lava() -> list[Finding]:
+def _lava() -> list[Check]:
     from hw_models import lava_compat
     from toolchain.errors import MissingDependencyError
 
@@ -138,7 +138,7 @@ def _lava() -> list[Finding]:
             remedy = None
             found = "not installed (only the stock netx loader needs it)"
         name = "lava-dl (netx)" if package == "lava-dl" else package
-        findings.append(Finding(name, found or "missing", remedy))
+        findings.append(Check(name, found or "missing", remedy))
     try:
         repairs = lava_compat.prepare()
         import lava.magma.core.model.py.model
@@ -148,25 +148,25 @@ def _lava() -> list[Finding]:
         return findings
     except Exception as error:  # noqa: BLE001 - any failure to import is what is reported
         reason = f"{type(error).__name__}: {error}"
-        findings.append(Finding("lava import", reason, "pip install asteval networkx scipy"))
+        findings.append(Check("lava import", reason, "pip install asteval networkx scipy"))
         return findings
-    findings.append(Finding("lava repairs", ", ".join(repairs) or "none needed"))
+    findings.append(Check("lava repairs", ", ".join(repairs) or "none needed"))
     return findings
 
 
-def _start_method() -> Finding:
+def _start_method() -> Check:
     method = multiprocessing.get_start_method(allow_none=True) or "not set"
     ok = method in ("not set", "fork")
     remedy = "let Lava set it: do not call multiprocessing.set_start_method before it"
-    return Finding("start method", method, None if ok else remedy)
+    return Check("start method", method, None if ok else remedy)
 
 
-def _shared_memory() -> Finding:
+def _shared_memory() -> Check:
     try:
         free = shutil.disk_usage("/dev/shm").free
     except OSError as error:
-        return Finding("/dev/shm", str(error), "Lava needs POSIX shared memory; use Linux")
+        return Check("/dev/shm", str(error), "Lava needs POSIX shared memory; use Linux")
     enough = free >= MIN_SHARED_MEMORY
-    return Finding(
+    return Check(
         "/dev/shm", f"{free >> 20} MiB free", None if enough else "free some, or mount it larger"
     )

@@ -11,12 +11,12 @@ import typer
 
 import spikeport
 from toolchain.cli.convert import Rounding
-from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json, TimeLimit
 from toolchain.cli.output import Output, percent
+from toolchain.cli.param_types import data_path
 
 if TYPE_CHECKING:
-    from toolchain.evaluation.document import Evaluation
+    from toolchain.learning.evaluation.results import Evaluation
 
 
 def command(
@@ -55,7 +55,7 @@ def command(
     CQReLU networks become CIF with and without sleep, every spike count held against the quantized
     network. Choices belong to the held-out split: run this on test data once.
     """
-    from toolchain.cli.counts import positive_numbers
+    from toolchain.cli.param_types import positive_numbers
     from toolchain.output_policy import EVALUATION, check_output
 
     output = Output(as_json=json)

@@ -11,7 +11,7 @@ from toolchain.cli.output import Output
 if TYPE_CHECKING:
     import numpy as np
 
-    from toolchain.neurons import Neuron
+    from toolchain.program.neurons import Neuron
     from toolchain.program.synapse import Synapse
 
 ROUNDING = "rounding"
@@ -132,7 +132,7 @@ def _range(arrays: list[np.ndarray]) -> list[int] | None:
 
 def _threshold(neuron: Neuron) -> str:
     """Range of the thresholds, a readout's scale, or "-"."""
-    from toolchain.neurons import Readout
+    from toolchain.program.neurons import Readout
 
     if isinstance(neuron, Readout):
         return f"scale {neuron.scale:.4g}"

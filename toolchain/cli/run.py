@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import spikeport
-from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
-from toolchain.cli.sizes import parse_size
+from toolchain.cli.param_types import data_path, parse_size
 from toolchain.cli.stops import KEPT_NOTHING, telling
 
 if TYPE_CHECKING:

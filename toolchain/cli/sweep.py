@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import spikeport
-from toolchain.cli.counts import positive_numbers
-from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Data, Json
 from toolchain.cli.output import Output, percent
+from toolchain.cli.param_types import data_path, positive_numbers
 from toolchain.cli.stops import telling
 
 if TYPE_CHECKING:

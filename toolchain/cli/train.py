@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolchain.cli.counts import divisors, real_numbers
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output, percent
+from toolchain.cli.param_types import divisors, real_numbers
 from toolchain.cli.stops import kept_epochs, telling
 
 if TYPE_CHECKING:
-    from toolchain.training.checkpoint import Checkpoint
-    from toolchain.training.config import TrainConfig
+    from toolchain.learning.training.checkpoint import Checkpoint
+    from toolchain.learning.training.config import TrainConfig
 
 TARGET = "loihi2"
 """Whose limits --calibration integer converts for."""
@@ -171,9 +171,9 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 def _settings(recipe: str | None, file: Path | None, given: dict[str, Any]) -> TrainConfig:
     from toolchain.errors import DataError
-    from toolchain.training.config import TrainConfig
-    from toolchain.training.config_file import read_settings
-    from toolchain.training.recipes import RECIPES
+    from toolchain.learning.training.config import TrainConfig
+    from toolchain.learning.training.config_file import read_settings
+    from toolchain.learning.training.recipes import RECIPES
 
     if recipe is not None and recipe not in RECIPES:
         raise DataError("no such recipe", node=recipe, allowed=", ".join(RECIPES))
@@ -190,7 +190,7 @@ def _settings(recipe: str | None, file: Path | None, given: dict[str, Any]) -> T
 def train_with_progress(config: TrainConfig, out: Path, output: Output) -> Checkpoint:
     """Train and show each epoch's loss and held-out accuracies, and the time left."""
     from hw_models.profile import load_profile
-    from toolchain.training.trainer import train
+    from toolchain.learning.training.trainer import train
 
     limits = load_profile(TARGET).as_target_limits()
     last = ""

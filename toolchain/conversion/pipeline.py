@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from toolchain.conversion.float_passes import folded_program
-from toolchain.conversion.folding.average_pools import POOLING
-from toolchain.conversion.integers.calibration import Calibration, LayerStatistics, measure
-from toolchain.conversion.integers.fit_ranges import COARSEST, Lowering, Room, fit_ranges
-from toolchain.conversion.integers.integer_choice import IntegerChoice
-from toolchain.conversion.integers.integerise import SPIKING_NEURONS, LayerRounding, integerise
-from toolchain.conversion.layers import Layer, layers_of
+from toolchain.conversion.passes.average_pools import POOLING
+from toolchain.conversion.passes.fold import folded_program
+from toolchain.conversion.passes.layers import IntegerLayer, layers_of
+from toolchain.conversion.quantization.calibration import Calibration, LayerStatistics, measure
+from toolchain.conversion.quantization.fit_ranges import COARSEST, Lowering, Room, fit_ranges
+from toolchain.conversion.quantization.integer_choice import IntegerChoice
+from toolchain.conversion.quantization.integerise import SPIKING_NEURONS, LayerRounding, integerise
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 from toolchain.program.bounds import PopulationBounds, analyse, prove
@@ -26,7 +26,7 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
 
 _log = logging.getLogger(__name__)
-COARSE = 2.5
+NOTED_ERROR = 2.5
 """Weight errors of a layer above this many half units are told; one is what rounding costs."""
 
 
@@ -251,7 +251,7 @@ def _origin(
         measured["relu_thresholds"] = {
             layer.name: layer.activation.threshold.tolist()
             for layer in layers_of(folded)
-            if isinstance(layer, Layer) and layer.activation is not None
+            if isinstance(layer, IntegerLayer) and layer.activation is not None
         }
     return {
         **measured,
@@ -348,7 +348,7 @@ def _losses(
     Coarse is much more than rounding's half unit; compensating rounding moves weights further
     than that on purpose.
     """
-    told = COARSE / (1 << options.weight_bits) if options.rounding == "nearest" else np.inf
+    told = NOTED_ERROR / (1 << options.weight_bits) if options.rounding == "nearest" else np.inf
     return (
         *(
             f"{r.name}: rounding moves weights by up to {100 * r.weight_error:.1f} % of the "

@@ -24,9 +24,15 @@ import numpy as np
 
 from toolchain.errors import ProgramError, UnprovedRangeError
 from toolchain.int_range import IntRange
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
 from toolchain.program.count_growth import CountGrowth, count_growths
 from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.neurons import (
+    ConsistentIntegrateAndFire,
+    IntegrateAndFire,
+    LIPool,
+    Readout,
+    Relay,
+)
 from toolchain.program.spike_ranges import weight_sums, weighted
 
 

@@ -14,8 +14,14 @@ import numpy as np
 
 from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
 from toolchain.program.int_program import INPUT, IntProgram
+from toolchain.program.neurons import (
+    ConsistentIntegrateAndFire,
+    IntegrateAndFire,
+    LIPool,
+    Readout,
+    Relay,
+)
 from toolchain.program.spike_ranges import weight_sums, weighted
 from toolchain.program.synapse import Synapse
 

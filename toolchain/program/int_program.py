@@ -19,8 +19,8 @@ from toolchain.canonical import canonical_json, content_hash
 from toolchain.documents import as_error, typed
 from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
-from toolchain.neurons import Readout
 from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.neurons import Readout
 from toolchain.program.population import INPUT, Population
 from toolchain.program.synapse import Synapse
 from toolchain.program.well_formed import check_populations

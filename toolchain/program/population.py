@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolchain.canonical import frozen_array
-from toolchain.neurons import Neuron
+from toolchain.program.neurons import Neuron
 from toolchain.program.synapse import Synapse
 
 INPUT = "input"

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from toolchain.neurons import Readout
 from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.neurons import Readout
 from toolchain.program.synapse import DenseSynapse
 
 READOUT = "readout"

@@ -14,7 +14,7 @@ import numpy as np
 
 from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Relay
+from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Relay
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 MAX_WEIGHT_SUM = 1 << 36

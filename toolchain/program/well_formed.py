@@ -10,7 +10,7 @@ import numpy as np
 
 from toolchain.errors import ProgramError, UnprovedRangeError, ValueRangeError
 from toolchain.int_range import IntRange
-from toolchain.neurons import (
+from toolchain.program.neurons import (
     ConsistentIntegrateAndFire,
     IntegrateAndFire,
     LIPool,

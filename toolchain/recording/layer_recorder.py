@@ -11,8 +11,14 @@ from functools import singledispatch
 import numpy as np
 
 from toolchain.errors import RecordingError
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
 from toolchain.program.int_program import Population, Schedule
+from toolchain.program.neurons import (
+    ConsistentIntegrateAndFire,
+    IntegrateAndFire,
+    LIPool,
+    Readout,
+    Relay,
+)
 from toolchain.recording.digest import StepDigests
 from toolchain.recording.recording import Mode
 

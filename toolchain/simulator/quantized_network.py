@@ -16,9 +16,15 @@ from torch import Tensor
 
 from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
 from toolchain.program.count_growth import count_growths
 from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.neurons import (
+    ConsistentIntegrateAndFire,
+    IntegrateAndFire,
+    LIPool,
+    Readout,
+    Relay,
+)
 from toolchain.simulator.currents import ExactCurrent, per_channel
 
 

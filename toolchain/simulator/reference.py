@@ -19,8 +19,14 @@ from torch import Tensor
 
 from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
-from toolchain.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout, Relay
 from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.neurons import (
+    ConsistentIntegrateAndFire,
+    IntegrateAndFire,
+    LIPool,
+    Readout,
+    Relay,
+)
 from toolchain.program.synapse import WindowSynapse
 from toolchain.recording import LayerRecorder, Mode, Recording, RecordingBuilder
 from toolchain.recording.layer_recorder import channels_last
@@ -128,8 +134,8 @@ def _steps(program: IntProgram, currents: Currents, inputs: Tensor) -> Iterator[
                 start=torch.zeros(1, dtype=torch.int64),
             )
             _watch(name, "summed current", current, limits)
-            moment = Moment(population, current, awake, limits)
-            states[name], membrane[name], fired = _advance(population.neuron, states[name], moment)
+            given = StepInput(population, current, awake, limits)
+            states[name], membrane[name], fired = _advance(population.neuron, states[name], given)
             if fired is not None:
                 spikes[name] = sent[name] = fired
         yield StepResult(awake, spikes, membrane)
@@ -148,7 +154,7 @@ def _record_batch(
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepInput:
     """What a population meets in one step.
 
     Attributes
@@ -201,7 +207,7 @@ def _(neuron: Readout | Relay, population: Population, count: int) -> Any:
 
 
 @singledispatch
-def _advance(neuron: object, state: Any, moment: Moment) -> tuple[Any, Tensor, Tensor | None]:
+def _advance(neuron: object, state: Any, step: StepInput) -> tuple[Any, Tensor, Tensor | None]:
     """One step: the state, the membrane potential and the spikes sent (None by a readout)."""
     raise ProgramError("no simulation for this neuron", found=type(neuron).__name__)
 
@@ -209,33 +215,33 @@ def _advance(neuron: object, state: Any, moment: Moment) -> tuple[Any, Tensor, T
 @_advance.register(IntegrateAndFire)
 @_advance.register(ConsistentIntegrateAndFire)
 def _(
-    neuron: IntegrateAndFire | ConsistentIntegrateAndFire, state: Any, moment: Moment
+    neuron: IntegrateAndFire | ConsistentIntegrateAndFire, state: Any, step: StepInput
 ) -> tuple[Any, Tensor, Tensor | None]:
-    name, current = moment.population.name, moment.with_bias()
-    _watch(name, "membrane potential", state.membrane_potential + current, moment.limits)
-    threshold = per_channel(moment.population, neuron.threshold)
-    state, fired = neuron.step(state, current, threshold, moment.awake)
+    name, current = step.population.name, step.with_bias()
+    _watch(name, "membrane potential", state.membrane_potential + current, step.limits)
+    threshold = per_channel(step.population, neuron.threshold)
+    state, fired = neuron.step(state, current, threshold, step.awake)
     return state, state.membrane_potential, fired
 
 
 @_advance.register
-def _(neuron: LIPool, state: Any, moment: Moment) -> tuple[Any, Tensor, Tensor | None]:
-    state, fired = neuron.step(state, moment.current)
-    _watch(moment.population.name, "spike count", state.counts, moment.limits)
+def _(neuron: LIPool, state: Any, step: StepInput) -> tuple[Any, Tensor, Tensor | None]:
+    state, fired = neuron.step(state, step.current)
+    _watch(step.population.name, "spike count", state.counts, step.limits)
     return state, state.maximum, fired
 
 
 @_advance.register
-def _(neuron: Relay, state: Any, moment: Moment) -> tuple[Any, Tensor, Tensor | None]:
-    fired = neuron.step(moment.current)
-    _watch(moment.population.name, "graded spike", fired, neuron.spike_limits)
+def _(neuron: Relay, state: Any, step: StepInput) -> tuple[Any, Tensor, Tensor | None]:
+    fired = neuron.step(step.current)
+    _watch(step.population.name, "graded spike", fired, neuron.spike_limits)
     return state, state, fired
 
 
 @_advance.register
-def _(neuron: Readout, state: Any, moment: Moment) -> tuple[Any, Tensor, Tensor | None]:
-    accumulator = neuron.step(state, moment.with_bias())
-    _watch(moment.population.name, "accumulator", accumulator, moment.limits)
+def _(neuron: Readout, state: Any, step: StepInput) -> tuple[Any, Tensor, Tensor | None]:
+    accumulator = neuron.step(state, step.with_bias())
+    _watch(step.population.name, "accumulator", accumulator, step.limits)
     return accumulator, accumulator, None
 
 

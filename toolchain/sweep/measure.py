@@ -11,13 +11,13 @@ from threading import Lock
 from toolchain.accuracy import Accuracy
 from toolchain.audit.chip_fit import Chip, fit
 from toolchain.conversion.pipeline import ConversionOptions, convert
-from toolchain.data import Dataset, input_spikes, open_split
+from toolchain.engine.simulate import simulate
 from toolchain.errors import SpikeportError
 from toolchain.int_range import TargetLimits
+from toolchain.learning.data import Dataset, input_spikes, open_split
+from toolchain.learning.training.checkpoint import Checkpoint, load_checkpoint, make_quantizer
 from toolchain.recording import Mode
-from toolchain.simulator.simulate import simulate
 from toolchain.sweep.grid import Point
-from toolchain.training.checkpoint import Checkpoint, load_checkpoint, make_quantizer
 
 
 @dataclass(frozen=True)

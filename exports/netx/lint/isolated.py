@@ -150,7 +150,7 @@ def lint_file(path: Path | str, profile: str | None = None) -> Findings:
 
 def serve(profile: Profile | None) -> None:
     """Answer one question per line until there are no more."""
-    from exports.netx.lint.look import look_at
+    from exports.netx.lint.check_file import look_at
 
     for line in sys.stdin:
         question = json.loads(line)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import spikeport
-from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Boxes, Json, TimeLimit
 from toolchain.cli.output import Output, percent
+from toolchain.cli.param_types import data_path
 
 if TYPE_CHECKING:
-    from toolchain.detection.document import DetectorEvaluation
+    from toolchain.learning.detection.document import DetectorEvaluation
 
 
 def command(
@@ -41,7 +41,7 @@ def command(
     CQReLU detectors become CIF with sleep until nothing fires any more; every output is then held
     against the quantized network's, integer by integer. Exit code 1 if one differs, or on Lava.
     """
-    from toolchain.cli.counts import positive_numbers
+    from toolchain.cli.param_types import positive_numbers
     from toolchain.output_policy import DETECTION, check_output
 
     output = Output(as_json=json)

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 import spikeport
-from toolchain.cli.inputs import data_path
 from toolchain.cli.options import Boxes, Json, Net
 from toolchain.cli.output import Output
+from toolchain.cli.param_types import data_path
 
 IMAGES = 3
 
@@ -34,13 +34,13 @@ def command(
     """
     from spikeport import detection
     from spikeport.running import open_for
-    from toolchain.activations import Mode, activation_mode
-    from toolchain.data import BoxDataset
-    from toolchain.detection.checkpoint import load_detector
-    from toolchain.detection.detections import Detections, detect
-    from toolchain.detection.spec import DetectorSpec
-    from toolchain.detection.trainer import detector_outputs
     from toolchain.errors import CheckpointError
+    from toolchain.learning.activations import ActivationMode, activation_mode
+    from toolchain.learning.data import BoxDataset
+    from toolchain.learning.detection.checkpoint import load_detector
+    from toolchain.learning.detection.detections import Detections, detect
+    from toolchain.learning.detection.spec import DetectorSpec
+    from toolchain.learning.detection.trainer import detector_outputs
     from toolchain.output_policy import PICTURE, check_output
 
     output = Output(as_json=json)
@@ -57,7 +57,7 @@ def command(
             raise CheckpointError(
                 "is not what the file was converted from", node=str(checkpoint), allowed=net
             )
-        with activation_mode(source.model, Mode.QUANTIZED):
+        with activation_mode(source.model, ActivationMode.QUANTIZED):
             outputs = detector_outputs(source.model, shown, source.config.mean, source.config.std)
         found["quantized ANN, float weights"] = detect(spec, outputs, shown)
     name = f"quantized ANN, {program.weight_bits}-bit weights"

@@ -9,12 +9,12 @@ import typer
 
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output, percent
-from toolchain.cli.sizes import parse_pixels
+from toolchain.cli.param_types import parse_pixels
 from toolchain.cli.stops import kept_epochs, telling
 
 if TYPE_CHECKING:
-    from toolchain.detection.checkpoint import DetectorCheckpoint
-    from toolchain.detection.config import DetectorConfig
+    from toolchain.learning.detection.checkpoint import DetectorCheckpoint
+    from toolchain.learning.detection.config import DetectorConfig
 
 
 def command(
@@ -113,9 +113,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _settings(file: Path | None, given: dict[str, Any]) -> DetectorConfig:
-    from toolchain.detection.config import DetectorConfig
     from toolchain.errors import DataError
-    from toolchain.training.config_file import read_settings
+    from toolchain.learning.detection.config import DetectorConfig
+    from toolchain.learning.training.config_file import read_settings
 
     values = {**(read_settings(file) if file else {}), **given}
     if "data" not in values:
@@ -127,7 +127,7 @@ def _settings(file: Path | None, given: dict[str, Any]) -> DetectorConfig:
 
 def _train(config: DetectorConfig, out: Path, output: Output) -> DetectorCheckpoint:
     """Train and show each epoch's loss, the last mAP, and the time left."""
-    from toolchain.detection.trainer import train_detector
+    from toolchain.learning.detection.trainer import train_detector
 
     loss = precision = ""
     with output.progress("training") as task:

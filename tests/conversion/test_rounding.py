@@ -1,0 +1,287 @@
+"""Error-compensating rounding against plain linear algebra and brute force."""
+
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from toolchain.conversion.quantization.input_moments import InputMoments, unfolded
+from toolchain.conversion.quantization.rounding import DAMPING, round_gptq, round_nearest
+from toolchain.conversion.quantization.threshold_search import ErrorTerm
+from toolchain.errors import ConversionError, ProgramError
+from toolchain.int_range import IntRange
+from toolchain.program.float_program import Conv2d, Linear
+
+
+def term(bits, weight, exponent=0, moment=None):
+    return ErrorTerm(weight, IntRange.signed(bits), exponent, moment)
+
+
+def dense(weight):
+    return Linear("x", ("input",), weight, np.zeros(len(weight)))
+
+
+def conv(weight, stride=1, padding=0, dilation=1, groups=1):
+    pairs = [(n, n) for n in (stride, padding, dilation)]
+    return Conv2d("x", ("input",), weight, np.zeros(len(weight)), *pairs, groups)
+
+
+def activity(rng, rows, inputs):
+    """Correlated spike rates in quarters, with silent stretches."""
+    mixed = rng.normal(size=(rows, 3)) @ rng.normal(size=(3, inputs)) + rng.normal(
+        0, 0.3, (rows, inputs)
+    )
+    return np.clip(np.floor(mixed * 2), 0, 4) / 4
+
+
+def solved(target, gram, low, high, damping):
+    """GPTQ's rule by its definition: the columns not yet rounded are set anew to what makes up
+    best for those that are, by solving the linear system each time. The bias is last."""
+    order = [*np.argsort(-np.diag(gram)[:-1], kind="stable"), len(gram) - 1]
+    h = gram + damping * np.diag(np.diag(gram))
+    h = h[np.ix_(order, order)]
+    w, q = target[order].copy(), np.zeros(len(target))
+    for i in range(len(w)):
+        rest = slice(i, None)
+        now = w[rest] - np.linalg.solve(h[rest, rest], h[rest, :i] @ (q[:i] - w[:i]))
+        q[i] = np.clip(np.rint(now[0]), low[order[i]], high[order[i]])
+    result = np.empty(len(w))
+    result[order] = q
+    return result
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**31), bits=st.sampled_from([2, 3, 4, 8]), split=st.booleans())
+def test_equals_the_rule_solved_directly(seed, bits, split, limits):
+    rng = np.random.default_rng(seed)
+    x = activity(rng, 60, 9) + rng.uniform(0, 0.01, (60, 9))
+    weight, bias = rng.normal(0, 0.4, (4, 9)), rng.normal(0, 0.3, 4)
+    theta = (2 ** (bits - 1) - 1) / np.abs(weight).max(1)
+    parts = np.split(weight, [5], axis=1) if split else [weight]
+    inputs = np.split(x, [5], axis=1) if split else [x]
+    terms = [term(bits, p) for p in parts]
+    moments = InputMoments([dense(p) for p in parts])
+    moments.add([torch.from_numpy(i[:25]) for i in inputs])
+    moments.add([torch.from_numpy(i[25:]) for i in inputs])
+    found = round_gptq("x", terms, bias, theta[None], moments, limits=limits)
+    rows = np.concatenate([x, np.ones((60, 1))], axis=1)
+    gram = rows.T @ rows / 60
+    low = np.append(np.full(9, -(2.0 ** (bits - 1))), -limits.bias_max)
+    high = np.append(np.full(9, 2.0 ** (bits - 1) - 1), limits.bias_max)
+    integers = np.concatenate([*found.weights, found.bias[:, None]], axis=1)
+    for c in range(4):
+        target = np.append(weight[c], bias[c]) * theta[c]
+        expected = solved(target, gram, low, high, DAMPING)
+        nearest = np.clip(np.rint(target), low, high)
+        errors = [
+            float(((rows @ (q - target)) ** 2).mean()) / theta[c] ** 2 for q in (expected, nearest)
+        ]
+        chosen = expected if errors[0] < errors[1] else nearest
+        assert np.array_equal(integers[c], chosen)
+        assert found.error[c] == pytest.approx(min(errors))
+        assert found.nearest_error[c] == pytest.approx(errors[1])
+    assert not found.undetermined
+
+
+def test_by_hand(limits):
+    """Two inputs that always fire together: what one loses the other takes, without a bias move.
+
+    Targets 0.4 and 0.4 with moments 1 each and correlation 1: the nearest gives 0 and 0, a sum
+    short of 0.8. The bias is the same input too and takes the rest: 0.4 -> 0; the second's target
+    is then about 0.4 + 0.2 (the bias takes the other half), rounds to 1; the bias gets the rest.
+    """
+    terms = [term(8, np.array([[0.4, 0.4]]))]
+    moments = InputMoments([dense(np.ones((1, 2)))])
+    moments.add([torch.ones(10, 2)])
+    found = round_gptq(
+        "x",
+        terms,
+        np.zeros(1),
+        np.ones((1, 1)),
+        moments,
+        limits=limits,
+        damping=1e-6,
+    )
+    total = int(found.weights[0].sum() + found.bias[0])
+    assert total == 1
+    assert found.error[0] == pytest.approx(0.04)
+    assert found.nearest_error[0] == pytest.approx(0.64)
+    assert found.undetermined
+
+
+@pytest.mark.parametrize(("groups", "shortcut"), [(1, False), (2, False), (4, False), (2, True)])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_convolutions_with_groups_and_a_shortcut(groups, shortcut, bits, limits):
+    """The error told is that of the real layer's output, and never above the nearest's."""
+    rng = np.random.default_rng(groups)
+    x = torch.from_numpy(activity(rng, 6 * 49, 4).reshape(6, 7, 7, 4).transpose(0, 3, 1, 2).copy())
+    weight = rng.normal(0, 0.3, (8, 4 // groups, 3, 3))
+    operations = [conv(weight, 2, 1, 1, groups)]
+    inputs, exponents = [x], [4]
+    if shortcut:
+        operations.append(conv(rng.normal(0, 1, (8, 4, 1, 1)), 2))
+        inputs.append(x.flip(0))
+        exponents.append(6)
+    bias = rng.normal(0, 0.2, 8)
+    terms = [
+        term(bits, o.weight.reshape(8, -1), e) for o, e in zip(operations, exponents, strict=True)
+    ]
+    peak = np.max([np.abs(t.weight).max(1) / 2**t.weight_exponent for t in terms], axis=0)
+    theta = (2 ** (bits - 1) - 1) / peak
+    moments = InputMoments(operations)
+    moments.add(inputs)
+    found = round_gptq("x", terms, bias, theta[None], moments, limits=limits)
+    nearest = round_nearest(terms, bias, theta, limits=limits)
+
+    def current(weights, bias):
+        total = torch.from_numpy(bias).double()[None, :, None, None]
+        for o, flat, i in zip(operations, weights, inputs, strict=True):
+            w = torch.from_numpy(np.array(flat, np.float64)).reshape(o.weight.shape)
+            total = total + F.conv2d(i, w, None, o.stride, o.padding, o.dilation, o.groups)
+        return total
+
+    exact = current([t.weight for t in terms], bias)
+    for rounded, told in ((found, found.error), (nearest, found.nearest_error)):
+        scaled = [
+            w * 2**e / theta[:, None] for w, e in zip(rounded.weights, exponents, strict=True)
+        ]
+        error = ((current(scaled, rounded.bias / theta) - exact) ** 2).mean((0, 2, 3)).numpy()
+        assert told == pytest.approx(error)
+    assert (found.error <= found.nearest_error).all()
+    assert found.error.sum() < found.nearest_error.sum()
+    for w in found.weights:
+        assert w.min() >= -(2 ** (bits - 1))
+        assert w.max() <= 2 ** (bits - 1) - 1
+
+
+def test_between_brute_force_and_the_nearest(limits):
+    """Three inputs at three bits: every integer row is tried."""
+    rng = np.random.default_rng(3)
+    found_total = best_total = nearest_total = 0.0
+    for _ in range(10):
+        x = activity(rng, 40, 3)
+        rows = np.concatenate([x, np.ones((40, 1))], axis=1)
+        weight, bias = rng.normal(0, 0.5, (1, 3)), rng.normal(0, 0.1, 1)
+        theta = 3 / np.abs(weight).max(1)
+        moments = InputMoments([dense(weight)])
+        moments.add([torch.from_numpy(x)])
+        found = round_gptq("x", [term(3, weight)], bias, theta[None], moments, limits=limits)
+        target = np.append(weight, bias) * theta
+        best = min(
+            float(((rows @ (np.array(q) - target)) ** 2).mean())
+            for q in product(range(-4, 4), range(-4, 4), range(-4, 4), range(-6, 7))
+        )
+        found_total += found.error[0]
+        best_total += best / theta[0] ** 2
+        nearest_total += found.nearest_error[0]
+    assert best_total <= found_total <= nearest_total
+    assert found_total < 0.97 * nearest_total
+
+
+def test_weights_already_on_the_grid_stay(limits):
+    rng = np.random.default_rng(0)
+    integers, bias = rng.integers(-7, 8, (3, 6)), rng.integers(-90, 90, 3)
+    moments = InputMoments([dense(integers)])
+    moments.add([torch.from_numpy(activity(rng, 30, 6))])
+    theta = np.array([31.0, 17.0, 64.0])
+    terms = [term(4, integers / theta[:, None])]
+    found = round_gptq("x", terms, bias / theta, theta[None], moments, limits=limits)
+    assert np.array_equal(found.weights[0], integers)
+    assert np.array_equal(found.bias, bias)
+    assert found.error == pytest.approx(0.0, abs=1e-20)
+
+
+@pytest.mark.parametrize("common", [False, True])
+def test_of_several_thresholds_the_best_is_kept(common, limits):
+    rng = np.random.default_rng(1)
+    x, weight, bias = activity(rng, 50, 8), rng.normal(0, 0.3, (6, 8)), rng.normal(0, 0.2, 6)
+    moments = InputMoments([dense(weight)])
+    moments.add([torch.from_numpy(x)])
+    candidates = np.linspace(5, 12, 8)[:, None] * np.ones(6)
+    how = {"limits": limits}
+    found = round_gptq("x", [term(4, weight)], bias, candidates, moments, **how, common=common)
+    alone = [round_gptq("x", [term(4, weight)], bias, c[None], moments, **how) for c in candidates]
+    errors = np.stack([a.error for a in alone])
+    if common:
+        assert len(set(found.threshold)) == 1
+        assert found.error.sum() <= errors.sum(axis=1).min() * (1 + 1e-9) + 1e-12 or (
+            found.kept_nearest == 0
+        )
+    else:
+        nearest = np.isclose(found.error, found.nearest_error)
+        assert np.allclose(found.error[~nearest], errors.min(axis=0)[~nearest])
+    integers = np.concatenate([found.weights[0], found.bias[:, None]], axis=1)
+    real = integers / found.threshold[:, None] - np.concatenate([weight, bias[:, None]], axis=1)
+    rows = np.concatenate([x, np.ones((50, 1))], axis=1)
+    assert found.error == pytest.approx(((rows @ real.T) ** 2).mean(axis=0))
+
+
+def test_an_input_that_never_fires_is_rounded_to_the_nearest(limits):
+    rng = np.random.default_rng(0)
+    x = activity(rng, 50, 6)
+    x[:, 2] = 0.0
+    weight = rng.normal(0, 0.4, (5, 6))
+    moments = InputMoments([dense(weight)])
+    moments.add([torch.from_numpy(x)])
+    theta = 3 / np.abs(weight).max(1)
+    found = round_gptq("x", [term(3, weight)], np.zeros(5), theta[None], moments, limits=limits)
+    assert np.array_equal(found.weights[0][:, 2], np.rint(theta * weight[:, 2]))
+
+
+def test_values_beyond_the_range_are_clamped_and_counted(limits):
+    terms, theta = [term(3, np.array([[2.6, -9.0, 1.0]]))], np.ones(1)
+    plain = round_nearest(terms, np.zeros(1), theta, limits=limits)
+    assert plain.weights[0].tolist() == [[3, -4, 1]]
+    assert plain.clamped == 1
+    moments = InputMoments([dense(np.ones((1, 3)))])
+    moments.add([torch.from_numpy(activity(np.random.default_rng(0), 20, 3))])
+    found = round_gptq("x", terms, np.zeros(1), theta[None], moments, limits=limits)
+    assert found.weights[0].min() >= -4
+    assert found.weights[0].max() <= 3
+    assert found.clamped >= 1
+    assert found.error[0] <= found.nearest_error[0]
+
+
+def test_too_few_rows_are_told_and_no_rows_refused(limits):
+    rng = np.random.default_rng(0)
+    weight = rng.normal(0, 0.3, (2, 12))
+    moments = InputMoments([dense(weight)])
+    how = {"limits": limits}
+    with pytest.raises(ConversionError, match=r"^fc: the calibration data do not fit"):
+        round_gptq("fc", [term(4, weight)], np.zeros(2), np.ones((1, 2)), moments, **how)
+    moments.add([torch.from_numpy(activity(rng, 5, 12))])
+    assert round_gptq(
+        "fc", [term(4, weight)], np.zeros(2), np.full((1, 2), 7.0), moments, **how
+    ).undetermined
+
+
+def test_moments_by_a_plain_loop():
+    """im2col with stride, padding, dilation and groups, against indices written out."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 4, 6, 5))
+    operation = conv(rng.normal(size=(6, 2, 3, 2)), 2, 1, 2, 2)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    height, width = (6 + 2 - 5) // 2 + 1, (5 + 2 - 3) // 2 + 1
+    expected = np.zeros((2, 13, 13))
+    for group in range(2):
+        for n, i, j in product(range(2), range(height), range(width)):
+            row = [
+                padded[n, 2 * group + c, 2 * i + 2 * a, 2 * j + 2 * b]
+                for c, a, b in product(range(2), range(3), range(2))
+            ]
+            row = np.array([*row, 1.0])
+            expected[group] += np.outer(row, row)
+    moments = InputMoments([operation])
+    moments.add([torch.from_numpy(x)])
+    assert moments.rows == 2 * height * width
+    assert np.allclose(moments.gram.numpy(), expected)
+    (second,) = moments.second_moments()
+    assert np.allclose(second[:3], np.diag(expected[0])[:-1] / moments.rows)
+    assert np.allclose(second[3:], np.diag(expected[1])[:-1] / moments.rows)
+    with pytest.raises(ProgramError, match="SimpleNamespace"):
+        unfolded(SimpleNamespace(), torch.zeros(1))

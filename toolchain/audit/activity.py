@@ -1,0 +1,103 @@
+"""What an integer network did on a batch: net spike counts, potentials at the end, extremes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from toolchain.engine.engine import AnyResult, Engine
+from toolchain.engine.spike_encoding import channels_first
+from toolchain.int_range import IntRange
+from toolchain.program.int_program import IntProgram, Population
+
+
+@dataclass
+class LayerExtremes:
+    """The lowest and highest summed current of a step, and state before firing, seen so far."""
+
+    current: IntRange = field(default_factory=lambda: IntRange(0, 0))
+    state: IntRange = field(default_factory=lambda: IntRange(0, 0))
+
+    def widen(self, low: int, high: int, lowest: int, highest: int) -> None:
+        """Take in what was seen in a block."""
+        self.current = IntRange(min(self.current.low, low), max(self.current.high, high))
+        self.state = IntRange(min(self.state.low, lowest), max(self.state.high, highest))
+
+
+@dataclass(frozen=True)
+class BatchCounts:
+    """One batch of n samples after all steps.
+
+    Attributes
+    ----------
+    counts:
+        Net count by spiking population (graded spikes summed up), int64 (n, ...).
+    events:
+        Spikes by spiking population, whatever their size: int64 (n, ...).
+    magnitude:
+        Sum of their sizes, int64 (n, ...).
+    potential:
+        Membrane potential at the end, int64 (n, ...), readouts included.
+    outputs:
+        By readout its accumulator after each step, int64 (T, n, ...).
+    """
+
+    counts: dict[str, np.ndarray]
+    events: dict[str, np.ndarray]
+    magnitude: dict[str, np.ndarray]
+    potential: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+
+    @property
+    def readout(self) -> np.ndarray:
+        """The only output: of a classifier, int64 (T, n, K)."""
+        (output,) = self.outputs.values()
+        return output
+
+
+KEPT_OF_A_NEURON = 40
+"""Bytes that a `BatchCounts` takes: four int64, and what its making needs."""
+KEPT_BYTES = 1 << 30
+
+
+def samples_at_once(program: IntProgram, most: int) -> int:
+    """How many samples, up to `most`, a batch has whose counts take about `KEPT_BYTES`."""
+    neurons = sum(prod(p.shape) for p in program.populations)
+    return max(1, min(most, KEPT_BYTES // (KEPT_OF_A_NEURON * neurons)))
+
+
+def count_spikes(
+    engine: Engine, program: IntProgram, inputs: np.ndarray, extremes: dict[str, LayerExtremes]
+) -> BatchCounts:
+    """Run graded spikes, int (n, ...), as one pass; `extremes`, by population, are widened.
+
+    Raises
+    ------
+    ProgramError, ValueRangeError
+        As `Engine.run`.
+    """
+    counts: dict[str, np.ndarray] = {}
+    events: dict[str, np.ndarray] = {}
+    magnitude: dict[str, np.ndarray] = {}
+    potential: dict[str, np.ndarray] = {}
+
+    def listen(population: Population, first: int, result: AnyResult) -> None:
+        name = population.name
+        extremes[name].widen(*result.reach)
+        potential[name] = channels_first(result.potential, population.shape).astype(np.int64)
+        if result.sent is None:
+            return
+        spikes = result.sent.spikes()
+        counts[name] = counts.get(name, 0) + spikes.sum(0, dtype=np.int64)
+        events[name] = events.get(name, 0) + np.count_nonzero(spikes, axis=0)
+        sizes = np.abs(spikes, dtype=np.int16).sum(0, dtype=np.int64)
+        magnitude[name] = magnitude.get(name, 0) + sizes
+
+    blocks = [block.outputs for block in engine.run(inputs, listen=listen)]
+    outputs = {
+        name: np.concatenate([block[name] for block in blocks]).astype(np.int64)
+        for name in blocks[0]
+    }
+    return BatchCounts(counts, events, magnitude, potential, outputs)

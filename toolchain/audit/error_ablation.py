@@ -1,0 +1,131 @@
+"""What each source of error costs in accuracy: the float network, made into the integer one.
+
+Each version takes over one more source of error, so that the steps from the first to the last add
+up to the whole gap; and each version "without" lacks just one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from toolchain.audit.scorers import Scorer, answers, flat
+from toolchain.audit.source_network import Acts, SourceNetwork
+from toolchain.simulator.quantized_network import quantized_counts
+
+FLOAT, CLIPPED = "float network", "+ clipping"
+QUANTIZED, INPUT_QUANTIZED = "+ activation quantization", "+ input quantization"
+ROUNDED, UNEVEN = "+ threshold and weight rounding", "+ unevenness (the integer network)"
+WITHOUT_ROUNDING = "without threshold and weight rounding"
+WITHOUT_UNEVENNESS = "without unevenness"
+
+
+NOTABLE = 0.002
+"""Share of the samples from which a loss is worth advice."""
+ADVICE = {
+    CLIPPED: "a higher --relu-percentile, or training with trained thresholds (qcfs, nq)",
+    QUANTIZED: "more steps, or training with as many levels as there are steps",
+    INPUT_QUANTIZED: "more --input-bits",
+    ROUNDED: "more --weight-bits, or --rounding gptq with --calibrate",
+    UNEVEN: "more steps, training that models it (nq), or CIF neurons with sleep (cqrelu), which "
+    "have none once settled",
+}
+"""What helps against each source of error."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Outputs (N, P) by version: one more error each, and all but one."""
+
+    steps: Mapping[str, np.ndarray]
+    without: Mapping[str, np.ndarray]
+
+    @classmethod
+    def joined(cls, chains: Sequence[Chain]) -> Chain:
+        """Batches of the same network as one."""
+        whole = [
+            {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+            for batches in ([c.steps for c in chains], [c.without for c in chains])
+        ]
+        return cls(*whole)
+
+    def describe(self, scorer: Scorer) -> dict[str, Any]:
+        """Accuracies as JSON; each step's change adds up to the gap between first and last."""
+        steps: list[dict[str, Any]] = []
+        before: float | None = None
+        for name, outputs in self.steps.items():
+            found = scorer.describe(outputs)
+            change = None if before is None else found["accuracy"] - before
+            steps.append({"name": name, **found, "change": change})
+            before = found["accuracy"]
+        without = [
+            {"name": name, **scorer.describe(outputs)} for name, outputs in self.without.items()
+        ]
+        return {"steps": steps, "without": without, "advice": _advice(steps)}
+
+
+def _advice(steps: Sequence[dict[str, Any]]) -> list[str]:
+    """Notable losses, the largest first, with what helps."""
+    losses = sorted(
+        ((before, s) for before, s in pairwise(steps) if s["change"] <= -NOTABLE),
+        key=lambda pair: pair[1]["change"],
+    )
+    return [
+        f"{s['name'].removeprefix('+ ')} costs {-100 * s['change']:.2f} points"
+        f"{_weight(before, s)}: {ADVICE[s['name']]}"
+        for before, s in losses
+    ]
+
+
+def _weight(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """How much a loss of a classifier says: samples, and whether chance alone explains it."""
+    if before["low"] is None:
+        return ""
+    lost = before["correct"] - after["correct"]
+    # Close to 0 and 1 the intervals are lopsided: it is enough to lie in that of the other.
+    inside = before["low"] <= after["accuracy"] or before["accuracy"] <= after["high"]
+    where = "inside" if inside else "outside"
+    return f" ({lost} of {before['total']:,} samples, {where} the 95 % interval)"
+
+
+@torch.no_grad()
+def make_chain(
+    network: SourceNetwork, inputs: np.ndarray, samples: np.ndarray, spiking: np.ndarray
+) -> Chain:
+    """All versions on some samples.
+
+    Parameters
+    ----------
+    inputs:
+        Graded input spikes, int (n, ...).
+    samples:
+        Normalised samples before input quantization, float (n, ...).
+    spiking:
+        Outputs of the integer network, (n, P).
+    """
+    program = network.program
+    real = torch.from_numpy(samples).float()
+    given = torch.from_numpy(inputs * program.input.scale).float()
+
+    def outputs(x: torch.Tensor, acts: Acts) -> np.ndarray:
+        values = network.forward(x, acts)
+        return flat(program, {p.name: values[p.name].numpy() for p in program.readouts})
+
+    steps = {FLOAT: outputs(real, Acts.RELU if network.measured else Acts.CLIPPED)}
+    if network.measured:
+        steps[CLIPPED] = outputs(real, Acts.CLIPPED)
+    steps[QUANTIZED] = outputs(real, Acts.QUANTIZED)
+    steps[INPUT_QUANTIZED] = outputs(given, Acts.QUANTIZED)
+    rounded = flat(program, quantized_counts(program, inputs)[1])
+    steps[ROUNDED] = answers(program, rounded, program.schedule.wake_steps)
+    steps[UNEVEN] = spiking
+    without = {
+        WITHOUT_ROUNDING: flat(program, network.spiking_outputs(given)),
+        WITHOUT_UNEVENNESS: steps[ROUNDED],
+    }
+    return Chain(steps, without)

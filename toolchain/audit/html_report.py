@@ -1,0 +1,185 @@
+"""The audit as one HTML file that needs no network: what it says is the document, told in words.
+
+The words stand in `html_report.html`, a Jinja2 template that escapes all it is given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from toolchain.accuracy import interval_of
+from toolchain.audit import svg_charts
+from toolchain.audit.budget import TERMS
+from toolchain.text import counted, visible
+
+RASTERS_OPEN = 3
+"""How many rasters are open at first."""
+
+
+def write_page(document: dict[str, Any]) -> str:
+    """The whole page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
+        undefined=StrictUndefined,
+    )
+    steps = document.get("chain")
+    environment.policies["json.dumps_kwargs"] = {"default": str}
+    return environment.get_template("html_report.html").render(
+        document={"lava": None, "chain": None, "budget": None, "chip": None, **document},
+        program=document["program"],
+        charts=svg_charts,
+        counted=counted,
+        terms=TERMS,
+        rasters_open=RASTERS_OPEN,
+        gates=_gates(document),
+        accuracy=accuracies(document),
+        agreement=_agreement(document),
+        chain=chain([*steps["steps"], *steps["without"]]) if steps else (),
+        budget=_budget(document) if "budget" in document else (),
+        uneven=_uneven(document) if "budget" in document else (),
+        ranges=[_range(row) for row in document["ranges"]["populations"]],
+        driven=sum(row["driven"] for row in document["ranges"]["populations"]),
+        chip=_chip(document) if "chip" in document else (),
+        limits=_limits(document) if "chip" in document else (),
+        energy=document["energy"],
+        operations=_operations(document),
+        costs=_costs(document),
+        provenance=json.dumps(document["program"]["provenance"], indent=1, default=str).split("\n"),
+    )
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
+Rows = list[tuple[object, ...]]
+
+
+def accuracies(document: dict[str, Any]) -> Rows:
+    """Version, accuracy, interval and samples, which are fewer where only the first ran."""
+    found = document["versions"]["accuracy"]
+    most = max((a["total"] for a in found.values()), default=0)
+    return [
+        (
+            name,
+            _percent(a["accuracy"]),
+            interval_of(a),
+            f"{a['total']:,}" if a["total"] == most else f"the first {a['total']:,} only",
+        )
+        for name, a in found.items()
+    ]
+
+
+def chain(steps: Sequence[dict[str, Any]]) -> Rows:
+    """Version, accuracy, change in points, and interval."""
+    return [
+        (
+            s["name"],
+            _percent(s["accuracy"]),
+            "" if s.get("change") is None else f"{100 * s['change']:+.2f}",
+            interval_of(s),
+        )
+        for s in steps
+    ]
+
+
+def _gates(document: dict[str, Any]) -> Rows:
+    return [
+        (
+            g["gate"],
+            "not measured" if g["found"] is None else f"{g['found']:.6g}",
+            "passed" if g["passed"] else "FAILED",
+            g["meaning"],
+        )
+        for g in document["gates"]
+    ]
+
+
+def _agreement(document: dict[str, Any]) -> Rows:
+    return [
+        (name, *(_percent(c["same"] / max(c["samples"], 1)) for c in others.values()))
+        for name, others in document["versions"]["agreement"].items()
+    ]
+
+
+def _budget(document: dict[str, Any]) -> Rows:
+    rows: Rows = []
+    for layer in document["budget"]["layers"]:
+        terms = layer["terms"]
+        cells = [f"{terms[t]['mean']:+.4f}" if t in terms else "" for t in TERMS]
+        total = layer["total"]
+        rows.append((layer["name"], f"{total['mean']:+.4f}", *cells, f"{total['rms']:.4f}"))
+    return rows
+
+
+def _uneven(document: dict[str, Any]) -> Rows:
+    shares = ("too_many", "too_few", "below", "above")
+    return [
+        (layer["name"], *(_percent(layer[k]) for k in shares))
+        for layer in document["budget"]["layers"]
+        if layer["unit"] == "lam"
+    ]
+
+
+def _range(row: dict[str, Any]) -> tuple[object, ...]:
+    state = row["state"]
+    return (
+        row["name"],
+        *(f"{state[k][0]:,} .. {state[k][1]:,}" for k in ("bound", "observed", "reached")),
+        "bound attained" if state["attained"] else _percent(state["share"]),
+        f"{row['headroom_bits']:.1f}",
+    )
+
+
+def _chip(document: dict[str, Any]) -> Rows:
+    rows: Rows = []
+    for index, layer in enumerate(document["chip"]["layers"]):
+        other = layer["other_split"]
+        use = [f"{layer['use'][k]:,}" for k in ("neurons", "in_axons", "out_axons", "synapse_bits")]
+        rows.append(
+            (
+                f"{index + 1}. {layer['name']}",
+                layer["cores"],
+                layer["split"],
+                "-" if other is None else f"{other['cores']} by {other['split']}",
+                *use,
+            )
+        )
+    return rows
+
+
+def _limits(document: dict[str, Any]) -> Rows:
+    chip = document["chip"]
+    limits = {"cores per chip": chip["cores_per_chip"], **chip["limits"], **chip["numbers"]}
+    return [
+        (k, f"{v['value']:,}", v["source"] or "no public source: a warning, not an error")
+        for k, v in limits.items()
+    ]
+
+
+def _operations(document: dict[str, Any]) -> Rows:
+    return [
+        (
+            layer["name"],
+            f"{layer['events']:,.1f}",
+            f"{layer['synops']:,.0f}",
+            f"{layer['synops_by_magnitude']:,.0f}",
+        )
+        for layer in document["energy"]["layers"]
+    ]
+
+
+def _costs(document: dict[str, Any]) -> Rows:
+    estimate = document["energy"]["estimate"]
+    return [
+        (name, c["picojoules"], f"{estimate['nanojoules'][name]:,.1f}", c["source"])
+        for name, c in estimate["costs"].items()
+    ]

@@ -1,0 +1,108 @@
+"""What outputs are worth: how right they are, and whether two networks answer alike.
+
+Outputs are (n, P): logits of a classifier, else all values of all outputs side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+
+from toolchain.accuracy import Accuracy
+from toolchain.program.int_program import IntProgram
+from toolchain.program.neurons import Readout
+
+
+class Scorer(Protocol):
+    """Scores outputs for the first n samples of the data.
+
+    Attributes
+    ----------
+    score:
+        What `describe` puts under "accuracy".
+    has_ground_truth:
+        Whether there is a truth to be right about.
+    """
+
+    @property
+    def score(self) -> str:
+        """See the class."""
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """See the class."""
+
+    def describe(self, outputs: np.ndarray) -> dict[str, Any]:
+        """As JSON: "accuracy" 0 .. 1, "low" and "high" or None, "total"; raises without a truth."""
+
+    def same(self, first: np.ndarray, second: np.ndarray) -> int:
+        """Samples for which two versions answer alike."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The largest output is the answer; `labels` (N,), or None where they are not known."""
+
+    labels: np.ndarray | None
+    score: str = "accuracy"
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether there are labels."""
+        return self.labels is not None
+
+    def describe(self, outputs: np.ndarray) -> dict[str, Any]:
+        """Correct answers with their 95 % interval."""
+        assert self.labels is not None
+        return dict(Accuracy.of(outputs, self.labels[: len(outputs)]).describe())
+
+    def same(self, first: np.ndarray, second: np.ndarray) -> int:
+        """Equal answers."""
+        return int((first.argmax(1) == second.argmax(1)).sum())
+
+
+@dataclass(frozen=True)
+class AnyOutputs:
+    """Of a network that is neither classifier nor detector: outputs are equal, or are not."""
+
+    score: str = "equal outputs"
+    has_ground_truth: bool = False
+
+    def describe(self, outputs: np.ndarray) -> dict[str, Any]:
+        """There is no truth."""
+        raise TypeError("nothing is known of the right outputs")
+
+    def same(self, first: np.ndarray, second: np.ndarray) -> int:
+        """Samples with the same values, every one."""
+        return int((first == second).all(1).sum())
+
+
+def flat(program: IntProgram, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Arrays (..., n, *shape) by readout as one, (..., n, P), in the program's order."""
+    parts = []
+    for population in program.readouts:
+        array = outputs[population.name]
+        axes = array.ndim - len(population.shape)
+        parts.append(array.reshape(*array.shape[:axes], prod(population.shape)))
+    return np.concatenate(parts, axis=-1)
+
+
+def answers(program: IntProgram, accumulators: np.ndarray, steps: int) -> np.ndarray:
+    """Outputs (n, P) for accumulators (n, P) after `steps` steps.
+
+    Those of a classifier stay integers; others become real values, divided by the wake steps.
+    """
+    readouts = program.readouts
+    if len(readouts) == 1 and len(readouts[0].shape) == 1:
+        return accumulators
+    units = []
+    for population in readouts:
+        assert isinstance(population.neuron, Readout)
+        units.append(np.full(prod(population.shape), population.neuron.scale))
+    wake = min(steps, program.schedule.wake_steps)
+    real: np.ndarray = accumulators * (np.concatenate(units) / wake)
+    return real

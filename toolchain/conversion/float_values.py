@@ -1,0 +1,212 @@
+"""Runs a FloatProgram in torch, in float64, so that tracing and folding can be checked."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection
+from dataclasses import replace
+from functools import singledispatch
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from toolchain.conversion.frontend.user_module import hooked, outputs
+from toolchain.errors import ConversionError, ProgramError
+from toolchain.learning.activations import QuantizedActivation
+from toolchain.program.float_program import (
+    Activation,
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Flatten,
+    FloatProgram,
+    Linear,
+    MaxPool2d,
+)
+
+
+@torch.no_grad()
+def evaluate(program: FloatProgram, samples: Tensor, *, clipped: Collection[str] = ()) -> Tensor:
+    """The only output (N, ...) for normalised samples (N, ...), both float64.
+
+    The activations named in `clipped` only clip to [0, threshold], the others quantize.
+    """
+    (output,) = program.outputs
+    return node_values(program, samples, clipped=clipped)[output]
+
+
+@torch.no_grad()
+def node_values(
+    program: FloatProgram, samples: Tensor, *, clipped: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Output (N, ...) of every node by name; arguments as in `evaluate`."""
+    values = {program.input.name: samples.double()}
+    for node in program.nodes[1:]:
+        inputs = [values[s] for s in node.sources]
+        values[node.name] = _apply(node, node.name not in clipped, *inputs)
+    return values
+
+
+def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        tensor = torch.from_numpy(array)  # nothing here writes to it
+    if like is None or tensor.shape[0] == 1:
+        return tensor
+    return tensor.reshape(1, -1, *([1] * (like.ndim - 2)))
+
+
+@singledispatch
+def _apply(node: object, quantized: bool, *inputs: Tensor) -> Tensor:
+    """Output of one node for its inputs; an unknown node raises."""
+    raise ProgramError("no evaluation for this node", found=type(node).__name__)
+
+
+@_apply.register
+def _(node: Conv2d, quantized: bool, x: Tensor) -> Tensor:
+    w, b = _tensor(node.weight), _tensor(node.bias)
+    return F.conv2d(x, w, b, node.stride, node.padding, node.dilation, node.groups)
+
+
+@_apply.register
+def _(node: Linear, quantized: bool, x: Tensor) -> Tensor:
+    return F.linear(x, _tensor(node.weight), _tensor(node.bias))
+
+
+@_apply.register
+def _(node: BatchNorm, quantized: bool, x: Tensor) -> Tensor:
+    return x * _tensor(node.gain, x) + _tensor(node.offset, x)
+
+
+@_apply.register
+def _(node: AvgPool2d, quantized: bool, x: Tensor) -> Tensor:
+    return F.avg_pool2d(
+        x, node.kernel, node.stride, node.padding, count_include_pad=node.count_padding
+    )
+
+
+@_apply.register
+def _(node: MaxPool2d, quantized: bool, x: Tensor) -> Tensor:
+    return F.max_pool2d(x, node.kernel, node.stride, node.padding, node.dilation)
+
+
+@_apply.register
+def _(node: Add, quantized: bool, *inputs: Tensor) -> Tensor:
+    return torch.stack(inputs).sum(0)
+
+
+@_apply.register
+def _(node: Concat, quantized: bool, *inputs: Tensor) -> Tensor:
+    return torch.cat(inputs, 1)
+
+
+@_apply.register
+def _(node: Flatten, quantized: bool, x: Tensor) -> Tensor:
+    return x.flatten(1)
+
+
+@_apply.register
+def _(node: Activation, quantized: bool, x: Tensor) -> Tensor:
+    lam = _tensor(node.threshold, x)
+    if not quantized:
+        return torch.minimum(x.clamp(min=0.0), lam)
+    levels = (x / lam * node.levels + node.shift).floor().clamp(0, node.levels)
+    return lam * levels / node.levels
+
+
+RELU = "relu"
+"""Kind of an activation that stands for a plain ReLU; until it is measured, its threshold is
+`UNBOUNDED`."""
+UNBOUNDED = 1e300
+"""Threshold of an activation that stands for a plain ReLU; clipping there is no clipping."""
+TIES = 0.25
+"""Share of samples in which a value may lie on the tie between two levels."""
+WITHOUT_TIES = 4
+"""Samples that are looked at where no value can lie on a tie: there every one has to agree."""
+TRACE_TOLERANCE = 1e-6
+"""Relative; float64 rounding over a deep network stays several orders below."""
+
+
+@torch.no_grad()
+def check_against_module(model: nn.Module, program: FloatProgram, samples: Tensor) -> None:
+    """Compare a float program with the module it came from, in float64, over all outputs.
+
+    A guard of tracing and of every pass. A quantized value on a tie can flip a level by rounding,
+    so the project's own activation modules are compared in clipped mode; adapted and functional
+    activations quantize, and there a few ties are told from a wrong program by the share of
+    samples concerned. Plain ReLUs are compared as such, also where they have got a threshold.
+
+    Raises
+    ------
+    ConversionError
+        If the two differ: the program is not the network, which is a bug or an adapter's mistake.
+    UnsupportedModuleError
+        If the module fails.
+    """
+    program = _without_measured(program)
+    activations = [n for n in program.nodes if isinstance(n, Activation)]
+    clipped = {n.name for n in activations if n.kind == RELU or _is_own_module(model, n.name)}
+    allowed = TIES
+    if len(clipped) == len(activations):
+        allowed, samples = 0.0, samples[:WITHOUT_TIES]
+    expected = outputs(model, samples)
+    if len(expected) != len(program.outputs):
+        raise _differ(model, ", ".join(program.outputs), f"{len(expected)} outputs of the network")
+    values = node_values(program, samples, clipped=clipped)
+    for name, wanted in zip(program.outputs, expected, strict=True):
+        found = values[name]
+        same_shape = wanted.shape == found.shape
+        difference = (wanted - found if same_shape else wanted * np.nan).abs().flatten(1).amax(1)
+        # Not "greater than": a difference that is not a number is wrong as well.
+        wrong = ~(difference <= TRACE_TOLERANCE * (1.0 + wanted.abs().max()))
+        if float(wrong.double().mean()) > allowed:
+            raise _differ(
+                model,
+                name,
+                f"{int(wrong.sum())} of {len(wrong)} samples differ, "
+                f"by up to {float(difference.max()):.3g}",
+            )
+
+
+def _without_measured(program: FloatProgram) -> FloatProgram:
+    """The program with the thresholds of plain ReLUs taken away again."""
+    nodes = (
+        replace(n, threshold=np.array([UNBOUNDED]))
+        if isinstance(n, Activation) and n.kind == RELU
+        else n
+        for n in program.nodes
+    )
+    return replace(program, nodes=tuple(nodes))
+
+
+def _differ(model: nn.Module, name: str, found: str) -> ConversionError:
+    hooks = hooked(model)
+    remedy = "check the adapter of its activations; if it has none, please report this"
+    if hooks:
+        remedy = (
+            f"hooks on the forward are not traced ({', '.join(hooks[:3])}): put what they do into "
+            "modules; otherwise " + remedy
+        )
+    return ConversionError(
+        "the traced program does not compute what the network computes",
+        node=f"{type(model).__name__}, output {name}",
+        found=found,
+        remedy=remedy,
+    )
+
+
+def _is_own_module(model: nn.Module, name: str) -> bool:
+    """Whether a node stands for one of the project's own modules.
+
+    "#2" marks a second call, "[0]" the share of a concatenation's first operand.
+    """
+    path = re.split(r"[#\[]", name, maxsplit=1)[0]
+    try:
+        return isinstance(model.get_submodule(path), QuantizedActivation)
+    except AttributeError:
+        return False

@@ -1,0 +1,218 @@
+"""A network as the user brings it: what can be converted at all, and what it computes.
+
+The module is called in evaluation mode and in float64 on the processor, whatever type and device
+its parameters have, and always inside the guard of `user_code`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parameter import is_lazy
+
+from toolchain.errors import ConversionError, UnsupportedModuleError
+from toolchain.learning.activations import ActivationMode, activation_mode
+from toolchain.user_code import home_of, user_code
+
+FEW = 2
+"""Samples on which two forwards are held against each other."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside torch.compile and DataParallel, which compute the same."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if isinstance(model, nn.DataParallel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def check_readable(model: nn.Module) -> None:
+    """Refuse networks without Python code, and parameters without values.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        Naming the module or tensor.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedModuleError(
+                "a TorchScript module holds no Python that can be traced",
+                node=name or type(model).__name__,
+                remedy="give the nn.Module that was scripted, with its state_dict as --weights",
+            )
+    for name, tensor in _tensors(model):
+        if is_lazy(tensor):
+            raise UnsupportedModuleError(
+                "a lazy module has no values before its first sample",
+                node=name,
+                remedy="run the network once on a sample in its factory",
+            )
+        if tensor.is_meta:
+            raise UnsupportedModuleError(
+                "a tensor on the meta device has no values",
+                node=name,
+                remedy="make the network on the CPU, and load its weights there (--weights)",
+            )
+        if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
+            raise UnsupportedModuleError(
+                "only plain tensors of real numbers can be converted",
+                node=name,
+                found=f"{tensor.dtype}, {tensor.layout}",
+                allowed="float16, bfloat16, float32, float64",
+            )
+
+
+def narrow_types(model: nn.Module) -> list[str]:
+    """Floating types of its parameters that are narrower than float32."""
+    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return sorted(str(k).removeprefix("torch.") for k in kinds if torch.finfo(k).bits < 32)
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the `with` block; afterwards each module is in its own again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        if model.training is not modes[0][1]:
+            model.train(modes[0][1])
+        for module, training in modes:
+            module.training = training
+
+
+def outputs(
+    model: nn.Module, samples: Tensor, mode: ActivationMode = ActivationMode.CLIPPED
+) -> list[Tensor]:
+    """What the network answers to samples (N, ...): (N, ...) each, float64.
+
+    Parameters
+    ----------
+    mode:
+        How the project's own activations run.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If its code fails, with the line.
+    """
+    return _forward(model, _in_double(model), samples, mode)
+
+
+def _in_double(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of its parameters and buffers on the processor: floating types as float64."""
+    return {
+        name: t.detach().to("cpu", torch.float64 if t.is_floating_point() else t.dtype, copy=True)
+        for name, t in _tensors(model)
+    }
+
+
+@torch.no_grad()
+def _forward(
+    model: nn.Module,
+    tensors: dict[str, Tensor],
+    samples: Tensor,
+    mode: ActivationMode = ActivationMode.CLIPPED,
+) -> list[Tensor]:
+    """`outputs` with `tensors` in place of its own, which its hooks may write into."""
+    with (
+        user_code("the network's forward fails", type(model).__name__, home_of(model)),
+        _constants_in_double(model),
+        in_evaluation(model),
+        activation_mode(model, mode),
+    ):
+        # A copy: the network may write into its input.
+        return output_list(functional_call(model, tensors, (samples.double().clone(),)))
+
+
+@contextmanager
+def _constants_in_double(model: nn.Module) -> Iterator[None]:
+    """Tensors that modules hold without registering them, in float64 inside the `with` block."""
+    held = [
+        (vars(module), name, value, value.detach().to("cpu", torch.float64))
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    ]
+    for attributes, name, _, double in held:
+        attributes[name] = double
+    try:
+        yield
+    finally:
+        for attributes, name, value, double in held:
+            if attributes.get(name) is double:  # else a hook has made it anew
+                attributes[name] = value
+
+
+def output_list(outputs: Any) -> list[Any]:
+    """What a network returns as a list: one tensor, or several as a tuple, list or dictionary."""
+    if isinstance(outputs, Mapping):
+        return list(outputs.values())
+    return list(outputs) if isinstance(outputs, tuple | list) else [outputs]
+
+
+@torch.no_grad()
+def run_hooks(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Let hooks before the forward compute the weights that layers have now.
+
+    weight_norm, spectral_norm and prune set an attribute; a hook of the user's own may write into
+    a parameter, which then holds what the network computes with, as after any forward.
+    """
+    if not any(module._forward_pre_hooks for module in model.modules()):
+        return
+    tensors = _in_double(model)
+    _forward(model, tensors, torch.zeros(1, *input_shape))
+    for name, tensor in _tensors(model):
+        made = tensors[name]
+        if made.shape == tensor.shape and not torch.equal(made.to(tensor), tensor):
+            tensor.data.copy_(made)
+
+
+def hooked(model: nn.Module) -> list[str]:
+    """Modules with hooks on their forward, which a trace does not see where they are leaves."""
+    return [
+        name or type(model).__name__
+        for name, module in model.named_modules()
+        if module._forward_hooks or module._forward_pre_hooks
+    ]
+
+
+@contextmanager
+def explained(model: nn.Module, samples: Tensor) -> Iterator[None]:
+    """Where converting fails inside the `with` block, look whether the network itself is why.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If its forward fails, or answers the same samples differently.
+    """
+    try:
+        yield
+    except (UnsupportedModuleError, ConversionError) as error:
+        first, second = (outputs(model, samples[:FEW]) for _ in range(2))
+        tensors = [p for p in zip(first, second, strict=True) if isinstance(p[0], Tensor)]
+        if all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in tensors):
+            raise
+        raise UnsupportedModuleError(
+            "the network is random in evaluation",
+            node=type(model).__name__,
+            found="two forwards of the same samples differ"
+            + (f"; {error.node}: {error.message}" if error.node else ""),
+            remedy="leave out what draws at random, or depends on the call before, in evaluation: "
+            "`if self.training:`",
+        ) from error

@@ -1,0 +1,146 @@
+"""BatchNorm disappears into what stands before it; exact in real arithmetic, or an error.
+
+- Behind a convolution or dense layer it scales the rows and moves the bias.
+- Behind a sum it goes into every operand, its offset into the first only.
+- Behind a concatenation each operand gets its channels' share.
+- Behind a max pool, where no gain is negative, it goes in front of the pool.
+- Behind spikes, in front of an activation or sum, it becomes a depthwise 1x1 convolution.
+
+Where the layer before has other users, it is copied and the copy takes the BatchNorm's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import singledispatch
+
+import numpy as np
+
+from toolchain.canonical import handed_over
+from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.errors import UnsupportedModuleError
+from toolchain.program.float_program import (
+    Activation,
+    Add,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    FloatNode,
+    FloatProgram,
+    Linear,
+    MaxPool2d,
+)
+
+
+def fold_batch_norm(program: FloatProgram) -> FloatProgram:
+    """Fold every BatchNorm into what stands before it.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If a BatchNorm stands where it has no exact place.
+    """
+    draft = GraphEditor(program)
+    while True:
+        norm = next((n for n in draft.nodes() if isinstance(n, BatchNorm)), None)
+        if norm is None:
+            return draft.program()
+        if _is_term(norm, draft):
+            shape = draft.shapes()[norm.source]
+            draft.put(_diagonal(norm, shape[0], is_image=len(shape) == 3))
+        else:
+            _fold(draft.node(norm.source), norm, draft)
+
+
+def _is_term(norm: BatchNorm, draft: GraphEditor) -> bool:
+    """Whether it stands behind spikes, as a summand of a pre-activation."""
+    users = draft.consumers(norm.name)
+    summed = bool(users) and all(isinstance(u, Activation | Add | Concat) for u in users)
+    return summed and norm.source in spiking_values(draft.nodes())
+
+
+@singledispatch
+def _fold(before: object, norm: BatchNorm, draft: GraphEditor) -> None:
+    """Fold `norm` into the node before it; a node that cannot take it raises."""
+    raise UnsupportedModuleError(
+        "BatchNorm can only be folded into a convolution or dense layer right before it, or a "
+        "sum or concatenation of such",
+        node=norm.name,
+        found=f"behind {norm.source} ({type(before).__name__})",
+        remedy="put it between the layer and its activation",
+    )
+
+
+@_fold.register
+def _(before: Conv2d, norm: BatchNorm, draft: GraphEditor) -> None:
+    _into_rows(before, norm, draft)
+
+
+@_fold.register
+def _(before: Linear, norm: BatchNorm, draft: GraphEditor) -> None:
+    _into_rows(before, norm, draft)
+
+
+@_fold.register
+def _(before: Add, norm: BatchNorm, draft: GraphEditor) -> None:
+    sources = []
+    for index, source in enumerate(before.sources):
+        offset = norm.offset if index == 0 else np.zeros_like(norm.offset)
+        name = draft.new_name(f"{norm.name}[{index}]")
+        sources.append(draft.put(BatchNorm(name, (source,), norm.gain, offset)))
+    _replace(before, replace(before, sources=tuple(sources)), norm, draft)
+
+
+@_fold.register
+def _(before: Concat, norm: BatchNorm, draft: GraphEditor) -> None:
+    shapes = draft.shapes()
+    sources, start = [], 0
+    for index, source in enumerate(before.sources):
+        share = slice(start, start + shapes[source][0])
+        start = share.stop
+        name = draft.new_name(f"{norm.name}[{index}]")
+        part = BatchNorm(name, (source,), norm.gain[share], norm.offset[share])
+        sources.append(draft.put(part))
+    _replace(before, replace(before, sources=tuple(sources)), norm, draft)
+
+
+@_fold.register
+def _(before: MaxPool2d, norm: BatchNorm, draft: GraphEditor) -> None:
+    if (norm.gain < 0).any():
+        raise UnsupportedModuleError(
+            "BatchNorm with a negative gain cannot change places with the max pool before it",
+            node=norm.name,
+            found=f"{int((norm.gain < 0).sum())} negative gains, the first in channel "
+            f"{int(np.argmax(norm.gain < 0))}, behind {before.name}",
+            allowed="gains >= 0",
+            remedy="put it between the layer and the pool, and train again",
+        )
+    inner = draft.new_name(f"{norm.name}[0]")
+    draft.put(replace(norm, name=inner, sources=before.sources))
+    _replace(before, replace(before, sources=(inner,)), norm, draft)
+
+
+def _into_rows(before: Conv2d | Linear, norm: BatchNorm, draft: GraphEditor) -> None:
+    rows = norm.gain.reshape(-1, *([1] * (before.weight.ndim - 1)))
+    bias = before.bias * norm.gain + norm.offset
+    weight = handed_over(before.weight * rows)
+    _replace(before, replace(before, weight=weight, bias=bias), norm, draft)
+
+
+def _replace(before: FloatNode, folded: FloatNode, norm: BatchNorm, draft: GraphEditor) -> None:
+    """Put `folded`, made of `before`, in the place of `norm`."""
+    if draft.is_shared(before.name):
+        draft.put(replace(folded, name=norm.name))
+        return
+    draft.put(folded)
+    draft.redirect(norm.name, folded.name)
+
+
+def _diagonal(norm: BatchNorm, channels: int, is_image: bool) -> Conv2d | Linear:
+    """The BatchNorm itself as a linear layer of its own, one weight per channel."""
+    gain = np.broadcast_to(norm.gain, (channels,))
+    offset = np.broadcast_to(norm.offset, (channels,))
+    if not is_image:
+        return Linear(norm.name, norm.sources, np.diag(gain), offset)
+    weight = gain.reshape(-1, 1, 1, 1)
+    return Conv2d(norm.name, norm.sources, weight, offset, (1, 1), (0, 0), (1, 1), channels)

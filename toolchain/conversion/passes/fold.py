@@ -1,0 +1,121 @@
+"""From a network as it was trained to the folded float program that becomes integers."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from torch import nn
+
+from toolchain.conversion.float_values import RELU, check_against_module
+from toolchain.conversion.frontend.trace import trace
+from toolchain.conversion.frontend.user_module import (
+    check_readable,
+    explained,
+    narrow_types,
+    unwrapped,
+)
+from toolchain.conversion.passes.average_pools import place_average_pools
+from toolchain.conversion.passes.batch_norm import fold_batch_norm
+from toolchain.conversion.passes.concatenations import split_concatenations
+from toolchain.conversion.passes.max_pools import place_max_pools
+from toolchain.conversion.passes.sums import place_sums
+from toolchain.conversion.quantization.calibration import Calibration
+from toolchain.conversion.quantization.percentile import with_thresholds
+from toolchain.program.float_program import Activation, FloatProgram
+from toolchain.program.input_quantizer import InputQuantizer
+
+_log = logging.getLogger(__name__)
+CHECK_SAMPLES = 8
+CHECK_SEED = 0
+
+
+def folded_program(
+    model: nn.Module | FloatProgram,
+    quantizer: InputQuantizer,
+    *,
+    pooling: str,
+    levels: int,
+    relu_percentile: float | None,
+    calibration: Calibration | None,
+) -> tuple[FloatProgram, tuple[str, ...]]:
+    """The network behind all float passes, and notes; what a module gave is held against it.
+
+    Parameters
+    ----------
+    pooling:
+        What becomes of average pools, see `average_pools`.
+    levels, relu_percentile, calibration:
+        What plain ReLUs become: activations of `levels` levels, whose threshold is this percentile
+        of their outputs on the calibration data. None refuses them.
+
+    Raises
+    ------
+    SpikeportError
+        Naming the module or node that has no place.
+    """
+
+    def passes(program: FloatProgram) -> tuple[FloatProgram, tuple[str, ...]]:
+        folded, notes = fold(program, pooling)
+        if relu_percentile is None or calibration is None:
+            return folded, notes
+        batches, count = calibration.batches(quantizer), len(calibration.inputs)
+        percentile = relu_percentile
+        return with_thresholds(folded, batches, count, percentile=percentile, levels=levels), notes
+
+    if isinstance(model, FloatProgram):
+        return passes(model)
+    model, samples = unwrapped(model), _samples(quantizer)
+    check_readable(model)
+    with explained(model, samples):
+        plain_relu = relu_percentile is not None
+        traced = trace(model, quantizer.shape, plain_relu=plain_relu)
+        _log.debug("traced: %d operations", len(traced.nodes))
+        folded, notes = passes(traced)
+        _log.debug("folded: %d operations are left", len(folded.nodes))
+        check_against_module(model, folded, samples)
+        _log.debug("held against the module on %d samples", len(samples))
+    narrow = narrow_types(model)
+    if narrow:
+        notes += (
+            f"parameters in {', '.join(narrow)} are taken as they are; sums, which torch rounds "
+            "to that type, are exact here",
+        )
+    return folded, notes
+
+
+def trained_levels(model: nn.Module | FloatProgram, input_shape: tuple[int, ...]) -> int | None:
+    """The levels that all trained activations of a network have; None where they differ."""
+    traced = (
+        model if isinstance(model, FloatProgram) else trace(model, input_shape, plain_relu=True)
+    )
+    levels = {n.levels for n in traced.nodes if isinstance(n, Activation) and n.kind != RELU}
+    return levels.pop() if len(levels) == 1 else None
+
+
+def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tuple[str, ...]]:
+    """All exact passes over a traced program, and notes on what they had to leave.
+
+    The result holds weighted layers, sums, activations, max pools, and the average pools and sums
+    of spikes that stay stages.
+
+    Raises
+    ------
+    UnsupportedModuleError, ConversionError
+        Naming the node that has no exact place.
+    """
+    normed = fold_batch_norm(program)
+    split = split_concatenations(normed)
+    placed = place_max_pools(split)
+    summed = place_sums(placed)
+    return place_average_pools(summed, pooling)
+
+
+def _samples(quantizer: InputQuantizer) -> torch.Tensor:
+    """Seeded samples over the quantizer's whole range, normalised values, to check the trace."""
+    rng = np.random.default_rng(CHECK_SEED)
+    integers = rng.integers(
+        quantizer.range.low, quantizer.range.high + 1, (CHECK_SAMPLES, *quantizer.shape)
+    )
+    return torch.from_numpy(integers * quantizer.scale)

@@ -1,0 +1,105 @@
+"""A float program while a pass rewrites it, and what every pass asks of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from toolchain.program.float_program import (
+    Activation,
+    AvgPool2d,
+    Concat,
+    Flatten,
+    FloatNode,
+    FloatProgram,
+    Input,
+    MaxPool2d,
+    Shape,
+)
+
+
+class GraphEditor:
+    """Nodes by name, open to changes; `program` gives the checked, immutable result.
+
+    Passes put new nodes in and redirect the users of old ones; what no longer reaches an output
+    is left out of the result.
+    """
+
+    def __init__(self, program: FloatProgram) -> None:
+        self._program = program
+        self._nodes: dict[str, FloatNode] = {n.name: n for n in program.nodes}
+        self.input = program.input.name
+        self.outputs = list(program.outputs)
+
+    def node(self, name: str) -> FloatNode:
+        """The node called `name`; raises KeyError if there is none."""
+        return self._nodes[name]
+
+    def put(self, node: FloatNode) -> str:
+        """Add `node`, or replace the one of the same name; returns the name."""
+        self._nodes[node.name] = node
+        return node.name
+
+    def new_name(self, base: str) -> str:
+        """`base`, or with a number where that is taken."""
+        name, count = base, 2
+        while name in self._nodes:
+            name, count = f"{base}#{count}", count + 1
+        return name
+
+    def redirect(self, old: str, new: str) -> None:
+        """Let every user of `old`, other than `new` itself, take `new` instead."""
+        for node in list(self._nodes.values()):
+            if old in node.sources and node.name != new:
+                sources = tuple(new if s == old else s for s in node.sources)
+                self._nodes[node.name] = replace(node, sources=sources)
+        self.outputs = [new if name == old else name for name in self.outputs]
+
+    def nodes(self) -> tuple[FloatNode, ...]:
+        """Every node that reaches an output, in topological order."""
+        ordered: dict[str, FloatNode] = {}
+        waiting = self.outputs[::-1]
+        while waiting:
+            name = waiting[-1]
+            node = self._nodes[name]
+            missing = [s for s in node.sources if s not in ordered]
+            if name in ordered or not missing:
+                ordered.setdefault(name, node)
+                waiting.pop()
+            else:
+                waiting.extend(reversed(missing))
+        return tuple(ordered.values())
+
+    def consumers(self, name: str) -> tuple[FloatNode, ...]:
+        """Nodes on the way to an output that have `name` among their sources."""
+        return tuple(n for n in self.nodes() if name in n.sources)
+
+    def is_shared(self, name: str) -> bool:
+        """Whether more than one node uses `name`, or the network returns it as well."""
+        return len(self.consumers(name)) + (name in self.outputs) > 1
+
+    def shapes(self) -> dict[str, Shape]:
+        """Output shape of every node that reaches an output."""
+        return self.program().shapes()
+
+    def program(self) -> FloatProgram:
+        """The result, checked."""
+        nodes = self.nodes()
+        if self.input not in {n.name for n in nodes}:
+            nodes = (self._nodes[self.input], *nodes)
+        return replace(self._program, nodes=nodes, outputs=tuple(self.outputs))
+
+
+def spiking_values(nodes: tuple[FloatNode, ...]) -> set[str]:
+    """Names of the nodes whose value is made of spikes: a layer can take it, bit by bit.
+
+    These are the input (graded spikes), activations, and what only selects, arranges or pools
+    the values of others.
+    """
+    names: set[str] = set()
+    for node in nodes:
+        arranges = isinstance(node, MaxPool2d | AvgPool2d | Flatten | Concat)
+        if isinstance(node, Input | Activation) or (
+            arranges and all(s in names for s in node.sources)
+        ):
+            names.add(node.name)
+    return names

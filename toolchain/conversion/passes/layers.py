@@ -1,0 +1,240 @@
+"""Groups a folded float program into the layers that become populations.
+
+A layer is an activation whose pre-activation is a sum of linear terms of spiking sources, or a
+readout, which has no activation. Names are those users know from their network: the path of the
+convolution or dense layer in front of the activation, or of the addition where several terms
+meet (`layer1.0.add`); the activation's own path where an activation stands directly behind
+another layer's spikes, or where several activations share one pre-activation. A pool that is
+left in the program, or a sum of spikes that others take as it is, is a layer of its own under its
+own path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolchain.errors import UnsupportedModuleError
+from toolchain.program.float_program import (
+    Activation,
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Flatten,
+    FloatNode,
+    FloatProgram,
+    Input,
+    Linear,
+    MaxPool2d,
+    Shape,
+)
+from toolchain.program.int_program import INPUT
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One linear summand of a layer.
+
+    Attributes
+    ----------
+    operation:
+        Its weights; for an identity (a residual branch) the depthwise 1x1 convolution, or
+        diagonal dense layer, of ones that stands for it.
+    source:
+        Name of the population, or "input", whose spikes it takes.
+    source_shape:
+        As the operation takes it, flattened for a dense layer.
+    identity:
+        Whether it passes its source on unchanged.
+    """
+
+    operation: Conv2d | Linear
+    source: str
+    source_shape: Shape
+    identity: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerLayer:
+    """A population with weights: the sum of `terms` and `bias`, then `activation`.
+
+    `shape` is (C, H, W) or (F,), `bias` (C,); without an activation it is a readout.
+    """
+
+    name: str
+    shape: Shape
+    terms: tuple[Term, ...]
+    bias: np.ndarray
+    activation: Activation | None
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerPoolLayer:
+    """A population that pools the spikes of `source`, (C, H, W), without weights of its own."""
+
+    name: str
+    shape: Shape
+    source: str
+    pool: MaxPool2d | AvgPool2d
+
+
+@dataclass(frozen=True, eq=False)
+class SumLayer:
+    """A population that passes on the sum of the spikes of `sources`, (C, H, W) or (F,) each.
+
+    Their spikes are worth the same (`settle_sums`), so the sum is a graded spike, exactly.
+    """
+
+    name: str
+    shape: Shape
+    sources: tuple[str, ...]
+
+
+AnyLayer = IntegerLayer | IntegerPoolLayer | SumLayer
+
+
+def layers_of(program: FloatProgram) -> list[AnyLayer]:
+    """Group a folded program, in topological order; the readouts come last.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If two layers follow each other without an activation, an activation follows no layer, or
+        the network does not end in sums of linear terms.
+    """
+    shapes = program.shapes()
+    spiking: dict[str, str] = {program.input.name: INPUT}
+    layers: list[AnyLayer] = []
+    for node in program.nodes:
+        if isinstance(node, Flatten):
+            if node.source in spiking:
+                spiking[node.name] = spiking[node.source]
+        elif isinstance(node, Conv2d | Linear):
+            _check_takes_spikes(program, node, spiking)
+        elif isinstance(node, MaxPool2d | AvgPool2d):
+            _check_takes_spikes(program, node, spiking)
+            layers.append(
+                IntegerPoolLayer(node.name, shapes[node.name], spiking[node.source], node)
+            )
+            spiking[node.name] = node.name
+        elif isinstance(node, Add):
+            if is_stage(program, node) and all(s in spiking for s in node.sources):
+                sources = tuple(spiking[s] for s in node.sources)
+                layers.append(SumLayer(node.name, shapes[node.name], sources))
+                spiking[node.name] = node.name
+        elif isinstance(node, Activation):
+            layers.append(_layer(program, node, spiking, shapes))
+            spiking[node.name] = layers[-1].name
+        elif isinstance(node, BatchNorm | Concat):
+            raise UnsupportedModuleError(
+                "no lowering for this node", node=node.name, found=type(node).__name__
+            )
+    for name in program.outputs:
+        layers.append(_readout(program, name, {layer.name for layer in layers}, spiking, shapes))
+    return layers
+
+
+def is_stage(program: FloatProgram, node: Add) -> bool:
+    """Whether something takes the value of a sum as it is, other than activations and sums."""
+    users = program.consumers(node.name)
+    return any(not isinstance(user, Activation | Add) for user in users)
+
+
+def _check_takes_spikes(program: FloatProgram, node: FloatNode, spiking: dict[str, str]) -> None:
+    if node.source in spiking:
+        return
+    before = program.node(node.source)
+    while isinstance(before, Flatten):
+        before = program.node(before.source)
+    raise UnsupportedModuleError(
+        "between two layers there must be exactly one quantized activation",
+        node=before.name,
+        found=f"{node.name} ({type(node).__name__}) directly behind it",
+        remedy="put a quantized activation between them, or merge them into one layer",
+    )
+
+
+def _layer(
+    program: FloatProgram,
+    activation: Activation,
+    spiking: dict[str, str],
+    shapes: dict[str, Shape],
+) -> IntegerLayer:
+    before = program.node(activation.source)
+    if isinstance(before, Input) or (isinstance(before, Flatten) and before.name not in spiking):
+        raise UnsupportedModuleError(
+            "an activation must follow a convolution or dense layer, or a sum of such",
+            node=activation.name,
+            found=f"{before.name} ({type(before).__name__})",
+        )
+    terms, bias = _terms(program, before.name, spiking, shapes)
+    activations = [n for n in program.consumers(before.name) if isinstance(n, Activation)]
+    own_name = before.name in spiking or len(activations) > 1
+    name = activation.name if own_name else before.name
+    return IntegerLayer(name, shapes[activation.name], terms, bias, activation)
+
+
+def _readout(
+    program: FloatProgram,
+    output: str,
+    taken: set[str],
+    spiking: dict[str, str],
+    shapes: dict[str, Shape],
+) -> IntegerLayer:
+    last = program.node(output)
+    if isinstance(last, Activation):
+        raise UnsupportedModuleError(
+            "the network ends in an activation",
+            node=last.name,
+            remedy="end in a dense layer or a convolution, whose sums are the outputs",
+        )
+    if last.name in spiking or isinstance(last, Flatten):
+        raise UnsupportedModuleError(
+            "the network must end in dense layers or convolutions",
+            node=last.name,
+            found=f"a {type(last).__name__} of shape {shapes[last.name]} at the end",
+        )
+    terms, bias = _terms(program, output, spiking, shapes)
+    # A pre-activation may be an output beside the layer of the same name.
+    name = f"{output}[output]" if output in taken else output
+    return IntegerLayer(name, shapes[output], terms, bias, None)
+
+
+def _terms(
+    program: FloatProgram, name: str, spiking: dict[str, str], shapes: dict[str, Shape]
+) -> tuple[tuple[Term, ...], np.ndarray]:
+    """The linear terms that add up to the value called `name`, and their bias, (C,)."""
+    terms: list[Term] = []
+    bias = np.zeros(shapes[name][0])
+    waiting = [name]
+    while waiting:
+        node = program.node(waiting.pop())
+        if node.name in spiking:
+            shape = shapes[node.name]
+            terms.append(Term(_identity(node.name, shape), spiking[node.name], shape, True))
+        elif isinstance(node, Add):
+            waiting.extend(reversed(node.sources))
+        elif isinstance(node, Conv2d | Linear):
+            terms.append(Term(node, spiking[node.source], shapes[node.source]))
+            bias = bias + node.bias
+        else:
+            raise UnsupportedModuleError(
+                "only linear layers and spikes can be added in front of an activation",
+                node=name,
+                found=f"{node.name} ({type(node).__name__})",
+                remedy="put a quantized activation behind it",
+            )
+    return tuple(terms), bias
+
+
+def _identity(name: str, shape: Shape) -> Conv2d | Linear:
+    """The spikes of the value called `name` as a linear layer with one weight per channel."""
+    channels = shape[0]
+    if len(shape) == 1:
+        return Linear(name, (name,), np.eye(channels), np.zeros(channels))
+    weight = np.ones((channels, 1, 1, 1))
+    bias = np.zeros(channels)
+    return Conv2d(name, (name,), weight, bias, (1, 1), (0, 0), (1, 1), channels)

@@ -1,0 +1,130 @@
+"""Sums of spikes that layers take as they are: residual branches with no neuron behind them.
+
+Where all summands send spikes worth the same, such as behind CQReLU, the sum is a stage of its
+own: a population that passes it on as a graded spike. Elsewhere the layers behind it are spread
+over the summands, `W (a + b) = W a + W b`, with the same weights for each. Both are exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import singledispatch
+
+import numpy as np
+
+from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.layers import is_stage
+from toolchain.errors import UnsupportedModuleError
+from toolchain.program.float_program import (
+    Activation,
+    Add,
+    AvgPool2d,
+    Conv2d,
+    Flatten,
+    FloatNode,
+    FloatProgram,
+    Linear,
+    MaxPool2d,
+)
+
+
+def place_sums(program: FloatProgram) -> FloatProgram:
+    """Leave sums of equally worthy spikes as stages, and spread what takes other sums.
+
+    A sum of anything but spikes is left as it is, for the lowering to refuse.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If what takes a sum of unequal spikes is not linear.
+    """
+    draft = GraphEditor(program)
+    while True:
+        for node in draft.nodes():
+            if isinstance(node, Add):
+                _splice(node, draft)
+        unequal = _unequal_stage(draft)
+        if unequal is None:
+            return draft.program()
+        for user in draft.consumers(unequal.name):
+            _spread(user, unequal, draft)
+
+
+def _unequal_stage(draft: GraphEditor) -> Add | None:
+    """A sum of spikes that others take as it is, whose summands are not worth the same."""
+    now = draft.program()
+    stages = [n for n in now.nodes if isinstance(n, Add) and is_stage(now, n)]
+    sends = spiking_values(now.nodes) | {stage.name for stage in stages}
+    for stage in stages:
+        if all(s in sends for s in stage.sources) and _worth(stage, draft) is None:
+            return stage
+    return None
+
+
+def _splice(node: Add, draft: GraphEditor) -> None:
+    """Take the summands of inner sums, unless those are stages."""
+    now = draft.program()
+    sources: list[str] = []
+    for source in node.sources:
+        inner = draft.node(source)
+        spliced = isinstance(inner, Add) and not is_stage(now, inner)
+        sources.extend(inner.sources if spliced else (source,))
+    draft.put(replace(node, sources=tuple(sources)))
+
+
+def _worth(node: FloatNode, draft: GraphEditor) -> np.ndarray | None:
+    """Value of one spike per channel, (1,) or (C,); None where summands have several."""
+    if isinstance(node, Activation):
+        return node.threshold
+    if isinstance(node, MaxPool2d):
+        return _worth(draft.node(node.source), draft)
+    if isinstance(node, AvgPool2d):
+        value = _worth(draft.node(node.source), draft)
+        return None if value is None else value / (node.kernel[0] * node.kernel[1])
+    if isinstance(node, Flatten):
+        value = _worth(draft.node(node.source), draft)
+        return value if value is not None and value.size == 1 else None
+    if isinstance(node, Add):
+        first, *others = (_worth(draft.node(source), draft) for source in node.sources)
+        same = all(v is not None and bool(np.all(v == first)) for v in others)
+        return first if same else None
+    return None
+
+
+@singledispatch
+def _spread(user: object, node: Add, draft: GraphEditor) -> None:
+    """Let one user take each summand by itself; an unknown one raises."""
+    raise UnsupportedModuleError(
+        "only linear layers can take a sum of spikes that are worth different values",
+        node=node.name,
+        found=f"{getattr(user, 'name', '')} ({type(user).__name__}) behind it",
+        remedy="put a quantized activation behind the sum, or train with CQReLU, whose spikes are "
+        "all worth the same",
+    )
+
+
+@_spread.register(Activation)
+@_spread.register(Add)
+def _(user: Activation | Add, node: Add, draft: GraphEditor) -> None:
+    """They take the summands as currents anyway."""
+
+
+@_spread.register(Conv2d)
+@_spread.register(Linear)
+def _(user: Conv2d | Linear, node: Add, draft: GraphEditor) -> None:
+    parts = []
+    for index, source in enumerate(node.sources):
+        bias = user.bias if index == 0 else np.zeros_like(user.bias)
+        name = draft.new_name(f"{user.name}[{index}]")
+        parts.append(draft.put(replace(user, name=name, sources=(source,), bias=bias)))
+    draft.put(Add(user.name, tuple(parts)))
+
+
+@_spread.register(AvgPool2d)
+@_spread.register(Flatten)
+def _(user: AvgPool2d | Flatten, node: Add, draft: GraphEditor) -> None:
+    parts = []
+    for index, source in enumerate(node.sources):
+        name = draft.new_name(f"{user.name}[{index}]")
+        parts.append(draft.put(replace(user, name=name, sources=(source,))))
+    draft.put(Add(user.name, tuple(parts)))

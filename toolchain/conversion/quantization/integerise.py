@@ -1,0 +1,328 @@
+"""Threshold-exact integerisation: float layers with their activations become populations.
+
+For an output channel with float threshold `lam`, input spike value `lam_in` and integer
+threshold `theta`:
+
+    W_int = round(theta * W * lam_in / lam / 2^exponent),  b_int = round(theta * b / lam),
+    v0 = floor(theta * shift)
+
+Theta is free, so it carries the channel's scale (`thresholds` chooses it). The threshold itself
+then has no rounding error; all error is in W and b. A readout has one common scale for all
+channels instead. What a spike is worth is in `spike_values`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from toolchain.canonical import handed_over
+from toolchain.conversion.passes.layers import (
+    IntegerLayer,
+    IntegerPoolLayer,
+    SumLayer,
+    Term,
+    layers_of,
+)
+from toolchain.conversion.quantization.population_rows import (
+    Branch,
+    FloatRows,
+    IntegerBranch,
+    IntegerRows,
+)
+from toolchain.conversion.quantization.row_blocks import apply_in_blocks, of_blocks
+from toolchain.conversion.quantization.spike_values import Spikes, spikes_of
+from toolchain.conversion.quantization.thresholds import (
+    ChooseIntegers,
+    choose_integers,
+    is_negligible,
+)
+from toolchain.errors import ConversionError
+from toolchain.int_range import TargetLimits
+from toolchain.program.float_program import FloatProgram, Linear, MaxPool2d
+from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.int_program import IntProgram, Population, Schedule
+from toolchain.program.neurons import (
+    ConsistentIntegrateAndFire,
+    IntegrateAndFire,
+    LIPool,
+    Neuron,
+    Readout,
+    Relay,
+)
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
+
+SPIKING_NEURONS: dict[str, type[IntegrateAndFire] | type[ConsistentIntegrateAndFire]] = {
+    "if": IntegrateAndFire,
+    "cif": ConsistentIntegrateAndFire,
+}
+
+
+@dataclass(frozen=True)
+class BranchRounding:
+    """What integerisation did to one branch of a layer.
+
+    Attributes
+    ----------
+    source:
+        Population it comes from, or "input".
+    exponents:
+        Weight exponent of its synapse; two where it was split into high and low bits because
+        one synapse would have been too coarse.
+    weight_error:
+        Largest rounding error, relative to the branch's largest weight.
+    negligible:
+        Whether it can never add a notable part of a threshold; its error then counts for nothing.
+    """
+
+    source: str
+    exponents: tuple[int, ...]
+    weight_error: float
+    negligible: bool
+
+
+@dataclass(frozen=True)
+class LayerRounding:
+    """What integerisation did to one layer.
+
+    Attributes
+    ----------
+    weight_error, bias_error:
+        Largest rounding error, relative to the largest weight of its branch (the worst branch
+        counts), and in the unit of the sums.
+    threshold_low, threshold_high:
+        Range of the integer thresholds (0 for a readout).
+    zeroed:
+        Weights that were not zero and became zero by rounding.
+    lowered:
+        Channels whose threshold (readout: scale) was lowered to make every range provable.
+    branches:
+        One a linear term, in the order of the sum.
+    sqnr_db:
+        Signal to quantization noise ratio of the weights in thresholds (readout: logits), in
+        decibels: 10 log10 of the sum of squares over that of the rounding errors. None where
+        nothing is lost.
+    clipped:
+        Integers (weights and biases) that stand at the end of their range because their target
+        lay beyond it.
+    notes:
+        What the choice of integers has to tell.
+    saturated:
+        Share of pre-activations at or above the threshold on the calibration data; None without.
+    """
+
+    name: str
+    weight_error: float
+    bias_error: float
+    threshold_low: int
+    threshold_high: int
+    zeroed: int
+    weights: int
+    lowered: int
+    branches: tuple[BranchRounding, ...]
+    sqnr_db: float | None = None
+    clipped: int = 0
+    notes: tuple[str, ...] = ()
+    saturated: float | None = None
+
+
+def integerise(
+    program: FloatProgram,
+    quantizer: InputQuantizer,
+    *,
+    name: str,
+    neuron: str,
+    schedule: Schedule,
+    weight_bits: int,
+    limits: TargetLimits,
+    room: Mapping[str, np.ndarray] | None = None,
+    choose: ChooseIntegers = choose_integers,
+) -> tuple[IntProgram, list[LayerRounding]]:
+    """Lower a folded float program; the range analysis comes after.
+
+    `room` lowers thresholds: a factor in (0, 1] per channel, by layer (see `fit_ranges`). `choose`
+    picks thresholds and integer weights of one population.
+
+    Raises
+    ------
+    ConversionError, UnsupportedModuleError
+        Naming the layer.
+    """
+    populations: list[Population] = []
+    report: list[LayerRounding] = []
+    layers = layers_of(program)
+    spikes = spikes_of(layers, quantizer)
+    for layer in layers:
+        if isinstance(layer, IntegerPoolLayer):
+            population = _pool(layer)
+        elif isinstance(layer, SumLayer):
+            population = _sum(layer)
+        else:
+            rows = _float_rows(layer, spikes, (room or {}).get(layer.name, np.ones(1)))
+            chosen = choose(rows, weight_bits, limits)
+            population = _population(layer, chosen, neuron)
+            report.append(_rounding(layer, rows, chosen))
+        populations.append(population)
+    result = IntProgram(
+        name=name,
+        input=quantizer,
+        populations=tuple(populations),
+        schedule=schedule,
+        weight_bits=weight_bits,
+        state_bits=limits.state_bits,
+    )
+    return result, report
+
+
+def _pool(layer: IntegerPoolLayer) -> Population:
+    """A pooling population."""
+    pool, channels = layer.pool, layer.shape[0]
+    none = np.zeros(channels, np.int64)
+    if isinstance(pool, MaxPool2d):
+        windows = WindowSynapse(layer.source, pool.kernel, pool.stride, pool.padding, pool.dilation)
+        return Population(layer.name, layer.shape, (windows,), none, LIPool())
+    ones = np.ones((channels, 1, *pool.kernel), np.int64)
+    sums = ConvSynapse(layer.source, ones, pool.stride, pool.padding, groups=channels)
+    return Population(layer.name, layer.shape, (sums,), none, Relay())
+
+
+def _sum(layer: SumLayer) -> Population:
+    """A population that passes on the sum of its sources' spikes."""
+    channels = layer.shape[0]
+    none = np.zeros(channels, np.int64)
+    synapses = tuple(_unit_synapse(source, layer.shape) for source in layer.sources)
+    return Population(layer.name, layer.shape, synapses, none, Relay())
+
+
+def _unit_synapse(source: str, shape: tuple[int, ...]) -> Synapse:
+    """One weight of 1 per neuron."""
+    if len(shape) == 1:
+        return DenseSynapse(source, np.eye(shape[0], dtype=np.int64))
+    return ConvSynapse(source, np.ones((shape[0], 1, 1, 1), np.int64), groups=shape[0])
+
+
+def _float_rows(layer: IntegerLayer, spikes: Mapping[str, Spikes], room: np.ndarray) -> FloatRows:
+    branches = []
+    for term in layer.terms:
+        source = spikes[term.source]
+        scale = _input_scale(term, source.value)
+        weight = apply_in_blocks(np.multiply, term.operation.weight, scale)
+        rows = weight.reshape(len(weight), -1)
+        branches.append(
+            Branch(term.operation.name, rows, source.largest, term.identity, source.taps)
+        )
+    lam = None
+    if layer.activation is not None:
+        lam = np.broadcast_to(layer.activation.threshold, (layer.shape[0],))
+    return FloatRows(layer.name, tuple(branches), layer.bias, lam, room)
+
+
+def _input_scale(term: Term, values: np.ndarray) -> np.ndarray | float:
+    """`lam_in` arranged to multiply the term's weights along their input axis."""
+    operation = term.operation
+    if values.size == 1:
+        return float(values[0])
+    if isinstance(operation, Linear):
+        return np.repeat(values, operation.weight.shape[1] // len(values))[None, :]
+    if operation.groups == 1:
+        return values[None, :, None, None]
+    per_group = values.reshape(operation.groups, -1)
+    group = np.arange(len(operation.weight)) // (len(operation.weight) // operation.groups)
+    return per_group[group][:, :, None, None]
+
+
+def _population(layer: IntegerLayer, chosen: IntegerRows, neuron: str) -> Population:
+    cell: Neuron
+    if layer.activation is None:
+        if chosen.scale is None:
+            raise TypeError("a readout needs a scale")
+        cell = Readout(chosen.scale)
+    else:
+        start = np.floor(chosen.theta * layer.activation.shift).astype(np.int64)
+        cell = SPIKING_NEURONS[neuron](chosen.theta, start)
+    synapses = [
+        synapse
+        for term, branch in zip(layer.terms, chosen.branches, strict=True)
+        for synapse in _synapses(term, branch)
+    ]
+    bias = _int32(layer.name, chosen.bias)
+    return Population(layer.name, layer.shape, tuple(synapses), bias, cell)
+
+
+def _synapses(term: Term, branch: IntegerBranch) -> list[Synapse]:
+    operation = term.operation
+    if isinstance(operation, Linear):
+        return [DenseSynapse(term.source, handed_over(weight), exp) for exp, weight in branch.parts]
+    return [
+        ConvSynapse(
+            term.source,
+            weight.reshape(operation.weight.shape),
+            operation.stride,
+            operation.padding,
+            operation.dilation,
+            operation.groups,
+            exponent,
+        )
+        for exponent, weight in branch.parts
+    ]
+
+
+def _rounding(layer: IntegerLayer, rows: FloatRows, chosen: IntegerRows) -> LayerRounding:
+    branches, zeroed, signal, noise = [], 0, 0.0, 0.0
+    lam = (np.ones(len(rows.bias)) if rows.lam is None else rows.lam)[:, None]
+    for term, branch, integers in zip(layer.terms, rows.branches, chosen.branches, strict=True):
+        work = partial(_losses_of_rows, branch.rows, integers, chosen.factor[:, None], lam)
+        errors, peaks, zeros, signals, noises = zip(
+            *of_blocks(work, *branch.rows.shape), strict=True
+        )
+        zeroed, signal, noise = zeroed + sum(zeros), signal + sum(signals), noise + sum(noises)
+        error, peak = max(errors), max(peaks)
+        exponents = tuple(exponent for exponent, _ in integers.parts)
+        ignored = len(rows.branches) > 1 and is_negligible(branch, rows.lam)
+        relative = error / (peak or 1.0)
+        branches.append(BranchRounding(term.source, exponents, relative, ignored))
+    lowered = rows.room < 1
+    return LayerRounding(
+        layer.name,
+        max((b.weight_error for b in branches if not b.negligible), default=0.0),
+        float(np.abs(chosen.bias / chosen.factor - rows.bias).max()),
+        int(chosen.theta.min()),
+        int(chosen.theta.max()),
+        zeroed,
+        sum(b.rows.size for b in rows.branches),
+        int(lowered.any()) if rows.lam is None else int(lowered.sum()),
+        tuple(branches),
+        float(10.0 * np.log10(signal / noise)) if signal and noise else None,
+        chosen.clipped,
+        chosen.notes,
+    )
+
+
+def _losses_of_rows(
+    rows: np.ndarray, integers: IntegerBranch, factor: np.ndarray, lam: np.ndarray, part: slice
+) -> tuple[float, float, int, float, float]:
+    """Largest error and weight, weights that became zero, and squares of signal and noise."""
+    few, few_lam = rows[part], lam[part]
+    total = integers.of_rows(part)
+    difference = total / factor[part] - few
+    return (
+        float(np.abs(difference).max()),
+        float(np.abs(few).max()),
+        int(((total == 0) & (few != 0)).sum()),
+        float(((few / few_lam) ** 2).sum()),
+        float(((difference / few_lam) ** 2).sum()),
+    )
+
+
+def _int32(name: str, values: np.ndarray) -> np.ndarray:
+    if (np.abs(values) > np.iinfo(np.int32).max).any():
+        raise ConversionError(
+            "a bias does not fit 32 bits beside weights this small",
+            node=name,
+            found=float(np.abs(values).max()),
+            remedy="check the layer's weights: they are tiny against its bias",
+        )
+    return values.astype(np.int64)

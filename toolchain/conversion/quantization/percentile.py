@@ -1,0 +1,126 @@
+"""Thresholds for plain ReLU networks, from a percentile of each ReLU's output.
+
+A ReLU has no threshold of its own. The usual choice is a high percentile of its outputs over a
+calibration set (Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient
+Event-Driven Networks for Image Classification", Frontiers in Neuroscience 2017, who recommend
+99 to 99.999): what lies above is clipped, and the levels below get finer. The quantized
+activation then has as many levels as the spiking network has wake steps, and shift 1/2 (the
+initial potential theta / 2 of Bu et al., ICLR 2022).
+
+The percentile is over all outputs of a ReLU, zeros included, all samples and positions together,
+linear between the two nearest ranks (`numpy.percentile`'s default): with n values in ascending
+order and r = (n - 1) p / 100, it is `v[floor(r)]` plus the fraction of r times the distance to
+the next. Only the largest values down to rank floor(r) are kept, so that memory is bounded by
+the share above the percentile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from math import floor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolchain.conversion.float_values import RELU, UNBOUNDED, node_values
+from toolchain.errors import ConversionError
+from toolchain.program.float_program import Activation, FloatProgram
+
+SHIFT = 0.5
+LOWEST, HIGHEST = 90.0, 100.0
+"""A tenth of all outputs clipped is more than any network bears, and what has to be kept in memory
+grows with the share above the percentile."""
+
+
+class RunningPercentile:
+    """The exact percentile of values that come in parts, `total` of them in all."""
+
+    def __init__(self, percentile: float, total: int) -> None:
+        self._rank = (total - 1) * percentile / 100.0
+        self._kept = total - floor(self._rank)
+        self._largest = torch.empty(0, dtype=torch.float64)
+        self._total, self._seen = total, 0
+
+    def add(self, values: Tensor) -> None:
+        """Take more values, of any shape."""
+        self._seen += values.numel()
+        every = torch.cat([self._largest, values.reshape(-1).double()])
+        self._largest = torch.topk(every, min(self._kept, len(every))).values
+
+    @property
+    def value(self) -> float:
+        """The percentile; raises ValueError before all values are there."""
+        if self._seen != self._total:
+            raise ValueError(f"{self._seen} of {self._total} values")
+        ascending = self._largest.sort().values
+        low = float(ascending[0])
+        if self._kept == 1:
+            return low
+        fraction = self._rank - floor(self._rank)
+        return low + fraction * (float(ascending[1]) - low)
+
+
+def plain_relus(program: FloatProgram) -> list[Activation]:
+    """Activations that stand for plain ReLUs."""
+    return [
+        n
+        for n in program.nodes
+        if isinstance(n, Activation) and n.kind == RELU and (n.threshold == UNBOUNDED).all()
+    ]
+
+
+def with_thresholds(
+    program: FloatProgram,
+    batches: Iterable[Tensor],
+    samples: int,
+    *,
+    percentile: float,
+    levels: int,
+) -> FloatProgram:
+    """`program` with every plain ReLU as a quantized activation of `levels` levels.
+
+    `batches` are `samples` normalised samples in all, float64 (n, ...); all other activations
+    quantize as they are while the ReLUs are measured.
+
+    Raises
+    ------
+    ConversionError
+        If the percentile is out of range, the network has no plain ReLU, or one of them is dead.
+    """
+    if not LOWEST <= percentile <= HIGHEST:
+        raise ConversionError(
+            "percentile out of range", found=percentile, allowed=f"{LOWEST:g} .. {HIGHEST:g}"
+        )
+    relus = plain_relus(program)
+    if not relus:
+        raise ConversionError(
+            "the network has no plain ReLU to give a threshold to",
+            remedy="leave --relu-percentile out",
+        )
+    shapes = program.shapes()
+    running = {
+        n.name: RunningPercentile(percentile, samples * int(np.prod(shapes[n.name]))) for n in relus
+    }
+    for batch in batches:
+        values = node_values(program, batch, clipped=running)
+        for name, measured in running.items():
+            measured.add(values[name])
+    found = {name: measured.value for name, measured in running.items()}
+    for name, threshold in found.items():
+        if threshold <= 0.0:
+            raise ConversionError(
+                "this ReLU is dead: its outputs are 0 up to the percentile",
+                node=name,
+                found=f"percentile {percentile:g} over {samples} samples is 0",
+                allowed="> 0",
+                remedy="raise --relu-percentile, calibrate on more samples, or take the layer out",
+            )
+    nodes = (
+        replace(n, threshold=np.array([found[n.name]]), levels=levels, shift=SHIFT)
+        if isinstance(n, Activation) and n.name in found
+        else n
+        for n in program.nodes
+    )
+    return replace(program, nodes=tuple(nodes))

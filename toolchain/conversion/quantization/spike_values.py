@@ -1,0 +1,71 @@
+"""What one spike of each layer is worth in the float network, and how large a graded one gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from toolchain.conversion.passes.layers import AnyLayer, IntegerPoolLayer, SumLayer
+from toolchain.errors import ConversionError
+from toolchain.program.float_program import MaxPool2d
+from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.int_program import INPUT
+
+
+@dataclass(frozen=True, eq=False)
+class Spikes:
+    """Spikes of one layer.
+
+    Attributes
+    ----------
+    value:
+        Real value of one unit, (1,) or (C,).
+    largest:
+        Largest magnitude of a graded one.
+    taps:
+        How many spikes a graded one is the sum of.
+    """
+
+    value: np.ndarray
+    largest: int
+    taps: int = 1
+
+
+def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str, Spikes]:
+    """The spikes each layer and the input send, by name; readouts send none.
+
+    A max pool passes the values of its source's spikes on; a sum pool's are worth lam / k^2. The
+    summands of a sum are worth the same.
+
+    Raises
+    ------
+    ConversionError
+        If those of a sum are not.
+    """
+    largest_input = max(abs(quantizer.range.low), abs(quantizer.range.high))
+    spikes = {INPUT: Spikes(np.array([quantizer.scale]), largest_input)}
+    for layer in layers:
+        if isinstance(layer, IntegerPoolLayer):
+            source, area = spikes[layer.source], prod(layer.pool.kernel)
+            passes_on = isinstance(layer.pool, MaxPool2d)
+            spikes[layer.name] = (
+                source
+                if passes_on
+                else Spikes(source.value / area, source.largest * area, source.taps * area)
+            )
+        elif isinstance(layer, SumLayer):
+            summed = [spikes[source] for source in layer.sources]
+            largest, taps = sum(s.largest for s in summed), sum(s.taps for s in summed)
+            if any((s.value != summed[0].value).any() for s in summed):
+                raise ConversionError(
+                    "spikes that are worth different values cannot be passed on as one",
+                    node=layer.name,
+                    found=", ".join(layer.sources),
+                )
+            spikes[layer.name] = Spikes(summed[0].value, largest, taps)
+        elif layer.activation is not None:
+            spikes[layer.name] = Spikes(layer.activation.threshold, 1)
+    return spikes

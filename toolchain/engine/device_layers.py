@@ -1,0 +1,334 @@
+"""Layers on a GPU: the steps of the neurons on tensors that stay there over a block.
+
+Tensors lie as (T, n, H, W, C) or (n, H, W, C). What a block gives comes to the processor when it is
+asked for. The extremes of each step are kept on the device and looked at once per block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, singledispatch
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from toolchain.engine.device_sums import INT32, DeviceSum
+from toolchain.engine.layers import StepContext
+from toolchain.engine.neuron_layout import Reach
+from toolchain.engine.spike_encoding import channels_first, channels_last, plane_of
+from toolchain.errors import BackendRunError, ProgramError, TargetError
+from toolchain.int_range import IntRange
+from toolchain.program.bounds import PopulationBounds
+from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.neurons import (
+    ConsistentIntegrateAndFire,
+    IntegrateAndFire,
+    LIPool,
+    Readout,
+    Relay,
+)
+from toolchain.program.synapse import WindowSynapse
+from toolchain.simulator.watch import watch
+
+
+def open_device(name: str) -> torch.device:
+    """The device called `name`, such as cuda or cuda:1.
+
+    Raises
+    ------
+    TargetError
+        If it is neither the processor nor a CUDA device by its name.
+    BackendRunError
+        If it is not there or cannot compute.
+    """
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise TargetError("no such device", node=name, allowed="cuda, cuda:1, ...")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BackendRunError(
+            "this device cannot be used",
+            node=name,
+            found=str(error).splitlines()[0],
+            remedy="a torch build for it, and its driver; or leave out --device",
+        ) from error
+    return device
+
+
+@dataclass(frozen=True)
+class DeviceSpikes:
+    """Spikes of one layer.
+
+    Attributes
+    ----------
+    values:
+        Integers (T, n, H, W, C); T is 1 for what is the same at every step.
+    shape:
+        (C, H, W) or (F,) of the layer.
+    """
+
+    values: Tensor
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of_input(cls, inputs: np.ndarray, device: torch.device) -> DeviceSpikes:
+        """Graded input spikes, int (n, ...), which are the same at every wake step."""
+        laid_out = torch.from_numpy(channels_last(inputs).astype(np.int32))
+        return cls(laid_out[None].to(device), inputs.shape[1:])
+
+    def as_int8(self) -> np.ndarray:
+        """int8 (T, n, H, W, C)."""
+        return self.values.to(torch.int8).cpu().numpy()
+
+    def spikes(self) -> np.ndarray:
+        """int8 (T, n, C, H, W) or (T, n, F)."""
+        return channels_first(self.as_int8(), self.shape)
+
+
+@dataclass(frozen=True)
+class DeviceResult:
+    """What a layer did in a block; the names of `layers.Result`, in arrays when asked for."""
+
+    sent: DeviceSpikes | None
+    last: Tensor
+    steps: Tensor
+    reach: Reach
+
+    @cached_property
+    def potential(self) -> np.ndarray:
+        """Int (n, H, W, C), at the end of the block."""
+        return self.last.cpu().numpy()
+
+    @cached_property
+    def trace(self) -> np.ndarray:
+        """Int (T, n, H, W, C), after each step; empty where not wanted."""
+        return self.steps.cpu().numpy()
+
+
+@dataclass
+class _Held:
+    """State of a layer, replaced at every step."""
+
+    state: Any
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a step makes: the new state, what a recording keeps, spikes, and extremes to watch."""
+
+    state: Any
+    potential: Tensor
+    fired: Tensor | None
+    watched: Tensor
+
+
+class DeviceLayer:
+    """A population made ready to run on a device.
+
+    Raises
+    ------
+    ProgramError
+        If its neuron is unknown.
+    ValueRangeError
+        If a sum could pass what float64 holds exactly.
+    """
+
+    def __init__(
+        self,
+        program: IntProgram,
+        population: Population,
+        bound: PopulationBounds,
+        device: torch.device,
+    ) -> None:
+        self.population = population
+        self.device = device
+        self.plane = plane_of(population.shape)
+        self._limits = program.state_range
+        reach = (bound.current.low, bound.current.high, bound.state.low, bound.state.high)
+        self.integer = torch.int32 if INT32.contains(min(reach), max(reach)) else torch.int64
+        what, self._state_limits = _watched(population.neuron, program)
+        self._what = what
+        self.bias = self.tensor(population.bias)
+        self.threshold = self.tensor(getattr(population.neuron, "threshold", np.zeros(1)))
+        self.window: WindowSynapse | None = None
+        self.source_plane = self.plane
+        self._sums = []
+        for synapse in population.synapses:
+            source = program.source_shape(synapse.source)
+            if isinstance(synapse, WindowSynapse):
+                self.window, self.source_plane = synapse, plane_of(source)
+                continue
+            spikes = program.spike_range(synapse.source)
+            total = DeviceSum(population.name, synapse, source, spikes, device)
+            self._sums.append((synapse.source, total))
+
+    def tensor(self, values: np.ndarray) -> Tensor:
+        """Integers on the device."""
+        return torch.from_numpy(np.array(values)).to(self.device, self.integer)
+
+    def zeros(self, samples: int, plane: tuple[int, int, int]) -> Tensor:
+        """(n, H, W, C)."""
+        return torch.zeros((samples, *plane), dtype=self.integer, device=self.device)
+
+    def start(self, samples: int) -> _Held:
+        """State of `samples` samples before local step 1."""
+        return _Held(_start(self.population.neuron, self, samples))
+
+    def run(
+        self, held: _Held, sent: Mapping[str, DeviceSpikes], moment: StepContext
+    ) -> DeviceResult:
+        """Advance the state by a block.
+
+        Raises
+        ------
+        ValueRangeError
+            If a sum or the state leaves its range.
+        """
+        neuron = self.population.neuron
+        current = self._current(sent)
+        extremes = [self._extremes(current)]
+        traced = moment.traced or isinstance(neuron, Readout)
+        fired, trace, last = [], [], None
+        for t in range(moment.steps):
+            now = current[t if len(current) > 1 else 0] if len(current) else None
+            step = _step(neuron, self, held.state, now, moment.awake)
+            held.state, last = step.state, step.potential
+            extremes.append(torch.stack(torch.aminmax(step.watched)).long())
+            if step.fired is not None:
+                fired.append(step.fired.to(torch.int8))
+            if traced:
+                trace.append(step.potential)
+        assert last is not None
+        reach = self._watch(torch.stack(extremes).tolist())
+        empty = torch.empty((0, *last.shape), dtype=last.dtype, device=self.device)
+        spikes = DeviceSpikes(torch.stack(fired), self.population.shape) if fired else None
+        return DeviceResult(spikes, last, torch.stack(trace) if trace else empty, reach)
+
+    def _current(self, sent: Mapping[str, DeviceSpikes]) -> Tensor:
+        """(T or 1, n, H, W, C) of all synapses, or what a pool takes; (0,) where nothing comes."""
+        if self.window is not None:
+            return sent[self.window.source].values.to(self.integer)
+        summed: Tensor | None = None
+        for source, total in self._sums:
+            if source not in sent:
+                continue
+            values = sent[source].values
+            of_one = total(values.flatten(0, 1)).to(self.integer) << total.shift
+            of_one = of_one.reshape(*values.shape[:2], *self.plane)
+            summed = of_one if summed is None else summed + of_one
+        if summed is None:
+            return torch.zeros(0, dtype=self.integer, device=self.device)
+        return summed
+
+    def _extremes(self, current: Tensor) -> Tensor:
+        """Lowest and highest, int64 (2,)."""
+        if not current.numel():
+            return torch.zeros(2, dtype=torch.int64, device=self.device)
+        return torch.stack(torch.aminmax(current)).long()
+
+    def _watch(self, extremes: list[list[int]]) -> Reach:
+        (low, high), *states = extremes
+        name = self.population.name
+        watch(name, "summed current", low, high, self._limits)
+        lowest, highest = min(s[0] for s in states), max(s[1] for s in states)
+        watch(name, self._what, lowest, highest, self._state_limits)
+        kept = (0, 0) if isinstance(self.population.neuron, Relay) else (lowest, highest)
+        return low, high, *kept
+
+
+def _watched(neuron: object, program: IntProgram) -> tuple[str, IntRange]:
+    """What of a neuron is watched, and within which limits."""
+    if isinstance(neuron, Relay):
+        return "graded spike", Relay.spike_limits
+    names = {LIPool: "spike count", Readout: "accumulator"}
+    return names.get(type(neuron), "membrane potential"), program.state_range
+
+
+@singledispatch
+def _start(neuron: object, layer: DeviceLayer, samples: int) -> Any:
+    raise ProgramError("no simulation for this neuron", found=type(neuron).__name__)
+
+
+@_start.register(IntegrateAndFire)
+@_start.register(ConsistentIntegrateAndFire)
+def _(
+    neuron: IntegrateAndFire | ConsistentIntegrateAndFire, layer: DeviceLayer, samples: int
+) -> Any:
+    zeros = layer.zeros(samples, layer.plane)
+    return neuron.start(zeros + layer.tensor(neuron.initial_potential), zeros)
+
+
+@_start.register
+def _(neuron: LIPool, layer: DeviceLayer, samples: int) -> Any:
+    """Counts of the source, and the largest sent so far."""
+    return layer.zeros(samples, layer.source_plane), layer.zeros(samples, layer.plane)
+
+
+@_start.register(Readout)
+@_start.register(Relay)
+def _(neuron: Readout | Relay, layer: DeviceLayer, samples: int) -> Any:
+    return layer.zeros(samples, layer.plane)
+
+
+@singledispatch
+def _step(
+    neuron: object, layer: DeviceLayer, state: Any, current: Tensor | None, awake: bool
+) -> _Step:
+    """One step; `current` is None where nothing arrives."""
+    raise ProgramError("no simulation for this neuron", found=type(neuron).__name__)
+
+
+def _driven(layer: DeviceLayer, like: Tensor, current: Tensor | None, awake: bool) -> Tensor:
+    """The current, awake with the bias."""
+    drive = torch.zeros_like(like) if current is None else current
+    return drive + layer.bias if awake else drive
+
+
+@_step.register(IntegrateAndFire)
+@_step.register(ConsistentIntegrateAndFire)
+def _(
+    neuron: IntegrateAndFire | ConsistentIntegrateAndFire,
+    layer: DeviceLayer,
+    state: Any,
+    current: Tensor | None,
+    awake: bool,
+) -> _Step:
+    drive = _driven(layer, state.membrane_potential, current, awake)
+    before = state.membrane_potential + drive
+    state, fired = neuron.step(state, drive, layer.threshold, awake)
+    kept = [v.to(layer.integer) if isinstance(v, Tensor) else v for v in state]
+    state = type(state)(*kept)
+    return _Step(state, state.membrane_potential, fired, before)
+
+
+@_step.register
+def _(neuron: LIPool, layer: DeviceLayer, state: Any, current: Tensor | None, awake: bool) -> _Step:
+    assert layer.window is not None
+    assert current is not None
+    counts, sent = state
+    counts, s = counts + current, layer.window
+    (above, left) = s.padding
+    padded = F.pad(counts.double(), (0, 0, left, left, above, above)).permute(0, 3, 1, 2)
+    largest = F.max_pool2d(padded, s.kernel, s.stride, 0, s.dilation)
+    now = largest.permute(0, 2, 3, 1).to(layer.integer)
+    return _Step((counts, now), now, now - sent, counts)
+
+
+@_step.register
+def _(neuron: Relay, layer: DeviceLayer, state: Any, current: Tensor | None, awake: bool) -> _Step:
+    fired = torch.zeros_like(state) if current is None else neuron.step(current)
+    return _Step(state, state, fired, fired)
+
+
+@_step.register
+def _(
+    neuron: Readout, layer: DeviceLayer, state: Any, current: Tensor | None, awake: bool
+) -> _Step:
+    accumulator = neuron.step(state, _driven(layer, state, current, awake))
+    return _Step(accumulator, accumulator, None, accumulator)

@@ -1,0 +1,397 @@
+"""Compiled loops over the neurons of one layer and a block of steps; exact integers throughout.
+
+Neurons lie in rows: `width` neurons whose parameters are laid out alongside, so that the inner
+loop is long and free of branches and the row's state stays in the cache over all steps. A current
+has one step (the same at every step) or several, after which there are zeros, begins with the row
+`base`, and counts in `unit`s, powers of two.
+`direct`, (T or 1, rows, width) or empty, are spikes of a population of the same shape, sent with
+`zero` added, each of which reaches one neuron with the weight `gain`, (width,): see `arrive`.
+`initial`, (width,) or empty, is the potential before the first step, where this block begins there.
+`v`, (rows, width), is the potential, which is written only where it is to be `kept`.
+Every kernel runs over the rows `start .. stop` and returns the lowest and highest of what it is to
+have watched: the current, and the state before firing. The equations stand in
+`toolchain.program.neurons`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from toolchain.compiled import compiled, parallel
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A loop over rows, for one thread and for several.
+
+    Attributes
+    ----------
+    alone:
+        `alone(*arguments, start, stop)` returns the extremes.
+    together:
+        `together(edges, reaches, *arguments)` runs from each of the edges, (n + 1,), to the next at
+        once and leaves the extremes in `reaches`, int64 (n, 4). Where numba's threads are OpenMP's,
+        they are the ones torch has; others would wait while torch's, done, still spin.
+    """
+
+    alone: Callable[..., tuple[int, int, int, int]]
+    together: Callable[..., None]
+
+
+@compiled
+def accumulate(total, current, unit, first, start, stop):  # type: ignore[no-untyped-def]
+    """Add `current * unit` to `total`, int (T, rows, width), which the `first` one fills."""
+    one = total.dtype.type(unit)
+    for row in range(start, stop):
+        for t in range(total.shape[0]):
+            into = total[t, row]
+            if first:
+                into[:] = 0
+            if current.shape[0] > 1 and t >= current.shape[0]:
+                continue
+            drive = current[t if current.shape[0] > 1 else 0, row]
+            for k in range(into.shape[0]):
+                into[k] += into.dtype.type(drive[k]) * one
+    return 0, 0, 0, 0
+
+
+@compiled
+def heard(current, t):  # type: ignore[no-untyped-def]
+    """The step of the current that counts at step t, or -1 for none."""
+    if current.shape[0] == 1:
+        return 0
+    return t if t < current.shape[0] else -1
+
+
+@compiled
+def arrive(into, current, base, unit, direct, zero, gain, t, row):  # type: ignore[no-untyped-def]
+    """Put what reaches a row at step t, the current and the direct spikes, into `into`."""
+    kind = into.dtype.type
+    step = heard(current, t)
+    if step < 0:
+        into[:] = 0
+    else:
+        drive = current[step, row - base]
+        for k in range(into.shape[0]):
+            into[k] = kind(drive[k]) * kind(unit)
+    if direct.shape[0]:
+        spikes = direct[t if direct.shape[0] > 1 else 0, row]
+        for k in range(into.shape[0]):
+            into[k] += gain[k] * (kind(spikes[k]) - kind(zero))
+
+
+@compiled
+def begin(potential, initial, v, kept, row):  # type: ignore[no-untyped-def]
+    """Set a row's potential to what it is before a block."""
+    if initial.shape[0]:
+        potential[:] = initial
+    elif not kept:
+        potential[:] = v[row]
+
+
+@compiled
+def fire(potential, drive, unit, bias, threshold, fired, reach):  # type: ignore[no-untyped-def]
+    """One step of a row of IF neurons, with the current `drive * unit`."""
+    kind = potential.dtype.type
+    one = kind(unit)
+    low_current, high_current, low, high = reach[0], reach[1], reach[2], reach[3]
+    for k in range(potential.shape[0]):
+        i = kind(kind(drive[k]) * one)
+        u = kind(potential[k] + i + bias[k])
+        low_current, high_current = min(low_current, i), max(high_current, i)
+        low, high = min(low, u), max(high, u)
+        fires = u >= threshold[k]
+        fired[k] = np.uint8(fires)
+        potential[k] = u - threshold[k] if fires else u
+    reach[0], reach[1], reach[2], reach[3] = low_current, high_current, low, high
+
+
+@compiled
+def integrate_and_fire(  # type: ignore[no-untyped-def]
+    current,
+    unit,
+    base,
+    direct,
+    zero,
+    gain,
+    bias,
+    threshold,
+    initial,
+    v,
+    kept,
+    spikes,
+    trace,
+    start,
+    stop,
+):
+    """IF; `trace`, (T, rows, width) or empty, receives the potential after each step."""
+    reach = np.zeros(4, v.dtype)
+    arriving, spare = np.empty(v.shape[1], v.dtype), np.empty(v.shape[1], v.dtype)
+    for row in range(start, stop):
+        potential = v[row] if kept else spare
+        begin(potential, initial, v, kept, row)
+        for t in range(spikes.shape[0]):
+            step = heard(current, t)
+            if direct.shape[0] or step < 0:
+                arrive(arriving, current, base, unit, direct, zero, gain, t, row)
+                fire(potential, arriving, 1, bias, threshold, spikes[t, row], reach)
+            else:
+                drive = current[step, row - base]
+                fire(potential, drive, unit, bias, threshold, spikes[t, row], reach)
+            if trace.shape[0]:
+                trace[t, row] = potential
+    return reach[0], reach[1], reach[2], reach[3]
+
+
+@compiled
+def fire_consistently(  # type: ignore[no-untyped-def]
+    potential, count, cap, drive, unit, bias, threshold, fired, reach
+):
+    """One step of a row of CIF neurons, with the current `drive * unit`.
+
+    Returns whether any has fired.
+    """
+    kind = potential.dtype.type
+    one = kind(unit)
+    low_current, high_current, low, high = reach[0], reach[1], reach[2], reach[3]
+    busy = False
+    for k in range(potential.shape[0]):
+        i = kind(kind(drive[k]) * one)
+        u = kind(potential[k] + i + bias[k])
+        low_current, high_current = min(low_current, i), max(high_current, i)
+        low, high = min(low, u), max(high, u)
+        n = np.int32(count[k])
+        up = (u >= threshold[k]) & (n < cap)
+        down = (u < 0) & (n > 0)
+        busy |= up | down
+        # Numba's integers grow to 64 bits; in this form LLVM finds that 32 and 8 are enough.
+        rose, fell = np.int32(up), np.int32(down)
+        fired[k] = np.uint8(1 + rose - fell)
+        count[k] = n + rose - fell
+        potential[k] = u - (threshold[k] & -kind(rose)) + (threshold[k] & -kind(fell))
+    reach[0], reach[1], reach[2], reach[3] = low_current, high_current, low, high
+    return busy
+
+
+@compiled
+def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
+    current,
+    unit,
+    base,
+    direct,
+    zero,
+    gain,
+    bias,
+    threshold,
+    initial,
+    v,
+    kept,
+    counts,
+    wakes,
+    awake,
+    spikes,
+    trace,
+    start,
+    stop,
+):
+    """CIF; `wakes` are the wake steps before this block, spikes are sent as 1 + s.
+
+    Asleep, a current that is the same at every step is zero. A row that has not fired in a step
+    fires no more until something arrives.
+    """
+    last = 0 if current.shape[0] == 1 else current.shape[0] - 1
+    if awake or direct.shape[0]:
+        last = spikes.shape[0]
+    reach = np.zeros(4, v.dtype)
+    arriving, spare = np.empty(v.shape[1], v.dtype), np.empty(v.shape[1], v.dtype)
+    for row in range(start, stop):
+        potential, count = v[row] if kept else spare, counts[row]
+        begin(potential, initial, v, kept, row)
+        if initial.shape[0]:
+            count[:] = 0
+        for t in range(spikes.shape[0]):
+            cap = np.int32(wakes + t + 1 if awake else wakes)
+            fired = spikes[t, row]
+            step = heard(current, t)
+            if direct.shape[0] or step < 0:
+                arrive(arriving, current, base, unit, direct, zero, gain, t, row)
+                busy = fire_consistently(
+                    potential, count, cap, arriving, 1, bias, threshold, fired, reach
+                )
+            else:
+                drive = current[step, row - base]
+                busy = fire_consistently(
+                    potential, count, cap, drive, unit, bias, threshold, fired, reach
+                )
+            if trace.shape[0]:
+                trace[t, row] = potential
+            if t >= last and not busy:
+                spikes[t:, row] = 1
+                for later in range(t + 1, trace.shape[0]):
+                    trace[later, row] = potential
+                break
+    return reach[0], reach[1], reach[2], reach[3]
+
+
+@compiled
+def read_out(  # type: ignore[no-untyped-def]
+    current, unit, base, direct, zero, gain, bias, initial, v, trace, start, stop
+):
+    """A readout; `trace` receives the accumulator after each step."""
+    kind = v.dtype.type
+    low_current = high_current = kind(0)
+    low = high = kind(0)
+    arriving = np.empty(v.shape[1], v.dtype)
+    for row in range(start, stop):
+        accumulator = v[row]
+        begin(accumulator, initial, v, True, row)
+        for t in range(trace.shape[0]):
+            arrive(arriving, current, base, unit, direct, zero, gain, t, row)
+            for k in range(accumulator.shape[0]):
+                i = arriving[k]
+                u = kind(accumulator[k] + i + bias[k])
+                low_current, high_current = min(low_current, i), max(high_current, i)
+                low, high = min(low, u), max(high, u)
+                accumulator[k] = u
+            trace[t, row] = accumulator
+    return low_current, high_current, low, high
+
+
+@compiled
+def relay(  # type: ignore[no-untyped-def]
+    current, unit, base, direct, zero, gain, offset, spikes, start, stop
+):
+    """A relay: the current as a graded spike, sent with `offset` added."""
+    low = high = np.int64(0)
+    arriving = np.empty(spikes.shape[2], gain.dtype)
+    for row in range(start, stop):
+        for t in range(spikes.shape[0]):
+            arrive(arriving, current, base, unit, direct, zero, gain, t, row)
+            fired = spikes[t, row]
+            for k in range(fired.shape[0]):
+                i = np.int64(arriving[k])
+                low, high = min(low, i), max(high, i)
+                fired[k] = np.uint8(i + offset)
+    return low, high, low, high
+
+
+@compiled
+def count_up(incoming, offset, counts):  # type: ignore[no-untyped-def]
+    """Add bytes (H, W, C), less `offset`, to int32 `counts`; returns their extremes."""
+    low = high = np.int32(0)
+    for y in range(counts.shape[0]):
+        for x in range(counts.shape[1]):
+            count, arrived = counts[y, x], incoming[y, x]
+            for k in range(count.shape[0]):
+                n = count[k] + np.int32(arrived[k]) - np.int32(offset)
+                low, high = min(low, n), max(high, n)
+                count[k] = n
+    return low, high
+
+
+@compiled
+def largest_of_window(counts, top, left, kernel, dilation, largest):  # type: ignore[no-untyped-def]
+    """Put the maximum over one window of `counts`, (H, W, C), and 0 into `largest`, (C,)."""
+    largest[:] = 0
+    for a in range(kernel[0]):
+        row = top + a * dilation[0]
+        for b in range(kernel[1]):
+            column = left + b * dilation[1]
+            if 0 <= row < counts.shape[0] and 0 <= column < counts.shape[1]:
+                count = counts[row, column]
+                for k in range(largest.shape[0]):
+                    largest[k] = max(largest[k], count[k])
+
+
+@compiled
+def lipool(  # type: ignore[no-untyped-def]
+    incoming, offset, kernel, stride, padding, dilation, counts, largest, spikes, trace, start, stop
+):
+    """LIPool of `incoming` bytes (T, n, H, W, C), for the samples `start .. stop`.
+
+    `counts`, int32 (n, H, W, C), are the source's; `largest`, int32 (n, H_out, W_out, C), what
+    has been sent so far; `spikes` are sent with `offset` added.
+    """
+    low = high = np.int32(0)
+    now = np.zeros(counts.shape[3], np.int32)
+    for sample in range(start, stop):
+        for t in range(spikes.shape[0]):
+            arrived = incoming[t if incoming.shape[0] > 1 else 0, sample]
+            lowest, highest = count_up(arrived, offset, counts[sample])
+            low, high = min(low, lowest), max(high, highest)
+            for y in range(spikes.shape[2]):
+                for x in range(spikes.shape[3]):
+                    top, left = y * stride[0] - padding[0], x * stride[1] - padding[1]
+                    largest_of_window(counts[sample], top, left, kernel, dilation, now)
+                    before, fired = largest[sample, y, x], spikes[t, sample, y, x]
+                    for k in range(now.shape[0]):
+                        fired[k] = np.uint8(now[k] - before[k] + offset)
+                        before[k] = now[k]
+            if trace.shape[0]:
+                trace[t, sample] = largest[sample]
+    return low, high, low, high
+
+
+@compiled
+def keep(reaches, i, reach):  # type: ignore[no-untyped-def]
+    """Extremes of part `i`."""
+    for k in range(4):
+        reaches[i, k] = reach[k]
+
+
+@parallel
+def accumulate_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
+    """See `Kernel`."""
+    for i in numba.prange(len(edges) - 1):
+        keep(reaches, i, accumulate(*arguments, edges[i], edges[i + 1]))
+
+
+@parallel
+def integrate_and_fire_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
+    """See `Kernel`."""
+    for i in numba.prange(len(edges) - 1):
+        keep(reaches, i, integrate_and_fire(*arguments, edges[i], edges[i + 1]))
+
+
+@parallel
+def consistent_integrate_and_fire_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
+    """See `Kernel`."""
+    for i in numba.prange(len(edges) - 1):
+        keep(reaches, i, consistent_integrate_and_fire(*arguments, edges[i], edges[i + 1]))
+
+
+@parallel
+def read_out_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
+    """See `Kernel`."""
+    for i in numba.prange(len(edges) - 1):
+        keep(reaches, i, read_out(*arguments, edges[i], edges[i + 1]))
+
+
+@parallel
+def relay_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
+    """See `Kernel`."""
+    for i in numba.prange(len(edges) - 1):
+        keep(reaches, i, relay(*arguments, edges[i], edges[i + 1]))
+
+
+@parallel
+def lipool_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
+    """See `Kernel`."""
+    for i in numba.prange(len(edges) - 1):
+        keep(reaches, i, lipool(*arguments, edges[i], edges[i + 1]))
+
+
+# Numba keeps compiled code by file and name, and notices changes of that file: so there is a
+# function for each kernel, and it stands here.
+ACCUMULATE = Kernel(accumulate, accumulate_together)
+INTEGRATE_AND_FIRE = Kernel(integrate_and_fire, integrate_and_fire_together)
+CONSISTENT_INTEGRATE_AND_FIRE = Kernel(
+    consistent_integrate_and_fire, consistent_integrate_and_fire_together
+)
+READ_OUT = Kernel(read_out, read_out_together)
+RELAY = Kernel(relay, relay_together)
+LIPOOL = Kernel(lipool, lipool_together)

@@ -1,0 +1,94 @@
+"""How a layer's neurons are laid out for the kernels, and shared out among threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import gcd, prod
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+from toolchain.engine.kernels import Kernel
+
+ROW = 2048
+"""Neurons a row holds, at most, where the channels allow: a row's state stays in the cache."""
+THREADS: int = numba.get_num_threads()
+"""As many as numba has."""
+WORTH_A_THREAD = 1 << 16
+"""Neuron steps from which a second thread pays."""
+
+Plane = tuple[int, int, int]
+Reach = tuple[int, int, int, int]
+"""Lowest and highest current, lowest and highest state before firing."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`count` rows of `width` neurons; a row holds whole sets of channels.
+
+    Attributes
+    ----------
+    samples:
+        How many samples fill whole rows.
+    """
+
+    count: int
+    width: int
+    samples: int
+    of_samples: int
+
+    @classmethod
+    def of_layer(cls, samples: int, plane: Plane, chunk: int) -> Rows:
+        """Rows for n samples of a layer of (H, W, C), of which `chunk` or a rest go at a time."""
+        return _rows(samples, plane[0] * plane[1], plane[2], gcd(samples, chunk))
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """Values (T, n, H, W, C) or (n, H, W, C) as a view (T, rows, width) or (rows, width)."""
+        count = prod(values.shape[-4:]) // self.width
+        return values.reshape(*values.shape[:-4], count, self.width)
+
+    def between(self, part: slice) -> tuple[int, int]:
+        """The rows of the samples in `part`."""
+        return (
+            part.start * self.of_samples // self.samples,
+            part.stop * self.of_samples // self.samples,
+        )
+
+
+@cache
+def _rows(samples: int, sites: int, channels: int, part: int) -> Rows:
+    most = max(1, ROW // channels)
+    together = next(d for d in range(most, 0, -1) if part * sites % d == 0)
+    count = samples * sites // together
+    return Rows(count, together * channels, part, part * sites // together)
+
+
+def allowed_threads() -> int:
+    """As many as torch uses, of those that numba has."""
+    return min(torch.get_num_threads(), THREADS)
+
+
+def in_threads(kernel: Kernel, where: tuple[int, int], work: int, *arguments: Any) -> Reach:
+    """`kernel(*arguments, start, stop)` over the rows `where`, in as many threads as torch uses.
+
+    `work` is the number of neuron steps. Returns the extremes over all parts.
+    """
+    first, end = where
+    threads = min(allowed_threads(), end - first)
+    if threads < 2 or work < WORTH_A_THREAD:
+        return joined([kernel.alone(*arguments, first, end)])
+    edges = first + (end - first) * np.arange(threads + 1) // threads
+    reaches = np.empty((threads, 4), np.int64)
+    numba.set_num_threads(threads)
+    kernel.together(edges, reaches, *arguments)
+    return joined(reaches.tolist())
+
+
+def joined(reaches: Sequence[Sequence[int]]) -> Reach:
+    """Extremes (low, high, low, high) of several parts as those of all."""
+    low, high, lowest, highest = zip(*reaches, strict=True)
+    return int(min(low)), int(max(high)), int(min(lowest)), int(max(highest))

@@ -1,0 +1,1 @@
+"""Training side: activations, models, data, training, evaluation, detection."""

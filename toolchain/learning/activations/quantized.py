@@ -1,0 +1,93 @@
+"""What all quantized activations share: parameters, and three ways to run.
+
+- `QUANTIZED`: as trained (the quantized ANN).
+- `CLIPPED`: `clip(z, 0, threshold)`, the float network that quantization approximates.
+- `SPIKING`: IF neurons in float over `num_steps` steps, time folded into the batch axis
+  (T * N, ...), step-major. Output: spikes times the threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+
+class ActivationMode(Enum):
+    """How the activations of a network run."""
+
+    QUANTIZED = "quantized"
+    CLIPPED = "clipped"
+    SPIKING = "spiking"
+
+
+class QuantizedActivation(nn.Module):
+    """Base class. Subclasses set `shift` and implement `quantized`.
+
+    Attributes
+    ----------
+    threshold:
+        `lam`, scalar tensor: the largest output, and the real value of one spike.
+    levels:
+        Number of quantization levels above 0.
+    shift:
+        Added before the floor, in levels; the initial potential in units of the threshold.
+    """
+
+    shift: float
+    kind: str
+    threshold: Tensor
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        if levels < 1:
+            raise ValueError(f"levels must be >= 1, found {levels}")
+        self.levels = levels
+        self.mode = ActivationMode.QUANTIZED
+        self.num_steps = 1
+
+    def quantized(self, z: Tensor) -> Tensor:
+        """The activation as trained."""
+        raise TypeError(f"{type(self).__name__} does not say how it quantizes")
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Elementwise; `z` is (N, ...), or (T * N, ...) in spiking mode."""
+        if self.mode is ActivationMode.QUANTIZED:
+            return self.quantized(z)
+        if self.mode is ActivationMode.CLIPPED:
+            return torch.minimum(z.clamp(min=0.0), self.threshold)
+        return self._spiking(z)
+
+    def _spiking(self, z: Tensor) -> Tensor:
+        currents = z.reshape(self.num_steps, -1, *z.shape[1:])
+        v = torch.full_like(currents[0], self.shift) * self.threshold
+        outputs = torch.empty_like(currents)
+        for step in range(self.num_steps):
+            v = v + currents[step]
+            spikes = (v >= self.threshold).to(v.dtype) * self.threshold
+            v = v - spikes
+            outputs[step] = spikes
+        return outputs.reshape(z.shape)
+
+    def extra_repr(self) -> str:
+        """Shown in the module's repr."""
+        threshold = self.threshold.detach()
+        told = "not there yet" if threshold.is_meta else f"{threshold.item():.4g}"
+        return f"levels={self.levels}, threshold={told}"
+
+
+@contextmanager
+def activation_mode(model: nn.Module, mode: ActivationMode, num_steps: int = 1) -> Iterator[None]:
+    """Run every quantized activation of `model` in `mode` inside the `with` block."""
+    activations = [m for m in model.modules() if isinstance(m, QuantizedActivation)]
+    before = [(a.mode, a.num_steps) for a in activations]
+    try:
+        for activation in activations:
+            activation.mode, activation.num_steps = mode, num_steps
+        yield
+    finally:
+        for activation, (old_mode, old_steps) in zip(activations, before, strict=True):
+            activation.mode, activation.num_steps = old_mode, old_steps

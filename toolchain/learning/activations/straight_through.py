@@ -1,0 +1,88 @@
+"""Quantization with the gradient passed straight through the floor.
+
+Each function is one pass over memory (see `fused.py`); arithmetic is float32 where the tensors
+are bf16, so that autocast does not move the levels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toolchain.learning.activations.fused import run_elementwise
+
+
+def _working(x: Tensor) -> Tensor:
+    """`x` in the precision to compute in."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _qcfs(z: Tensor, threshold: Tensor, levels: int) -> Tensor:
+    ratio = (_working(z) / threshold).clamp(0.0, 1.0)
+    return (threshold * ((ratio * levels + 0.5).floor() / levels)).to(z.dtype)
+
+
+def _qcfs_backward(
+    z: Tensor, gradient: Tensor, threshold: Tensor, levels: int
+) -> tuple[Tensor, Tensor]:
+    ratio, g = _working(z) / threshold, _working(gradient)
+    inside = (ratio >= 0.0) & (ratio <= 1.0)
+    clipped = ratio.clamp(0.0, 1.0)
+    error = (clipped * levels + 0.5).floor() / levels - torch.where(inside, clipped, 0.0)
+    return torch.where(inside, g, 0.0).to(gradient.dtype), (error * g).sum()
+
+
+class _QCFS(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, levels: int) -> Any:
+        ctx.save_for_backward(z, threshold)
+        ctx.levels = levels
+        return run_elementwise(_qcfs, z, threshold, levels)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        z, threshold = ctx.saved_tensors
+        to_z, to_threshold = run_elementwise(_qcfs_backward, z, gradients[0], threshold, ctx.levels)
+        return to_z, to_threshold.to(threshold.dtype).reshape(threshold.shape), None
+
+
+def _cqrelu(x: Tensor, levels: int) -> Tensor:
+    return ((_working(x).clamp(0.0, 1.0) * levels).floor() / levels).to(x.dtype)
+
+
+def _cqrelu_backward(x: Tensor, gradient: Tensor) -> Tensor:
+    inside = (x >= 0.0) & (x <= 1.0)
+    return torch.where(inside, gradient.clamp(-1.0, 1.0), 0.0).to(gradient.dtype)
+
+
+class _CQReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, levels: int) -> Any:
+        ctx.save_for_backward(x)
+        return run_elementwise(_cqrelu, x, levels)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return run_elementwise(_cqrelu_backward, x, gradients[0]), None
+
+
+def qcfs_ste(z: Tensor, threshold: Tensor, levels: int) -> Tensor:
+    """`lam * floor(clip(z / lam, 0, 1) * L + 1/2) / L`, `lam` a scalar tensor, `z` any shape.
+
+    Backward: as if the floor were the identity (Bengio et al., 2013). To z the gradient passes
+    inside [0, lam]; to lam go a/lam - z/lam inside, 1 above and 0 below.
+    """
+    result: Tensor = _QCFS.apply(z, threshold, levels)  # type: ignore[no-untyped-call]
+    return result
+
+
+def cqrelu_ste(x: Tensor, levels: int) -> Tensor:
+    """`floor(Q * clip(x, 0, 1)) / Q`, any shape.
+
+    Backward: hardtanh of the incoming gradient inside [0, 1], zero elsewhere (CASC).
+    """
+    result: Tensor = _CQReLU.apply(x, levels)  # type: ignore[no-untyped-call]
+    return result

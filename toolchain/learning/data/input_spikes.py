@@ -1,0 +1,60 @@
+"""A data set as the input spikes of a network, with a look at whether its values fit.
+
+Ranges are those of real values. A pixel (uint8) of a source stands for pixel / 255, or pixel / 16
+in `digits`: 0 .. 1 whatever `--input-range` says. Floats are taken as they are. Values outside a
+network's range are an error, nothing is clipped; values that fill little of it lose precision.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from toolchain.errors import DataError
+from toolchain.learning.data.boxes import BoxDataset
+from toolchain.learning.data.dataset import Samples
+from toolchain.program.input_quantizer import InputQuantizer
+
+FILLED = 1 / 8
+"""Share of the input's integers that data should reach; below it three bits of them are unused."""
+_log = logging.getLogger(__name__)
+
+
+def input_spikes(quantizer: InputQuantizer, samples: Samples | BoxDataset) -> np.ndarray:
+    """Graded spikes of all samples, int32 (N, ...).
+
+    Float samples that reach less than `FILLED` of the range are said in the log.
+
+    Raises
+    ------
+    DataError
+        If the shape differs, a value is not finite or outside the range, or pixels of any value
+        would reach less than `FILLED` of the range.
+    """
+    spikes = quantizer.quantize(samples.real())
+    limit = quantizer.range.high
+    if isinstance(samples, Samples) and samples.pixel_max is None:
+        reached = int(max(spikes.max(), -spikes.min()))
+        if reached < FILLED * limit:
+            _log.warning(
+                "warning: %s: samples of %.4g .. %.4g become input spikes of at most %d of %d: "
+                "was the network made for values of another range?",
+                samples.name,
+                *samples.value_range,
+                reached,
+                limit,
+            )
+        return spikes
+    ends = np.stack([np.full(quantizer.shape, value, np.float64) for value in (0.0, 1.0)])
+    reached = int(np.rint(np.abs(quantizer.normalise(ends) / quantizer.scale)).max())
+    if reached < FILLED * limit:
+        raise DataError(
+            "pixels stand for real values 0 .. 1, and the network was made for a wider range",
+            node=samples.name,
+            found=f"input spikes of at most {reached}",
+            allowed=f"about {limit}",
+            remedy="convert with --input-range 0,1; a network that takes pixels of 0 .. 255 has "
+            "--std 1/255; or give float samples (npz:PATH)",
+        )
+    return spikes

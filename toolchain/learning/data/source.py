@@ -1,0 +1,174 @@
+"""The grammar of data sources: `NAME[:PATH][@SPLIT[[START:STOP]]]`.
+
+Examples: `digits`, `digits@test[:50]`, `imagefolder:photos.zip@train`, `npz:set.npz@test[10:20]`,
+`voc:VOC2007@trainval`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolchain.errors import DataError
+from toolchain.learning.data import cifar, digits, imagefolder, mnist, npz, shapes, voc
+from toolchain.learning.data.boxes import BoxDataset, Size
+from toolchain.learning.data.dataset import Dataset
+
+Loader = Callable[[Path | None, str], Dataset]
+
+SOURCES: dict[str, Loader] = {
+    "cifar10": cifar.load_cifar10,
+    "cifar100": cifar.load_cifar100,
+    "digits": digits.load,
+    "fashion-mnist": mnist.load_fashion_mnist,
+    "imagefolder": imagefolder.load,
+    "mnist": mnist.load_mnist,
+    "npz": npz.load,
+}
+BoxLoader = Callable[[Path | None, str, Size], BoxDataset]
+SplitLister = Callable[[Path | None], list[str]]
+
+BOX_SOURCES: dict[str, tuple[BoxLoader, SplitLister]] = {
+    "shapes": (shapes.load, shapes.splits),
+    "voc": (voc.load, voc.splits),
+}
+"""Images with boxes, for detectors: what loads them, and what lists their splits."""
+FORMS = (
+    "digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, imagefolder:PATH, "
+    "npz:PATH (arrays train_samples, train_labels, test_samples, test_labels), and for detectors "
+    "shapes and voc:PATH"
+)
+SPLITS = ("train", "test")
+_PATTERN = re.compile(
+    r"^(?P<name>[a-z0-9-]+)(?::(?P<path>.+?))?"
+    r"(?:@(?P<split>[a-z]+)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?)?$"
+)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A parsed data source; `split` and the slice may be missing."""
+
+    name: str
+    path: Path | None
+    split: str | None
+    start: int | None
+    stop: int | None
+
+    @property
+    def base(self) -> str:
+        """The source without split and slice."""
+        return self.name if self.path is None else f"{self.name}:{self.path}"
+
+
+def parse_source(text: str) -> DataSource:
+    """Parse a data source.
+
+    Raises
+    ------
+    DataError
+        If the text does not follow the grammar, or the name or split is unknown.
+    """
+    match = _PATTERN.match(text)
+    if match is None or match["name"] not in {*SOURCES, *BOX_SOURCES}:
+        raise DataError(
+            "not a data source",
+            node=text,
+            allowed=FORMS,
+            remedy="a split and a slice may follow: digits@test[:100]",
+        )
+    splits = SPLITS if match["name"] in SOURCES else voc.SPLITS
+    if match["split"] is not None and match["split"] not in splits:
+        raise DataError("no such split", node=text, found=match["split"], allowed=", ".join(splits))
+    return DataSource(
+        match["name"],
+        Path(match["path"]) if match["path"] else None,
+        match["split"],
+        int(match["start"]) if match["start"] else None,
+        int(match["stop"]) if match["stop"] else None,
+    )
+
+
+def open_split(text: str, split: str | None = None) -> Dataset:
+    """Load a data source; a split in `text` wins over `split`, and `test` is the default.
+
+    Raises
+    ------
+    DataError
+        If the source is not there, is malformed or the slice is empty.
+    """
+    source = parse_source(text)
+    if source.name not in SOURCES:
+        raise DataError(
+            "these data are boxes, for detectors",
+            node=text,
+            allowed=", ".join(SOURCES),
+            remedy="`spikeport detector train` and `evaluate` take them",
+        )
+    chosen = source.split or split or "test"
+    with _readable(text):
+        dataset = SOURCES[source.name](source.path, chosen)
+    return dataset.take(*_part(source, text, chosen, len(dataset)))
+
+
+def open_boxes(text: str, size: Size, split: str | None = None) -> BoxDataset:
+    """Load a source of images with boxes, scaled to fit into `size`; splits as in `open_split`.
+
+    Raises
+    ------
+    DataError
+        If the source has no boxes, is not there, is malformed or the slice is empty.
+    """
+    source = _box_source(text)
+    chosen = source.split or split or "test"
+    load, _ = BOX_SOURCES[source.name]
+    with _readable(text):
+        dataset = load(source.path, chosen, size)
+    return dataset.take(*_part(source, text, chosen, len(dataset)))
+
+
+def box_splits(text: str) -> list[str]:
+    """The splits that a source of images with boxes has; raises DataError as `open_boxes`."""
+    source = _box_source(text)
+    _, list_splits = BOX_SOURCES[source.name]
+    with _readable(text):
+        return list_splits(source.path)
+
+
+@contextmanager
+def _readable(text: str) -> Iterator[None]:
+    """Raise DataError for what the system refuses: a folder without permission, a damaged disk."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError("the data cannot be read", node=text, found=error) from error
+
+
+def _box_source(text: str) -> DataSource:
+    source = parse_source(text)
+    if source.name not in BOX_SOURCES:
+        raise DataError(
+            "a detector needs images with boxes",
+            node=text,
+            allowed="voc:PATH, or shapes, which are drawn on the spot",
+        )
+    return source
+
+
+def _part(source: DataSource, text: str, split: str, count: int) -> tuple[slice, str]:
+    """Which of `count` samples are asked for, and what they are called."""
+    name = f"{source.base}@{split}"
+    if source.start is None and source.stop is None:
+        return slice(0, count), name
+    start = source.start or 0
+    stop = count if source.stop is None else source.stop
+    if not start < min(stop, count):
+        raise DataError("the slice is empty", node=text, found=f"{count} samples")
+    if stop > count:
+        raise DataError(
+            "the slice ends behind the last sample", node=text, found=f"{count} samples"
+        )
+    return slice(start, stop), f"{name}[{start}:{stop}]"

@@ -1,0 +1,359 @@
+"""Checkpoints: `model.safetensors` beside `checkpoint.json`; nothing is ever unpickled freely.
+
+`checkpoint.json` holds the format version, the training configuration, the input description,
+the class names, the history, the SHA-256 of the tensors file and that of all it says itself.
+Weights of other projects may come as `.safetensors` or, read with `weights_only`, as `.pt`/`.pth`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf, prod
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from msgspec import Meta
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from toolchain.canonical import SEAL, check_seal, sealed
+from toolchain.documents import as_error, parse_json, read_text, typed
+from toolchain.errors import CheckpointError
+from toolchain.files import atomic_write, file_sha256
+from toolchain.learning.activations import ACTIVATIONS, CQReLU
+from toolchain.learning.models import ActivationFactory, build_model
+from toolchain.learning.models.foreign_weights import under_our_names
+from toolchain.learning.models.parts import as_torch_starts
+from toolchain.learning.training.config import PLAIN_RELU, TrainConfig
+from toolchain.learning.training.state_file import STATE_FILE
+from toolchain.program.input_quantizer import InputQuantizer
+
+CHECKPOINT_VERSION = 1
+CLASSIFICATION = "classification"
+"""What a checkpoint is for that does not say."""
+MODEL_FILE = "model.safetensors"
+INFO_FILE = "checkpoint.json"
+MOST_NAMED = 20
+"""Tensors that an error names."""
+MOST_VALUES = 1 << 28
+"""Of a sample."""
+_REASON = "WeightsUnpickler error: "
+"""Stands before the reason in what torch says, behind advice on how to unpickle freely."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network with all that is needed to rebuild and feed it."""
+
+    config: TrainConfig
+    model: nn.Module
+    sample_shape: tuple[int, ...]
+    pixel_max: int | None
+    value_range: tuple[float, float]
+    class_names: tuple[str, ...]
+    history: list[dict[str, int | float]]
+    epoch: int
+    tensors_sha256: str
+    data_sha256: str | None = None
+    """Of the samples and labels it was trained on; None from before it was kept."""
+
+
+def make_quantizer(
+    config: TrainConfig,
+    sample_shape: tuple[int, ...],
+    value_range: tuple[float, float],
+    pixel_max: int | None,
+    bits: int = 8,
+) -> InputQuantizer:
+    """The input quantizer that a network's training data and normalisation call for."""
+    return InputQuantizer.for_interval(
+        sample_shape,
+        *value_range,
+        bits=bits,
+        mean=config.mean,
+        std=config.std,
+        levels=pixel_max,
+    )
+
+
+def make_model(config: TrainConfig, sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """The untrained network a configuration describes, initialised from its seed.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such activation.
+    DataError
+        If there is no such network, or it does not take these samples.
+    """
+    activation = activation_factory(config.activation, config.levels, config.initial_threshold)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = build_model(
+            config.model, sample_shape, num_classes, activation, config.width, config.pooling
+        )
+        return as_torch_starts(model) if config.initial_weights == "torch" else model
+
+
+def activation_factory(name: str, levels: int, initial_threshold: float) -> ActivationFactory:
+    """What makes one activation of the kind called `name`.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such activation.
+    """
+    if name not in (*ACTIVATIONS, PLAIN_RELU):
+        raise CheckpointError(
+            "no such activation", node=name, allowed=", ".join((*ACTIVATIONS, PLAIN_RELU))
+        )
+
+    def activation() -> nn.Module:
+        if name == PLAIN_RELU:
+            return nn.ReLU()
+        kind = ACTIVATIONS[name]
+        if kind is CQReLU:
+            return CQReLU(levels)
+        return kind(levels, initial_threshold)  # type: ignore[call-arg]
+
+    return activation
+
+
+@dataclass(frozen=True)
+class Info:
+    """What `checkpoint.json` says, of a classifier or a detector; field by field as written.
+
+    Attributes
+    ----------
+    sha256:
+        Of the rest (`canonical.sealed`); None in files from before it was kept.
+    """
+
+    format_version: int
+    tensors_sha256: str
+    config: dict[str, Any]
+    class_names: tuple[str, ...]
+    epoch: Annotated[int, Meta(ge=1)]
+    history: list[dict[str, int | float]]
+    task: str = CLASSIFICATION
+    sample_shape: tuple[Annotated[int, Meta(ge=1, le=MOST_VALUES)], ...] = ()
+    pixel_max: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    value_range: tuple[float, float] = (0.0, 1.0)
+    data_sha256: str | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.epoch > len(self.history):
+            raise ValueError(f"epoch {self.epoch} of a history of {len(self.history)}")
+        if not self.class_names or prod(self.sample_shape) > MOST_VALUES:
+            raise ValueError(f"{len(self.class_names)} classes, samples of {self.sample_shape}")
+        if not -inf < self.value_range[0] <= self.value_range[1] < inf:
+            raise ValueError(f"values of {self.value_range}")
+
+
+def save_checkpoint(folder: Path, info: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write both files, each atomically; `info` gets version, hash of the tensors, and its own."""
+    data = save({k: v.contiguous() for k, v in tensors.items()})
+    info = {
+        "format_version": CHECKPOINT_VERSION,
+        "tensors_sha256": hashlib.sha256(data).hexdigest(),
+        **info,
+    }
+    atomic_write(folder / MODEL_FILE, data)
+    atomic_write(folder / INFO_FILE, (json.dumps(sealed(info), indent=1) + "\n").encode())
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder and rebuild its network, in evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is missing or damaged, the version is unknown, or the tensors do not fit.
+    """
+    info, model_file = read_checkpoint(folder)
+    if info.task != CLASSIFICATION:
+        raise CheckpointError(
+            "this is not a classifier's checkpoint",
+            node=str(folder),
+            found=info.task,
+            remedy="`spikeport detector evaluate` measures detectors; `convert` takes both",
+        )
+    config = TrainConfig.from_dict(info.config)
+    model = rebuilt(
+        lambda: make_model(config, info.sample_shape, len(info.class_names)), model_file
+    )
+    return Checkpoint(
+        config=config,
+        model=model,
+        sample_shape=info.sample_shape,
+        pixel_max=info.pixel_max,
+        value_range=info.value_range,
+        class_names=info.class_names,
+        history=info.history,
+        epoch=info.epoch,
+        tensors_sha256=info.tensors_sha256,
+        data_sha256=info.data_sha256,
+    )
+
+
+def rebuilt(make: Callable[[], nn.Module], model_file: Path) -> nn.Module:
+    """What `make` gives with the tensors in `model_file`, in evaluation mode.
+
+    The tensors are compared with an outline of the network first: one that they do not belong to
+    may need any amount of memory.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, or its tensors do not fit.
+    """
+    tensors = read_tensors(model_file)
+    with as_error(CheckpointError, "the settings make no network", str(model_file.parent)):
+        with torch.device("meta"):
+            outline = make()
+        check_fit(outline, tensors, model_file)
+        model = make()
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def read_checkpoint(folder: Path) -> tuple[Info, Path]:
+    """What `checkpoint.json` says, and the tensors' file, whose hash has been checked.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is missing or damaged, or the version is unknown.
+    """
+    info_file = folder / INFO_FILE
+    if not info_file.is_file():
+        raise CheckpointError(
+            "not a checkpoint folder",
+            node=str(folder),
+            found=f"no {INFO_FILE}",
+            remedy="`spikeport train ... --out RUN` makes one; a network of your own is given to "
+            "`spikeport convert` as FILE.py:FACTORY, and measured with `spikeport run NET.net "
+            "--data SOURCE`",
+        )
+    with as_error(CheckpointError, "damaged", str(info_file)):
+        values = parse_json(read_text(info_file))
+        if values.get("format_version") != CHECKPOINT_VERSION:
+            raise CheckpointError(
+                "unknown checkpoint version",
+                node=str(info_file),
+                found=str(values.get("format_version"))[:80],
+                allowed=CHECKPOINT_VERSION,
+            )
+        info = typed(Info, values)
+        if SEAL in values:
+            check_seal(values, CheckpointError, str(info_file))
+    model_file = folder / MODEL_FILE
+    if not model_file.is_file():
+        raise CheckpointError("the tensors are missing", node=str(model_file))
+    found = file_sha256(model_file)
+    if found != info.tensors_sha256:
+        command = "train" if info.task == CLASSIFICATION else "detector train"
+        again = f"`{command} --config {folder}/config.toml --out {folder}` once more mends it"
+        killed = (folder / STATE_FILE).is_file()
+        raise CheckpointError(
+            "the tensors are not those the checkpoint was saved with",
+            node=str(model_file),
+            found=found,
+            allowed=info.tensors_sha256,
+            remedy=f"if the run was killed between writing the two, {again}" if killed else None,
+        )
+    return info, model_file
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A state dict from `.safetensors`, or from a pickled file read with `weights_only`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError("no such file", node=str(path))
+    with as_error(
+        CheckpointError,
+        "the weights cannot be read safely",
+        str(path),
+        "save model.state_dict() instead of the whole model, or a .safetensors file",
+    ):
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if zipfile.is_zipfile(path):
+            _check_stored(path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is wrong is said by the error that follows
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            told = str(error).rpartition(_REASON)[2].strip().partition("\n")[0]
+            raise ValueError(told) from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    named = isinstance(loaded, dict) and all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()
+    )
+    if not named:
+        raise CheckpointError(
+            "not a state dict", node=str(path), found=type(loaded).__name__, allowed="name: tensor"
+        )
+    state: dict[str, Tensor] = loaded
+    return state
+
+
+def _check_stored(path: Path) -> None:
+    """torch.save packs nothing; what does not lie in the file as it is may grow to any size."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > path.stat().st_size:
+        raise ValueError(f"{size:,} bytes packed into {path.stat().st_size:,}")
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a state dict into `model`, naming every tensor that does not match.
+
+    Names of torchvision and timm are known for the networks that are here too.
+
+    Raises
+    ------
+    CheckpointError
+        If names are missing or unexpected, or shapes differ.
+    """
+    model.load_state_dict(check_fit(model, read_tensors(path), path))
+
+
+def check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """`tensors` by the names of `model`, read from `path`; CheckpointError as `load_weights`."""
+    expected = model.state_dict()
+    original = {name: name for name in tensors}
+    if set(tensors) - set(expected):
+        renamed = under_our_names(tensors)
+        tensors, original = renamed.tensors, renamed.original
+    problems = [f"missing {k}" for k in expected if k not in tensors]
+    problems += [f"unexpected {original[k]}" for k in tensors if k not in expected]
+    problems += [
+        f"{k} has shape {tuple(tensors[k].shape)}, not {tuple(v.shape)}"
+        for k, v in expected.items()
+        if k in tensors and tensors[k].shape != v.shape
+    ]
+    if problems:
+        told = "; ".join(str(p)[:120] for p in problems[:MOST_NAMED])
+        more = len(problems) - MOST_NAMED
+        raise CheckpointError(
+            "the weights do not fit the network",
+            node=str(path),
+            found=f"{told}; and {more} more" if more > 0 else told,
+        )
+    return tensors

@@ -1,0 +1,68 @@
+"""Accuracy of a network in any of its modes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from toolchain.conversion.frontend.user_module import in_evaluation, output_list
+from toolchain.learning.activations import ActivationMode, activation_mode
+from toolchain.learning.data import Dataset
+
+BATCH = 128
+"""Samples a pass, times the steps of a spiking one (which stays in the cache so)."""
+
+
+def normalised(dataset: Dataset, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Real samples, float32 (N, ...), minus mean and divided by std along the channel axis."""
+    return normalise(torch.from_numpy(dataset.real()).float(), mean, std)
+
+
+def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Real values (N, C, ...) minus mean and divided by std along the channel axis."""
+    shape = (1, -1, *([1] * (x.ndim - 2)))
+    return (x - x.new_tensor(mean).reshape(shape)) / x.new_tensor(std).reshape(shape)
+
+
+def batches(x: Tensor, num_steps: int = 1) -> Iterator[Tensor]:
+    """Consecutive slices, of a size at which `num_steps` steps of each sample make a pass."""
+    size = max(1, BATCH // num_steps)
+    for start in range(0, len(x), size):
+        yield x[start : start + size]
+
+
+@torch.no_grad()
+def logits(model: nn.Module, x: Tensor, mode: ActivationMode, num_steps: int = 1) -> Tensor:
+    """Outputs (N, K) in evaluation mode; in spiking mode summed over `num_steps` steps.
+
+    Several outputs, or images, lie side by side.
+    """
+    outputs = []
+    with in_evaluation(model), activation_mode(model, mode, num_steps):
+        for batch in batches(x, num_steps):
+            if mode is ActivationMode.SPIKING:
+                repeated = batch.repeat(num_steps, *([1] * (batch.ndim - 1)))
+                out = side_by_side(model(repeated))
+                outputs.append(out.reshape(num_steps, len(batch), -1).sum(0))
+            else:
+                outputs.append(side_by_side(model(batch)))
+    return torch.cat(outputs)
+
+
+def side_by_side(outputs: Any) -> Tensor:
+    """What a network returns, a tensor or several, as (n, P)."""
+    return torch.cat([output.flatten(1) for output in output_list(outputs)], 1)
+
+
+def accuracy(outputs: Tensor | np.ndarray, labels: np.ndarray) -> float:
+    """Fraction of samples whose largest output (lowest index on ties) is the label."""
+    return float(
+        (
+            np.argmax(np.asarray(outputs.cpu() if isinstance(outputs, Tensor) else outputs), axis=1)
+            == labels
+        ).mean()
+    )

@@ -1,0 +1,85 @@
+"""NQ's residual error measured on the converted network, in integers, instead of in float.
+
+The network is converted as it is at that moment, with 8-bit weights and all ranges proved, and
+runs on the reference simulator; so the noise also stands for what rounding the weights costs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from toolchain.conversion.passes.layers import IntegerLayer, layers_of
+from toolchain.conversion.pipeline import ConversionOptions, convert
+from toolchain.engine.engine import Detail, Engine
+from toolchain.int_range import TargetLimits
+from toolchain.learning.activations import QuantizedActivation
+from toolchain.learning.training.noise import SpikingComparison, compare_outputs
+from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.int_program import IntProgram, Schedule
+from toolchain.program.neurons import Readout
+
+WEIGHT_BITS = 8
+
+
+def compare_with_integer(
+    model: nn.Module,
+    x: Tensor,
+    num_steps: int,
+    quantizer: InputQuantizer,
+    limits: TargetLimits,
+) -> SpikingComparison:
+    """As `noise.compare_with_spiking`, with the integer network in place of the float one.
+
+    Parameters
+    ----------
+    x:
+        Normalised samples, (N, ...), on the grid of `quantizer`.
+
+    Raises
+    ------
+    SpikeportError
+        If the network cannot be converted.
+    """
+    options = ConversionOptions("if", Schedule(num_steps), WEIGHT_BITS)
+    device = x.device
+    conversion = convert(model.cpu(), quantizer, options, limits, name="training")
+    model.to(device)
+    thresholds = {
+        n: m.threshold for n, m in model.named_modules() if isinstance(m, QuantizedActivation)
+    }
+    populations = {
+        layer.activation.name: layer.name
+        for layer in layers_of(conversion.float_program)
+        if isinstance(layer, IntegerLayer) and layer.activation is not None
+    }
+
+    def spiking(batch: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        counts, logits = _run(conversion.program, batch)
+        rates = {
+            name: counts[populations[name]].to(device) * lam / num_steps
+            for name, lam in thresholds.items()
+        }
+        return rates, logits.to(device)
+
+    return compare_outputs(model, x, spiking)
+
+
+def _run(program: IntProgram, batch: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Spike counts by population, and logits in real units summed over the steps."""
+    quantizer = program.input
+    units = np.rint(batch.cpu().double().numpy() / quantizer.scale).astype(np.int64)
+    quantizer.range.check("input", units)
+    counts: dict[str, list[np.ndarray]] = {p.name: [] for p in program.spiking}
+    logits = []
+    for _, blocks in Engine(program).passes(units, Detail.SPIKES):
+        (block,) = blocks
+        for name, spikes in block.spikes.items():
+            counts[name].append(spikes.sum(axis=0, dtype=np.int64))
+        logits.append(block.readout[-1])
+    readout = program.readout.neuron
+    if not isinstance(readout, Readout):
+        raise TypeError(type(readout))
+    total = torch.from_numpy(np.concatenate(logits)) * readout.scale
+    return {n: torch.from_numpy(np.concatenate(c)) for n, c in counts.items()}, total.float()

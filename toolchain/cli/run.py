@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toolchain.program.int_program import IntProgram
 
 
-class Backend(str, Enum):
+class BackendName(str, Enum):
     """Where a program runs."""
 
     REFERENCE = "reference"
@@ -43,7 +43,7 @@ class NeuronImpl(str, Enum):
     ATRLIF = "atrlif"
 
 
-class Engine(str, Enum):
+class EngineName(str, Enum):
     """How the reference simulator goes; the bits are the same."""
 
     AUTO = "auto"
@@ -66,14 +66,14 @@ def command(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="REC.npz", help="Recording to write.")
     ],
-    backend: Annotated[Backend, typer.Option(help="Simulator.")] = Backend.REFERENCE,
+    backend: Annotated[BackendName, typer.Option(help="Simulator.")] = BackendName.REFERENCE,
     record: Annotated[Record, typer.Option(help="How much to keep.")] = Record.FULL,
     models: Annotated[
         Models | None,
         typer.Option(help="On Lava: stock synapses (fixed_pt), or whole blocks of layers (fast)."),
     ] = None,
     engine: Annotated[
-        Engine | None,
+        EngineName | None,
         typer.Option(
             help="Reference: layer by layer (fast), step by step as the equations read, or what "
             "is sooner there [auto].",
@@ -132,7 +132,7 @@ def command(
     options = {name: value for name, value in options.items() if value is not None}
     check_output(out, RECORDING, [net, data_path(data)])
     parts = out.with_name(f"{out.name}.parts")
-    if backend is Backend.LAVA:
+    if backend is BackendName.LAVA:
         options |= {"time_limit": time_limit, "parts": parts}
     chosen = open_backend(backend.value, **options)
     program = spikeport.load(net)
@@ -146,7 +146,7 @@ def command(
     ):
         recording = run_data(program, samples, chosen, record.value, task.update)
     recording.save(out)
-    if backend is Backend.LAVA:
+    if backend is BackendName.LAVA:
         Parts.remove_folder(parts)
     unsettled = sum(recording.meta["unsettled"].values())
     measured = quality(program, recording, samples)

@@ -9,7 +9,7 @@ import typer
 import spikeport
 from toolchain.cli.options import Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
-from toolchain.cli.run import Backend
+from toolchain.cli.run import BackendName
 
 if TYPE_CHECKING:
     from spikeport import Verification
@@ -25,7 +25,9 @@ def command(
     record: Annotated[
         bool, typer.Option("--record", help="Keep what this run did in the file, to verify later.")
     ] = False,
-    backend: Annotated[Backend, typer.Option(help="Where it is replayed.")] = Backend.REFERENCE,
+    backend: Annotated[
+        BackendName, typer.Option(help="Where it is replayed.")
+    ] = BackendName.REFERENCE,
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:

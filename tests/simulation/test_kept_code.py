@@ -99,10 +99,10 @@ import multiprocessing
 import numpy as np
 import torch
 from tests.networks import random_inputs, random_program
-from toolchain.engine import rows
+from toolchain.engine import neuron_layout
 from toolchain.engine.simulate import Way, simulate
 
-rows.WORTH_A_THREAD, rows.THREADS = 0, 2
+neuron_layout.WORTH_A_THREAD, neuron_layout.THREADS = 0, 2
 torch.set_num_threads(2)
 program = random_program(1, shape=(2, 32, 32), convs=((32, 3, 1, 1, 1, 1),))
 inputs = random_inputs(program, 8)

@@ -23,6 +23,7 @@ from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
 from toolchain.simulator.currents import exact_dtype
+from toolchain.torch_private import INT8_SUMS, onednn, processor_has
 
 Multiply = Callable[[Tensor, int], Tensor]
 """From spikes (m, H, W, C), as coded, and their offset."""
@@ -42,10 +43,7 @@ class Arithmetic(Enum):
 @cache
 def has_int8() -> bool:
     """Whether oneDNN's int8 sums are there and exact: the processor has VNNI."""
-    supported = getattr(torch.cpu, "_is_vnni_supported", None)
-    names = ("qconv2d_pointwise", "qlinear_pointwise")
-    there = all(hasattr(torch.ops.onednn, name) for name in names)
-    return bool(supported and supported() and there)
+    return processor_has("vnni") and all(hasattr(onednn, name) for name in INT8_SUMS)
 
 
 def choose_arithmetic(name: str, synapse: Synapse, spikes: IntRange) -> Arithmetic:
@@ -71,8 +69,7 @@ def choose_arithmetic(name: str, synapse: Synapse, spikes: IntRange) -> Arithmet
 @cache
 def has_amx() -> bool:
     """Whether the processor multiplies tiles of bytes."""
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported and supported())
+    return processor_has("amx_tile")
 
 
 def plane_time(
@@ -169,7 +166,7 @@ class _Int8Convolution:
         self._scales = torch.ones(channels)
         self._zeros = torch.zeros(channels, dtype=torch.int64)
         self._offset = offset
-        self._weight = torch.ops.onednn.qconv_prepack(
+        self._weight = onednn.qconv_prepack(
             torch.from_numpy(synapse.weight.astype(np.int8)),
             self._scales,
             1.0,
@@ -179,7 +176,7 @@ class _Int8Convolution:
         )
 
     def __call__(self, coded: Tensor, offset: int) -> Tensor:
-        total: Tensor = torch.ops.onednn.qconv2d_pointwise(
+        total: Tensor = onednn.qconv2d_pointwise(
             coded.permute(0, 3, 1, 2),
             1.0,
             self._offset,
@@ -221,10 +218,10 @@ class _Int8Dense:
         self._scales = torch.ones(outputs)
         self._zeros = torch.zeros(outputs, dtype=torch.int64)
         self._offset = offset
-        self._weight = torch.ops.onednn.qlinear_prepack(weight, None)
+        self._weight = onednn.qlinear_prepack(weight, None)
 
     def __call__(self, coded: Tensor, offset: int) -> Tensor:
-        total: Tensor = torch.ops.onednn.qlinear_pointwise(
+        total: Tensor = onednn.qlinear_pointwise(
             coded.flatten(1),
             1.0,
             self._offset,

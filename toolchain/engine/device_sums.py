@@ -1,6 +1,6 @@
 """Exact synaptic sums on a GPU, as matrix products of integers.
 
-- int8: `torch._int_mm`, which adds up in int32 (tensor cores, where there are any). Graded spikes
+- int8: `int_product`, which adds up in int32 (tensor cores, where there are any). Graded spikes
   up to 255 are moved into the range of signed bytes, and what that adds is taken away again.
 - float64 for grouped convolutions and whatever does not fit bytes, where it is proved exact.
 
@@ -32,12 +32,13 @@ from toolchain.simulator.currents import (
     report_failed,
     report_inexact,
 )
+from toolchain.torch_private import int_product
 
 INT32 = IntRange.signed(32)
 WINDOWS = 256 << 20
 """Bytes of windows laid out at a time."""
 MULTIPLE = 8
-"""What inputs and outputs of `torch._int_mm` must be a multiple of on CUDA."""
+"""What inputs and outputs of `int_product` must be a multiple of on CUDA."""
 MANY_ROWS = 17
 """The fewest rows it takes there."""
 ON_DEVICE = "leave out --device, and please report it"
@@ -199,5 +200,4 @@ def _int_product(rows: Tensor, weight: Tensor) -> Tensor:
     """int32 (m, n) of int8 (m, k), and (k', n) that `k` may have to be filled up to."""
     missing = (0, weight.shape[0] - rows.shape[1], 0, max(0, MANY_ROWS - len(rows)))
     filled = F.pad(rows, missing) if any(missing) else rows
-    product: Tensor = torch._int_mm(filled.contiguous(), weight)
-    return product[: len(rows)]
+    return int_product(filled.contiguous(), weight)[: len(rows)]

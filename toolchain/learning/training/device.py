@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.errors import DataError
+from toolchain.torch_private import processor_has
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bf16")
@@ -93,4 +94,4 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
 def _has_native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return processor_has("avx512_bf16") or processor_has("amx_tile")

@@ -40,7 +40,6 @@ FUNCTIONS: dict[Any, Handler] = {
     F.linear: weighted.linear_function,
     F.batch_norm: weighted.batch_norm_function,
     F.avg_pool2d: pooling.avg_pool_function,
-    torch._C._nn.avg_pool2d: pooling.avg_pool_function,
     F.adaptive_avg_pool2d: pooling.adaptive_avg_function,
     F.max_pool2d: pooling.max_pool_function,
     torch.max_pool2d: pooling.max_pool_function,

@@ -34,7 +34,6 @@ from toolchain.program.neurons import (
     NEURONS,
     LIPool,
     Neuron,
-    Readout,
     Relay,
 )
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
@@ -330,8 +329,5 @@ def _read_neuron(neuron: Group, own: Group, version: int) -> Neuron:
             allowed=", ".join(known),
         )
     cell = known[kind]
-    if issubclass(cell, Readout):
-        return Readout(own.real("scale"))
-    if issubclass(cell, LIPool | Relay):
-        return cell()
-    return cell(neuron.integers("threshold", 1), neuron.integers("initial_potential", 1))
+    arrays = {name: neuron.integers(name, 1) for name in cell.array_names}
+    return cell(**arrays, **{name: own.real(name) for name in cell.real_names})

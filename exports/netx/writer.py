@@ -31,7 +31,6 @@ from exports.netx.seal import write_seal
 from toolchain.canonical import canonical_json
 from toolchain.errors import FormatError
 from toolchain.program.int_program import IntProgram, Population
-from toolchain.program.neurons import Readout
 from toolchain.program.range_certificate import range_certificate
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
@@ -119,8 +118,8 @@ def _write_population(group: h5py.Group, population: Population) -> None:
     write_string(neuron, "type", population.neuron.kind)
     for name, array in population.neuron.arrays().items():
         neuron[name] = array
-    if isinstance(population.neuron, Readout):
-        own["scale"] = np.float64(population.neuron.scale)
+    for name, value in population.neuron.reals().items():
+        own[name] = np.float64(value)
 
 
 def write_synapse(group: h5py.Group, population: Population, synapse: Synapse) -> None:

@@ -13,11 +13,12 @@ from tests.oracles import numpy_loop
 from toolchain.errors import ProgramError, UnprovedRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.bounds import analyse
-from toolchain.program.count_growth import CountGrowth, count_growths
+from toolchain.program.count_growth import count_growths
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import (
     ConsistentIntegrateAndFire,
+    CountGrowth,
     IntegrateAndFire,
     LIPool,
     Readout,

@@ -35,7 +35,7 @@ from toolchain.audit.activity import BatchCounts
 from toolchain.audit.source_network import Acts, SourceNetwork
 from toolchain.conversion.passes.layers import IntegerLayer
 from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
+from toolchain.program.neurons import Readout, ThresholdNeuron
 from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.currents import per_channel, synaptic_current
 from toolchain.simulator.quantized_network import even_counts
@@ -217,7 +217,7 @@ class Budget:
         potential: np.ndarray,
     ) -> None:
         neuron = population.neuron
-        assert isinstance(neuron, IntegrateAndFire | ConsistentIntegrateAndFire)
+        assert isinstance(neuron, ThresholdNeuron)
         left = torch.from_numpy(potential)
         budget.neurons += fired.numel()
         budget.too_many += int((fired > even).sum())

@@ -24,7 +24,7 @@ from toolchain.engine.engine import Engine
 from toolchain.int_range import IntRange
 from toolchain.program.bounds import PopulationBounds, analyse
 from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire
+from toolchain.program.neurons import ThresholdNeuron
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 from toolchain.program.synops import dense_operations
 from toolchain.simulator.currents import per_channel
@@ -150,7 +150,7 @@ def _weighted(synapse: ConvSynapse | DenseSynapse, rate: Tensor) -> Tensor:
 
 def _rate(population: Population, current: Tensor) -> Tensor:
     neuron = population.neuron
-    if not isinstance(neuron, IntegrateAndFire | ConsistentIntegrateAndFire):
+    if not isinstance(neuron, ThresholdNeuron):
         return current
     drive = current + per_channel(population, population.bias)
     rate = drive / per_channel(population, neuron.threshold)

@@ -30,7 +30,7 @@ from toolchain.conversion.quantization.spike_values import Spikes, spikes_of
 from toolchain.errors import CheckpointError, ProgramError
 from toolchain.program.float_program import Conv2d, MaxPool2d
 from toolchain.program.int_program import INPUT, IntProgram
-from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire
+from toolchain.program.neurons import ThresholdNeuron
 
 
 class Acts(Enum):
@@ -180,7 +180,7 @@ class SourceNetwork:
         """Values sent in one step: spikes times lam."""
         assert layer.activation is not None
         neuron, lam = self.program.population(layer.name).neuron, self.threshold(layer, z)
-        assert isinstance(neuron, IntegrateAndFire | ConsistentIntegrateAndFire)
+        assert isinstance(neuron, ThresholdNeuron)
         if layer.name not in states:
             zeros = torch.zeros_like(z)
             states[layer.name] = neuron.start(zeros + lam * layer.activation.shift, zeros)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, singledispatch
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,17 +21,12 @@ from toolchain.engine.device_sums import INT32, DeviceSum
 from toolchain.engine.layers import StepContext
 from toolchain.engine.neuron_layout import Reach
 from toolchain.engine.spike_encoding import channels_first, channels_last, plane_of
-from toolchain.errors import BackendRunError, ProgramError, TargetError
-from toolchain.int_range import IntRange
+from toolchain.errors import BackendRunError, TargetError
 from toolchain.program.bounds import PopulationBounds
 from toolchain.program.int_program import IntProgram, Population
-from toolchain.program.neurons import (
-    ConsistentIntegrateAndFire,
-    IntegrateAndFire,
-    LIPool,
-    Readout,
-    Relay,
-)
+from toolchain.program.neurons import Readout, Relay
+from toolchain.program.neurons.base import Step
+from toolchain.program.neurons.lipool import PoolState
 from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.watch import watch
 
@@ -113,19 +108,10 @@ class DeviceResult:
 
 @dataclass
 class _Held:
-    """State of a layer, replaced at every step."""
+    """State of a layer for a number of samples, replaced at every step."""
 
+    samples: int
     state: Any
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What a step makes: the new state, what a recording keeps, spikes, and extremes to watch."""
-
-    state: Any
-    potential: Tensor
-    fired: Tensor | None
-    watched: Tensor
 
 
 class DeviceLayer:
@@ -152,10 +138,10 @@ class DeviceLayer:
         self._limits = program.state_range
         reach = (bound.current.low, bound.current.high, bound.state.low, bound.state.high)
         self.integer = torch.int32 if INT32.contains(min(reach), max(reach)) else torch.int64
-        what, self._state_limits = _watched(population.neuron, program)
-        self._what = what
-        self.bias = self.tensor(population.bias)
-        self.threshold = self.tensor(getattr(population.neuron, "threshold", np.zeros(1)))
+        self._state_limits = population.neuron.watch_limits(program.state_range)
+        self._bias = self._tensor(population.bias)
+        arrays = population.neuron.arrays().values()
+        self._parameters = {id(values): self._tensor(values) for values in arrays}
         self.window: WindowSynapse | None = None
         self.source_plane = self.plane
         self._sums = []
@@ -168,17 +154,24 @@ class DeviceLayer:
             total = DeviceSum(population.name, synapse, source, spikes, device)
             self._sums.append((synapse.source, total))
 
-    def tensor(self, values: np.ndarray) -> Tensor:
+    def _tensor(self, values: np.ndarray) -> Tensor:
         """Integers on the device."""
         return torch.from_numpy(np.array(values)).to(self.device, self.integer)
 
-    def zeros(self, samples: int, plane: tuple[int, int, int]) -> Tensor:
+    def _zeros(self, samples: int, plane: tuple[int, int, int]) -> Tensor:
         """(n, H, W, C)."""
         return torch.zeros((samples, *plane), dtype=self.integer, device=self.device)
 
+    def _per_channel(self, values: np.ndarray) -> Tensor:
+        """A parameter of the neuron, (C,): channels come last here."""
+        return self._parameters[id(values)]
+
     def start(self, samples: int) -> _Held:
-        """State of `samples` samples before local step 1."""
-        return _Held(_start(self.population.neuron, self, samples))
+        """State of `samples` samples before local step 1; a pool counts its source's spikes."""
+        state = self.population.neuron.begin(self._zeros(samples, self.plane), self._per_channel)
+        if self.window is not None:
+            state = state._replace(counts=self._zeros(samples, self.source_plane))
+        return _Held(samples, state)
 
     def run(
         self, held: _Held, sent: Mapping[str, DeviceSpikes], moment: StepContext
@@ -196,12 +189,15 @@ class DeviceLayer:
         traced = moment.traced or isinstance(neuron, Readout)
         fired, trace, last = [], [], None
         for t in range(moment.steps):
-            now = current[t if len(current) > 1 else 0] if len(current) else None
-            step = _step(neuron, self, held.state, now, moment.awake)
+            if len(current):
+                now = current[t if len(current) > 1 else 0]
+            else:
+                now = self._zeros(held.samples, self.plane)
+            step = self._step(held.state, now, moment.awake)
             held.state, last = step.state, step.potential
             extremes.append(torch.stack(torch.aminmax(step.watched)).long())
-            if step.fired is not None:
-                fired.append(step.fired.to(torch.int8))
+            if step.spikes is not None:
+                fired.append(step.spikes.to(torch.int8))
             if traced:
                 trace.append(step.potential)
         assert last is not None
@@ -209,6 +205,23 @@ class DeviceLayer:
         empty = torch.empty((0, *last.shape), dtype=last.dtype, device=self.device)
         spikes = DeviceSpikes(torch.stack(fired), self.population.shape) if fired else None
         return DeviceResult(spikes, last, torch.stack(trace) if trace else empty, reach)
+
+    def _step(self, state: Any, current: Tensor, awake: bool) -> Step:
+        if self.window is not None:
+            return self._pool(state, current, self.window)
+        if awake:
+            current = current + self._bias
+        step = self.population.neuron.advance(state, current, awake, self._per_channel)
+        return step._replace(state=_cast(step.state, self.integer))
+
+    def _pool(self, state: PoolState, arriving: Tensor, s: WindowSynapse) -> Step:
+        """A LIPool's step on whole planes: each count is kept once, not once per window."""
+        counts = state.counts + arriving
+        (above, left) = s.padding
+        padded = F.pad(counts.double(), (0, 0, left, left, above, above)).permute(0, 3, 1, 2)
+        largest = F.max_pool2d(padded, s.kernel, s.stride, 0, s.dilation)
+        now = largest.permute(0, 2, 3, 1).to(self.integer)
+        return Step(PoolState(counts, now), now, now - state.maximum, counts)
 
     def _current(self, sent: Mapping[str, DeviceSpikes]) -> Tensor:
         """(T or 1, n, H, W, C) of all synapses, or what a pool takes; (0,) where nothing comes."""
@@ -237,98 +250,13 @@ class DeviceLayer:
         name = self.population.name
         watch(name, "summed current", low, high, self._limits)
         lowest, highest = min(s[0] for s in states), max(s[1] for s in states)
-        watch(name, self._what, lowest, highest, self._state_limits)
+        watch(name, self.population.neuron.watched, lowest, highest, self._state_limits)
         kept = (0, 0) if isinstance(self.population.neuron, Relay) else (lowest, highest)
         return low, high, *kept
 
 
-def _watched(neuron: object, program: IntProgram) -> tuple[str, IntRange]:
-    """What of a neuron is watched, and within which limits."""
-    if isinstance(neuron, Relay):
-        return "graded spike", Relay.spike_limits
-    names = {LIPool: "spike count", Readout: "accumulator"}
-    return names.get(type(neuron), "membrane potential"), program.state_range
-
-
-@singledispatch
-def _start(neuron: object, layer: DeviceLayer, samples: int) -> Any:
-    raise ProgramError("no simulation for this neuron", found=type(neuron).__name__)
-
-
-@_start.register(IntegrateAndFire)
-@_start.register(ConsistentIntegrateAndFire)
-def _(
-    neuron: IntegrateAndFire | ConsistentIntegrateAndFire, layer: DeviceLayer, samples: int
-) -> Any:
-    zeros = layer.zeros(samples, layer.plane)
-    return neuron.start(zeros + layer.tensor(neuron.initial_potential), zeros)
-
-
-@_start.register
-def _(neuron: LIPool, layer: DeviceLayer, samples: int) -> Any:
-    """Counts of the source, and the largest sent so far."""
-    return layer.zeros(samples, layer.source_plane), layer.zeros(samples, layer.plane)
-
-
-@_start.register(Readout)
-@_start.register(Relay)
-def _(neuron: Readout | Relay, layer: DeviceLayer, samples: int) -> Any:
-    return layer.zeros(samples, layer.plane)
-
-
-@singledispatch
-def _step(
-    neuron: object, layer: DeviceLayer, state: Any, current: Tensor | None, awake: bool
-) -> _Step:
-    """One step; `current` is None where nothing arrives."""
-    raise ProgramError("no simulation for this neuron", found=type(neuron).__name__)
-
-
-def _driven(layer: DeviceLayer, like: Tensor, current: Tensor | None, awake: bool) -> Tensor:
-    """The current, awake with the bias."""
-    drive = torch.zeros_like(like) if current is None else current
-    return drive + layer.bias if awake else drive
-
-
-@_step.register(IntegrateAndFire)
-@_step.register(ConsistentIntegrateAndFire)
-def _(
-    neuron: IntegrateAndFire | ConsistentIntegrateAndFire,
-    layer: DeviceLayer,
-    state: Any,
-    current: Tensor | None,
-    awake: bool,
-) -> _Step:
-    drive = _driven(layer, state.membrane_potential, current, awake)
-    before = state.membrane_potential + drive
-    state, fired = neuron.step(state, drive, layer.threshold, awake)
-    kept = [v.to(layer.integer) if isinstance(v, Tensor) else v for v in state]
-    state = type(state)(*kept)
-    return _Step(state, state.membrane_potential, fired, before)
-
-
-@_step.register
-def _(neuron: LIPool, layer: DeviceLayer, state: Any, current: Tensor | None, awake: bool) -> _Step:
-    assert layer.window is not None
-    assert current is not None
-    counts, sent = state
-    counts, s = counts + current, layer.window
-    (above, left) = s.padding
-    padded = F.pad(counts.double(), (0, 0, left, left, above, above)).permute(0, 3, 1, 2)
-    largest = F.max_pool2d(padded, s.kernel, s.stride, 0, s.dilation)
-    now = largest.permute(0, 2, 3, 1).to(layer.integer)
-    return _Step((counts, now), now, now - sent, counts)
-
-
-@_step.register
-def _(neuron: Relay, layer: DeviceLayer, state: Any, current: Tensor | None, awake: bool) -> _Step:
-    fired = torch.zeros_like(state) if current is None else neuron.step(current)
-    return _Step(state, state, fired, fired)
-
-
-@_step.register
-def _(
-    neuron: Readout, layer: DeviceLayer, state: Any, current: Tensor | None, awake: bool
-) -> _Step:
-    accumulator = neuron.step(state, _driven(layer, state, current, awake))
-    return _Step(accumulator, accumulator, None, accumulator)
+def _cast(state: Any, integer: torch.dtype) -> Any:
+    """A state whose tensors have the layer's type: products with spikes have a wider one."""
+    if isinstance(state, Tensor):
+        return state.to(integer)
+    return type(state)(*(v.to(integer) if isinstance(v, Tensor) else v for v in state))

@@ -4,36 +4,27 @@ Per channel, with P and M the sums of positive and negative weights over the who
 border only makes sums smaller):
 
 - the current of one step lies in [lo * P + hi * M, hi * P + lo * M] for spikes in [lo, hi];
-- the net count c of a source after t steps, n of them awake, is bounded by `count_growth`:
-  [0, t] for IF, [0, n] for CIF, n times its graded spike for the input; the summed current is
-  bounded by it as the current is by the spikes;
-- before firing, v(t) = v0 + summed current + n b - theta * (own count after t - 1 steps);
-- a LIPool's state is a count of its source; a relay has none, and is kept at 0.
+- the net count of a source after t steps, n of them awake, is bounded by `count_growth`; the
+  summed current is bounded by it as the current is by the spikes;
+- what follows for the state, each neuron says itself (`state_interval`).
 
-A step-by-step interval of v is kept beside it and the tighter bound wins. Both are worst cases
-over every input, not over a data set.
+All are worst cases over every input, not over a data set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import singledispatch
 
 import numpy as np
 
-from toolchain.errors import ProgramError, UnprovedRangeError
+from toolchain.errors import UnprovedRangeError
 from toolchain.int_range import IntRange
-from toolchain.program.count_growth import CountGrowth, count_growths
+from toolchain.program.count_growth import count_growths
 from toolchain.program.int_program import IntProgram, Population
-from toolchain.program.neurons import (
-    ConsistentIntegrateAndFire,
-    IntegrateAndFire,
-    LIPool,
-    Readout,
-    Relay,
-)
+from toolchain.program.neurons import CountGrowth, IntegrateAndFire, Readout
 from toolchain.program.spike_ranges import weight_sums, weighted
+from toolchain.program.state_interval import Currents
 
 
 @dataclass(frozen=True)
@@ -120,29 +111,12 @@ def _bounds(
     )
 
 
-@dataclass(frozen=True)
-class _Currents:
-    """Bounds of one population's current as (low, high), int64 (2, C) each.
-
-    Attributes
-    ----------
-    now:
-        In one step.
-    by_wake_steps, by_steps:
-        Of the sum over steps, for each wake step and for each step.
-    """
-
-    now: np.ndarray
-    by_wake_steps: np.ndarray
-    by_steps: np.ndarray
-
-
 def _channel_bounds(
     program: IntProgram, population: Population, growths: Mapping[str, CountGrowth]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of the current and of the state as (low, high), int64 (2, C) each."""
     currents = _currents(program, population, growths)
-    return currents.now, _state_interval(population.neuron, program, population, currents)
+    return currents.now, population.neuron.state_interval(currents)
 
 
 def undischarged(program: IntProgram) -> dict[str, np.ndarray]:
@@ -154,135 +128,25 @@ def undischarged(program: IntProgram) -> dict[str, np.ndarray]:
     growths = count_growths(program)
     found = {}
     for population in program.populations:
-        start = zeros = np.zeros(population.shape[0], np.int64)
+        start = np.zeros(population.shape[0], np.int64)
         if isinstance(population.neuron, IntegrateAndFire):
             start = population.neuron.initial_potential.astype(np.int64)
         elif not isinstance(population.neuron, Readout):
             continue
         currents = _currents(program, population, growths)
-        found[population.name] = _potential_interval(
-            program, population, currents, start, zeros, None
-        )
+        found[population.name] = currents.potential_interval(start)
     return found
 
 
 def _currents(
     program: IntProgram, population: Population, growths: Mapping[str, CountGrowth]
-) -> _Currents:
-    zeros = np.zeros((2, population.shape[0]), np.int64)
-    currents = _Currents(zeros, zeros, zeros)
+) -> Currents:
+    now, by_wake_steps, by_steps = np.zeros((3, 2, population.shape[0]), np.int64)
     for synapse in population.synapses:
         sums, growth = weight_sums(synapse), growths[synapse.source]
-        currents = _Currents(
-            currents.now + np.stack(weighted(*sums, program.spike_range(synapse.source))),
-            currents.by_wake_steps + np.stack(weighted(*sums, growth.wake)),
-            currents.by_steps + np.stack(weighted(*sums, growth.step)),
-        )
-    return currents
-
-
-@singledispatch
-def _state_interval(
-    neuron: object, program: IntProgram, population: Population, currents: _Currents
-) -> np.ndarray:
-    """Lowest and highest state per channel over all local steps, before and after firing."""
-    raise ProgramError("no range analysis for this neuron", found=type(neuron).__name__)
-
-
-@_state_interval.register
-def _(
-    neuron: Relay, program: IntProgram, population: Population, currents: _Currents
-) -> np.ndarray:
-    return np.zeros_like(currents.now)
-
-
-@_state_interval.register
-def _(
-    neuron: LIPool, program: IntProgram, population: Population, currents: _Currents
-) -> np.ndarray:
-    # Each element of a window brings one source's spikes, so the summed current is its count.
-    reached = np.zeros_like(currents.now)
-    for t in range(1, program.schedule.num_steps + 1):
-        n = min(t, program.schedule.wake_steps)
-        low, high = n * currents.by_wake_steps + t * currents.by_steps
-        reached = np.stack([np.minimum(reached[0], low), np.maximum(reached[1], high)])
-    return reached
-
-
-@_state_interval.register
-def _(
-    neuron: Readout, program: IntProgram, population: Population, currents: _Currents
-) -> np.ndarray:
-    zeros = np.zeros(population.shape[0], np.int64)
-    return _potential_interval(program, population, currents, zeros, zeros, None)
-
-
-@_state_interval.register
-def _(
-    neuron: IntegrateAndFire, program: IntProgram, population: Population, currents: _Currents
-) -> np.ndarray:
-    start, theta = neuron.initial_potential.astype(np.int64), neuron.threshold.astype(np.int64)
-    return _potential_interval(program, population, currents, start, theta, _after_if)
-
-
-@_state_interval.register
-def _(
-    neuron: ConsistentIntegrateAndFire,
-    program: IntProgram,
-    population: Population,
-    currents: _Currents,
-) -> np.ndarray:
-    start, theta = neuron.initial_potential.astype(np.int64), neuron.threshold.astype(np.int64)
-    return _potential_interval(program, population, currents, start, theta, _after_cif)
-
-
-def _potential_interval(
-    program: IntProgram,
-    population: Population,
-    currents: _Currents,
-    start: np.ndarray,
-    theta: np.ndarray,
-    after_firing: Callable[..., tuple[np.ndarray, np.ndarray]] | None,
-) -> np.ndarray:
-    """Interval of a potential that starts at `start` and loses `theta` with each own spike."""
+        now = now + np.stack(weighted(*sums, program.spike_range(synapse.source)))
+        by_wake_steps = by_wake_steps + np.stack(weighted(*sums, growth.wake))
+        by_steps = by_steps + np.stack(weighted(*sums, growth.step))
+    schedule = program.schedule
     bias = population.bias.astype(np.int64)
-    low = high = lowest = highest = start
-    for t in range(1, program.schedule.num_steps + 1):
-        awake = t <= program.schedule.wake_steps
-        n = min(t, program.schedule.wake_steps)
-        own = min(t - 1, n) if after_firing is _after_cif else t - 1
-        add = bias if awake else np.zeros_like(bias)
-        total = start + n * (currents.by_wake_steps + bias) + t * currents.by_steps
-        total_low, total_high = total[0] - theta * own, total[1]
-        low = np.maximum(low + currents.now[0] + add, total_low)
-        high = np.minimum(high + currents.now[1] + add, total_high)
-        lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
-        if after_firing is not None:
-            low, high = after_firing(low, high, theta)
-            lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
-    return np.stack([lowest, highest])
-
-
-def _after_if(
-    low: np.ndarray, high: np.ndarray, theta: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Interval of v after the step, for v in [low, high] before it: IF fires at v >= theta."""
-    fires = high >= theta
-    stays_high = np.where(low < theta, np.minimum(high, theta - 1), high - theta)
-    after_high = np.where(fires, np.maximum(stays_high, high - theta), high)
-    after_low = np.where(low >= theta, low - theta, np.where(fires, np.minimum(low, 0), low))
-    return after_low, after_high
-
-
-def _after_cif(
-    low: np.ndarray, high: np.ndarray, theta: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Interval of v after the step of CIF, which may be held back, so both outcomes count.
-
-    One that takes a spike back goes from below 0 to below theta.
-    """
-    fires = high >= theta
-    after_low = np.where(fires & (low >= 0), 0, low)
-    after_low = np.minimum(after_low, low)
-    after_high = np.where(low < 0, np.maximum(high, theta - 1), high)
-    return after_low, after_high
+    return Currents(now, by_wake_steps, by_steps, bias, schedule.wake_steps, schedule.num_steps)

@@ -224,7 +224,7 @@ class IntProgram:
                     "name": p.name,
                     "shape": list(p.shape),
                     "neuron": p.neuron.kind,
-                    "scale": p.neuron.scale if isinstance(p.neuron, Readout) else None,
+                    "scale": p.neuron.reals().get("scale"),
                     "synapses": [s.describe() for s in p.synapses],
                 }
                 for p in self.populations

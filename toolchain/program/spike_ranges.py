@@ -7,14 +7,12 @@ border only makes sums smaller), spikes in [lo, hi] give a current in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import singledispatch
 
 import numpy as np
 
 from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
-from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Relay
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 MAX_WEIGHT_SUM = 1 << 36
@@ -86,42 +84,3 @@ def weighted(
         spikes.low * positive + spikes.high * negative,
         spikes.high * positive + spikes.low * negative,
     )
-
-
-@singledispatch
-def spike_range(
-    neuron: object, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
-) -> IntRange:
-    """Values the spikes of a population may take, from its sources' `ranges`."""
-    raise ProgramError("no spike range for this neuron", found=type(neuron).__name__)
-
-
-@spike_range.register
-def _(
-    neuron: IntegrateAndFire, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
-) -> IntRange:
-    return neuron.spike_range
-
-
-@spike_range.register
-def _(
-    neuron: ConsistentIntegrateAndFire,
-    synapses: tuple[Synapse, ...],
-    ranges: Mapping[str, IntRange],
-) -> IntRange:
-    return neuron.spike_range
-
-
-@spike_range.register
-def _(neuron: LIPool, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]) -> IntRange:
-    # The largest of several counts changes by no more than any of them does.
-    return ranges[synapses[0].source]
-
-
-@spike_range.register
-def _(neuron: Relay, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]) -> IntRange:
-    lows, highs = np.zeros(1, np.int64), np.zeros(1, np.int64)
-    for synapse in synapses:
-        below, above = weighted(*weight_sums(synapse), ranges[synapse.source])
-        lows, highs = lows + below, highs + above
-    return IntRange(int(lows.min()), int(highs.max()))

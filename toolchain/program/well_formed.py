@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import singledispatch
 
-import numpy as np
-
-from toolchain.errors import ProgramError, UnprovedRangeError, ValueRangeError
+from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
-from toolchain.program.neurons import (
-    ConsistentIntegrateAndFire,
-    IntegrateAndFire,
-    LIPool,
-    Neuron,
-    Readout,
-    Relay,
-)
+from toolchain.program.neurons import LIPool, Readout
 from toolchain.program.population import INPUT, Population
-from toolchain.program.spike_ranges import spike_range
 from toolchain.program.synapse import Synapse, WindowSynapse
-
-POOLABLE = IntRange(-1, 1)
-"""Spikes a LIPool takes; it counts them."""
-FOLD = "fold the pool into the layer that follows it instead"
 
 
 @dataclass
@@ -89,11 +74,12 @@ def check_populations(
                 found=population.bias.shape,
                 allowed=(population.shape[0],),
             )
-        check_neuron(neuron, population, senders)
+        spikes = _spikes_sent(population, senders)
+        neuron.check(population, senders)
         if not isinstance(neuron, Readout):
             senders.shapes[name] = population.shape
-            senders.ranges[name] = _spike_range(population, senders)
-            if not isinstance(neuron, Relay):
+            senders.ranges[name] = spikes
+            if not neuron.graded:
                 senders.counting.add(name)
     _check_readouts(program, populations)
     return senders.ranges
@@ -145,104 +131,10 @@ def _check_synapse(
         weights.check(f"{name} {what}", array)
 
 
-def _spike_range(population: Population, senders: Senders) -> IntRange:
+def _spikes_sent(population: Population, senders: Senders) -> IntRange:
     try:
-        return spike_range(population.neuron, population.synapses, senders.ranges)
+        return population.neuron.spikes_sent(population.synapses, senders.ranges)
     except ProgramError as error:
         raise ProgramError(
             error.message, node=population.name, found=error.found, allowed=error.allowed
         ) from error
-
-
-@singledispatch
-def check_neuron(neuron: Neuron, population: Population, senders: Senders) -> None:
-    """Check what one kind of neuron asks of its population; raises ProgramError."""
-    raise ProgramError("unknown neuron", node=population.name, found=type(neuron).__name__)
-
-
-@check_neuron.register
-def _(neuron: Readout, population: Population, senders: Senders) -> None:
-    if len(population.shape) not in (1, 3):
-        raise ProgramError(
-            "a readout is a vector or an image",
-            node=population.name,
-            found=population.shape,
-            allowed="(K,) or (C, H, W)",
-        )
-
-
-@check_neuron.register(IntegrateAndFire)
-@check_neuron.register(ConsistentIntegrateAndFire)
-def _(
-    neuron: IntegrateAndFire | ConsistentIntegrateAndFire,
-    population: Population,
-    senders: Senders,
-) -> None:
-    channels = (population.shape[0],)
-    if neuron.threshold.shape != channels:
-        raise ProgramError(
-            "threshold needs one value per channel",
-            node=population.name,
-            found=neuron.threshold.shape,
-            allowed=channels,
-        )
-    for what, values in (
-        ("threshold", neuron.threshold),
-        ("initial potential", neuron.initial_potential),
-        ("bias", population.bias),
-    ):
-        try:
-            senders.state.check(f"{population.name} {what}", values)
-        except ValueRangeError as error:
-            raise ProgramError(
-                f"{what} leaves the state range",
-                node=population.name,
-                found=error.found,
-                allowed=str(senders.state),
-            ) from error
-
-
-@check_neuron.register
-def _(neuron: LIPool, population: Population, senders: Senders) -> None:
-    _check_no_bias(population)
-    if len(population.synapses) != 1:
-        raise ProgramError(
-            "a LIPool pools one layer",
-            node=population.name,
-            found=", ".join(s.source for s in population.synapses),
-        )
-    (synapse,) = population.synapses
-    spikes = senders.ranges[synapse.source]
-    if synapse.source not in senders.counting or not POOLABLE.contains(spikes.low, spikes.high):
-        raise ProgramError(
-            "a LIPool counts unary spikes; it cannot pool graded ones",
-            node=population.name,
-            found=f"{synapse.source}, which sends {spikes}",
-            allowed="a layer of IF, CIF or LIPool",
-            remedy="put a quantized activation between them, or pool by an average",
-        )
-
-
-@check_neuron.register
-def _(neuron: Relay, population: Population, senders: Senders) -> None:
-    _check_no_bias(population)
-    spikes = _spike_range(population, senders)
-    for limits, what in ((neuron.spike_limits, "8 bits"), (senders.state, "the state range")):
-        if not limits.contains(spikes.low, spikes.high):
-            raise UnprovedRangeError(
-                f"the spikes this relay passes on may not fit {what}",
-                node=population.name,
-                found=f"{spikes} in the worst case",
-                allowed=str(limits),
-                remedy=FOLD,
-            )
-
-
-def _check_no_bias(population: Population) -> None:
-    if np.any(population.bias):
-        raise ProgramError(
-            f"a {population.neuron.kind} has no bias",
-            node=population.name,
-            found=f"{int(np.count_nonzero(population.bias))} biases that are not 0",
-            allowed="0",
-        )

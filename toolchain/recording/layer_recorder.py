@@ -6,19 +6,12 @@ Arrays come with the channels last, as backends have them; they are kept with th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import singledispatch
 
 import numpy as np
 
 from toolchain.errors import RecordingError
 from toolchain.program.int_program import Population, Schedule
-from toolchain.program.neurons import (
-    ConsistentIntegrateAndFire,
-    IntegrateAndFire,
-    LIPool,
-    Readout,
-    Relay,
-)
+from toolchain.program.neurons import Readout, ThresholdNeuron
 from toolchain.recording.digest import StepDigests
 from toolchain.recording.recording import Mode
 
@@ -106,7 +99,7 @@ class LayerRecorder:
         shape = channels_last(np.empty((1, *population.shape))).shape[1:]
         self._activity = np.zeros(shape, np.int64)
         self._counts: np.ndarray | None = None
-        unary = isinstance(population.neuron, IntegrateAndFire | ConsistentIntegrateAndFire)
+        unary = isinstance(population.neuron, ThresholdNeuron)
         # A byte holds the count of that many spikes of 1 and -1, and adding bytes is fastest.
         self._count_type = np.int8 if unary and schedule.num_steps <= INT8_MAX else np.int32
         self._unsettled = 0
@@ -193,8 +186,8 @@ class LayerRecorder:
             self._kept.output.append(_kept_copy(membrane).astype(np.int64))
             return
         assert self._counts is not None
-        self._unsettled += count_unsettled(
-            self._population.neuron, membrane, self._counts, self._schedule.wake_steps
+        self._unsettled += self._population.neuron.unsettled(
+            membrane, self._counts, self._schedule.wake_steps
         )
         if self._mode in (Mode.FULL, Mode.COUNTS):
             self._kept.counts.append(_kept_copy(self._counts).astype(np.int32))
@@ -247,32 +240,3 @@ def _sorted(events: list[np.ndarray]) -> np.ndarray:
 def _by_step(batches: list[list[np.ndarray]]) -> np.ndarray:
     """Batches of steps of (n, ...) as (T, N, ...)."""
     return np.concatenate([np.stack(steps) for steps in batches], axis=1)
-
-
-@singledispatch
-def count_unsettled(neuron: object, membrane: np.ndarray, counts: np.ndarray, wake: int) -> int:
-    """Neurons (n, ..., C) that would still fire in a further sleep step without any input.
-
-    None in any population: the network has settled, and more sleep changes nothing.
-    """
-    raise RecordingError("no rule for when this neuron has settled", found=type(neuron).__name__)
-
-
-@count_unsettled.register
-def _(neuron: IntegrateAndFire, membrane: np.ndarray, counts: np.ndarray, wake: int) -> int:
-    return int((membrane >= neuron.threshold).sum())
-
-
-@count_unsettled.register
-def _(
-    neuron: ConsistentIntegrateAndFire, membrane: np.ndarray, counts: np.ndarray, wake: int
-) -> int:
-    fires = (membrane >= neuron.threshold) & (counts < wake)
-    takes_back = (membrane < 0) & (counts > 0)
-    return int((fires | takes_back).sum())
-
-
-@count_unsettled.register(LIPool)
-@count_unsettled.register(Relay)
-def _(neuron: LIPool | Relay, membrane: np.ndarray, counts: np.ndarray, wake: int) -> int:
-    return 0  # They answer spikes and never send one of their own accord.

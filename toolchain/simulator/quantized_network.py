@@ -8,23 +8,16 @@ approximate.
 
 from __future__ import annotations
 
-from functools import singledispatch
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
 from toolchain.program.count_growth import count_growths
 from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.neurons import (
-    ConsistentIntegrateAndFire,
-    IntegrateAndFire,
-    LIPool,
-    Readout,
-    Relay,
-)
+from toolchain.program.neurons import Readout
 from toolchain.simulator.currents import ExactCurrent, per_channel
 
 
@@ -67,39 +60,7 @@ def even_counts(population: Population, total: Tensor, wake: int) -> Tensor:
 
     `total` is the summed current of all steps without bias, int64 (n, ...).
     """
-    return _count(population.neuron, population, total, wake)
-
-
-@singledispatch
-def _count(neuron: object, population: Population, total: Tensor, wake: int) -> Tensor:
-    """Count (or readout) for the summed current `total` of all steps, without bias."""
-    raise ProgramError("no closed form for this neuron", found=type(neuron).__name__)
-
-
-@_count.register(IntegrateAndFire)
-@_count.register(ConsistentIntegrateAndFire)
-def _(
-    neuron: IntegrateAndFire | ConsistentIntegrateAndFire,
-    population: Population,
-    total: Tensor,
-    wake: int,
-) -> Tensor:
-    start = per_channel(population, neuron.initial_potential)
-    v = start + total + wake * per_channel(population, population.bias)
-    threshold = per_channel(population, neuron.threshold)
-    return torch.div(v, threshold, rounding_mode="floor").clamp(0, wake)
-
-
-@_count.register
-def _(neuron: LIPool, population: Population, total: Tensor, wake: int) -> Tensor:
-    return total.amax(-1)
-
-
-@_count.register
-def _(neuron: Relay, population: Population, total: Tensor, wake: int) -> Tensor:
-    return total
-
-
-@_count.register
-def _(neuron: Readout, population: Population, total: Tensor, wake: int) -> Tensor:
-    return total + wake * per_channel(population, population.bias)
+    if population.bias.any():
+        total = total + wake * per_channel(population, population.bias)
+    found: Tensor = population.neuron.settled(total, wake, partial(per_channel, population))
+    return found

@@ -10,24 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import singledispatch
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
-from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.neurons import (
-    ConsistentIntegrateAndFire,
-    IntegrateAndFire,
-    LIPool,
-    Readout,
-    Relay,
-)
-from toolchain.program.synapse import WindowSynapse
+from toolchain.program.int_program import INPUT, IntProgram
 from toolchain.recording import LayerRecorder, Mode, Recording, RecordingBuilder
 from toolchain.recording.layer_recorder import channels_last
 from toolchain.simulator.currents import ExactCurrent, per_channel, settle_threads
@@ -117,7 +107,13 @@ def run_steps(program: IntProgram, inputs: np.ndarray) -> Iterator[StepResult]:
 
 def _steps(program: IntProgram, currents: Currents, inputs: Tensor) -> Iterator[StepResult]:
     settle_threads()
-    states = {p.name: _start(p.neuron, p, len(inputs)) for p in program.populations}
+    per_channels = {p.name: partial(per_channel, p) for p in program.populations}
+    states = {
+        p.name: p.neuron.begin(
+            torch.zeros((len(inputs), *p.shape), dtype=torch.int64), per_channels[p.name]
+        )
+        for p in program.populations
+    }
     limits = program.state_range
     for step in range(program.schedule.num_steps):
         awake = step < program.schedule.wake_steps
@@ -134,11 +130,19 @@ def _steps(program: IntProgram, currents: Currents, inputs: Tensor) -> Iterator[
                 start=torch.zeros(1, dtype=torch.int64),
             )
             _watch(name, "summed current", current, limits)
-            given = StepInput(population, current, awake, limits)
-            states[name], membrane[name], fired = _advance(population.neuron, states[name], given)
-            if fired is not None:
-                spikes[name] = sent[name] = fired
+            if awake and population.bias.any():
+                current = current + per_channel(population, population.bias)
+            neuron = population.neuron
+            made = neuron.advance(states[name], current, awake, per_channels[name])
+            _watch(name, neuron.watched, made.watched, neuron.watch_limits(limits))
+            states[name], membrane[name] = made.state, made.potential
+            if made.spikes is not None:
+                spikes[name] = sent[name] = made.spikes
         yield StepResult(awake, spikes, membrane)
+
+
+def _watch(name: str, what: str, values: Tensor, limits: IntRange) -> None:
+    watch(name, what, int(values.min()), int(values.max()), limits)
 
 
 @torch.no_grad()
@@ -151,99 +155,3 @@ def _record_batch(
             spikes = None if fired is None else channels_last(fired.numpy().astype(np.int8))
             membrane = channels_last(potential.numpy().astype(np.int32))
             recorders[name].step(step, spikes, membrane)
-
-
-@dataclass(frozen=True)
-class StepInput:
-    """What a population meets in one step.
-
-    Attributes
-    ----------
-    current:
-        Sum of its synapses, without bias, int64 (N, ...).
-    limits:
-        What its state may be.
-    """
-
-    population: Population
-    current: Tensor
-    awake: bool
-    limits: IntRange
-
-    def with_bias(self) -> Tensor:
-        """The current, on wake steps with the bias added."""
-        if not self.awake:
-            return self.current
-        return self.current + per_channel(self.population, self.population.bias)
-
-
-@singledispatch
-def _start(neuron: object, population: Population, count: int) -> Any:
-    """State of `count` samples before local step 1."""
-    raise ProgramError("no simulation for this neuron", found=type(neuron).__name__)
-
-
-@_start.register(IntegrateAndFire)
-@_start.register(ConsistentIntegrateAndFire)
-def _(
-    neuron: IntegrateAndFire | ConsistentIntegrateAndFire, population: Population, count: int
-) -> Any:
-    zeros = torch.zeros((count, *population.shape), dtype=torch.int64)
-    return neuron.start(zeros + per_channel(population, neuron.initial_potential), zeros)
-
-
-@_start.register
-def _(neuron: LIPool, population: Population, count: int) -> Any:
-    (synapse,) = population.synapses
-    assert isinstance(synapse, WindowSynapse)
-    window = synapse.kernel[0] * synapse.kernel[1]
-    return neuron.start(torch.zeros((count, *population.shape, window), dtype=torch.int64))
-
-
-@_start.register(Readout)
-@_start.register(Relay)
-def _(neuron: Readout | Relay, population: Population, count: int) -> Any:
-    return torch.zeros((count, *population.shape), dtype=torch.int64)
-
-
-@singledispatch
-def _advance(neuron: object, state: Any, step: StepInput) -> tuple[Any, Tensor, Tensor | None]:
-    """One step: the state, the membrane potential and the spikes sent (None by a readout)."""
-    raise ProgramError("no simulation for this neuron", found=type(neuron).__name__)
-
-
-@_advance.register(IntegrateAndFire)
-@_advance.register(ConsistentIntegrateAndFire)
-def _(
-    neuron: IntegrateAndFire | ConsistentIntegrateAndFire, state: Any, step: StepInput
-) -> tuple[Any, Tensor, Tensor | None]:
-    name, current = step.population.name, step.with_bias()
-    _watch(name, "membrane potential", state.membrane_potential + current, step.limits)
-    threshold = per_channel(step.population, neuron.threshold)
-    state, fired = neuron.step(state, current, threshold, step.awake)
-    return state, state.membrane_potential, fired
-
-
-@_advance.register
-def _(neuron: LIPool, state: Any, step: StepInput) -> tuple[Any, Tensor, Tensor | None]:
-    state, fired = neuron.step(state, step.current)
-    _watch(step.population.name, "spike count", state.counts, step.limits)
-    return state, state.maximum, fired
-
-
-@_advance.register
-def _(neuron: Relay, state: Any, step: StepInput) -> tuple[Any, Tensor, Tensor | None]:
-    fired = neuron.step(step.current)
-    _watch(step.population.name, "graded spike", fired, neuron.spike_limits)
-    return state, state, fired
-
-
-@_advance.register
-def _(neuron: Readout, state: Any, step: StepInput) -> tuple[Any, Tensor, Tensor | None]:
-    accumulator = neuron.step(state, step.with_bias())
-    _watch(step.population.name, "accumulator", accumulator, step.limits)
-    return accumulator, accumulator, None
-
-
-def _watch(name: str, what: str, values: Tensor, limits: IntRange) -> None:
-    watch(name, what, int(values.min()), int(values.max()), limits)

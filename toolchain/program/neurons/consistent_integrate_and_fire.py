@@ -16,11 +16,16 @@ High-Accuracy Inference" (CASC), and its official code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from toolchain.int_range import IntRange
-from toolchain.program.neurons.thresholds import ThresholdParameters
+from toolchain.program.neurons.base import CountGrowth
+from toolchain.program.neurons.thresholds import ThresholdNeuron
+from toolchain.program.synapse import Synapse
 
 
 class ConsistentState(NamedTuple):
@@ -32,11 +37,10 @@ class ConsistentState(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ConsistentIntegrateAndFire(ThresholdParameters):
+class ConsistentIntegrateAndFire(ThresholdNeuron):
     """Parameters of a CIF population; see the module for the equation."""
 
     kind: ClassVar[str] = "CIF"
-    spike_range: ClassVar[IntRange] = IntRange(-1, 1)
 
     @staticmethod
     def start(membrane_potential: Any, zeros: Any) -> ConsistentState:
@@ -56,3 +60,36 @@ class ConsistentIntegrateAndFire(ThresholdParameters):
         )
         spikes = spikes * ~blocked
         return ConsistentState(v - threshold * spikes, state.spike_count + spikes, n), spikes
+
+    def spikes_sent(
+        self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
+    ) -> IntRange:
+        """-1, 0 and 1."""
+        return IntRange(-1, 1)
+
+    def count_growth(
+        self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
+    ) -> CountGrowth:
+        """By its rules, 0 <= N <= n."""
+        return CountGrowth(wake=IntRange(0, 1))
+
+    @staticmethod
+    def most_spikes(steps: int, wake_steps: int) -> int:
+        """One per step, and never more than wake steps."""
+        return min(steps - 1, wake_steps)
+
+    def after_firing(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Firing may be held back, so both outcomes count.
+
+        One that takes a spike back goes from below 0 to below the threshold.
+        """
+        theta = self.threshold.astype(np.int64)
+        after_low = np.where((high >= theta) & (low >= 0), 0, low)
+        after_high = np.where(low < 0, np.maximum(high, theta - 1), high)
+        return np.minimum(after_low, low), after_high
+
+    def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:
+        """Those that may still fire, and those that may still take a spike back."""
+        fires = (potential >= self.threshold) & (counts < wake_steps)
+        takes_back = (potential < 0) & (counts > 0)
+        return int((fires | takes_back).sum())

@@ -12,11 +12,16 @@ converted network; both start at half the threshold.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from toolchain.int_range import IntRange
-from toolchain.program.neurons.thresholds import ThresholdParameters
+from toolchain.program.neurons.base import CountGrowth
+from toolchain.program.neurons.thresholds import ThresholdNeuron
+from toolchain.program.synapse import Synapse
 
 
 class IntegrateAndFireState(NamedTuple):
@@ -26,11 +31,10 @@ class IntegrateAndFireState(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class IntegrateAndFire(ThresholdParameters):
+class IntegrateAndFire(ThresholdNeuron):
     """Parameters of an IF population; see the module for the equation."""
 
     kind: ClassVar[str] = "IF"
-    spike_range: ClassVar[IntRange] = IntRange(0, 1)
 
     @staticmethod
     def start(membrane_potential: Any, zeros: Any) -> IntegrateAndFireState:
@@ -45,3 +49,33 @@ class IntegrateAndFire(ThresholdParameters):
         v = state.membrane_potential + current
         spikes = (v >= threshold) * 1
         return IntegrateAndFireState(v - threshold * spikes), spikes
+
+    def spikes_sent(
+        self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
+    ) -> IntRange:
+        """0 and 1."""
+        return IntRange(0, 1)
+
+    def count_growth(
+        self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
+    ) -> CountGrowth:
+        """A spike per step at most."""
+        return CountGrowth(step=IntRange(0, 1))
+
+    @staticmethod
+    def most_spikes(steps: int, wake_steps: int) -> int:
+        """One per step."""
+        return steps - 1
+
+    def after_firing(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """It fires at v >= threshold, whatever was before."""
+        theta = self.threshold.astype(np.int64)
+        fires = high >= theta
+        stays_high = np.where(low < theta, np.minimum(high, theta - 1), high - theta)
+        after_high = np.where(fires, np.maximum(stays_high, high - theta), high)
+        after_low = np.where(low >= theta, low - theta, np.where(fires, np.minimum(low, 0), low))
+        return after_low, after_high
+
+    def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:
+        """Those at the threshold or above."""
+        return int((potential >= self.threshold).sum())

@@ -14,33 +14,64 @@ padding with minus infinity. Source: Li et al. (CASC), docs/METHODS.md "Layers i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from toolchain.errors import ProgramError
+from toolchain.int_range import IntRange
+from toolchain.program.neurons.base import CountGrowth, Neuron, PerChannel, Step, check_no_bias
+from toolchain.program.state_interval import Currents
+from toolchain.program.synapse import Synapse
+
+if TYPE_CHECKING:
+    from toolchain.program.population import Population
+    from toolchain.program.well_formed import Senders
+
+POOLABLE = IntRange(-1, 1)
+"""Spikes it takes; it counts them."""
+
 
 class PoolState(NamedTuple):
-    """Net spike counts of each window, (N, ..., K), and their maximum, (N, ...)."""
+    """Net spike counts of each window, (N, ..., K), before step 1 the number 0; the largest."""
 
     counts: Any
     maximum: Any
 
 
 @dataclass(frozen=True)
-class LIPool:
+class LIPool(Neuron):
     """A max-pool population; it has no parameters. See the module for the equation."""
 
     kind: ClassVar[str] = "LIPOOL"
+    watched: ClassVar[str] = "spike count"
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Its integer arrays by name: none."""
-        return {}
+    def check(self, population: Population, senders: Senders) -> None:
+        """One source of unary spikes, and no bias."""
+        check_no_bias(population)
+        if len(population.synapses) != 1:
+            raise ProgramError(
+                "a LIPool pools one layer",
+                node=population.name,
+                found=", ".join(s.source for s in population.synapses),
+            )
+        (synapse,) = population.synapses
+        spikes = senders.ranges[synapse.source]
+        counted = synapse.source in senders.counting
+        if not counted or not POOLABLE.contains(spikes.low, spikes.high):
+            raise ProgramError(
+                "a LIPool counts unary spikes; it cannot pool graded ones",
+                node=population.name,
+                found=f"{synapse.source}, which sends {spikes}",
+                allowed="a layer of IF, CIF or LIPool",
+                remedy="put a quantized activation between them, or pool by an average",
+            )
 
-    @staticmethod
-    def start(window_zeros: Any) -> PoolState:
-        """State before local step 1; `window_zeros`, (N, ..., K), are the counts to start from."""
-        return PoolState(window_zeros, window_zeros[..., 0])
+    def begin(self, zeros: Any, per_channel: PerChannel) -> PoolState:
+        """Nothing counted, nothing sent."""
+        return PoolState(0, zeros)
 
     @staticmethod
     def step(state: PoolState, window_spikes: Any) -> tuple[PoolState, Any]:
@@ -51,3 +82,32 @@ class LIPool:
             count = counts[..., position]
             largest = largest + (count - largest) * (count > largest)
         return PoolState(counts, largest), largest - state.maximum
+
+    def advance(self, state: PoolState, current: Any, awake: bool, per_channel: PerChannel) -> Step:
+        """`step`; its potential is the largest count."""
+        state, spikes = self.step(state, current)
+        return Step(state, state.maximum, spikes, state.counts)
+
+    def spikes_sent(
+        self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
+    ) -> IntRange:
+        """Its source's: the largest of several counts changes by no more than any of them."""
+        return ranges[synapses[0].source]
+
+    def count_growth(
+        self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
+    ) -> CountGrowth:
+        """Its source's: its count is one of its window's counts."""
+        return growths[synapses[0].source]
+
+    def state_interval(self, currents: Currents) -> np.ndarray:
+        """Each element of a window brings one source's spikes: the summed current is a count."""
+        return currents.count_interval()
+
+    def settled(self, total: Any, wake_steps: int, per_channel: PerChannel) -> Any:
+        """The largest count of each window, (N, ..., K)."""
+        return self.step(PoolState(0, 0), total)[1]
+
+    def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:
+        """None: it answers spikes, and sends none of its own accord."""
+        return 0

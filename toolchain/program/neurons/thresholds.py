@@ -1,17 +1,25 @@
-"""What the spiking neurons' parameters have in common: a threshold and a start per channel."""
+"""What IF and CIF have in common: a threshold and a start per channel, and a potential."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from toolchain.canonical import frozen_array
-from toolchain.errors import ProgramError
+from toolchain.errors import ProgramError, ValueRangeError
+from toolchain.program.neurons.base import Neuron, PerChannel, Step
+from toolchain.program.state_interval import Currents
+
+if TYPE_CHECKING:
+    from toolchain.program.population import Population
+    from toolchain.program.well_formed import Senders
 
 
 @dataclass(frozen=True, eq=False)
-class ThresholdParameters:
+class ThresholdNeuron(Neuron):
     """Integer parameters of a population of C channels.
 
     Attributes
@@ -21,6 +29,9 @@ class ThresholdParameters:
     initial_potential:
         int32, (C,); `v` before local step 1.
     """
+
+    array_names: ClassVar[tuple[str, ...]] = ("threshold", "initial_potential")
+    watched: ClassVar[str] = "membrane potential"
 
     threshold: np.ndarray
     initial_potential: np.ndarray
@@ -43,6 +54,70 @@ class ThresholdParameters:
                 allowed=">= 1",
             )
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Its integer arrays by name."""
-        return {"threshold": self.threshold, "initial_potential": self.initial_potential}
+    def check(self, population: Population, senders: Senders) -> None:
+        """One threshold per channel; it, the start and the bias within the state's range."""
+        channels = (population.shape[0],)
+        if self.threshold.shape != channels:
+            raise ProgramError(
+                "threshold needs one value per channel",
+                node=population.name,
+                found=self.threshold.shape,
+                allowed=channels,
+            )
+        for what, values in (
+            ("threshold", self.threshold),
+            ("initial potential", self.initial_potential),
+            ("bias", population.bias),
+        ):
+            try:
+                senders.state.check(f"{population.name} {what}", values)
+            except ValueRangeError as error:
+                raise ProgramError(
+                    f"{what} leaves the state range",
+                    node=population.name,
+                    found=error.found,
+                    allowed=str(senders.state),
+                ) from error
+
+    @staticmethod
+    @abstractmethod
+    def start(membrane_potential: Any, zeros: Any) -> Any:
+        """State before local step 1; `zeros` is the spike count to start from."""
+
+    @staticmethod
+    @abstractmethod
+    def step(state: Any, current: Any, threshold: Any, awake: bool) -> tuple[Any, Any]:
+        """One step; arrays broadcast to (N, ...). Returns the state and the spikes."""
+
+    def begin(self, zeros: Any, per_channel: PerChannel) -> Any:
+        """The potential starts at `initial_potential`."""
+        return self.start(zeros + per_channel(self.initial_potential), zeros)
+
+    def advance(self, state: Any, current: Any, awake: bool, per_channel: PerChannel) -> Step:
+        """`step`, at the threshold of each channel."""
+        before = state.membrane_potential + current
+        state, spikes = self.step(state, current, per_channel(self.threshold), awake)
+        return Step(state, state.membrane_potential, spikes, before)
+
+    def state_interval(self, currents: Currents) -> np.ndarray:
+        """The potential's, which `after_firing` lowers or raises after each step."""
+        return currents.potential_interval(
+            self.initial_potential.astype(np.int64),
+            self.threshold.astype(np.int64),
+            self.most_spikes,
+            self.after_firing,
+        )
+
+    @staticmethod
+    @abstractmethod
+    def most_spikes(steps: int, wake_steps: int) -> int:
+        """Most spikes sent before step `steps`, `wake_steps` of the steps up to it awake."""
+
+    @abstractmethod
+    def after_firing(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds of the potential after firing, from those before, int64 (C,) each."""
+
+    def settled(self, total: Any, wake_steps: int, per_channel: PerChannel) -> Any:
+        """clip(floor((V(0) + X) / threshold), 0, Q): METHODS, "CIF and wake-sleep"."""
+        v = total + per_channel(self.initial_potential)
+        return (v // per_channel(self.threshold)).clip(0, wake_steps)

@@ -241,9 +241,9 @@ def main() -> None:
         **{"lava-nc": LAVA_NC, "lava-dl": LAVA_DL, "numpy": np.__version__},
     )
     text = TEXT.format(rounds=asked.rounds)
-    found = Measurement("Speed of Lava runs", text, tables, made)
-    found.save(ROOT / "benchmarks" / "speed" / f"lava{SUFFIX}")
-    print("\n".join(found.lines()))
+    measurement = Measurement("Speed of Lava runs", text, tables, made)
+    measurement.save(ROOT / "benchmarks" / "speed" / f"lava{SUFFIX}")
+    print("\n".join(measurement.lines()))
 
 
 if __name__ == "__main__":

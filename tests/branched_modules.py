@@ -159,7 +159,7 @@ class SPP(nn.Module):
         x = self.act0(self.stem(x))
         one = self.pool(x)
         two = self.pool(one)
-        x = torch.concatenate([x, one, two, self.pool(two)], axis=1)
+        x = torch.concatenate([x, one, two, self.pool(two)], axis=1)  # type: ignore[call-arg]
         return self.head(self.last(self.act1(self.mix(x))).flatten(1))
 
 

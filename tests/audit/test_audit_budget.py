@@ -150,7 +150,7 @@ def test_one_neuron_by_hand():
     options = ConversionOptions("if", Schedule(4), thresholds="largest")
     program = convert(model.eval(), quantizer, options, LIMITS, name="one").program
     cell = program.populations[0]
-    theta = int(cell.neuron.threshold[0])
+    theta = int(cell.neuron.threshold[0])  # type: ignore[attr-defined]
     weight = cell.synapses[0].weight.ravel().tolist()
     source = SourceNetwork.of(program, model)
     budget = Budget(source)

@@ -64,7 +64,7 @@ def errors(digits_conv, calibration, limits):
         program = convert(
             network.model, network.quantizer, options, limits, name="q", calibration=calibration
         ).program
-        found = simulate(program, inputs).logits * program.readout.neuron.scale
+        found = simulate(program, inputs).logits * program.readout.neuron.scale  # type: ignore[attr-defined]
         return float(np.sqrt(((found - exact) ** 2).mean() / (exact**2).mean()))
 
     return error

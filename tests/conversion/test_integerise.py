@@ -225,8 +225,8 @@ def test_per_channel_input_scale_reaches_every_group(limits):
     weight = model[2].weight.detach().numpy()[:, :, 0, 0]
     lam_in = np.array([[0.5, 1.0], [0.5, 1.0], [2.0, 4.0], [2.0, 4.0]])
     lam = np.array([1.0, 1.0, 0.5, 0.5])
-    theta = second.neuron.threshold
+    theta = second.neuron.threshold  # type: ignore[attr-defined]
     expected = np.rint(theta[:, None] * weight * lam_in / lam[:, None])
     assert np.array_equal(second.synapses[0].weight[:, :, 0, 0], expected)
     dense = model[5].weight.detach().numpy() * np.repeat([1.0, 1.0, 0.5, 0.5], 4)
-    assert np.array_equal(readout.synapses[0].weight, np.rint(dense / readout.neuron.scale))
+    assert np.array_equal(readout.synapses[0].weight, np.rint(dense / readout.neuron.scale))  # type: ignore[attr-defined]

@@ -218,7 +218,7 @@ def test_two_outputs_of_plain_relus_arrive():
         answers = model(torch.from_numpy(inputs / 255).float())
     wanted = dict(zip(("classes", "aux"), answers, strict=True))
     for population in result.program.readouts:
-        found = recording.outputs[population.name] * population.neuron.scale / 64
+        found = recording.outputs[population.name] * population.neuron.scale / 64  # type: ignore[attr-defined]
         assert np.abs(found - wanted[population.name].numpy()).max() < 0.05
 
 

@@ -28,7 +28,7 @@ def dense(weight):
 
 def conv(weight, stride=1, padding=0, dilation=1, groups=1):
     pairs = [(n, n) for n in (stride, padding, dilation)]
-    return Conv2d("x", ("input",), weight, np.zeros(len(weight)), *pairs, groups)
+    return Conv2d("x", ("input",), weight, np.zeros(len(weight)), *pairs, groups)  # type: ignore[call-arg]
 
 
 def activity(rng, rows, inputs):

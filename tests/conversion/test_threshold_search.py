@@ -242,11 +242,11 @@ def test_equal_columns_count_as_often_as_they_come(seed, repeats, moments, limit
 def test_distinct_columns():
     rng = np.random.default_rng(1)
     weight = rng.normal(size=(50, 4))[:, [2, 0, 2, 3, 0, 2]]
-    first, counts = distinct_columns(weight)
+    first, counts = distinct_columns(weight)  # type: ignore[misc]
     assert first.tolist() == [0, 1, 3]
     assert counts.tolist() == [3, 2, 1]
     weight[49, 2] = np.nextafter(weight[49, 2], 1)
-    first, counts = distinct_columns(weight)
+    first, counts = distinct_columns(weight)  # type: ignore[misc]
     assert first.tolist() == [0, 1, 2, 3]
     assert counts.tolist() == [2, 2, 1, 1]
     assert distinct_columns(rng.normal(size=(2, 9))) is None
@@ -257,7 +257,7 @@ def test_distinct_columns():
 def test_columns_with_the_same_sum_of_bits_are_not_taken_for_equal(monkeypatch):
     monkeypatch.setattr(columns, "_sums", lambda weight: np.zeros(weight.shape[1], np.uint64))
     assert distinct_columns(np.array([[1.0, 2.0, 1.0]])) is None
-    first, counts = distinct_columns(np.array([[1.0, 1.0, 1.0]]))
+    first, counts = distinct_columns(np.array([[1.0, 1.0, 1.0]]))  # type: ignore[misc]
     assert (first.tolist(), counts.tolist()) == ([0], [3])
 
 

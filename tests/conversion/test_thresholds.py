@@ -234,8 +234,8 @@ def test_ranges_are_made_provable_with_several_branches(limits):
     prove(conversion.program)
     name = "layer2.1.add"
     assert (overload(free.program)[name] > 1).any()
-    lowered = conversion.program.population(name).neuron.threshold
-    assert (lowered <= free.program.population(name).neuron.threshold).all()
+    lowered = conversion.program.population(name).neuron.threshold  # type: ignore[attr-defined]
+    assert (lowered <= free.program.population(name).neuron.threshold).all()  # type: ignore[attr-defined]
     assert {r.name: r.lowered for r in conversion.rounding}[name] > 0
     assert any(n.startswith(f"{name}: rounding moves") for n in conversion.notes)
 
@@ -260,7 +260,7 @@ def test_another_search_can_take_the_place_of_this_one(limits):
     other, _ = integerise(program, quantizer, choose=halved, **how)
     assert ("layer1.0.add", ["layer1.0.conv2", "act1"]) in seen
     for a, b in zip(usual.spiking, other.spiking, strict=True):
-        assert (b.neuron.threshold == np.maximum(a.neuron.threshold // 2, 1)).all()
+        assert (b.neuron.threshold == np.maximum(a.neuron.threshold // 2, 1)).all()  # type: ignore[attr-defined]
 
 
 @settings(max_examples=60, deadline=None)

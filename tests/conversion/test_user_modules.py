@@ -337,12 +337,12 @@ def test_adapters_that_fail():
         def forward(self, x):
             return x
 
-    activation_adapter("Odd")(lambda module: module.nothing)
+    activation_adapter("Odd")(lambda module: module.nothing)  # type: ignore[return-value]
     net = Net()
     net.act = Odd()
     with pytest.raises(UnsupportedModuleError, match=r"(?s)^act: the adapter fails.*nothing"):
         folded(net)
-    activation_adapter("Odd")(lambda module: None)
+    activation_adapter("Odd")(lambda module: None)  # type: ignore[return-value]
     with pytest.raises(UnsupportedModuleError, match=r"(?s)^act: .*must return an ActivationSpec"):
         folded(net)
     activation_adapter("Odd")(lambda module: ActivationSpec(1.0, 1, 0.5))

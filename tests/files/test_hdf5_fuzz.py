@@ -17,7 +17,7 @@ from exports.netx import read_net, write_net
 from exports.netx.cuba_reader import is_stock_net, read_cuba_net
 from exports.netx.replays import add_replay, read_replays
 from exports.nir import Reset, read_foreign_nir, read_nir, write_nir
-from exports.nir.writer import as_graph
+from exports.nir.graph import as_graph
 from tests.command_line import ROOT
 from tests.damage import BYTES, change_structure
 from tests.networks import branched_program, random_program

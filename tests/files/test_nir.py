@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from exports.netx import read_net, write_net
 from exports.nir import has_hash, ledger, read_nir, write_nir
+from exports.nir.graph import as_graph
 from exports.nir.ledger import Fate
-from exports.nir.writer import as_graph
 from tests.command_line import FACTORIES, fails, ok
 from tests.networks import branched_program, fits, one_convolution, random_inputs, random_program
 from tests.oracles.numpy_loop import convolve

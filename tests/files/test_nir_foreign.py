@@ -77,7 +77,7 @@ def spikes_of(net, x, steps):
                     sent[index].append(values.numpy().copy())
                     index += 1
             total = total + values
-    return [np.stack(layer) for layer in sent], total.numpy()
+    return [np.stack(layer) for layer in sent], total.numpy()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("thresholds", [(10.0, 20.0), (10.5, 7.0)])
@@ -100,7 +100,7 @@ def test_the_spikes_are_snntorchs(kind, steps, thresholds, tmp_path):
     for layer, theirs in zip(found.spikes.values(), expected, strict=True):
         assert np.array_equal(layer, theirs)
     if kind != "readout":
-        counts = found.logits * made.program.readout.neuron.scale
+        counts = found.logits * made.program.readout.neuron.scale  # type: ignore[attr-defined]
         assert np.allclose(counts, total, atol=1e-4)
 
 

@@ -49,4 +49,4 @@ def test_numba_and_python_have_them():
         assert callable(getattr(caching.FunctionCache, name))
     assert callable(event.register)
     assert callable(cgutils.for_range)
-    assert shared_memory._make_filename().startswith("/")
+    assert shared_memory._make_filename().startswith("/")  # type: ignore[attr-defined]

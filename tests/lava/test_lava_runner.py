@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from exports.lava import LavaModels, run_on_lava
-from exports.lava.job import SHARED_MEMORY
+from exports.lava.resources import SHARED_MEMORY
 from exports.netx import write_net
 from tests.command_line import ROOT
 from tests.networks import random_inputs, random_program

@@ -229,18 +229,14 @@ def test_the_page_gives_differences_in_points(small_runs, tmp_path):
         rows.setdefault(cells[0], cells[1:])
     assert rows["difference in percentage points"] == ["T = 1", "T = 4"]
 
-    def correct(name, arithmetic, steps):
-        return (
-            evaluations[name]
-            .find(neuron="IF", arithmetic=arithmetic, steps=steps)
-            .accuracy["correct"]
-        )
+    def correct(side, steps):
+        name, arithmetic = side
+        row = evaluations[name].find(neuron="IF", arithmetic=arithmetic, steps=steps)
+        return row.accuracy["correct"]
 
     def points(first, second):
         # 40 samples: one is 2.5 points.
-        return [
-            f"{2.5 * (correct(*first, steps) - correct(*second, steps)):+.2f}" for steps in (1, 4)
-        ]
+        return [f"{2.5 * (correct(first, t) - correct(second, t)):+.2f}" for t in (1, 4)]
 
     nq, qcfs = ("nq", "float"), ("qcfs", "float")
     assert rows["NQ - QCFS, both float"] == points(nq, qcfs)

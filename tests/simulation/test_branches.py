@@ -374,13 +374,13 @@ def test_sums_that_are_not_exact_are_noticed(monkeypatch, caplog):
     program = branched_program(0)
     inputs = random_inputs(program, 1)
     expected = simulate(program, inputs)
-    exact = currents.F.conv2d
+    exact = currents.F.conv2d  # type: ignore[attr-defined]
 
     def off(spikes, *how):
         result = exact(spikes, *how)
-        return result - 0.01 if spikes.dtype is currents.torch.float32 else result
+        return result - 0.01 if spikes.dtype is currents.torch.float32 else result  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(currents.F, "conv2d", off)
+    monkeypatch.setattr(currents.F, "conv2d", off)  # type: ignore[attr-defined]
     assert compare(expected, simulate(program, inputs)).equal
     assert "stem: float32 sums" in caplog.text
 

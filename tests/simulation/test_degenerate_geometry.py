@@ -172,7 +172,7 @@ def test_products_that_are_wrong_are_made_in_another_way(
 
     def of_way(self, coded, offset):
         exact = way == "float32" and self._weight.dtype is torch.float64
-        return kind.honest(self, coded, offset) if exact else wrong(self, coded, offset)
+        return kind.honest(self, coded, offset) if exact else wrong(self, coded, offset)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(kind, "honest", kind.__call__, raising=False)
     monkeypatch.setattr(kind, "__call__", of_way)

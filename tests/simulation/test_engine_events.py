@@ -42,7 +42,7 @@ def assert_sums(total, weight, geometry, spikes, which, before=7):
             assert (total[plane] == before).all()
             continue
         plain = spikes[plane].transpose(2, 0, 1)
-        expected = convolve(plain, weight, *geometry, 1)
+        expected = convolve(plain, weight, *geometry, 1)  # type: ignore[call-arg]
         assert np.array_equal(total[plane].transpose(2, 0, 1), expected)
 
 

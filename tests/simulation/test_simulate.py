@@ -74,7 +74,7 @@ def needed_memory(program, inputs, mode=Mode.FULL):
     """The least memory that one sample needs, as the refusal of less says."""
     with pytest.raises(TargetError, match="one sample needs more memory") as error:
         simulate(program, inputs, mode=mode, memory=1)
-    return int(error.value.allowed.split()[1].replace(",", ""))
+    return int(error.value.allowed.split()[1].replace(",", ""))  # type: ignore[attr-defined]
 
 
 @settings(max_examples=40, deadline=None)

@@ -43,6 +43,13 @@ class Kernel:
 
 
 @compiled
+def copy_row(into, values):  # type: ignore[no-untyped-def]
+    """Copy (width,). A slice of an array would do it, but compiling its check takes two seconds."""
+    for k in range(into.shape[0]):
+        into[k] = values[k]
+
+
+@compiled
 def accumulate(total, current, unit, first, start, stop):  # type: ignore[no-untyped-def]
     """Add `current * unit` to `total`, int (T, rows, width), which the `first` one fills."""
     one = total.dtype.type(unit)
@@ -88,9 +95,9 @@ def arrive(into, current, base, unit, direct, zero, gain, t, row):  # type: igno
 def begin(potential, initial, v, kept, row):  # type: ignore[no-untyped-def]
     """Set a row's potential to what it is before a block."""
     if initial.shape[0]:
-        potential[:] = initial
+        copy_row(potential, initial)
     elif not kept:
-        potential[:] = v[row]
+        copy_row(potential, v[row])
 
 
 @compiled
@@ -143,7 +150,7 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
                 drive = current[step, row - base]
                 fire(potential, drive, unit, bias, threshold, spikes[t, row], reach)
             if trace.shape[0]:
-                trace[t, row] = potential
+                copy_row(trace[t, row], potential)
     return reach[0], reach[1], reach[2], reach[3]
 
 
@@ -228,11 +235,11 @@ def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
                     potential, count, cap, drive, unit, bias, threshold, fired, reach
                 )
             if trace.shape[0]:
-                trace[t, row] = potential
+                copy_row(trace[t, row], potential)
             if t >= last and not busy:
                 spikes[t:, row] = 1
                 for later in range(t + 1, trace.shape[0]):
-                    trace[later, row] = potential
+                    copy_row(trace[later, row], potential)
                 break
     return reach[0], reach[1], reach[2], reach[3]
 
@@ -257,7 +264,7 @@ def read_out(  # type: ignore[no-untyped-def]
                 low_current, high_current = min(low_current, i), max(high_current, i)
                 low, high = min(low, u), max(high, u)
                 accumulator[k] = u
-            trace[t, row] = accumulator
+            copy_row(trace[t, row], accumulator)
     return low_current, high_current, low, high
 
 
@@ -331,8 +338,8 @@ def lipool(  # type: ignore[no-untyped-def]
                     for k in range(now.shape[0]):
                         fired[k] = np.uint8(now[k] - before[k] + offset)
                         before[k] = now[k]
-            if trace.shape[0]:
-                trace[t, sample] = largest[sample]
+                    if trace.shape[0]:
+                        copy_row(trace[t, sample, y, x], now)
     return low, high, low, high
 
 

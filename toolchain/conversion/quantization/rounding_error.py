@@ -52,8 +52,8 @@ def _rows_errors(  # type: ignore[no-untyped-def]
                 error = rounded - scaled
                 squares[n] += error * error * m
                 sums[n] += error * q
-        apart[:, c] = squares
-        together[:, c] = sums
+        for n in range(count):  # as a slice, its check alone would take two seconds to compile
+            apart[n, c], together[n, c] = squares[n], sums[n]
 
 
 @compiled_with(error_model="numpy", fastmath={"nnan", "nsz"})

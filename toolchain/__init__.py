@@ -3,6 +3,10 @@
 Importing this package loads neither torch nor lava; each submodule imports what it needs.
 """
 
+from toolchain.moved import lead_on
+
 __version__ = "0.1.0"
 
 __all__ = ["__version__"]
+
+lead_on()

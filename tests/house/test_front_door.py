@@ -26,6 +26,7 @@ from toolchain.errors import (
     UsageError,
 )
 from toolchain.learning.data import Samples
+from toolchain.moved import MOVED
 from toolchain.program.int_program import Schedule
 
 LEVELS = 4
@@ -333,3 +334,32 @@ def test_backends_run_graded_spikes():
     assert spikeport.compare(stepwise, lava).equal
     assert spikeport.Reference.of_recording(stepwise.meta) == spikeport.Reference("stepwise")
     assert spikeport.Lava.of_recording(lava.meta) == spikeport.Lava("fast", batch=1)
+
+
+def test_old_names_lead_to_the_modules(tmp_path):
+    """Files written for 0.1 import them; a module is one under both names."""
+    (tmp_path / "old.py").write_text(
+        "import toolchain.activations.qcfs as qcfs\n"
+        "from toolchain.activations import QCFS\n"
+        "from toolchain.conversion.adapters import activation_adapter\n"
+        "from toolchain.simulator.engine.engine import Engine\n"
+        "import spikeport\n"
+        "assert QCFS is qcfs.QCFS is spikeport.QCFS\n"
+        "assert activation_adapter is spikeport.activation_adapter\n"
+        "assert Engine.__module__ == 'toolchain.engine.engine'\n"
+        "try:\n"
+        "    import toolchain.activations.nothing\n"
+        "except ModuleNotFoundError as error:\n"
+        "    print(error)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "old.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.stdout == "No module named 'toolchain.learning.activations.nothing'\n", ran.stderr
+    for old, new in MOVED.items():
+        assert import_module(old) is import_module(new)

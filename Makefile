@@ -59,4 +59,4 @@ $(VENV310)/.installed: requirements/conformance.txt requirements/lock.txt requir
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV310) build site *.egg-info
+	rm -rf $(VENV) $(VENV310) build dist site *.egg-info

@@ -3,6 +3,6 @@
 Importing this package loads neither torch nor lava; each submodule imports what it needs.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["__version__"]

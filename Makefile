@@ -3,24 +3,28 @@ PYTHON ?= python3
 VENV ?= .venv
 VENV310 ?= .venv-py310
 BIN := $(VENV)/bin
-SOURCES := spikeport toolchain hw_models exports tests notebooks benchmarks
+SOURCES := spikeport toolchain hw_models exports tests notebooks benchmarks docs
 
-.PHONY: demo test lint types unit test-py310 clean
+.PHONY: demo test lint types docs unit test-py310 clean
 
 demo: $(VENV)/.installed
 	$(BIN)/spikeport demo
 
-test: lint types unit
+test: lint types docs unit
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/vulture
-	$(BIN)/codespell $(SOURCES) docs *.md
+	$(BIN)/codespell $(SOURCES) *.md mkdocs.yml
 
 types: $(VENV)/.installed
 	$(BIN)/mypy
+
+# The site, into site/; a warning is an error.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # One thread per process; tests that watch the machine's processes and memory run by themselves.
 unit: $(VENV)/.installed
@@ -55,4 +59,4 @@ $(VENV310)/.installed: requirements/conformance.txt requirements/lock.txt requir
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV310) build *.egg-info
+	rm -rf $(VENV) $(VENV310) build dist site *.egg-info

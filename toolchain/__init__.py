@@ -5,7 +5,7 @@ Importing this package loads neither torch nor lava; each submodule imports what
 
 from toolchain.moved import lead_on
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["__version__"]
 

@@ -12,6 +12,8 @@ from toolchain.text import visible
 class SpikeportError(Exception):
     """Base of every error this project raises on purpose.
 
+    The text of the error holds no control characters; the attributes are as given.
+
     Parameters
     ----------
     message:
@@ -22,8 +24,6 @@ class SpikeportError(Exception):
         What was met and what would have been accepted.
     remedy:
         What the user can do about it.
-
-    The text of the error holds no control characters; the attributes are as given.
     """
 
     exit_code = 2

@@ -385,7 +385,7 @@ def test_bounds_hold_against_the_plain_loop():
 
 def test_metrics_are_named_before_anything_fails():
     told = " ".join(ok("audit", "--help").stdout.split())
-    manual = (ROOT / "README.md").read_text()
+    manual = (ROOT / "docs/AUDIT.md").read_text()
     for name, meaning in METRICS.items():
         assert f"{name} = {meaning}" in told
         assert f"`{name}`" in manual

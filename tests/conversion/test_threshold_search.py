@@ -13,10 +13,8 @@ from toolchain.conversion.quantization.distinct_columns import distinct_columns
 from toolchain.conversion.quantization.rounding_error import rounding_errors
 from toolchain.conversion.quantization.threshold_search import (
     ErrorTerm,
-    largest_thresholds,
     search_scale,
     search_thresholds,
-    smallest_scale,
 )
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange
@@ -92,9 +90,8 @@ def test_never_above_the_largest_theta_and_often_the_optimum(
     found = search_thresholds(
         "x", terms, bias, limits=limits, correlation=correlation, candidates=300
     )
-    largest = largest_thresholds("x", terms, bias, limits=limits)
     bounds = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    assert np.array_equal(found.largest, largest)
+    largest = found.largest
     assert not found.clipped.any()
     for c in range(3):
         peak = max(np.abs(t.weight[c]).max() / 2**t.weight_exponent for t in terms)
@@ -204,9 +201,8 @@ def test_scale_of_a_readout(bits, limits):
     def error(scale):
         return sum(cost(1 / scale, terms, bias, c) for c in range(4))
 
-    plain = smallest_scale("r", terms, bias, limits=limits)
     largest = 2 ** (bits - 1) - 1
-    assert plain == pytest.approx(np.abs(terms[0].weight).max() / 4 / largest)
+    plain = np.abs(terms[0].weight).max() / 4 / largest
     found = search_scale("r", terms, bias, limits=limits)
     assert error(found) <= error(plain) * (1 + 1e-9)
     integers = np.rint(terms[0].weight / 4 / found)

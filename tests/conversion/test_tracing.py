@@ -16,7 +16,7 @@ from toolchain.conversion.frontend.adapters import (
     load_adapter_file,
 )
 from toolchain.conversion.frontend.trace import trace
-from toolchain.conversion.passes.average_pools import fold_average_pool
+from toolchain.conversion.passes.average_pools import place_average_pools
 from toolchain.conversion.passes.batch_norm import fold_batch_norm
 from toolchain.conversion.passes.layers import layers_of
 from toolchain.errors import ConversionError, ProgramError, UnsupportedModuleError
@@ -33,7 +33,7 @@ def assert_program_is(model, shape=SHAPE, *, fold=True):
     program = trace(model, shape)
     programs = [program]
     if fold:
-        programs.append(fold_average_pool(fold_batch_norm(program)))
+        programs.append(place_average_pools(fold_batch_norm(program), "fold")[0])
         assert not any(isinstance(n, BatchNorm | AvgPool2d) for n in programs[1].nodes)
         layers_of(programs[1])
     with torch.no_grad():
@@ -196,7 +196,7 @@ def test_a_pool_that_cannot_fold_says_why():
     )
     program = fold_batch_norm(trace(model, (2, 9, 9)))
     with pytest.raises(UnsupportedModuleError, match=r"^0: [\s\S]*drops the last of 9 rows"):
-        fold_average_pool(program)
+        place_average_pools(program, "fold")
 
 
 class Branch(nn.Module):
@@ -285,7 +285,7 @@ def test_unsupported(model, path, message):
 )
 def test_networks_without_a_spiking_form(model, path, message):
     with pytest.raises(UnsupportedModuleError, match=message) as error:
-        layers_of(fold_average_pool(fold_batch_norm(trace(model.eval(), SHAPE))))
+        layers_of(place_average_pools(fold_batch_norm(trace(model.eval(), SHAPE)), "fold")[0])
     assert error.value.node == path
 
 

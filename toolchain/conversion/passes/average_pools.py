@@ -41,11 +41,6 @@ MOST_WEIGHTS = 1 << 24
 behind ResNet50; the stage costs a step of latency instead."""
 
 
-def fold_average_pool(program: FloatProgram) -> FloatProgram:
-    """Fold every average pool into the layers that take it; `place_average_pools` with "fold"."""
-    return place_average_pools(program, "fold")[0]
-
-
 def place_average_pools(
     program: FloatProgram, pooling: str
 ) -> tuple[FloatProgram, tuple[str, ...]]:

@@ -228,24 +228,6 @@ def search_thresholds(
     )
 
 
-def largest_thresholds(
-    name: str,
-    terms: Sequence[ErrorTerm],
-    bias: np.ndarray,
-    *,
-    limits: TargetLimits,
-) -> np.ndarray:
-    """The largest integer theta per channel for which weights, bias and theta fit: int64, (C,).
-
-    Raises
-    ------
-    ConversionError
-        If there is none: a spike is worth more thresholds than a weight can hold.
-    """
-    rows = _side_by_side(terms, bias)
-    return _largest(name, rows, limits).astype(np.int64)
-
-
 def search_scale(
     name: str,
     terms: Sequence[ErrorTerm],
@@ -278,20 +260,6 @@ def search_scale(
     )
     errors = [float(_squared_error(rows, np.full(len(bias), f)).sum()) for f in factors]
     return float(1.0 / factors[int(np.argmin(errors))])
-
-
-def smallest_scale(
-    name: str, terms: Sequence[ErrorTerm], bias: np.ndarray, *, limits: TargetLimits
-) -> float:
-    """The smallest scale of a readout for which its unrounded weights and bias fit.
-
-    Raises
-    ------
-    ConversionError
-        If all weights are zero.
-    """
-    rows = _side_by_side(terms, bias)
-    return 1.0 / _largest_factor(name, rows, limits)
 
 
 def _largest_factor(name: str, rows: _Rows, limits: TargetLimits) -> float:

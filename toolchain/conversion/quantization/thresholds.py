@@ -5,18 +5,16 @@ weights (times the value of one input spike) becomes
 
     W_int = round(theta * row / lam / 2^exponent)
 
-Theta is free. With one branch it is the largest integer for which the weights fit their bits.
-With several, the branch with the largest weights would set theta for all (an identity is worth
-about one threshold per spike, a convolution's weight a tenth of that), so branches may use the
-synapse's weight exponent: candidates raise the exponent of the branch that holds the others
-back, step by step, and the one with the smallest rounding error wins. The error is measured, in
-thresholds: squared, summed over all weights (so by fan-in), times the largest spike squared.
+Theta is free. Here it is the largest integer for which the weights fit their bits; from there
+`threshold_search` looks for a better one. With several branches the one with the largest weights
+would set theta for all (an identity is worth about one threshold per spike, a convolution's weight
+a tenth of that), so branches may use the synapse's weight exponent: candidates raise the exponent
+of the branch that holds the others back, step by step, and the one with the smallest rounding error
+wins. The error is measured, in thresholds: squared, summed over all weights (so by fan-in), times
+the largest spike squared.
 
 A branch with one weight per channel (an identity, a mean over a window) that one exponent leaves
 coarser than `SPLIT_TOL` is split into two synapses: high bits with the exponent, low bits without.
-
-`choose_integers` is the place for another search: it gets everything in `FloatRows` and returns
-`IntegerRows`.
 """
 
 from __future__ import annotations

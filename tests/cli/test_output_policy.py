@@ -251,7 +251,6 @@ sweep run --data digits@test[:2] -o s.sqlite --plot {}
 detector show a.net --data shapes -o {}
 evaluate run --data digits@test[:2] -o {}
 detector evaluate run --data shapes -o {}
-results . -o {}
 """
 
 

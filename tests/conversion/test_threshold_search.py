@@ -1,6 +1,5 @@
 """The threshold search against brute force: every theta, in a plain loop."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -255,10 +254,3 @@ def test_columns_with_the_same_sum_of_bits_are_not_taken_for_equal(monkeypatch):
     assert distinct_columns(np.array([[1.0, 2.0, 1.0]])) is None
     first, counts = distinct_columns(np.array([[1.0, 1.0, 1.0]]))  # type: ignore[misc]
     assert (first.tolist(), counts.tolist()) == ([0], [3])
-
-
-def test_large_layers_take_seconds(limits):
-    weight = np.random.default_rng(0).normal(0, 0.02, (512, 4608))
-    started = time.monotonic()
-    search_thresholds("x", [term(4, weight)], np.zeros(512), limits=limits)
-    assert time.monotonic() - started < 20

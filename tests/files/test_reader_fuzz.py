@@ -71,9 +71,9 @@ def survives(read, damage):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(TIMES):
         damage(rng)
-        started = time.monotonic()
+        started = time.process_time()
         told = refusal(read)
-        assert time.monotonic() - started < MOST_SECONDS
+        assert time.process_time() - started < MOST_SECONDS
         assert len(told) < 4000
         refused += bool(told)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

@@ -4,7 +4,6 @@ import ast
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -105,7 +104,6 @@ def test_light_imports(code):
 
 def test_help_needs_no_torch():
     """`--help` works where torch cannot be imported at all."""
-    started = time.monotonic()
     shown = subprocess.run(
         [
             sys.executable,
@@ -120,7 +118,6 @@ def test_help_needs_no_torch():
         cwd=ROOT,
     )
     assert "convert" in shown.stdout
-    assert time.monotonic() - started < 10
 
 
 def test_every_neuron_is_everywhere():

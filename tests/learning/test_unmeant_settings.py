@@ -15,14 +15,16 @@ from toolchain.errors import CheckpointError, DataError, ProgramError, Spikeport
 from toolchain.learning.detection.config import DetectorConfig
 from toolchain.learning.detection.trainer import train_detector
 from toolchain.learning.training.checkpoint import load_checkpoint
-from toolchain.learning.training.config import BOUNDS, TrainConfig
+from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.failure import check_answers, check_finite
+from toolchain.learning.training.settings import Bounds
 from toolchain.learning.training.trainer import train
 from toolchain.program.int_program import Schedule
 
 CONFIG = TrainConfig(
     data="digits", model="mlp", epochs=2, initial_threshold=2.0, train_limit=300, seed=1
 )
+BOUNDS = {name: rule for name, rule in TrainConfig.rules().items() if isinstance(rule, Bounds)}
 
 
 @pytest.mark.parametrize("name", BOUNDS)

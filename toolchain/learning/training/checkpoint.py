@@ -31,7 +31,8 @@ from toolchain.learning.activations import ACTIVATIONS, CQReLU
 from toolchain.learning.models import ActivationFactory, build_model
 from toolchain.learning.models.foreign_weights import under_our_names
 from toolchain.learning.models.parts import as_torch_starts
-from toolchain.learning.training.config import PLAIN_RELU, TrainConfig
+from toolchain.learning.training.config import TrainConfig
+from toolchain.learning.training.settings import PLAIN_RELU
 from toolchain.learning.training.state_file import STATE_FILE
 from toolchain.program.input_quantizer import InputQuantizer
 

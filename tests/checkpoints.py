@@ -1,8 +1,9 @@
 """Small trained checkpoints, of a classifier and of a detector."""
 
-from toolchain.learning.detection.checkpoint import load_detector, make_detector, save_detector
+from toolchain.learning.detection.checkpoint import load_detector, make_detector
 from toolchain.learning.detection.config import DetectorConfig
 from toolchain.learning.training.checkpoint import (
+    DETECTION,
     load_checkpoint,
     make_model,
     make_quantizer,
@@ -42,5 +43,7 @@ def classifier(folder):
 def detector(folder):
     info = {k: INFO[k] for k in ("data_sha256", "epoch", "history")}
     info |= {"config": DETECTOR.as_dict(), "class_names": ["disc", "square"]}
-    save_detector(folder, info, dict(make_detector(DETECTOR, 2).state_dict()))
+    save_checkpoint(
+        folder, {"task": DETECTION, **info}, dict(make_detector(DETECTOR, 2).state_dict())
+    )
     return folder / "checkpoint.json", lambda: load_detector(folder).quantizer()

@@ -190,7 +190,7 @@ def _settings(recipe: str | None, file: Path | None, given: dict[str, Any]) -> T
 def train_with_progress(config: TrainConfig, out: Path, output: Output) -> Checkpoint:
     """Train and show each epoch's loss and held-out accuracies, and the time left."""
     from hw_models.profile import load_profile
-    from toolchain.learning.training.trainer import train
+    from toolchain.learning.training.classification import train
 
     limits = load_profile(TARGET).as_target_limits()
     last = ""

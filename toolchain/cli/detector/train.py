@@ -127,7 +127,7 @@ def _settings(file: Path | None, given: dict[str, Any]) -> DetectorConfig:
 
 def _train(config: DetectorConfig, out: Path, output: Output) -> DetectorCheckpoint:
     """Train and show each epoch's loss, the last mAP, and the time left."""
-    from toolchain.learning.detection.trainer import train_detector
+    from toolchain.learning.detection.task import train_detector
 
     loss = precision = ""
     with output.progress("training") as task:

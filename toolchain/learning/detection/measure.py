@@ -19,7 +19,7 @@ from toolchain.learning.detection.checkpoint import DetectorCheckpoint
 from toolchain.learning.detection.detections import Detections, detect, real_outputs
 from toolchain.learning.detection.document import Exactness, PrecisionRow
 from toolchain.learning.detection.spec import DetectorSpec
-from toolchain.learning.detection.trainer import detector_outputs
+from toolchain.learning.detection.task import detector_outputs
 from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.simulator.quantized_network import quantized_counts
 

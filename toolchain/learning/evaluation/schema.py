@@ -93,27 +93,27 @@ class Counts(TypedDict):
     variants: dict[str, Variant]
 
 
-class OnLava(TypedDict):
-    """A run on Lava, compared value by value."""
+class LavaRun(TypedDict):
+    """A run on Lava, compared with the reference simulator's."""
 
     samples: int
     steps: int
     weight_bits: int
+    mismatches: int
+    program_hash: str
+
+
+class OnLava(LavaRun):
+    """Compared value by value."""
+
     values: int
-    mismatches: int
     accuracy: float | None
-    program_hash: str
 
 
-class DetectorOnLava(TypedDict):
-    """A detector's run on Lava, compared digest by digest."""
+class DetectorOnLava(LavaRun):
+    """Compared digest by digest."""
 
-    samples: int
-    steps: int
-    weight_bits: int
     compared: int
-    mismatches: int
-    program_hash: str
 
 
 class LayerOperations(TypedDict):

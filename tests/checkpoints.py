@@ -6,7 +6,6 @@ from toolchain.learning.training.checkpoint import (
     DETECTION,
     load_checkpoint,
     make_model,
-    make_quantizer,
     save_checkpoint,
 )
 from toolchain.learning.training.config import TrainConfig
@@ -33,11 +32,7 @@ def classifier(folder):
     model = make_model(CONFIG, (1, 8, 8), 10)
     save_checkpoint(folder, INFO, dict(model.state_dict()))
 
-    def read():
-        kept = load_checkpoint(folder)
-        make_quantizer(kept.config, kept.sample_shape, kept.value_range, kept.pixel_max)
-
-    return folder / "checkpoint.json", read
+    return folder / "checkpoint.json", lambda: load_checkpoint(folder).quantizer()
 
 
 def detector(folder):

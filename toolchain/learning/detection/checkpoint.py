@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,10 +16,8 @@ from toolchain.learning.training.checkpoint import (
     DETECTION,
     TrainedModel,
     activation_factory,
-    make_quantizer,
     read_checkpoint,
 )
-from toolchain.program.input_quantizer import InputQuantizer
 
 CHANNELS, PIXEL_MAX, PIXELS = 3, 255, (0.0, 1.0)
 
@@ -31,10 +30,9 @@ class DetectorCheckpoint(TrainedModel[DetectorConfig]):
         """What has to be known to read its maps."""
         return DetectorSpec(self.config.stride, self.class_names, self.config.outputs)
 
-
-def quantizer_of(config: DetectorConfig, bits: int = 8) -> InputQuantizer:
-    """The input quantizer for pixels with a detector's normalisation."""
-    return make_quantizer(config, (CHANNELS, *config.input_size), PIXELS, PIXEL_MAX, bits)
+    def provenance(self) -> dict[str, Any]:
+        """What a converted program keeps of it, with what its maps mean."""
+        return {**super().provenance(), "detector": self.spec.describe()}
 
 
 def make_detector(config: DetectorConfig, num_classes: int) -> nn.Module:

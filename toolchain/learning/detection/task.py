@@ -17,16 +17,17 @@ from toolchain.learning.data import BoxDataset, box_splits, open_boxes, parse_so
 from toolchain.learning.detection.augment import Truth, augment
 from toolchain.learning.detection.average_precision import average_precision
 from toolchain.learning.detection.checkpoint import (
+    PIXEL_MAX,
+    PIXELS,
     DetectorCheckpoint,
     load_detector,
     make_detector,
-    quantizer_of,
 )
 from toolchain.learning.detection.config import DetectorConfig
 from toolchain.learning.detection.detections import detect, split_maps
 from toolchain.learning.detection.loss import detection_loss
 from toolchain.learning.detection.spec import DetectorSpec
-from toolchain.learning.training.checkpoint import DETECTION
+from toolchain.learning.training.checkpoint import DETECTION, make_quantizer
 from toolchain.learning.training.inference import normalise
 from toolchain.learning.training.noise import set_fixed_sigma
 from toolchain.learning.training.optimizer import Descent
@@ -69,7 +70,7 @@ class Detection(Task[DetectorCheckpoint]):
         size = (config.input_size[0], config.input_size[1])
         self.data = data = open_boxes(config.data, size, TRAIN)
         self.held = _validation(config, size)
-        quantizer_of(config)
+        make_quantizer(config, data.sample_shape, PIXELS, PIXEL_MAX)
         self.model = self.device.place(make_detector(config, len(data.class_names)))
         self.samples, self.data_sha256 = torch.from_numpy(data.samples), data.sha256
         self.memory = config.average

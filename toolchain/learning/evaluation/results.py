@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 FILE_NAME = "evaluation.json"
+FLOAT = "float"
+
+
+def integer(weight_bits: int) -> str:
+    """What a row calls the arithmetic of a program."""
+    return f"{weight_bits}-bit integer"
 
 
 class Document:

@@ -93,6 +93,15 @@ class TrainedModel(Generic[_Config]):
             self.config, self.sample_shape, self.value_range, self.pixel_max, bits
         )
 
+    def provenance(self) -> dict[str, Any]:
+        """What a converted program keeps of it."""
+        return {
+            "checkpoint_sha256": self.tensors_sha256,
+            "training": self.config.as_dict(),
+            "training_data_sha256": self.data_sha256,
+            "epoch": self.epoch,
+        }
+
 
 class Checkpoint(TrainedModel[TrainConfig]):
     """A trained classifier."""

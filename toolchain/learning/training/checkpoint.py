@@ -14,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from math import inf, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
@@ -157,15 +158,10 @@ def activation_factory(name: str, levels: int, initial_threshold: float) -> Acti
             "no such activation", node=name, allowed=", ".join((*ACTIVATIONS, PLAIN_RELU))
         )
 
-    def activation() -> nn.Module:
-        if name == PLAIN_RELU:
-            return nn.ReLU()
-        kind = ACTIVATIONS[name]
-        if kind is CQReLU:
-            return CQReLU(levels)
-        return kind(levels, initial_threshold)  # type: ignore[call-arg]
-
-    return activation
+    if name == PLAIN_RELU:
+        return nn.ReLU
+    kind: Callable[..., nn.Module] = ACTIVATIONS[name]
+    return partial(kind, levels) if kind is CQReLU else partial(kind, levels, initial_threshold)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ _LOADED.set_forkserver_preload(
             "exports.netx.writer",
         ),
         *("toolchain.audit", "toolchain.conversion.pipeline", "toolchain.learning.evaluation"),
-        *("toolchain.engine.simulate", "toolchain.learning.training.classification"),
+        *("toolchain.engine.simulate", "toolchain.learning.training.train_classifier"),
         *("matplotlib.figure", "nir", "numba.np.arraymath", "numba.typed.typeddict"),
         *("sklearn.datasets", "torch._dynamo", "typer._adapters"),
     ]

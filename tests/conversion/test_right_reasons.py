@@ -20,8 +20,8 @@ from toolchain.conversion.quantization.calibration import Calibration
 from toolchain.errors import CheckpointError, ConversionError, FormatError, TargetError
 from toolchain.errors import UnsupportedModuleError as Unsupported
 from toolchain.learning.activations import QCFS, CQReLU
-from toolchain.learning.training.classification import train
 from toolchain.learning.training.config import TrainConfig
+from toolchain.learning.training.train_classifier import train
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
 from toolchain.simulator.reference import simulate

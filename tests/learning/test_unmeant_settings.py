@@ -13,12 +13,12 @@ from tests.voc_files import write_voc
 from toolchain.cli.param_types import divisors, positive_numbers, real_numbers
 from toolchain.errors import CheckpointError, DataError, ProgramError, SpikeportError, TrainingError
 from toolchain.learning.detection.config import DetectorConfig
-from toolchain.learning.detection.task import train_detector
+from toolchain.learning.detection.train_detector import train_detector
 from toolchain.learning.training.checkpoint import load_checkpoint
-from toolchain.learning.training.classification import train
 from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.failure import check_answers, check_finite
 from toolchain.learning.training.settings import Bounds
+from toolchain.learning.training.train_classifier import train
 from toolchain.program.int_program import Schedule
 
 CONFIG = TrainConfig(

@@ -92,7 +92,7 @@ def command(
 def train_with_progress(config: TrainConfig, out: Path, output: Output) -> Checkpoint:
     """Train and show each epoch's loss and held-out accuracies, and the time left."""
     from hw_models.profile import load_profile
-    from toolchain.learning.training.classification import train
+    from toolchain.learning.training.train_classifier import train
 
     limits = load_profile(TARGET).as_target_limits()
 

@@ -47,7 +47,7 @@ def command(out: Path, config: Path | None, json: bool, **given: object) -> None
     The epoch kept is the best by mAP on the val split; the test split is not touched.
     """
     from toolchain.learning.detection.config import DetectorConfig
-    from toolchain.learning.detection.task import train_detector
+    from toolchain.learning.detection.train_detector import train_detector
 
     output, precision = Output(as_json=json), ""
     settings = DetectorConfig.from_dict(chosen(given, config, "voc:PATH"))

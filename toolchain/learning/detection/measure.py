@@ -18,7 +18,7 @@ from toolchain.learning.detection.average_precision import average_precision
 from toolchain.learning.detection.checkpoint import DetectorCheckpoint
 from toolchain.learning.detection.detections import Detections, detect, real_outputs
 from toolchain.learning.detection.document import Exactness, PrecisionRow
-from toolchain.learning.detection.task import detector_outputs
+from toolchain.learning.detection.train_detector import detector_outputs
 from toolchain.learning.evaluation.evaluate_run import Lower, Progress
 from toolchain.learning.evaluation.results import FLOAT, integer
 from toolchain.program.int_program import IntProgram, Schedule

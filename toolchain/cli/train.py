@@ -83,10 +83,10 @@ def command(
     values = chosen(given, config, "SOURCE", RECIPES[recipe] if recipe else None)
     kept = train_with_progress(TrainConfig.from_dict(values), out, output)
     best = kept.history[kept.epoch - 1]
-    how = f"held-out accuracy {percent(best['held_out_quantized'])}"
+    quality = f"held-out accuracy {percent(best['held_out_quantized'])}"
     if "held_out_spiking" in best:
-        how += f", {percent(best['held_out_spiking'])} spiking"
-    say_kept(kept, out, output, how, "")
+        quality += f", {percent(best['held_out_spiking'])} spiking"
+    say_kept(kept, out, output, quality, "")
 
 
 def train_with_progress(config: TrainConfig, out: Path, output: Output) -> Checkpoint:
@@ -96,12 +96,12 @@ def train_with_progress(config: TrainConfig, out: Path, output: Output) -> Check
 
     limits = load_profile(TARGET).as_target_limits()
 
-    def told(metrics: dict[str, float]) -> str:
+    def summary(metrics: dict[str, float]) -> str:
         text = f"loss {metrics['loss']:.3f}, held out {percent(metrics['held_out_quantized'])}"
         if "held_out_spiking" in metrics:
             text += f", spiking {percent(metrics['held_out_spiking'])}"
         return text
 
     return with_progress(
-        lambda progress: train(config, out, progress, limits), config.epochs, out, output, told
+        lambda progress: train(config, out, progress, limits), config.epochs, out, output, summary
     )

@@ -25,9 +25,9 @@ OUT = Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder for the 
 DEVICE = "auto, cpu or cuda.  [auto]"
 
 
-def setting(kind: Any, told: str, *names: str, **more: Any) -> Any:
+def setting(kind: Any, text: str, *names: str, **more: Any) -> Any:
     """An option of this type that may be left out, as an annotation."""
-    return Annotated[kind | None, typer.Option(*names, help=told, **more)]
+    return Annotated[kind | None, typer.Option(*names, help=text, **more)]
 
 
 def with_settings(settings: Mapping[str, Any]) -> Callable[[_Command], _Command]:
@@ -91,16 +91,16 @@ def with_progress(
     epochs: int,
     out: Path,
     output: Output,
-    told: Callable[[dict[str, float]], str],
+    summary: Callable[[dict[str, float]], str],
 ) -> _Kept:
-    """Train and show what is `told` of the metrics of the last epoch, and the time left."""
+    """Train and show a `summary` of the last epoch's metrics, and the time left."""
     last = ""
     with output.progress("training") as task:
 
         def progress(epoch: int, done: int, metrics: dict[str, float] | None) -> None:
             nonlocal last
             if metrics is not None:
-                last = told(metrics)
+                last = summary(metrics)
             note = f"epoch {min(epoch + 1, epochs)}/{epochs} {last}"
             task.update(100 * epoch + done, 100 * epochs, note)
 
@@ -108,9 +108,11 @@ def with_progress(
             return train(progress)
 
 
-def say_kept(kept: TrainedModel[Any], out: Path, output: Output, how: str, following: str) -> None:
-    """Tell which epoch was kept, `how` good it is, and what follows."""
-    output.say(f"kept epoch {kept.epoch} of {kept.config.epochs}: {how}")
+def say_kept(
+    kept: TrainedModel[Any], out: Path, output: Output, quality: str, options: str
+) -> None:
+    """Say which epoch was kept, its `quality`, and how to convert it, with which `options`."""
+    output.say(f"kept epoch {kept.epoch} of {kept.config.epochs}: {quality}")
     output.say(f"wrote {out}/model.safetensors, checkpoint.json, config.toml and log.jsonl")
-    output.say(f"next: spikeport convert {out} -o NET.net{following}")
+    output.say(f"next: spikeport convert {out} -o NET.net{options}")
     output.result({"out": str(out), "epoch": kept.epoch, "history": kept.history})

@@ -52,7 +52,7 @@ def command(out: Path, config: Path | None, json: bool, **given: object) -> None
     output, precision = Output(as_json=json), ""
     settings = DetectorConfig.from_dict(chosen(given, config, "voc:PATH"))
 
-    def told(metrics: dict[str, float]) -> str:
+    def summary(metrics: dict[str, float]) -> str:
         nonlocal precision
         if "held_out_map50" in metrics:
             precision = f", mAP@0.5 {percent(metrics['held_out_map50'])}"
@@ -63,10 +63,10 @@ def command(out: Path, config: Path | None, json: bool, **given: object) -> None
         settings.epochs,
         out,
         output,
-        told,
+        summary,
     )
     best = kept.history[kept.epoch - 1]
-    how = f"mAP@0.5 {percent(best.get('held_out_map50'))}, "
-    how += f"mAP@[.5:.95] {percent(best.get('held_out_map'))} on the val split"
+    quality = f"mAP@0.5 {percent(best.get('held_out_map50'))}, "
+    quality += f"mAP@[.5:.95] {percent(best.get('held_out_map'))} on the val split"
     cif = settings.activation == "cqrelu"
-    say_kept(kept, out, output, how, " --neuron cif --calibrate DATA" if cif else "")
+    say_kept(kept, out, output, quality, " --neuron cif --calibrate DATA" if cif else "")

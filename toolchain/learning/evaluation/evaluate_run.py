@@ -81,8 +81,8 @@ class Measurement:
             self._wake_sleep(rate_coded, cif)
             return
         for arithmetic, program in programs.items():
-            inputs, told = input_spikes(program.input, self.data), f"{arithmetic} spiking network"
-            outputs = readouts(program, inputs, self.steps, partial(self.progress, told))
+            inputs, name = input_spikes(program.input, self.data), f"{arithmetic} spiking network"
+            outputs = readouts(program, inputs, self.steps, partial(self.progress, name))
             for steps, out in outputs.items():
                 self._add("SNN", arithmetic, "IF", steps, out)
 
@@ -112,8 +112,8 @@ class Measurement:
         self._add("ANN", FLOAT, "", None, logits(model, x, ActivationMode.QUANTIZED).numpy())
         if config.activation not in IF_ACTIVATIONS:
             return
-        told = partial(self.progress, "float spiking network")
-        for steps, out in spiking_logits(model, x, self.steps, told).items():
+        report = partial(self.progress, "float spiking network")
+        for steps, out in spiking_logits(model, x, self.steps, report).items():
             self._add("SNN", FLOAT, "IF", steps, out)
         gap_steps = self.gap_steps or config.calibration_steps
         gaps = layer_gaps(model, x, gap_steps, partial(self.progress, "layer errors"))

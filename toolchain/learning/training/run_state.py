@@ -97,8 +97,8 @@ class RunState:
 
     def save(self) -> None:
         """Write the state, then the checkpoint of the best epoch."""
-        parts = {"model": self.task.model.state_dict(), "averaged": self.averaged}
-        parts["best"] = self.best
+        model = self.task.model.state_dict()
+        parts = {"model": model, "averaged": self.averaged, "best": self.best}
         tensors = {f"{part}/{k}": v for part, held in parts.items() for k, v in held.items()}
         buffers, optimizer = self.descent.state()
         state = {

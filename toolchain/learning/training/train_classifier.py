@@ -114,26 +114,27 @@ class Classification(Task[Checkpoint]):
         held-out samples, changed as in training with `calibration_augment`.
         """
         config, x, labels = self.config, self.held_x, self.held.labels
+        if config.activation not in IF_ACTIVATIONS:
+            quantized = accuracy(logits(self.model, x, ActivationMode.QUANTIZED), labels)
+            return {"held_out_quantized": quantized, "selection": quantized}
         part = slice(0, config.calibration_samples)
-        spiking: dict[str, float] = {}
-        residual_std: dict[str, float] = {}
-        quantized = None
-        if config.activation in IF_ACTIVATIONS:
-            compared = self._compare(x[part])
-            spiking = {"held_out_spiking": accuracy(compared.spiking, labels[part])}
-            quantized = compared.quantized
-            if config.calibration_augment:
-                rng = np.random.default_rng((config.seed, epoch, HELD_OUT_STREAM))
-                changed = self._changed(torch.from_numpy(self.held.samples), rng)
-                compared = self._compare(changed.to(x.device)[part])
-            residual_std = compared.residual_std
-        if quantized is None or len(quantized) < len(x):
-            quantized = logits(self.model, x, ActivationMode.QUANTIZED)
-        metrics = {"held_out_quantized": accuracy(quantized, labels), **spiking}
-        metrics["selection"] = list(metrics.values())[-1]
-        metrics |= {f"residual_std/{n}": v for n, v in residual_std.items()}
+        compared = self._compare(x[part])
+        whole = compared.quantized
+        if len(whole) < len(x):
+            whole = logits(self.model, x, ActivationMode.QUANTIZED)
+        spiking = accuracy(compared.spiking, labels[part])
+        if config.calibration_augment:
+            rng = np.random.default_rng((config.seed, epoch, HELD_OUT_STREAM))
+            changed = self._changed(torch.from_numpy(self.held.samples), rng)
+            compared = self._compare(changed.to(x.device)[part])
+        metrics = {
+            "held_out_quantized": accuracy(whole, labels),
+            "held_out_spiking": spiking,
+            "selection": spiking,
+            **{f"residual_std/{n}": v for n, v in compared.residual_std.items()},
+        }
         if config.activation == "nq":
-            sigmas = self._update_sigma(residual_std, epoch + 1 - config.noise_start)
+            sigmas = self._update_sigma(compared.residual_std, epoch + 1 - config.noise_start)
             metrics |= {f"sigma/{n}": v for n, v in sigmas.items()}
         return metrics
 

@@ -31,7 +31,7 @@ def train_task(task: Task[Kept], folder: Path, progress: Progress | None = None)
     TrainingError
         If the loss becomes no number, or the trained network gives every sample the same output.
     """
-    config, told = task.config, progress or (lambda _epoch, _done, _metrics: None)
+    config, report = task.config, progress or (lambda _epoch, _done, _metrics: None)
     open_run_folder(folder, config)
     run = RunState(task, folder)
     if run.epoch:
@@ -40,7 +40,7 @@ def train_task(task: Task[Kept], folder: Path, progress: Progress | None = None)
     write_settings(config.as_dict(), folder / CONFIG_FILE)
     for epoch in range(run.epoch, config.epochs):
         started = time.monotonic()
-        metrics = _one_epoch(run, told)
+        metrics = _one_epoch(run, report)
         metrics |= task.measure(epoch, run.tensors)
         check_finite(metrics, epoch)
         run.end_epoch({"epoch": epoch + 1, **metrics})
@@ -48,13 +48,13 @@ def train_task(task: Task[Kept], folder: Path, progress: Progress | None = None)
         taken = {"seconds": round(time.monotonic() - started, 2), "device": task.device.name}
         with (folder / LOG_FILE).open("a") as file:
             file.write(json.dumps({**run.history[-1], **taken, "time": time.time()}) + "\n")
-        told(epoch, 100, run.history[-1])
+        report(epoch, 100, run.history[-1])
     kept = task.load(folder)
     check_answers(task.answers(kept.model), run.history)
     return kept
 
 
-def _one_epoch(run: RunState, told: Progress) -> dict[str, float]:
+def _one_epoch(run: RunState, report: Progress) -> dict[str, float]:
     """Mean loss, shares of what the task counts, and the last learning rate.
 
     All random numbers come from the seed and the epoch.
@@ -76,6 +76,6 @@ def _one_epoch(run: RunState, told: Progress) -> dict[str, float]:
         run.step(index)
         counted = {name: counted.get(name, 0) + count for name, count in counts.items()}
         seen += len(rows)
-        told(epoch, 100 * index // run.batches, None)
+        report(epoch, 100 * index // run.batches, None)
     shares = {name: count / seen for name, count in counted.items()}
     return {"loss": loss_sum / seen, **shares, "learning_rate": rate}

@@ -187,10 +187,10 @@ def load_network(
             node=source,
             remedy="leave out --input-range, --mean and --std",
         )
-    from toolchain.learning.detection.checkpoint import is_detector, load_detector
-    from toolchain.learning.training.checkpoint import load_checkpoint
+    from toolchain.learning.detection.checkpoint import load_detector
+    from toolchain.learning.training.checkpoint import DETECTION, load_checkpoint, read_checkpoint
 
-    load = load_detector if is_detector(folder) else load_checkpoint
+    load = load_detector if read_checkpoint(folder)[0].task == DETECTION else load_checkpoint
     network = network_of(load(folder), folder, description.bits)
     description.check_shape(source, network.quantizer.shape)
     return network

@@ -40,10 +40,10 @@ def make_detector(config: DetectorConfig, num_classes: int) -> nn.Module:
 
     Raises
     ------
-    CheckpointError, DataError
+    DataError
         If there is no such part, or the input size does not fit the stride.
     """
-    activation = activation_factory(config.activation, config.levels, config.initial_threshold)
+    activation = activation_factory(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build_detector(
@@ -55,17 +55,6 @@ def make_detector(config: DetectorConfig, num_classes: int) -> nn.Module:
             width=config.width,
             pooling=config.pooling,
         )
-
-
-def is_detector(folder: Path) -> bool:
-    """Whether a checkpoint folder holds a detector.
-
-    Raises
-    ------
-    CheckpointError
-        As `read_checkpoint`.
-    """
-    return read_checkpoint(folder)[0].task == DETECTION
 
 
 def load_detector(folder: Path) -> DetectorCheckpoint:

@@ -17,8 +17,6 @@ from toolchain.learning.data import BoxDataset, box_splits, open_boxes, parse_so
 from toolchain.learning.detection.augment import Truth, augment
 from toolchain.learning.detection.average_precision import average_precision
 from toolchain.learning.detection.checkpoint import (
-    PIXEL_MAX,
-    PIXELS,
     DetectorCheckpoint,
     load_detector,
     make_detector,
@@ -63,6 +61,7 @@ class Detection(Task[DetectorCheckpoint]):
     """Training by boxes."""
 
     config: DetectorConfig
+    data: BoxDataset
     longest = GRADIENT_NORM
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -70,10 +69,9 @@ class Detection(Task[DetectorCheckpoint]):
         size = (config.input_size[0], config.input_size[1])
         self.data = data = open_boxes(config.data, size, TRAIN)
         self.held = _validation(config, size)
-        make_quantizer(config, data.sample_shape, PIXELS, PIXEL_MAX)
+        make_quantizer(config, data.sample_shape, data.value_range, data.pixel_max)
         self.model = self.device.place(make_detector(config, len(data.class_names)))
-        self.samples, self.data_sha256 = torch.from_numpy(data.samples), data.sha256
-        self.memory = config.average
+        self.samples, self.memory = torch.from_numpy(data.samples), config.average
         corners, labels = torch.from_numpy(data.placed()), torch.from_numpy(data.boxes.label)
         image = torch.from_numpy(data.boxes.image)
         self.truth: list[Truth] = [

@@ -131,12 +131,10 @@ def make_model(config: TrainConfig, sample_shape: tuple[int, ...], num_classes: 
 
     Raises
     ------
-    CheckpointError
-        If there is no such activation.
     DataError
         If there is no such network, or it does not take these samples.
     """
-    activation = activation_factory(config.activation, config.levels, config.initial_threshold)
+    activation = activation_factory(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = build_model(
@@ -145,23 +143,14 @@ def make_model(config: TrainConfig, sample_shape: tuple[int, ...], num_classes: 
         return as_torch_starts(model) if config.initial_weights == "torch" else model
 
 
-def activation_factory(name: str, levels: int, initial_threshold: float) -> ActivationFactory:
-    """What makes one activation of the kind called `name`.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such activation.
-    """
-    if name not in (*ACTIVATIONS, PLAIN_RELU):
-        raise CheckpointError(
-            "no such activation", node=name, allowed=", ".join((*ACTIVATIONS, PLAIN_RELU))
-        )
-
-    if name == PLAIN_RELU:
+def activation_factory(config: Settings) -> ActivationFactory:
+    """What makes one activation of a network."""
+    if config.activation == PLAIN_RELU:
         return nn.ReLU
-    kind: Callable[..., nn.Module] = ACTIVATIONS[name]
-    return partial(kind, levels) if kind is CQReLU else partial(kind, levels, initial_threshold)
+    kind: Callable[..., nn.Module] = ACTIVATIONS[config.activation]
+    if kind is CQReLU:
+        return partial(kind, config.levels)
+    return partial(kind, config.levels, config.initial_threshold)
 
 
 @dataclass(frozen=True)

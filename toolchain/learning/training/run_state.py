@@ -46,7 +46,7 @@ class RunState:
         self.best: dict[str, Tensor] = {}
         self.best_epoch = self.epoch = 0
         self.history: list[dict[str, float]] = []
-        found = read_state(folder, task.config, task.data_sha256)
+        found = read_state(folder, task.config, task.data.sha256)
         if found is not None:
             task.model.load_state_dict(part_of(found[1], "model"))
         self.descent = task.descent(self.batches)
@@ -103,7 +103,7 @@ class RunState:
         buffers, optimizer = self.descent.state()
         state = {
             "config": self.task.config.as_dict(),
-            "data_sha256": self.task.data_sha256,
+            "data_sha256": self.task.data.sha256,
             "optimizer": optimizer,
             "epoch": self.epoch,
             "best_epoch": self.best_epoch,
@@ -112,7 +112,7 @@ class RunState:
         write_state(self.folder, tensors | buffers, state)
         info = {
             **self.task.info(),
-            "data_sha256": self.task.data_sha256,
+            "data_sha256": self.task.data.sha256,
             "epoch": self.best_epoch,
             "history": self.history,
         }

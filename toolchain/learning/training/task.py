@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
+from toolchain.learning.data.dataset import Samples
 from toolchain.learning.training.checkpoint import TrainedModel
 from toolchain.learning.training.device import choose_device, laid_out
 from toolchain.learning.training.optimizer import Descent
@@ -25,8 +26,10 @@ class Task(ABC, Generic[Kept]):
     ----------
     model:
         The network, on its device.
-    samples, data_sha256:
-        All training samples as they are stored, (N, ...), and the hash of the data.
+    data:
+        All data of the run, with what is held out; its hash tells it from other runs.
+    samples:
+        Those that it is trained on, as they are stored, (N, ...).
     memory:
         Share of the averaged weights that a step keeps, in the end (EMA); they are then what is
         measured and kept. None if the weights are kept as they are.
@@ -40,8 +43,8 @@ class Task(ABC, Generic[Kept]):
     """
 
     model: nn.Module
+    data: Samples
     samples: Tensor
-    data_sha256: str
     memory: float | None = None
     longest: float | None = None
 

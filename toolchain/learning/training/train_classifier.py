@@ -70,6 +70,7 @@ class Classification(Task[Checkpoint]):
     """Training by labels; `limits` as in `train`."""
 
     config: TrainConfig
+    data: Dataset
 
     def __init__(self, config: TrainConfig, limits: TargetLimits | None = None) -> None:
         super().__init__(config)
@@ -77,7 +78,7 @@ class Classification(Task[Checkpoint]):
         check_augmentations(config.augment, data.sample_shape, data.pixel_max is not None)
         if config.train_limit is not None:
             data = _subset(data, config.train_limit, config.seed)
-        self.data, self.data_sha256, self.limits = data, data.sha256, limits
+        self.data, self.limits = data, limits
         self.quantizer = make_quantizer(config, data.sample_shape, data.value_range, data.pixel_max)
         rest, self.held = hold_out(data, config.held_out, config.seed)
         self.samples, self.labels = torch.from_numpy(rest.samples), torch.from_numpy(rest.labels)

@@ -45,12 +45,6 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.label)
 
-    def of_image(self, index: int) -> Boxes:
-        """Those of one image, which becomes image 0."""
-        rows = self.image == index
-        zeros = np.zeros(int(rows.sum()), np.int64)
-        return Boxes(zeros, self.corners[rows], self.label[rows], self.difficult[rows])
-
 
 @dataclass(frozen=True, eq=False)
 class BoxDataset(Samples):

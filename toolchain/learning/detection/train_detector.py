@@ -62,6 +62,7 @@ class Detection(Task[DetectorCheckpoint]):
 
     config: DetectorConfig
     data: BoxDataset
+    load = staticmethod(load_detector)
     longest = GRADIENT_NORM
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -137,10 +138,6 @@ class Detection(Task[DetectorCheckpoint]):
             "config": self.config.as_dict(),
             "class_names": list(self.data.class_names),
         }
-
-    def load(self, folder: Path) -> DetectorCheckpoint:
-        """The checkpoint in `folder`."""
-        return load_detector(folder)
 
     def answers(self, model: nn.Module) -> list[Tensor]:
         """Maps of a few images."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,8 @@ class Task(ABC, Generic[Kept]):
 
     Attributes
     ----------
+    load:
+        Reads the checkpoint in a folder.
     model:
         The network, on its device.
     data:
@@ -42,6 +44,7 @@ class Task(ABC, Generic[Kept]):
         If the source cannot be trained on, or the settings do not fit it.
     """
 
+    load: Callable[[Path], Kept]
     model: nn.Module
     data: Samples
     samples: Tensor
@@ -81,10 +84,6 @@ class Task(ABC, Generic[Kept]):
     @abstractmethod
     def info(self) -> dict[str, Any]:
         """What `checkpoint.json` says of the network and its input."""
-
-    @abstractmethod
-    def load(self, folder: Path) -> Kept:
-        """The checkpoint in `folder`."""
 
     @abstractmethod
     def answers(self, model: nn.Module) -> list[Tensor]:

@@ -71,6 +71,7 @@ class Classification(Task[Checkpoint]):
 
     config: TrainConfig
     data: Dataset
+    load = staticmethod(load_checkpoint)
 
     def __init__(self, config: TrainConfig, limits: TargetLimits | None = None) -> None:
         super().__init__(config)
@@ -164,10 +165,6 @@ class Classification(Task[Checkpoint]):
             "value_range": list(data.value_range),
             "class_names": list(data.class_names),
         }
-
-    def load(self, folder: Path) -> Checkpoint:
-        """The checkpoint in `folder`."""
-        return load_checkpoint(folder)
 
     def answers(self, model: nn.Module) -> list[Tensor]:
         """Logits of all held-out samples."""

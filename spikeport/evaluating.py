@@ -18,7 +18,7 @@ from spikeport.conversion import open_calibration
 from spikeport.running import run_data
 from spikeport.trained_network import TrainedNetwork, network_of
 from toolchain.conversion.pipeline import ConversionOptions, convert
-from toolchain.learning.data import BoxDataset, Dataset, open_boxes, open_split
+from toolchain.learning.data import Samples, open_boxes, open_split
 from toolchain.learning.detection.checkpoint import load_detector
 from toolchain.learning.detection.document import DetectorEvaluation
 from toolchain.learning.detection.measure import DetectorMeasurement
@@ -222,7 +222,7 @@ def _lowering(
 
 
 def _compared(
-    program: IntProgram, data: Dataset | BoxDataset, lava: Backend, record: str, told: Told
+    program: IntProgram, data: Samples, lava: Backend, record: str, told: Told
 ) -> tuple[Recording, Comparison]:
     """A run on Lava, compared with the reference simulator's."""
     runs = []
@@ -232,7 +232,7 @@ def _compared(
     return runs[1], compare(*runs)
 
 
-def _on_lava(program: IntProgram, data: Dataset, lava: Lava, told: Told) -> OnLava:
+def _on_lava(program: IntProgram, data: Samples, lava: Lava, told: Told) -> OnLava:
     """Every spike, membrane potential and logit of a Lava run against the reference simulator."""
     found, comparison = _compared(program, data, lava, "full", told)
     return {
@@ -247,7 +247,7 @@ def _on_lava(program: IntProgram, data: Dataset, lava: Lava, told: Told) -> OnLa
 
 
 def _detector_on_lava(
-    program: IntProgram, data: BoxDataset, time_limit: float, told: Told
+    program: IntProgram, data: Samples, time_limit: float, told: Told
 ) -> DetectorOnLava:
     """Every step of every layer of a Lava run against the reference simulator."""
     batch = min(LAVA_IMAGES_AT_ONCE, len(data))

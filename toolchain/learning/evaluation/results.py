@@ -47,9 +47,9 @@ class Document:
     command: ClassVar[str]
     """Writes such a file."""
     settings: ClassVar[type[Settings]]
-    if TYPE_CHECKING:  # each declares them in its own order, which is that of its files
-        run: Run
-        made_by: MadeBy
+    # Each kind declares them anew in its own order, which is that of its files.
+    run: Run
+    made_by: MadeBy
 
     @property
     def config(self) -> dict[str, Any]:

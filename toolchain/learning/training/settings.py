@@ -76,18 +76,18 @@ class Settings:
         For the first value that cannot be meant.
     """
 
-    if TYPE_CHECKING:  # each declares them in its own order, which is that of its files
-        data: str
-        seed: int
-        activation: str
-        levels: int
-        initial_threshold: float
-        epochs: int
-        batch_size: int
-        mean: tuple[float, ...]
-        std: tuple[float, ...]
-        device: str
-        precision: str
+    # Each kind declares them anew in its own order, which is that of its files.
+    data: str
+    seed: int
+    activation: str
+    levels: int
+    initial_threshold: float
+    epochs: int
+    batch_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: str
+    precision: str
 
     def __post_init__(self) -> None:
         for name, allowed in self.rules().items():

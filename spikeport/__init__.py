@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from toolchain.learning.activations import NQ, QCFS, CQReLU
     from toolchain.learning.evaluation.results import Evaluation
     from toolchain.learning.training.config import TrainConfig
-    from toolchain.learning.training.trainer import train
+    from toolchain.learning.training.train_classifier import train
     from toolchain.program.int_program import IntProgram
     from toolchain.recording import Comparison, Recording, compare
 
@@ -133,7 +133,7 @@ _HOMES = {
     "run": "spikeport.running",
     "save": "spikeport.files",
     "sweep": "spikeport.sweeping",
-    "train": "toolchain.learning.training.trainer",
+    "train": "toolchain.learning.training.train_classifier",
     "verify": "spikeport.verifying",
 }
 """Module of each public name; behind a colon, what it is called there."""

@@ -163,7 +163,7 @@ def audit(
     return Audit(run_audit(subject, wanted, budget_samples, told))
 
 
-def scorer_of(program: IntProgram, data: Samples | BoxDataset) -> Scorer:
+def scorer_of(program: IntProgram, data: Samples) -> Scorer:
     """What scores the outputs of a program on these data."""
     shapes = tuple(p.shape for p in program.readouts)
     if isinstance(data, BoxDataset):

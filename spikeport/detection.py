@@ -9,7 +9,7 @@ from toolchain.learning.detection.detections import Detections, real_outputs
 from toolchain.learning.detection.detections import detect as decode
 from toolchain.learning.detection.picture import draw
 from toolchain.learning.detection.spec import DetectorSpec
-from toolchain.learning.detection.trainer import train_detector
+from toolchain.learning.detection.train_detector import train_detector
 from toolchain.program.int_program import IntProgram
 from toolchain.recording import Recording
 from toolchain.simulator.quantized_network import quantized_counts

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy
 import torch
@@ -16,22 +16,27 @@ from spikeport.auditing import Told, operation_costs
 from spikeport.backends import Backend, Lava, Reference
 from spikeport.conversion import open_calibration
 from spikeport.running import run_data
-from spikeport.trained_network import TrainedNetwork, detector_of, network_of
+from spikeport.trained_network import TrainedNetwork, network_of
 from toolchain.conversion.pipeline import ConversionOptions, convert
-from toolchain.learning.data import BoxDataset, Dataset, open_boxes, open_split
+from toolchain.learning.data import Samples, open_boxes, open_split
 from toolchain.learning.detection.checkpoint import load_detector
 from toolchain.learning.detection.document import DetectorEvaluation
-from toolchain.learning.detection.measure import measure_detector
-from toolchain.learning.evaluation.evaluate_run import EvaluationPlan, Lower
-from toolchain.learning.evaluation.evaluate_run import evaluate as measure_classifier
+from toolchain.learning.detection.measure import DetectorMeasurement
+from toolchain.learning.evaluation.evaluate_run import Lower, Measurement
 from toolchain.learning.evaluation.results import Evaluation, made_by
-from toolchain.learning.training.checkpoint import load_checkpoint
+from toolchain.learning.training.checkpoint import TrainedModel, load_checkpoint
 from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.recording import Comparison, Recording, compare
 
 if TYPE_CHECKING:
     from toolchain.conversion.quantization.calibration import Calibration
-    from toolchain.learning.evaluation.schema import DetectorOnLava, MadeBy, OnLava, OperationsFound
+    from toolchain.learning.evaluation.schema import (
+        DetectorOnLava,
+        MadeBy,
+        OnLava,
+        OperationsFound,
+        Run,
+    )
 
 STEPS = (1, 2, 4, 8, 16)
 LAVA_STEPS = 4
@@ -85,7 +90,6 @@ def evaluate(
     """
     told = progress or (lambda _what, _done, _total: None)
     started, folder = time.monotonic(), Path(run)
-    plan = EvaluationPlan(tuple(sorted(steps)), tuple(weight_bits), layer_steps)
     checkpoint, samples = load_checkpoint(folder), open_split(data)
     config, network = checkpoint.config, network_of(checkpoint, folder)
     calibration = None
@@ -94,23 +98,19 @@ def evaluate(
             calibrate, network.quantizer, calibration_samples, config.seed
         )
     lower = _lowering(network, target, rounding, relu_percentile, calibration)
-    measured = measure_classifier(checkpoint, samples, plan, lower, told)
+    measured = Measurement(checkpoint, samples, sorted(steps), weight_bits, layer_steps, told)
+    measured.measure(lower)
     on_lava = None
     if lava_samples:
         if measured.counts is None:
-            program = lower("if", Schedule(LAVA_STEPS), plan.weight_bits[0])
+            program = lower("if", Schedule(LAVA_STEPS), weight_bits[0])
         else:
             schedule = Schedule(config.levels, measured.counts["settle_steps"])
-            program = lower("cif", schedule, plan.weight_bits[0])
+            program = lower("cif", schedule, weight_bits[0])
         few = samples.take(slice(0, lava_samples))
         on_lava = _on_lava(program, few, Lava(time_limit=time_limit), told)
     return Evaluation(
-        run={
-            "config": config.as_dict(),
-            "epoch": checkpoint.epoch,
-            "checkpoint_sha256": checkpoint.tensors_sha256,
-            "history": checkpoint.history,
-        },
+        run=_run_of(checkpoint),
         data=samples.name,
         num_samples=len(samples),
         made_by=_made_by(command, started),
@@ -157,26 +157,15 @@ def evaluate_detector(
     checkpoint = load_detector(folder)
     height, width = checkpoint.config.input_size
     images = open_boxes(data, (height, width))
-    lower = _lowering(detector_of(checkpoint, folder), target)
-    measured = measure_detector(
-        checkpoint,
-        images,
-        tuple(steps),
-        lambda neuron, schedule: lower(neuron, schedule, weight_bits),
-        told,
-    )
+    measured = DetectorMeasurement(checkpoint, images, steps, weight_bits, told)
+    measured.measure(_lowering(network_of(checkpoint, folder), target))
     on_lava = None
     if lava_samples and measured.program is not None:
         few = images.take(slice(0, lava_samples))
         on_lava = _detector_on_lava(measured.program, few, time_limit, told)
     operations = measured.operations
     return DetectorEvaluation(
-        run={
-            "config": checkpoint.config.as_dict(),
-            "epoch": checkpoint.epoch,
-            "checkpoint_sha256": checkpoint.tensors_sha256,
-            "history": checkpoint.history,
-        },
+        run=_run_of(checkpoint),
         data=images.name,
         num_images=len(images),
         num_boxes=len(images.boxes),
@@ -190,6 +179,15 @@ def evaluate_detector(
         ),
         lava=on_lava,
     )
+
+
+def _run_of(checkpoint: TrainedModel[Any]) -> Run:
+    return {
+        "config": checkpoint.config.as_dict(),
+        "epoch": checkpoint.epoch,
+        "checkpoint_sha256": checkpoint.tensors_sha256,
+        "history": checkpoint.history,
+    }
 
 
 def _made_by(command: str, started: float) -> MadeBy:
@@ -224,7 +222,7 @@ def _lowering(
 
 
 def _compared(
-    program: IntProgram, data: Dataset | BoxDataset, lava: Backend, record: str, told: Told
+    program: IntProgram, data: Samples, lava: Backend, record: str, told: Told
 ) -> tuple[Recording, Comparison]:
     """A run on Lava, compared with the reference simulator's."""
     runs = []
@@ -234,7 +232,7 @@ def _compared(
     return runs[1], compare(*runs)
 
 
-def _on_lava(program: IntProgram, data: Dataset, lava: Lava, told: Told) -> OnLava:
+def _on_lava(program: IntProgram, data: Samples, lava: Lava, told: Told) -> OnLava:
     """Every spike, membrane potential and logit of a Lava run against the reference simulator."""
     found, comparison = _compared(program, data, lava, "full", told)
     return {
@@ -249,7 +247,7 @@ def _on_lava(program: IntProgram, data: Dataset, lava: Lava, told: Told) -> OnLa
 
 
 def _detector_on_lava(
-    program: IntProgram, data: BoxDataset, time_limit: float, told: Told
+    program: IntProgram, data: Samples, time_limit: float, told: Told
 ) -> DetectorOnLava:
     """Every step of every layer of a Lava run against the reference simulator."""
     batch = min(LAVA_IMAGES_AT_ONCE, len(data))

@@ -68,7 +68,7 @@ def run(
 
 def run_data(
     program: IntProgram,
-    data: Samples | BoxDataset,
+    data: Samples,
     backend: Backend,
     record: str,
     progress: Progress | None = None,
@@ -92,7 +92,7 @@ def _mode(record: str) -> Mode:
     return Mode(record)
 
 
-def open_for(program: IntProgram, data: Data) -> Samples | BoxDataset:
+def open_for(program: IntProgram, data: Data) -> Samples:
     """`data`, with images that have boxes scaled to the program's input.
 
     Raises
@@ -111,9 +111,7 @@ def open_for(program: IntProgram, data: Data) -> Samples | BoxDataset:
     return images
 
 
-def quality(
-    program: IntProgram, recording: Recording, data: Samples | BoxDataset
-) -> dict[str, float | None]:
+def quality(program: IntProgram, recording: Recording, data: Samples) -> dict[str, float | None]:
     """Accuracy of a classifier, average precision of a detector; nothing of other networks."""
     if isinstance(data, BoxDataset):
         from toolchain.learning.detection.average_precision import average_precision

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
     from torch.utils.data import Dataset as TorchDataset
 
-Data: TypeAlias = (
-    "str | Samples | BoxDataset | np.ndarray | Tensor | TorchDataset[Any] | DataLoader[Any]"
-)
+Data: TypeAlias = "str | Samples | np.ndarray | Tensor | TorchDataset[Any] | DataLoader[Any]"
 FORMS = "a data source, an array, a tensor, a torch Dataset or DataLoader"
 _PAIR = 2
 
@@ -43,7 +41,7 @@ def open_samples(
     image_size: Size | None = None,
     most: int | None = None,
     seed: int = 0,
-) -> Samples | BoxDataset:
+) -> Samples:
     """Read `data`.
 
     Parameters

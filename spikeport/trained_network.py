@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from toolchain.learning.data import Samples
-    from toolchain.learning.detection.checkpoint import DetectorCheckpoint
-    from toolchain.learning.training.checkpoint import Checkpoint
+    from toolchain.learning.training.checkpoint import TrainedModel
     from toolchain.program.float_program import FloatProgram
     from toolchain.program.input_quantizer import InputQuantizer
 
@@ -188,13 +187,11 @@ def load_network(
             node=source,
             remedy="leave out --input-range, --mean and --std",
         )
-    from toolchain.learning.detection.checkpoint import is_detector, load_detector
-    from toolchain.learning.training.checkpoint import load_checkpoint
+    from toolchain.learning.detection.checkpoint import load_detector
+    from toolchain.learning.training.checkpoint import DETECTION, load_checkpoint, read_checkpoint
 
-    if is_detector(folder):
-        network = detector_of(load_detector(folder), folder, description.bits)
-    else:
-        network = network_of(load_checkpoint(folder), folder, description.bits)
+    load = load_detector if read_checkpoint(folder)[0].task == DETECTION else load_checkpoint
+    network = network_of(load(folder), folder, description.bits)
     description.check_shape(source, network.quantizer.shape)
     return network
 
@@ -224,41 +221,11 @@ def _check_is_checkpoint(path: Path) -> None:
     )
 
 
-def detector_of(checkpoint: DetectorCheckpoint, folder: Path, bits: int = 8) -> TrainedNetwork:
-    """The network of a detector's checkpoint; what its maps mean goes into the provenance."""
-    meaning = {"detector": checkpoint.spec.describe()}
-    return _of_checkpoint(checkpoint, folder, checkpoint.quantizer(bits), meaning)
-
-
-def network_of(checkpoint: Checkpoint, folder: Path, bits: int = 8) -> TrainedNetwork:
+def network_of(checkpoint: TrainedModel[Any], folder: Path, bits: int = 8) -> TrainedNetwork:
     """The network of a checkpoint, with the input quantizer its data call for."""
-    from toolchain.learning.training.checkpoint import make_quantizer
-
-    config = checkpoint.config
-    quantizer = make_quantizer(
-        config, checkpoint.sample_shape, checkpoint.value_range, checkpoint.pixel_max, bits
-    )
-    return _of_checkpoint(checkpoint, folder, quantizer, {})
-
-
-def _of_checkpoint(
-    checkpoint: Checkpoint | DetectorCheckpoint,
-    folder: Path,
-    quantizer: InputQuantizer,
-    more: dict[str, Any],
-) -> TrainedNetwork:
-    """The network of any checkpoint, with where it comes from and `more` as provenance."""
-    config = checkpoint.config
-    provenance = {
-        "spikeport": __version__,
-        "checkpoint_sha256": checkpoint.tensors_sha256,
-        "training": config.as_dict(),
-        "training_data_sha256": checkpoint.data_sha256,
-        "epoch": checkpoint.epoch,
-        **more,
-    }
-    name = folder.resolve().name
-    return TrainedNetwork(name, checkpoint.model, quantizer, config.levels, provenance)
+    provenance = {"spikeport": __version__, **checkpoint.provenance()}
+    name, levels = folder.resolve().name, checkpoint.config.levels
+    return TrainedNetwork(name, checkpoint.model, checkpoint.quantizer(bits), levels, provenance)
 
 
 def _from_name(name: str, weights: Path | None, description: InputDescription) -> TrainedNetwork:

@@ -1,11 +1,11 @@
 """Small trained checkpoints, of a classifier and of a detector."""
 
-from toolchain.learning.detection.checkpoint import load_detector, make_detector, save_detector
+from toolchain.learning.detection.checkpoint import load_detector, make_detector
 from toolchain.learning.detection.config import DetectorConfig
 from toolchain.learning.training.checkpoint import (
+    DETECTION,
     load_checkpoint,
     make_model,
-    make_quantizer,
     save_checkpoint,
 )
 from toolchain.learning.training.config import TrainConfig
@@ -32,15 +32,13 @@ def classifier(folder):
     model = make_model(CONFIG, (1, 8, 8), 10)
     save_checkpoint(folder, INFO, dict(model.state_dict()))
 
-    def read():
-        kept = load_checkpoint(folder)
-        make_quantizer(kept.config, kept.sample_shape, kept.value_range, kept.pixel_max)
-
-    return folder / "checkpoint.json", read
+    return folder / "checkpoint.json", lambda: load_checkpoint(folder).quantizer()
 
 
 def detector(folder):
     info = {k: INFO[k] for k in ("data_sha256", "epoch", "history")}
     info |= {"config": DETECTOR.as_dict(), "class_names": ["disc", "square"]}
-    save_detector(folder, info, dict(make_detector(DETECTOR, 2).state_dict()))
+    save_checkpoint(
+        folder, {"task": DETECTION, **info}, dict(make_detector(DETECTOR, 2).state_dict())
+    )
     return folder / "checkpoint.json", lambda: load_detector(folder).quantizer()

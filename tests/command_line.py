@@ -37,9 +37,9 @@ _LOADED.set_forkserver_preload(
             "exports.netx.writer",
         ),
         *("toolchain.audit", "toolchain.conversion.pipeline", "toolchain.learning.evaluation"),
-        *("toolchain.engine.simulate", "toolchain.learning.training.trainer", "typer._adapters"),
+        *("toolchain.engine.simulate", "toolchain.learning.training.train_classifier"),
         *("matplotlib.figure", "nir", "numba.np.arraymath", "numba.typed.typeddict"),
-        *("sklearn.datasets", "torch._dynamo"),
+        *("sklearn.datasets", "torch._dynamo", "typer._adapters"),
     ]
 )
 

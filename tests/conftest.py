@@ -13,7 +13,7 @@ from toolchain.learning.data import Dataset, open_split
 from toolchain.learning.data.mnist import DEBIAN_FOLDER
 from toolchain.learning.training.checkpoint import Checkpoint
 from toolchain.learning.training.config import TrainConfig
-from toolchain.learning.training.trainer import train
+from toolchain.learning.training.train_classifier import train
 
 settings.register_profile(
     "spikeport",

@@ -21,7 +21,7 @@ from tests.networks import branched_program, random_inputs, random_program  # no
 from toolchain.conversion.pipeline import ConversionOptions, convert  # noqa: E402
 from toolchain.learning.data import open_split  # noqa: E402
 from toolchain.learning.training.config import TrainConfig  # noqa: E402
-from toolchain.learning.training.trainer import train  # noqa: E402
+from toolchain.learning.training.train_classifier import train  # noqa: E402
 from toolchain.program.int_program import Schedule  # noqa: E402
 from toolchain.recording import Mode  # noqa: E402
 from toolchain.simulator.reference import simulate  # noqa: E402

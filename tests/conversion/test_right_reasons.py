@@ -21,7 +21,7 @@ from toolchain.errors import CheckpointError, ConversionError, FormatError, Targ
 from toolchain.errors import UnsupportedModuleError as Unsupported
 from toolchain.learning.activations import QCFS, CQReLU
 from toolchain.learning.training.config import TrainConfig
-from toolchain.learning.training.trainer import train
+from toolchain.learning.training.train_classifier import train
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
 from toolchain.simulator.reference import simulate

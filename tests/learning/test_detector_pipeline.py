@@ -24,7 +24,7 @@ from toolchain.learning.detection.config import DetectorConfig
 from toolchain.learning.detection.detections import detect, real_outputs
 from toolchain.learning.detection.document import DetectorEvaluation
 from toolchain.learning.detection.spec import DetectorSpec
-from toolchain.learning.detection.trainer import train_detector
+from toolchain.learning.detection.train_detector import train_detector
 from toolchain.learning.training.checkpoint import load_checkpoint
 from toolchain.program.int_program import Schedule
 from toolchain.recording import Recording

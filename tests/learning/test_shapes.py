@@ -25,7 +25,8 @@ def test_boxes_are_where_the_shapes_are():
     for index in range(len(data)):
         image = data.samples[index].astype(int)
         outside = np.ones(STORED, bool)
-        for left, top, right, bottom in data.boxes.of_image(index).corners.astype(int):
+        boxes = data.boxes.corners[data.boxes.image == index].astype(int)
+        for left, top, right, bottom in boxes:
             outside[top:bottom, left:right] = False
             row, column = (top + bottom) // 2, (left + right) // 2
             assert len(np.unique(image[:, row, column - 1 : column + 2], axis=1).T) == 1
@@ -36,9 +37,9 @@ def test_boxes_are_where_the_shapes_are():
 def test_squares_fill_their_boxes_and_others_leave_corners():
     data = open_boxes("shapes@test[:20]", AS_STORED)
     for index in range(len(data)):
-        boxes = data.boxes.of_image(index)
+        rows = data.boxes.image == index
         for (left, top, right, bottom), label in zip(
-            boxes.corners.astype(int), boxes.label, strict=True
+            data.boxes.corners[rows].astype(int), data.boxes.label[rows], strict=True
         ):
             inside = data.samples[index][:, top:bottom, left:right]
             middle = inside[:, inside.shape[1] // 2, inside.shape[2] // 2]

@@ -11,12 +11,12 @@ from torch import nn
 from toolchain.errors import CheckpointError, DataError, OutputError
 from toolchain.learning.activations import NQ, ActivationMode
 from toolchain.learning.data import hold_out, open_split
-from toolchain.learning.training import trainer
+from toolchain.learning.training import train_classifier
 from toolchain.learning.training.checkpoint import load_checkpoint, load_weights, read_tensors
 from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.inference import logits, normalised
 from toolchain.learning.training.noise import compare_with_spiking
-from toolchain.learning.training.trainer import train
+from toolchain.learning.training.train_classifier import train
 
 CONFIG = TrainConfig(
     data="digits", model="mlp", epochs=4, batch_size=256, initial_threshold=2.0, seed=5
@@ -109,11 +109,11 @@ def test_a_limit_draws_from_all_classes(tmp_path):
         train_labels=labels,
     )
     data = open_split(f"npz:{tmp_path}/sorted.npz@train")
-    part = trainer._subset(data, 60, 1)
+    part = train_classifier._subset(data, 60, 1)
     assert len(part) == 60
     assert np.bincount(part.labels).min() >= 8
-    assert np.array_equal(part.samples, trainer._subset(data, 60, 1).samples)
-    assert not np.array_equal(part.samples, trainer._subset(data, 60, 2).samples)
+    assert np.array_equal(part.samples, train_classifier._subset(data, 60, 1).samples)
+    assert not np.array_equal(part.samples, train_classifier._subset(data, 60, 2).samples)
 
 
 def test_held_out_split_is_stratified_seeded_and_disjoint():

@@ -16,7 +16,7 @@ from toolchain.learning.activations import NQ
 from toolchain.learning.training.checkpoint import load_checkpoint, read_tensors
 from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.state_file import read_state
-from toolchain.learning.training.trainer import train
+from toolchain.learning.training.train_classifier import train
 
 CONFIG = TrainConfig(
     data="digits",

@@ -12,7 +12,7 @@ from toolchain.learning.training.checkpoint import make_model
 from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.config_file import read_settings, write_settings
 from toolchain.learning.training.device import choose_device
-from toolchain.learning.training.optimizer import Descent
+from toolchain.learning.training.optimizer import sgd
 from toolchain.learning.training.recipes import RECIPES
 
 FULL = TrainConfig(
@@ -96,7 +96,7 @@ def test_whole_numbers_stand_for_floats(tmp_path):
 
 def rates(config, batches):
     """Learning rates by epoch and batch."""
-    descent, seen = Descent(config, nn.Linear(1, 1), batches), []
+    descent, seen = sgd(config, nn.Linear(1, 1), batches), []
     for _ in range(config.epochs):
         seen.append([])
         for batch in range(batches):

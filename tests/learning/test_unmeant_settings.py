@@ -13,32 +13,42 @@ from tests.voc_files import write_voc
 from toolchain.cli.param_types import divisors, positive_numbers, real_numbers
 from toolchain.errors import CheckpointError, DataError, ProgramError, SpikeportError, TrainingError
 from toolchain.learning.detection.config import DetectorConfig
-from toolchain.learning.detection.trainer import train_detector
+from toolchain.learning.detection.train_detector import train_detector
 from toolchain.learning.training.checkpoint import load_checkpoint
-from toolchain.learning.training.config import BOUNDS, TrainConfig
+from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.failure import check_answers, check_finite
-from toolchain.learning.training.trainer import train
+from toolchain.learning.training.settings import Bounds
+from toolchain.learning.training.train_classifier import train
 from toolchain.program.int_program import Schedule
 
 CONFIG = TrainConfig(
     data="digits", model="mlp", epochs=2, initial_threshold=2.0, train_limit=300, seed=1
 )
+CONFIGS = (CONFIG, DetectorConfig(data="shapes"))
 
 
-@pytest.mark.parametrize("name", BOUNDS)
-def test_every_number_has_bounds(name):
-    bounds, many = BOUNDS[name], isinstance(getattr(CONFIG, name), tuple)
+def bounds_of(config):
+    return {name: rule for name, rule in config.rules().items() if isinstance(rule, Bounds)}
+
+
+@pytest.mark.parametrize(("config", "name"), [(c, name) for c in CONFIGS for name in bounds_of(c)])
+def test_every_number_has_bounds(config, name):
+    bounds, many = bounds_of(config)[name], isinstance(getattr(config, name), tuple)
     outside = [bounds.low - 1, bounds.high + 1, float("nan"), float("inf"), -float("inf")]
     outside += [bounds.low] * bounds.open_low + [bounds.high] * bounds.open_high
     for value in outside:
         with pytest.raises(DataError, match=name):
-            replace(CONFIG, **{name: (0.5, value) if many else value})
+            replace(config, **{name: (bounds.high, value) if many else value})
     assert bounds.high < float("inf")
 
 
-def test_no_number_is_without():
-    numbers = {k for k, v in CONFIG.as_dict().items() if isinstance(v, int | float | list)}
-    assert numbers - set(BOUNDS) == {"augment", "calibration_augment"}
+@pytest.mark.parametrize(
+    ("config", "others"),
+    [(CONFIGS[0], {"augment", "calibration_augment"}), (CONFIGS[1], {"augment"})],
+)
+def test_no_number_is_without(config, others):
+    numbers = {k for k, v in config.as_dict().items() if isinstance(v, int | float | list)}
+    assert numbers - set(bounds_of(config)) == others
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,9 @@ def test_slices_keep_their_boxes(voc):
     part = open_boxes(f"voc:{voc}@train[1:3]", SIZE)
     assert len(part) == 2
     for index in range(2):
-        ours, theirs = part.boxes.of_image(index), whole.boxes.of_image(index + 1)
-        assert np.array_equal(ours.corners, theirs.corners)
-        assert np.array_equal(ours.label, theirs.label)
+        ours, theirs = part.boxes.image == index, whole.boxes.image == index + 1
+        assert np.array_equal(part.boxes.corners[ours], whole.boxes.corners[theirs])
+        assert np.array_equal(part.boxes.label[ours], whole.boxes.label[theirs])
 
 
 def test_difficult_boxes_are_marked(tmp_path):

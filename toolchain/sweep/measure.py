@@ -15,7 +15,7 @@ from toolchain.engine.simulate import simulate
 from toolchain.errors import SpikeportError
 from toolchain.int_range import TargetLimits
 from toolchain.learning.data import Dataset, input_spikes, open_split
-from toolchain.learning.training.checkpoint import Checkpoint, load_checkpoint, make_quantizer
+from toolchain.learning.training.checkpoint import Checkpoint, load_checkpoint
 from toolchain.recording import Mode
 from toolchain.sweep.grid import Point
 
@@ -85,13 +85,12 @@ def measure(key: str, point: Point, data: str, limits: TargetLimits, chip: Chip)
 def _measured(key: str, point: Point, data: str, limits: TargetLimits, chip: Chip) -> Result:
     started = time.perf_counter()
     checkpoint, dataset = _checkpoint(point.run), _data(data)
-    quantizer = make_quantizer(
-        checkpoint.config, checkpoint.sample_shape, checkpoint.value_range, checkpoint.pixel_max
-    )
     options = ConversionOptions(point.neuron, point.schedule, point.weight_bits)
     name = Path(point.run).name
     with _TRACING:
-        program = convert(checkpoint.model, quantizer, options, limits, name=name).program
+        program = convert(
+            checkpoint.model, checkpoint.quantizer(), options, limits, name=name
+        ).program
     inputs = input_spikes(program.input, dataset)
     recording = simulate(program, inputs, mode=Mode.DIGEST, labels=dataset.labels)
     accuracy = Accuracy.of(recording.logits, dataset.labels)

@@ -40,7 +40,7 @@ def command(
     from toolchain.learning.detection.checkpoint import load_detector
     from toolchain.learning.detection.detections import Detections, detect
     from toolchain.learning.detection.spec import DetectorSpec
-    from toolchain.learning.detection.trainer import detector_outputs
+    from toolchain.learning.detection.train_detector import detector_outputs
     from toolchain.output_policy import PICTURE, check_output
 
     output = Output(as_json=json)

@@ -1,13 +1,14 @@
 """Quantized activations a network is trained with, each with a spiking counterpart."""
 
-from toolchain.learning.activations.cqrelu import CQReLU, cqrelu
+from toolchain.learning.activations.cqrelu import CQReLU
 from toolchain.learning.activations.nq import NQ
-from toolchain.learning.activations.qcfs import QCFS, qcfs
+from toolchain.learning.activations.qcfs import QCFS
 from toolchain.learning.activations.quantized import (
     ActivationMode,
     QuantizedActivation,
     activation_mode,
 )
+from toolchain.learning.activations.straight_through import cqrelu, qcfs
 
 ACTIVATIONS: dict[str, type[QuantizedActivation]] = {"nq": NQ, "qcfs": QCFS, "cqrelu": CQReLU}
 IF_ACTIVATIONS = ("nq", "qcfs")

@@ -13,12 +13,7 @@ import torch
 from torch import Tensor
 
 from toolchain.learning.activations.quantized import QuantizedActivation
-from toolchain.learning.activations.straight_through import cqrelu_ste
-
-
-def cqrelu(x: Tensor, levels: int) -> Tensor:
-    """The CQReLU activation as a function."""
-    return cqrelu_ste(x, levels)
+from toolchain.learning.activations.straight_through import cqrelu
 
 
 class CQReLU(QuantizedActivation):

@@ -13,15 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.learning.activations.quantized import QuantizedActivation
-from toolchain.learning.activations.straight_through import qcfs_ste
+from toolchain.learning.activations.straight_through import qcfs
 
 INITIAL_THRESHOLD = 8.0
 """Start value of `lam` in the official code of QCFS and NQ."""
-
-
-def qcfs(z: Tensor, threshold: Tensor, levels: int) -> Tensor:
-    """The QCFS activation as a function; `threshold` is a scalar tensor."""
-    return qcfs_ste(z, threshold, levels)
 
 
 class QCFS(QuantizedActivation):

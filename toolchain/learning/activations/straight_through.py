@@ -69,8 +69,8 @@ class _CQReLU(torch.autograd.Function):
         return run_elementwise(_cqrelu_backward, x, gradients[0]), None
 
 
-def qcfs_ste(z: Tensor, threshold: Tensor, levels: int) -> Tensor:
-    """`lam * floor(clip(z / lam, 0, 1) * L + 1/2) / L`, `lam` a scalar tensor, `z` any shape.
+def qcfs(z: Tensor, threshold: Tensor, levels: int) -> Tensor:
+    """QCFS: `lam * floor(clip(z / lam, 0, 1) * L + 1/2) / L`, `lam` a scalar tensor, `z` any shape.
 
     Backward: as if the floor were the identity (Bengio et al., 2013). To z the gradient passes
     inside [0, lam]; to lam go a/lam - z/lam inside, 1 above and 0 below.
@@ -79,8 +79,8 @@ def qcfs_ste(z: Tensor, threshold: Tensor, levels: int) -> Tensor:
     return result
 
 
-def cqrelu_ste(x: Tensor, levels: int) -> Tensor:
-    """`floor(Q * clip(x, 0, 1)) / Q`, any shape.
+def cqrelu(x: Tensor, levels: int) -> Tensor:
+    """CQReLU: `floor(Q * clip(x, 0, 1)) / Q`, any shape.
 
     Backward: hardtanh of the incoming gradient inside [0, 1], zero elsewhere (CASC).
     """

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolchain.errors import DataError
+from toolchain.learning.data.dataset import Samples
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 BOX_SIDES = 4
 """Left, top, right, bottom."""
@@ -42,31 +45,13 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.label)
 
-    def of_image(self, index: int) -> Boxes:
-        """Those of one image, which becomes image 0."""
-        rows = self.image == index
-        zeros = np.zeros(int(rows.sum()), np.int64)
-        return Boxes(zeros, self.corners[rows], self.label[rows], self.difficult[rows])
-
-    def of_images(self, images: slice) -> Boxes:
-        """Those of consecutive images, counted anew from 0."""
-        rows = (self.image >= images.start) & (self.image < images.stop)
-        return Boxes(
-            self.image[rows] - images.start,
-            self.corners[rows],
-            self.label[rows],
-            self.difficult[rows],
-        )
-
 
 @dataclass(frozen=True, eq=False)
-class BoxDataset:
+class BoxDataset(Samples):
     """Images scaled to one size, and the boxes in them.
 
     Attributes
     ----------
-    name:
-        The source it came from, with split and slice.
     samples:
         uint8 (N, 3, H, W): each image scaled to fit, its corner at (0, 0), black below or beside.
     sizes:
@@ -81,25 +66,12 @@ class BoxDataset:
         One name per image.
     """
 
-    name: str
-    samples: np.ndarray
+    pixel_max: int | None = field(default=255, init=False)
     sizes: np.ndarray
     scales: np.ndarray
     boxes: Boxes
     class_names: tuple[str, ...]
     image_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """(3, H, W)."""
-        return tuple(int(s) for s in self.samples.shape[1:])
-
-    def real(self) -> np.ndarray:
-        """Real values 0 .. 1, float32 (N, 3, H, W)."""
-        return self.samples.astype(np.float32) / np.float32(255)
 
     def placed(self) -> np.ndarray:
         """Corners of the boxes in pixels of the samples, float64 (M, 4)."""
@@ -108,26 +80,25 @@ class BoxDataset:
         placed: np.ndarray = self.boxes.corners * factors
         return placed
 
-    @cached_property
-    def sha256(self) -> str:
-        """Hash of all samples and boxes, with their types and shapes."""
-        digest = hashlib.sha256()
+    def _hashed(self) -> tuple[np.ndarray, ...]:
         boxes = self.boxes
-        for array in (self.samples, boxes.image, boxes.corners, boxes.label, boxes.difficult):
-            digest.update(f"{array.dtype.str}{array.shape}:".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return (self.samples, boxes.image, boxes.corners, boxes.label, boxes.difficult)
 
-    def take(self, images: slice, name: str | None = None) -> BoxDataset:
-        """The images of `images`, which has a start and a stop."""
+    def take(self, index: np.ndarray | slice, name: str | None = None) -> Self:
+        """The images at `index`, none of them twice, with their boxes."""
+        chosen, boxes = np.arange(len(self))[index], self.boxes
+        place = np.full(len(self), -1)
+        place[chosen] = np.arange(len(chosen))
+        image = place[boxes.image]
+        rows = image >= 0
         return replace(
             self,
             name=name or self.name,
-            samples=self.samples[images],
-            sizes=self.sizes[images],
-            scales=self.scales[images],
-            boxes=self.boxes.of_images(images),
-            image_names=self.image_names[images],
+            samples=self.samples[index],
+            sizes=self.sizes[index],
+            scales=self.scales[index],
+            boxes=Boxes(image[rows], boxes.corners[rows], boxes.label[rows], boxes.difficult[rows]),
+            image_names=tuple(self.image_names[i] for i in chosen),
         )
 
     def check_classes(self, class_names: tuple[str, ...]) -> None:

@@ -12,7 +12,6 @@ import logging
 import numpy as np
 
 from toolchain.errors import DataError
-from toolchain.learning.data.boxes import BoxDataset
 from toolchain.learning.data.dataset import Samples
 from toolchain.program.input_quantizer import InputQuantizer
 
@@ -21,7 +20,7 @@ FILLED = 1 / 8
 _log = logging.getLogger(__name__)
 
 
-def input_spikes(quantizer: InputQuantizer, samples: Samples | BoxDataset) -> np.ndarray:
+def input_spikes(quantizer: InputQuantizer, samples: Samples) -> np.ndarray:
     """Graded spikes of all samples, int32 (N, ...).
 
     Float samples that reach less than `FILLED` of the range are said in the log.
@@ -34,7 +33,7 @@ def input_spikes(quantizer: InputQuantizer, samples: Samples | BoxDataset) -> np
     """
     spikes = quantizer.quantize(samples.real())
     limit = quantizer.range.high
-    if isinstance(samples, Samples) and samples.pixel_max is None:
+    if samples.pixel_max is None:
         reached = int(max(spikes.max(), -spikes.min()))
         if reached < FILLED * limit:
             _log.warning(

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from toolchain.errors import DataError
 from toolchain.learning.detection.augment import AUGMENTATIONS
-from toolchain.learning.models import POOLINGS
-from toolchain.learning.training.config import ACTIVATION_NAMES
-from toolchain.learning.training.device import DEVICES, PRECISIONS
-from toolchain.learning.training.settings import (
-    COUNT,
-    LEARNING,
-    Bounds,
-    check_bounds,
-    check_choices,
-    typed_settings,
-)
-
-BOUNDS = {
-    **LEARNING,
-    "stride": Bounds(1, 1024),
-    "input_size": Bounds(1, 1 << 14),
-    "average": Bounds(0, 1, open_high=True),
-    "validate_every": COUNT,
-}
-CHOICES = {
-    "activation": ACTIVATION_NAMES,
-    "augment": AUGMENTATIONS,
-    "pooling": POOLINGS,
-    "device": DEVICES,
-    "precision": PRECISIONS,
-}
+from toolchain.learning.training import settings
+from toolchain.learning.training.settings import NOISE, Bounds, Count, Settings
 
 
 @dataclass(frozen=True)
-class DetectorConfig:
+class DetectorConfig(Settings):
     """Settings of a run; the defaults train in well under an hour on two cores.
 
     Attributes
@@ -69,46 +45,36 @@ class DetectorConfig:
     backbone: str = "resnet18"
     neck: str = "spp"
     head: str = "decoupled"
-    stride: int = 16
-    width: float = 0.25
-    pooling: str = "max"
-    input_size: tuple[int, ...] = (240, 320)
-    activation: str = "cqrelu"
-    levels: int = 4
-    initial_threshold: float = 4.0
-    epochs: int = 300
-    batch_size: int = 16
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.02
-    warm_up: int = 3
-    average: float = 0.99
-    augment: tuple[str, ...] = AUGMENTATIONS
-    fixed_noise: float = 0.05
-    validate_every: int = 10
-    seed: int = 0
-    mean: tuple[float, ...] = (128 / 255,)
-    std: tuple[float, ...] = (0.25,)
-    device: str = "auto"
-    precision: str = "auto"
+    stride: Annotated[int, Bounds(1, 1024)] = 16
+    width: settings.Width = 0.25
+    pooling: settings.Pooling = "max"
+    input_size: Annotated[tuple[int, ...], Bounds(1, 1 << 14)] = (240, 320)
+    activation: settings.Activation = "cqrelu"
+    levels: settings.Levels = 4
+    initial_threshold: settings.Threshold = 4.0
+    epochs: Count = 300
+    batch_size: Count = 16
+    learning_rate: settings.LearningRate = 3e-3
+    weight_decay: settings.WeightDecay = 0.02
+    warm_up: settings.WarmUp = 3
+    average: Annotated[float, Bounds(0, 1, open_high=True)] = 0.99
+    augment: Annotated[tuple[str, ...], AUGMENTATIONS] = AUGMENTATIONS
+    fixed_noise: Annotated[float, NOISE] = 0.05
+    validate_every: Count = 10
+    seed: settings.Seed = 0
+    mean: settings.Mean = (128 / 255,)
+    std: settings.Std = (0.25,)
+    device: settings.DeviceName = "auto"
+    precision: settings.Precision = "auto"
 
     def __post_init__(self) -> None:
-        check_bounds(self, BOUNDS)
+        super().__post_init__()
         if len(self.input_size) != 2:
             raise DataError(
                 "input_size is a height and a width", node="training", found=self.input_size
             )
-        check_choices(self, CHOICES)
 
     @property
     def outputs(self) -> int:
         """How many maps the head gives."""
         return 1 if self.head == "plain" else 2
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields as JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DetectorConfig:
-        """Inverse of `as_dict`; an unknown field or a wrong type is a CheckpointError."""
-        return typed_settings(cls, values)

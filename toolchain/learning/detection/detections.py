@@ -7,7 +7,7 @@ equal accumulators give equal boxes, bit by bit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -52,11 +52,8 @@ class Detections:
     @classmethod
     def joined(cls, parts: Sequence[Detections]) -> Detections:
         """All of `parts`, whose images count on."""
-        arrays = [
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("image", "corners", "label", "score")
-        ]
-        return cls(*arrays)
+        names = [f.name for f in fields(cls)]
+        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
 
     def above(self, score: float) -> Detections:
         """Those of at least this score."""
@@ -71,10 +68,8 @@ class Detections:
 
     def equal(self, other: Detections) -> bool:
         """Whether all of both are the same, bit by bit."""
-        return all(
-            np.array_equal(getattr(self, name), getattr(other, name))
-            for name in ("image", "corners", "label", "score")
-        )
+        names = [f.name for f in fields(self)]
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
 
 
 def split_maps(outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

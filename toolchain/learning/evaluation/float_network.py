@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from toolchain.accuracy import Z95
 from toolchain.conversion.frontend.user_module import in_evaluation
 from toolchain.learning.activations import ActivationMode, QuantizedActivation, activation_mode
-from toolchain.learning.evaluation.schema import GapOfLayer
-from toolchain.learning.evaluation.summary import box
+from toolchain.learning.evaluation.schema import GapOfLayer, box
 from toolchain.learning.training.inference import batches
 from toolchain.learning.training.noise import observed_outputs
 

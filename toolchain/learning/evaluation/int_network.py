@@ -9,8 +9,7 @@ import numpy as np
 
 from toolchain.engine.engine import Detail, Engine
 from toolchain.errors import ConversionError
-from toolchain.learning.evaluation.schema import CountsOfLayer
-from toolchain.learning.evaluation.summary import box
+from toolchain.learning.evaluation.schema import CountsOfLayer, box
 from toolchain.program.int_program import IntProgram
 from toolchain.simulator.quantized_network import quantized_counts
 

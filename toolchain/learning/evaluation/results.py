@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from toolchain import __version__
 from toolchain.accuracy import Correct
@@ -16,86 +16,53 @@ from toolchain.errors import DataError
 from toolchain.files import atomic_write
 from toolchain.learning.evaluation.schema import Counts, Gaps, MadeBy, OnLava, Run, check_made
 from toolchain.learning.training.config import TrainConfig
+from toolchain.learning.training.settings import Settings
 
-EVALUATION_VERSION = 1
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 FILE_NAME = "evaluation.json"
+FLOAT = "float"
 
 
-@dataclass(frozen=True)
-class AccuracyRow:
-    """Accuracy of one network.
-
-    Attributes
-    ----------
-    network:
-        "ANN" or "SNN".
-    arithmetic:
-        "float", or "8-bit integer" and so on.
-    neuron:
-        "" for an ANN, else "IF", "CIF" or "CIF + sleep".
-    steps:
-        Time steps, None for an ANN.
-    """
-
-    network: str
-    arithmetic: str
-    neuron: str
-    steps: int | None
-    accuracy: Correct
+def integer(weight_bits: int) -> str:
+    """What a row calls the arithmetic of a program."""
+    return f"{weight_bits}-bit integer"
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """All that was measured of one trained network.
+class Document:
+    """Base of the dataclasses of what was measured of one trained network; a JSON file each.
 
     Attributes
     ----------
     run:
         Configuration, kept epoch, hash and history of the checkpoint.
-    data, num_samples:
-        The source with split and slice.
     made_by:
         Command, versions, machine, seconds.
-    rows:
-        Accuracies.
-    gaps:
-        {"steps": T, "layers": {...}}, see `float_network.LayerGap`; None where not measured.
-    counts:
-        {"wake_steps", "sleep_steps", "variants": {neuron: {...}}}, see `int_network.CountError`.
-    lava:
-        Samples, values compared and mismatches of a run on Lava.
     """
 
+    version: ClassVar[int] = 1
+    version_name: ClassVar[str]
+    """What the version is called in the file."""
+    command: ClassVar[str]
+    """Writes such a file."""
+    settings: ClassVar[type[Settings]]
+    # Each kind declares them anew in its own order, which is that of its files.
     run: Run
-    data: str
-    num_samples: int
     made_by: MadeBy
-    rows: tuple[AccuracyRow, ...]
-    gaps: Gaps | None = None
-    counts: Counts | None = None
-    lava: OnLava | None = None
-    notes: tuple[str, ...] = field(default_factory=tuple)
 
     @property
     def config(self) -> dict[str, Any]:
         """The training configuration."""
         return self.run["config"]
 
-    def find(self, **wanted: Any) -> AccuracyRow | None:
-        """The first row with these fields, or None."""
-        for row in self.rows:
-            if all(getattr(row, k) == v for k, v in wanted.items()):
-                return row
-        return None
-
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""
-        values = {"evaluation_version": EVALUATION_VERSION, **self.__dict__}
-        values["rows"] = [r.__dict__ for r in self.rows]
+        values = {self.version_name: self.version, **asdict(self)}  # type: ignore[call-overload]
         atomic_write(path, (json.dumps(values, indent=1) + "\n").encode())
 
     @classmethod
-    def read(cls, path: Path) -> Evaluation:
+    def read(cls, path: Path) -> Self:
         """Read what `write` wrote.
 
         Raises
@@ -107,22 +74,91 @@ class Evaluation:
             raise DataError(
                 "no such evaluation",
                 node=str(path),
-                remedy="spikeport evaluate RUN --data SOURCE makes one",
+                remedy=f"{cls.command} RUN --data SOURCE makes one",
             )
         with as_error(DataError, "damaged evaluation", str(path)):
             values = parse_json(read_text(path))
-            version = values.pop("evaluation_version")
-            if version != EVALUATION_VERSION:
+            version = values.pop(cls.version_name)
+            if version != cls.version:
                 raise DataError(
-                    "unknown evaluation version",
+                    f"unknown {cls.version_name.replace('_', ' ')}",
                     node=str(path),
                     found=str(version)[:80],
-                    allowed=EVALUATION_VERSION,
+                    allowed=cls.version,
                 )
             found = typed(cls, values)
             check_made(found.made_by)
-            config = TrainConfig.from_dict(found.config).as_dict()
-            return replace(found, run={**found.run, "config": config})
+            found.run["config"] = cls.settings.from_dict(found.config).as_dict()
+            return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network as it was measured.
+
+    Attributes
+    ----------
+    network:
+        "ANN" or "SNN".
+    arithmetic:
+        "float", "quantized" (activations only), or "8-bit integer" and so on.
+    neuron:
+        "" for an ANN, else "IF", "CIF" or "CIF + sleep".
+    steps:
+        Time steps in all, None for an ANN.
+    """
+
+    network: str
+    arithmetic: str
+    neuron: str
+    steps: int | None
+
+
+@dataclass(frozen=True)
+class AccuracyRow(Row):
+    """Accuracy of one network."""
+
+    accuracy: Correct
+
+
+@dataclass(frozen=True)
+class Evaluation(Document):
+    """All that was measured of one trained classifier.
+
+    Attributes
+    ----------
+    data, num_samples:
+        The source with split and slice.
+    rows:
+        Accuracies.
+    gaps:
+        {"steps": T, "layers": {...}}, see `float_network.LayerGap`; None where not measured.
+    counts:
+        {"wake_steps", "sleep_steps", "variants": {neuron: {...}}}, see `int_network.CountError`.
+    lava:
+        Samples, values compared and mismatches of a run on Lava.
+    """
+
+    version_name = "evaluation_version"
+    command = "spikeport evaluate"
+    settings = TrainConfig
+
+    run: Run
+    data: str
+    num_samples: int
+    made_by: MadeBy
+    rows: tuple[AccuracyRow, ...]
+    gaps: Gaps | None = None
+    counts: Counts | None = None
+    lava: OnLava | None = None
+    notes: tuple[str, ...] = ()
+
+    def find(self, **wanted: Any) -> AccuracyRow | None:
+        """The first row with these fields, or None."""
+        for row in self.rows:
+            if all(getattr(row, k) == v for k, v in wanted.items()):
+                return row
+        return None
 
 
 def made_by(command: str, seconds: float, **versions: str) -> MadeBy:

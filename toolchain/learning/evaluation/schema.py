@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Any, TypedDict
 
+import numpy as np
+
 
 class Run(TypedDict):
     """The checkpoint that was measured."""
@@ -38,6 +40,21 @@ class Quantiles(TypedDict):
     q3: float
     high: float
     mean: float
+
+
+def box(values: np.ndarray) -> Quantiles | None:
+    """What a box plot shows: 5, 25, 50, 75 and 95 % quantiles and the mean; None if empty."""
+    if values.size == 0:
+        return None
+    low, q1, median, q3, high = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))
+    return {
+        "low": float(low),
+        "q1": float(q1),
+        "median": float(median),
+        "q3": float(q3),
+        "high": float(high),
+        "mean": float(values.mean()),
+    }
 
 
 class GapOfLayer(TypedDict):
@@ -93,27 +110,27 @@ class Counts(TypedDict):
     variants: dict[str, Variant]
 
 
-class OnLava(TypedDict):
-    """A run on Lava, compared value by value."""
+class LavaRun(TypedDict):
+    """A run on Lava, compared with the reference simulator's."""
 
     samples: int
     steps: int
     weight_bits: int
+    mismatches: int
+    program_hash: str
+
+
+class OnLava(LavaRun):
+    """Compared value by value."""
+
     values: int
-    mismatches: int
     accuracy: float | None
-    program_hash: str
 
 
-class DetectorOnLava(TypedDict):
-    """A detector's run on Lava, compared digest by digest."""
+class DetectorOnLava(LavaRun):
+    """Compared digest by digest."""
 
-    samples: int
-    steps: int
-    weight_bits: int
     compared: int
-    mismatches: int
-    program_hash: str
 
 
 class LayerOperations(TypedDict):

@@ -23,7 +23,9 @@ from toolchain.learning.models.parts import ActivationFactory, initialise, pool,
 from toolchain.learning.models.resnet import PLANS, residual_blocks, stem
 from toolchain.learning.models.vgg import CONFIGURATIONS, POOL
 
-STRIDES = (16, 32)
+BACKBONES = ("resnet18", "resnet34", "resnet50", "vgg11", "vgg16")
+STAGES = {16: 3, 32: 4}
+"""Stages of a residual network up to each stride."""
 POOLED = (5, 9, 13)
 """Sides of the neck's max pools, in cells (YOLOv3-SPP)."""
 DILATIONS = (2, 4, 6, 8)
@@ -47,32 +49,13 @@ def backbone(
     """
     if name not in BACKBONES:
         raise DataError("no such backbone", node=name, allowed=", ".join(BACKBONES))
-    if stride not in STRIDES:
+    if stride not in STAGES:
         raise DataError("no such stride", node=name, found=stride, allowed="16 or 32")
     if name in PLANS:
-        return _resnet(name, channels, stride, activation, width, pooling)
-    return _vgg(name, channels, stride, activation, width, pooling)
-
-
-BACKBONES = ("resnet18", "resnet34", "resnet50", "vgg11", "vgg16")
-
-
-def _resnet(
-    name: str, channels: int, stride: int, activation: ActivationFactory, width: float, pooling: str
-) -> tuple[nn.Module, int]:
-    plan = PLANS[name]
-    first = scaled(plan.channels[0], width)
-    reached, stages = 4, 1
-    while reached < stride:
-        reached, stages = reached * 2, stages + 1
-    blocks, outputs = residual_blocks(plan, first, stages, activation, width)
-    layers = [*stem(channels, first, activation, pooling, large=True), *blocks]
-    return nn.Sequential(*layers), outputs
-
-
-def _vgg(
-    name: str, channels: int, stride: int, activation: ActivationFactory, width: float, pooling: str
-) -> tuple[nn.Module, int]:
+        first, stages = scaled(PLANS[name].channels[0], width), STAGES[stride]
+        blocks, outputs = residual_blocks(PLANS[name], first, stages, activation, width)
+        start = stem(channels, first, activation, pooling, large=True)
+        return nn.Sequential(*start, *blocks), outputs
     layers: list[nn.Module] = []
     reached = 1
     for count in CONFIGURATIONS[name]:
@@ -135,10 +118,6 @@ class DilatedBlock(nn.Module):
         return result
 
 
-def _spp(inputs: int, outputs: int, activation: ActivationFactory) -> nn.Module:
-    return PyramidPooling(inputs, outputs, activation)
-
-
 def _dilated(inputs: int, outputs: int, activation: ActivationFactory) -> nn.Module:
     project = nn.Sequential(*_convolution(inputs, outputs, 1, activation))
     blocks = (DilatedBlock(outputs, d, activation) for d in DILATIONS)
@@ -146,7 +125,7 @@ def _dilated(inputs: int, outputs: int, activation: ActivationFactory) -> nn.Mod
 
 
 NECKS: dict[str, Callable[[int, int, ActivationFactory], nn.Module]] = {
-    "spp": _spp,
+    "spp": PyramidPooling,
     "dilated": _dilated,
 }
 
@@ -268,4 +247,4 @@ def check_input_size(input_shape: tuple[int, ...], stride: int) -> None:
         )
 
 
-__all__ = ["BACKBONES", "HEADS", "NECKS", "STRIDES", "Detector", "build_detector"]
+__all__ = ["BACKBONES", "HEADS", "NECKS", "STAGES", "Detector", "build_detector"]

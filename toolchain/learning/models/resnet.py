@@ -40,6 +40,12 @@ PLANS: dict[str, ResNetPlan] = {
 """He et al., table 1 and section 4.2 (n = 3)."""
 
 
+def _normalised(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    """A convolution that keeps the size but for its stride, and BatchNorm."""
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs)]
+
+
 class ResidualBlock(nn.Module):
     """A branch and a shortcut; the block's activation follows their sum."""
 
@@ -55,9 +61,7 @@ class ResidualBlock(nn.Module):
         self.branch = nn.Sequential(*branch)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.shortcut = nn.Sequential(*_normalised(inputs, outputs, 1, stride))
         self.activation = activation()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,32 +70,19 @@ class ResidualBlock(nn.Module):
         return result
 
 
-def basic_branch(
-    inputs: int, channels: int, stride: int, activation: ActivationFactory
+def _branch(
+    plan: ResNetPlan, inputs: int, channels: int, stride: int, activation: ActivationFactory
 ) -> list[nn.Module]:
-    """Two 3x3 convolutions."""
+    """Two 3x3 convolutions, or 1x1, 3x3 and 1x1; of these the 3x3 one strides (torchvision)."""
+    if plan.expansion == 1:
+        first = [*_normalised(inputs, channels, 3, stride), activation()]
+        return [*first, *_normalised(channels, channels, 3)]
     return [
-        nn.Conv2d(inputs, channels, 3, stride, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
+        *_normalised(inputs, channels, 1),
         activation(),
-        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-    ]
-
-
-def bottleneck_branch(
-    inputs: int, channels: int, outputs: int, stride: int, activation: ActivationFactory
-) -> list[nn.Module]:
-    """1x1, 3x3 and 1x1 convolutions; the 3x3 one strides (torchvision's and timm's ResNet50)."""
-    return [
-        nn.Conv2d(inputs, channels, 1, bias=False),
-        nn.BatchNorm2d(channels),
+        *_normalised(channels, channels, 3, stride),
         activation(),
-        nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-        activation(),
-        nn.Conv2d(channels, outputs, 1, bias=False),
-        nn.BatchNorm2d(outputs),
+        *_normalised(channels, channels * plan.expansion, 1),
     ]
 
 
@@ -100,11 +91,7 @@ def stem(
 ) -> list[nn.Module]:
     """The first layers: a strided 7x7 convolution and a pool for large images, else a 3x3 one."""
     kernel, stride = (7, 2) if large else (3, 1)
-    layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        activation(),
-    ]
+    layers = [*_normalised(inputs, outputs, kernel, stride), activation()]
     return [*layers, pool(pooling, 3, 2, padding=1)] if large else layers
 
 
@@ -120,10 +107,7 @@ def residual_blocks(
         outputs = channels * plan.expansion
         for index in range(number):
             stride = 2 if stage > 0 and index == 0 else 1
-            if plan.expansion == 1:
-                branch = basic_branch(inputs, channels, stride, activation)
-            else:
-                branch = bottleneck_branch(inputs, channels, outputs, stride, activation)
+            branch = _branch(plan, inputs, channels, stride, activation)
             blocks.append(ResidualBlock(branch, inputs, outputs, stride, activation))
             inputs = outputs
     return blocks, inputs

@@ -13,10 +13,11 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from math import inf, prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import torch
 from msgspec import Meta
@@ -31,13 +32,25 @@ from toolchain.learning.activations import ACTIVATIONS, CQReLU
 from toolchain.learning.models import ActivationFactory, build_model
 from toolchain.learning.models.foreign_weights import under_our_names
 from toolchain.learning.models.parts import as_torch_starts
-from toolchain.learning.training.config import PLAIN_RELU, TrainConfig
+from toolchain.learning.training.config import TrainConfig
+from toolchain.learning.training.settings import PLAIN_RELU, Settings
 from toolchain.learning.training.state_file import STATE_FILE
 from toolchain.program.input_quantizer import InputQuantizer
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_Config = TypeVar("_Config", bound=Settings)
 CHECKPOINT_VERSION = 1
-CLASSIFICATION = "classification"
-"""What a checkpoint is for that does not say."""
+CLASSIFICATION, DETECTION = "classification", "detection"
+"""What a checkpoint is for; one that does not say is for the first."""
+_KINDS = {
+    CLASSIFICATION: (
+        "classifier",
+        "`spikeport detector evaluate` measures detectors; `convert` takes both",
+    ),
+    DETECTION: ("detector", "`spikeport detector train` makes one"),
+}
 MODEL_FILE = "model.safetensors"
 INFO_FILE = "checkpoint.json"
 MOST_NAMED = 20
@@ -49,10 +62,16 @@ _REASON = "WeightsUnpickler error: "
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A trained network with all that is needed to rebuild and feed it."""
+class TrainedModel(Generic[_Config]):
+    """A trained network with all that is needed to rebuild and feed it; fields as in `Info`.
 
-    config: TrainConfig
+    Attributes
+    ----------
+    data_sha256:
+        Of what it was trained on; None from before it was kept.
+    """
+
+    config: _Config
     model: nn.Module
     sample_shape: tuple[int, ...]
     pixel_max: int | None
@@ -61,12 +80,36 @@ class Checkpoint:
     history: list[dict[str, int | float]]
     epoch: int
     tensors_sha256: str
-    data_sha256: str | None = None
-    """Of the samples and labels it was trained on; None from before it was kept."""
+    data_sha256: str | None
+
+    @classmethod
+    def of(cls, info: Info, config: _Config, make: Callable[[], nn.Module], file: Path) -> Self:
+        """What `make` gives with the tensors in `file`; raises as `rebuilt`."""
+        names = (f.name for f in fields(cls) if f.name not in ("config", "model"))
+        return cls(config, rebuilt(make, file), *(getattr(info, name) for name in names))
+
+    def quantizer(self, bits: int = 8) -> InputQuantizer:
+        """The input quantizer that its data and normalisation call for."""
+        return make_quantizer(
+            self.config, self.sample_shape, self.value_range, self.pixel_max, bits
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """What a converted program keeps of it."""
+        return {
+            "checkpoint_sha256": self.tensors_sha256,
+            "training": self.config.as_dict(),
+            "training_data_sha256": self.data_sha256,
+            "epoch": self.epoch,
+        }
+
+
+class Checkpoint(TrainedModel[TrainConfig]):
+    """A trained classifier."""
 
 
 def make_quantizer(
-    config: TrainConfig,
+    config: Settings,
     sample_shape: tuple[int, ...],
     value_range: tuple[float, float],
     pixel_max: int | None,
@@ -88,12 +131,10 @@ def make_model(config: TrainConfig, sample_shape: tuple[int, ...], num_classes: 
 
     Raises
     ------
-    CheckpointError
-        If there is no such activation.
     DataError
         If there is no such network, or it does not take these samples.
     """
-    activation = activation_factory(config.activation, config.levels, config.initial_threshold)
+    activation = activation_factory(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = build_model(
@@ -102,28 +143,14 @@ def make_model(config: TrainConfig, sample_shape: tuple[int, ...], num_classes: 
         return as_torch_starts(model) if config.initial_weights == "torch" else model
 
 
-def activation_factory(name: str, levels: int, initial_threshold: float) -> ActivationFactory:
-    """What makes one activation of the kind called `name`.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such activation.
-    """
-    if name not in (*ACTIVATIONS, PLAIN_RELU):
-        raise CheckpointError(
-            "no such activation", node=name, allowed=", ".join((*ACTIVATIONS, PLAIN_RELU))
-        )
-
-    def activation() -> nn.Module:
-        if name == PLAIN_RELU:
-            return nn.ReLU()
-        kind = ACTIVATIONS[name]
-        if kind is CQReLU:
-            return CQReLU(levels)
-        return kind(levels, initial_threshold)  # type: ignore[call-arg]
-
-    return activation
+def activation_factory(config: Settings) -> ActivationFactory:
+    """What makes one activation of a network."""
+    if config.activation == PLAIN_RELU:
+        return nn.ReLU
+    kind: Callable[..., nn.Module] = ACTIVATIONS[config.activation]
+    if kind is CQReLU:
+        return partial(kind, config.levels)
+    return partial(kind, config.levels, config.initial_threshold)
 
 
 @dataclass(frozen=True)
@@ -178,29 +205,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     CheckpointError
         If a file is missing or damaged, the version is unknown, or the tensors do not fit.
     """
-    info, model_file = read_checkpoint(folder)
-    if info.task != CLASSIFICATION:
-        raise CheckpointError(
-            "this is not a classifier's checkpoint",
-            node=str(folder),
-            found=info.task,
-            remedy="`spikeport detector evaluate` measures detectors; `convert` takes both",
-        )
+    info, file = read_checkpoint(folder, CLASSIFICATION)
     config = TrainConfig.from_dict(info.config)
-    model = rebuilt(
-        lambda: make_model(config, info.sample_shape, len(info.class_names)), model_file
-    )
-    return Checkpoint(
-        config=config,
-        model=model,
-        sample_shape=info.sample_shape,
-        pixel_max=info.pixel_max,
-        value_range=info.value_range,
-        class_names=info.class_names,
-        history=info.history,
-        epoch=info.epoch,
-        tensors_sha256=info.tensors_sha256,
-        data_sha256=info.data_sha256,
+    return Checkpoint.of(
+        info, config, lambda: make_model(config, info.sample_shape, len(info.class_names)), file
     )
 
 
@@ -225,13 +233,13 @@ def rebuilt(make: Callable[[], nn.Module], model_file: Path) -> nn.Module:
     return model.eval()
 
 
-def read_checkpoint(folder: Path) -> tuple[Info, Path]:
+def read_checkpoint(folder: Path, task: str | None = None) -> tuple[Info, Path]:
     """What `checkpoint.json` says, and the tensors' file, whose hash has been checked.
 
     Raises
     ------
     CheckpointError
-        If a file is missing or damaged, or the version is unknown.
+        If a file is missing or damaged, the version is unknown, or it is not for `task`.
     """
     info_file = folder / INFO_FILE
     if not info_file.is_file():
@@ -269,6 +277,11 @@ def read_checkpoint(folder: Path) -> tuple[Info, Path]:
             found=found,
             allowed=info.tensors_sha256,
             remedy=f"if the run was killed between writing the two, {again}" if killed else None,
+        )
+    if task not in (None, info.task):
+        name, remedy = _KINDS[task]
+        raise CheckpointError(
+            f"this is not a {name}'s checkpoint", node=str(folder), found=info.task, remedy=remedy
         )
     return info, model_file
 

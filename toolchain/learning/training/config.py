@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from toolchain.errors import DataError
-from toolchain.learning.activations import ACTIVATIONS
-from toolchain.learning.models import POOLINGS
+from toolchain.learning.training import settings
 from toolchain.learning.training.augment import AUGMENTATIONS
-from toolchain.learning.training.device import DEVICES, PRECISIONS
-from toolchain.learning.training.settings import (
-    COUNT,
-    LEARNING,
-    Bounds,
-    check_bounds,
-    check_choices,
-    typed_settings,
-)
+from toolchain.learning.training.settings import COUNT, NOISE, Bounds, Count, Settings
 
-PLAIN_RELU = "relu"
-"""Trains a plain ReLU network; its thresholds are chosen when it is converted."""
-ACTIVATION_NAMES = (*ACTIVATIONS, PLAIN_RELU)
 CALIBRATIONS = ("float", "integer")
 SCHEDULES = ("cosine", "epoch-cosine", "onecycle")
 INITIAL_WEIGHTS = ("he", "torch")
-CHOICES = {
-    "activation": ACTIVATION_NAMES,
-    "augment": AUGMENTATIONS,
-    "pooling": POOLINGS,
-    "device": DEVICES,
-    "precision": PRECISIONS,
-    "schedule": SCHEDULES,
-    "calibration": CALIBRATIONS,
-    "initial_weights": INITIAL_WEIGHTS,
-}
-BOUNDS = {
-    **LEARNING,
-    "momentum": Bounds(0, 1, open_high=True),
-    "label_smoothing": Bounds(0, 1, open_high=True),
-    "held_out": Bounds(0, 1, open_low=True, open_high=True),
-    "calibration_steps": Bounds(1, 1024),
-    "calibration_samples": COUNT,
-    "noise_start": COUNT,
-    "noise_every": COUNT,
-    "train_limit": Bounds(1, 1e12),
-}
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """Defaults follow the official NQ code: SGD 0.05, momentum 0.9, cosine, L = 4.
 
     Attributes
@@ -94,39 +61,38 @@ class TrainConfig:
 
     data: str
     model: str = "lenet"
-    activation: str = "nq"
-    width: float = 1.0
-    pooling: str = "average"
-    levels: int = 4
-    initial_threshold: float = 8.0
-    initial_weights: str = "he"
-    epochs: int = 20
-    batch_size: int = 128
-    learning_rate: float = 0.05
-    schedule: str = "cosine"
-    warm_up: int = 0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
-    augment: tuple[str, ...] = ()
-    seed: int = 0
-    held_out: float = 0.1
-    calibration_steps: int = 4
-    calibration: str = "float"
-    calibration_samples: int | None = None
+    activation: settings.Activation = "nq"
+    width: settings.Width = 1.0
+    pooling: settings.Pooling = "average"
+    levels: settings.Levels = 4
+    initial_threshold: settings.Threshold = 8.0
+    initial_weights: Annotated[str, INITIAL_WEIGHTS] = "he"
+    epochs: Count = 20
+    batch_size: Count = 128
+    learning_rate: settings.LearningRate = 0.05
+    schedule: Annotated[str, SCHEDULES] = "cosine"
+    warm_up: settings.WarmUp = 0
+    momentum: Annotated[float, Bounds(0, 1, open_high=True)] = 0.9
+    weight_decay: settings.WeightDecay = 5e-4
+    label_smoothing: Annotated[float, Bounds(0, 1, open_high=True)] = 0.0
+    augment: Annotated[tuple[str, ...], AUGMENTATIONS] = ()
+    seed: settings.Seed = 0
+    held_out: Annotated[float, Bounds(0, 1, open_low=True, open_high=True)] = 0.1
+    calibration_steps: settings.Levels = 4
+    calibration: Annotated[str, CALIBRATIONS] = "float"
+    calibration_samples: Annotated[int | None, COUNT] = None
     calibration_augment: bool = False
-    noise_start: int = 1
-    noise_every: int = 1
-    fixed_noise: float | None = None
-    train_limit: int | None = None
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    device: str = "auto"
-    precision: str = "auto"
+    noise_start: Count = 1
+    noise_every: Count = 1
+    fixed_noise: Annotated[float | None, NOISE] = None
+    train_limit: Annotated[int | None, Bounds(1, 1e12)] = None
+    mean: settings.Mean = (0.0,)
+    std: settings.Std = (1.0,)
+    device: settings.DeviceName = "auto"
+    precision: settings.Precision = "auto"
 
     def __post_init__(self) -> None:
-        check_bounds(self, BOUNDS)
-        check_choices(self, CHOICES)
+        super().__post_init__()
         if self.warm_up >= self.epochs or (self.warm_up and self.schedule == "onecycle"):
             raise DataError(
                 "warm_up is a part of a cosine's epochs",
@@ -139,12 +105,3 @@ class TrainConfig:
                 node="calibration_augment",
                 remedy='calibration = "float"',
             )
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields as JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """Inverse of `as_dict`; an unknown field or a wrong type is a CheckpointError."""
-        return typed_settings(cls, values)

@@ -14,25 +14,25 @@ def finite_loss(loss: Tensor, epoch: int) -> float:
     """The loss of a batch of `epoch`, counted from 0; raises TrainingError if it is no number."""
     value = float(loss.detach())
     if not isfinite(value):
-        raise TrainingError(
-            "training diverged: the loss is not a finite number",
-            node=f"epoch {epoch + 1}",
-            found=value,
-            remedy="a smaller --learning-rate; what was finished before is in the folder",
-        )
+        raise _diverged("the loss", value, epoch)
     return value
 
 
 def check_finite(metrics: Mapping[str, float], epoch: int) -> None:
     """Raise TrainingError if what was measured after `epoch`, counted from 0, is no number."""
-    wrong = [name for name, value in metrics.items() if not isfinite(value)]
-    if wrong:
-        raise TrainingError(
-            f"training diverged: {wrong[0]} is not a finite number",
-            node=f"epoch {epoch + 1}",
-            found=f"{metrics[wrong[0]]}, loss {metrics.get('loss', float('nan')):.4g}",
-            remedy="a smaller --learning-rate; what was finished before is in the folder",
-        )
+    for name, value in metrics.items():
+        if not isfinite(value):
+            loss = metrics.get("loss", float("nan"))
+            raise _diverged(name, f"{value}, loss {loss:.4g}", epoch)
+
+
+def _diverged(what: str, found: object, epoch: int) -> TrainingError:
+    return TrainingError(
+        f"training diverged: {what} is not a finite number",
+        node=f"epoch {epoch + 1}",
+        found=found,
+        remedy="a smaller --learning-rate; what was finished before is in the folder",
+    )
 
 
 def check_answers(outputs: Sequence[Tensor], history: Sequence[Mapping[str, float]]) -> None:

@@ -1,8 +1,9 @@
-"""SGD and its learning rate by torch, and what both are between two epochs."""
+"""Optimizers and learning rates by torch, and what both are between two epochs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,43 +20,19 @@ from torch.optim.lr_scheduler import (
 from toolchain.learning.training.config import TrainConfig
 
 
-def _warmed_cosine(optimizer: Optimizer, total: int, warm_up: int) -> LRScheduler:
-    """`warm_up` equal rises to the peak, then half a cosine to 0 over the rest of `total`."""
-    cosine = CosineAnnealingLR(optimizer, total - warm_up)
-    if not warm_up:
-        return cosine
-    rise = LinearLR(optimizer, 1 / warm_up, total_iters=warm_up - 1)
-    return SequentialLR(optimizer, [rise, cosine], [warm_up])
-
-
-def _one_cycle(optimizer: Optimizer, total: int, warm_up: int) -> LRScheduler:
-    peak = float(optimizer.param_groups[0]["lr"])
-    return OneCycleLR(optimizer, peak, total_steps=total, cycle_momentum=False)
-
-
-_Make = Callable[[Optimizer, int, int], LRScheduler]
-_SCHEDULES: dict[str, tuple[_Make, bool]] = {
-    "cosine": (_warmed_cosine, False),
-    "epoch-cosine": (_warmed_cosine, True),
-    "onecycle": (_one_cycle, False),
-}
-"""What makes each of `config.SCHEDULES`, and whether it moves once per epoch or once per step."""
-
-
+@dataclass
 class Descent:
-    """SGD over all parameters, with its learning rate over `batches` steps per epoch."""
+    """An optimizer with its learning rate.
 
-    def __init__(self, config: TrainConfig, model: nn.Module, batches: int) -> None:
-        self.optimizer = SGD(
-            model.parameters(),
-            config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
-        make, by_epoch = _SCHEDULES[config.schedule]
-        self._every = batches if by_epoch else 1
-        per_epoch = batches // self._every
-        self.scheduler = make(self.optimizer, config.epochs * per_epoch, config.warm_up * per_epoch)
+    Attributes
+    ----------
+    every:
+        Steps from one change of the rate to the next.
+    """
+
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    every: int = 1
 
     @property
     def rate(self) -> float:
@@ -65,40 +42,55 @@ class Descent:
     def step(self, batch: int) -> None:
         """Update from the gradients of batch number `batch` of the epoch, counted from 0."""
         self.optimizer.step()
-        if (batch + 1) % self._every == 0:
+        if (batch + 1) % self.every == 0:
             self.scheduler.step()
 
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors by `optimizer/PARAMETER/NAME`, and the rest as JSON."""
+        state = self.optimizer.state_dict()
+        tensors = {
+            f"optimizer/{index}/{name}": value
+            for index, values in state["state"].items()
+            for name, value in values.items()
+        }
+        return tensors, {"groups": state["param_groups"], "scheduler": self.scheduler.state_dict()}
 
-def optimizer_state(
-    optimizer: Optimizer, scheduler: LRScheduler
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by `optimizer/PARAMETER/NAME`, and the rest as JSON."""
-    state = optimizer.state_dict()
-    tensors = {
-        f"optimizer/{index}/{name}": value
-        for index, values in state["state"].items()
-        for name, value in values.items()
-    }
-    return tensors, {"groups": state["param_groups"], "scheduler": scheduler.state_dict()}
+    def restore(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        """Inverse of `state`; `tensors` are named without `optimizer/`.
+
+        Buffers get the memory order of their parameter, so that sums round as in an unbroken run.
+        """
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            index, _, name = key.partition("/")
+            like = parameters[int(index)]
+            same = value.shape == like.shape
+            kept = torch.empty_like(like, requires_grad=False).copy_(value) if same else value
+            state.setdefault(int(index), {})[name] = kept
+        self.optimizer.load_state_dict({"state": state, "param_groups": list(rest["groups"])})
+        self.scheduler.load_state_dict(dict(rest["scheduler"]))
 
 
-def restore_optimizer(
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
-    tensors: Mapping[str, Tensor],
-    rest: Mapping[str, Any],
-) -> None:
-    """Inverse of `optimizer_state`; `tensors` are named without `optimizer/`.
-
-    Buffers get the memory order of their parameter, so that sums round as in an unbroken run.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, _, name = key.partition("/")
-        like = parameters[int(index)]
-        same = value.shape == like.shape
-        kept = torch.empty_like(like, requires_grad=False).copy_(value) if same else value
-        state.setdefault(int(index), {})[name] = kept
-    optimizer.load_state_dict({"state": state, "param_groups": list(rest["groups"])})
-    scheduler.load_state_dict(dict(rest["scheduler"]))
+def sgd(config: TrainConfig, model: nn.Module, batches: int) -> Descent:
+    """SGD over all parameters, its learning rate by `config`, for `batches` steps per epoch."""
+    optimizer = SGD(
+        model.parameters(),
+        config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    every = batches if config.schedule == "epoch-cosine" else 1
+    per_epoch = batches // every
+    total, warm_up = config.epochs * per_epoch, config.warm_up * per_epoch
+    if config.schedule == "onecycle":
+        peak = config.learning_rate
+        scheduler: LRScheduler = OneCycleLR(
+            optimizer, peak, total_steps=total, cycle_momentum=False
+        )
+    else:
+        scheduler = CosineAnnealingLR(optimizer, total - warm_up)
+        if warm_up:
+            rise = LinearLR(optimizer, 1 / warm_up, total_iters=warm_up - 1)
+            scheduler = SequentialLR(optimizer, [rise, scheduler], [warm_up])
+    return Descent(optimizer, scheduler, every)

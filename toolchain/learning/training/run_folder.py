@@ -8,7 +8,8 @@ from toolchain.documents import as_error, parse_json, read_text
 from toolchain.errors import CheckpointError, OutputError
 from toolchain.files import check_writable, make_folder
 from toolchain.learning.training.checkpoint import INFO_FILE, MODEL_FILE
-from toolchain.learning.training.state_file import STATE_FILE, Settings, check_settings
+from toolchain.learning.training.settings import Settings
+from toolchain.learning.training.state_file import STATE_FILE, check_settings
 
 LOG_FILE, CONFIG_FILE = "log.jsonl", "config.toml"
 ANOTHER = "give another --out"

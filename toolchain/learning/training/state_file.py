@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save
@@ -21,20 +21,10 @@ from toolchain.canonical import SEAL, check_seal, sealed
 from toolchain.documents import as_error, parse_json
 from toolchain.errors import CheckpointError, SpikeportError
 from toolchain.files import atomic_write
+from toolchain.learning.training.settings import Settings
 
 STATE_FILE = "last.safetensors"
 _TENSORS = "tensors_sha256"
-
-
-class Settings(Protocol):
-    """A run's settings, of classifiers or of detectors."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields as JSON."""
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Settings:
-        """Inverse of `as_dict`; what is left out has its default."""
 
 
 def write_state(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:

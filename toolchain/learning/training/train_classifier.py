@@ -1,0 +1,179 @@
+"""How classifiers are trained: by labels, and the epoch kept is the best on a held-out split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from toolchain.errors import DataError
+from toolchain.int_range import TargetLimits
+from toolchain.learning.activations import IF_ACTIVATIONS, NQ, ActivationMode
+from toolchain.learning.data import Dataset, hold_out, open_split
+from toolchain.learning.training.augment import (
+    augment_normalised,
+    augment_pixels,
+    check_augmentations,
+)
+from toolchain.learning.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    make_model,
+    make_quantizer,
+)
+from toolchain.learning.training.config import TrainConfig
+from toolchain.learning.training.inference import accuracy, logits, normalise, normalised
+from toolchain.learning.training.integer_noise import compare_with_integer
+from toolchain.learning.training.noise import (
+    SpikingComparison,
+    compare_with_spiking,
+    set_fixed_sigma,
+    set_sigma,
+)
+from toolchain.learning.training.optimizer import Descent, sgd
+from toolchain.learning.training.task import Task
+from toolchain.learning.training.trainer import Progress, train_task
+
+HELD_OUT_STREAM = 1
+"""Sets random numbers of held-out samples apart from those of training samples."""
+
+
+def train(
+    config: TrainConfig,
+    folder: Path,
+    progress: Progress | None = None,
+    limits: TargetLimits | None = None,
+) -> Checkpoint:
+    """Train as `config` says and leave a checkpoint in `folder`; continue a run found there.
+
+    The epoch kept is the best on the held-out split: by the accuracy of the spiking network at
+    `calibration_steps` for IF-type activations, of the network itself otherwise. The test split
+    is not touched. `limits` are those of the target that `calibration = "integer"` converts for.
+
+    Raises
+    ------
+    DataError, CheckpointError, OutputError
+        Bad source, a folder that holds a run of other settings or data, or one that cannot be
+        written. Nothing is written before.
+    TrainingError
+        If the loss becomes no number, or the trained network gives every sample the same output.
+    """
+    return train_task(Classification(config, limits), folder, progress)
+
+
+class Classification(Task[Checkpoint]):
+    """Training by labels; `limits` as in `train`."""
+
+    config: TrainConfig
+    data: Dataset
+    load = staticmethod(load_checkpoint)
+
+    def __init__(self, config: TrainConfig, limits: TargetLimits | None = None) -> None:
+        super().__init__(config)
+        data = open_split(config.data, "train")
+        check_augmentations(config.augment, data.sample_shape, data.pixel_max is not None)
+        if config.train_limit is not None:
+            data = _subset(data, config.train_limit, config.seed)
+        self.data, self.limits = data, limits
+        self.quantizer = make_quantizer(config, data.sample_shape, data.value_range, data.pixel_max)
+        rest, self.held = hold_out(data, config.held_out, config.seed)
+        self.samples, self.labels = torch.from_numpy(rest.samples), torch.from_numpy(rest.labels)
+        self.model = self.device.place(make_model(config, data.sample_shape, len(data.class_names)))
+        if config.calibration == "integer" and limits is None:
+            raise DataError("integer calibration needs a target's limits", node="training")
+        self.held_x = normalised(self.held, config.mean, config.std).to(self.device.device)
+
+    def descent(self, batches: int) -> Descent:
+        """SGD along the schedule that the settings name."""
+        return sgd(self.config, self.model, batches)
+
+    def batch(self, rows: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Augmented samples float32 (n, ...), and labels (n,)."""
+        return self._changed(self.samples[rows], rng), self.labels[rows]
+
+    def _changed(self, samples: Tensor, rng: np.random.Generator) -> Tensor:
+        config = self.config
+        pixels = augment_pixels(samples, config.augment, rng)
+        real = pixels.float() / (self.data.pixel_max or 1)
+        return augment_normalised(normalise(real, config.mean, config.std), config.augment, rng)
+
+    def loss(self, outputs: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, int]]:
+        """Cross-entropy; counted is how many samples were right as they came."""
+        y, smoothing = truth.to(outputs.device), self.config.label_smoothing
+        loss = cross_entropy(outputs.float(), y, label_smoothing=smoothing)
+        return loss, {"train_accuracy": int((outputs.detach().argmax(1) == y).sum())}
+
+    def measure(self, epoch: int, _: Mapping[str, Tensor]) -> dict[str, float]:
+        """Accuracies on held-out samples, and "selection".
+
+        NQ's sigma is set for the next epoch where `config` says so; each layer's is in the result
+        as "sigma/LAYER", its measured residual error as "residual_std/LAYER". Both come from the
+        held-out samples, changed as in training with `calibration_augment`.
+        """
+        config, x, labels = self.config, self.held_x, self.held.labels
+        if config.activation not in IF_ACTIVATIONS:
+            quantized = accuracy(logits(self.model, x, ActivationMode.QUANTIZED), labels)
+            return {"held_out_quantized": quantized, "selection": quantized}
+        part = slice(0, config.calibration_samples)
+        compared = self._compare(x[part])
+        whole = compared.quantized
+        if len(whole) < len(x):
+            whole = logits(self.model, x, ActivationMode.QUANTIZED)
+        spiking = accuracy(compared.spiking, labels[part])
+        if config.calibration_augment:
+            rng = np.random.default_rng((config.seed, epoch, HELD_OUT_STREAM))
+            changed = self._changed(torch.from_numpy(self.held.samples), rng)
+            compared = self._compare(changed.to(x.device)[part])
+        metrics = {
+            "held_out_quantized": accuracy(whole, labels),
+            "held_out_spiking": spiking,
+            "selection": spiking,
+            **{f"residual_std/{n}": v for n, v in compared.residual_std.items()},
+        }
+        if config.activation == "nq":
+            sigmas = self._update_sigma(compared.residual_std, epoch + 1 - config.noise_start)
+            metrics |= {f"sigma/{n}": v for n, v in sigmas.items()}
+        return metrics
+
+    def _compare(self, x: Tensor) -> SpikingComparison:
+        steps = self.config.calibration_steps
+        if self.config.calibration == "integer" and self.limits is not None:
+            return compare_with_integer(self.model, x, steps, self.quantizer, self.limits)
+        return compare_with_spiking(self.model, x, steps)
+
+    def _update_sigma(self, residual_std: dict[str, float], since_start: int) -> dict[str, float]:
+        """Set sigma for the next epoch; returns what is in force by layer."""
+        config = self.config
+        if config.fixed_noise is not None:
+            return set_fixed_sigma(self.model, config.fixed_noise)
+        if since_start >= 0 and since_start % config.noise_every == 0:
+            return set_sigma(self.model, residual_std)
+        return {n: m.sigma.item() for n, m in self.model.named_modules() if isinstance(m, NQ)}
+
+    def info(self) -> dict[str, Any]:
+        """Settings, input and classes."""
+        data = self.data
+        return {
+            "config": self.config.as_dict(),
+            "sample_shape": list(data.sample_shape),
+            "pixel_max": data.pixel_max,
+            "value_range": list(data.value_range),
+            "class_names": list(data.class_names),
+        }
+
+    def answers(self, model: nn.Module) -> list[Tensor]:
+        """Logits of all held-out samples."""
+        return [logits(model, self.held_x.cpu(), ActivationMode.QUANTIZED)]
+
+
+def _subset(data: Dataset, count: int, seed: int) -> Dataset:
+    """Return `count` samples drawn by the seed, in their order; sources may be sorted by class."""
+    if count >= len(data):
+        return data
+    chosen = np.random.default_rng(seed).permutation(len(data))[:count]
+    return data.take(np.sort(chosen), f"{data.name}, {count} of {len(data)}")

@@ -28,20 +28,21 @@ SHAPE = (1, 6, 6)
 )
 def test_equals_numpy(seed, percentile, sizes):
     rng = np.random.default_rng(seed)
-    parts = [np.maximum(rng.normal(size=n), 0) for n in sizes]
-    running = RunningPercentile(percentile, sum(sizes))
+    parts = [np.maximum(rng.normal(size=(3, n)), 0) for n in sizes]
+    running = RunningPercentile(percentile, 3, sum(sizes))
     for part in parts:
         running.add(torch.from_numpy(part))
-    expected = np.percentile(np.concatenate(parts), percentile)
-    assert running.value == pytest.approx(expected, rel=1e-12, abs=1e-15)
-    assert len(running._largest) <= 1 + (1 - percentile / 100) * sum(sizes) + 1
+    every = np.concatenate(parts, axis=1)
+    assert running.values == pytest.approx(np.percentile(every, percentile, axis=1), rel=1e-12)
+    assert np.array_equal(running.largest, every.max(1))
+    assert running._largest.shape[1] <= 1 + (1 - percentile / 100) * sum(sizes) + 1
 
 
 def test_all_values_are_asked_for():
-    running = RunningPercentile(99.0, 10)
-    running.add(torch.zeros(9))
+    running = RunningPercentile(99.0, 2, 10)
+    running.add(torch.zeros(2, 9))
     with pytest.raises(ValueError, match="9 of 10"):
-        _ = running.value
+        _ = running.values
 
 
 class Mixed(nn.Module):
@@ -88,8 +89,14 @@ def test_thresholds_are_the_percentiles_of_each_relu(limits):
     conversion = converted(model, Calibration("random", inputs), limits)
     activations = [n for n in conversion.float_program.nodes if isinstance(n, Activation)]
     outputs = outputs_of(model.double(), torch.from_numpy(inputs / 255))
-    found = sorted(float(n.threshold[0]) for n in activations)
-    assert found == pytest.approx(sorted(np.percentile(o, 99.0) for o in outputs))
+    for name, output in zip(("relu", "relu_1", "relu_2"), outputs, strict=True):
+        (activation,) = (n for n in activations if n.name == name)
+        rows = np.moveaxis(output, 1, 0).reshape(output.shape[1], -1)
+        expected = np.percentile(rows, 99.0, axis=1)
+        # Channels that are 0 up to there: their largest output, or the layer's smallest threshold.
+        expected = np.where(expected > 0, expected, rows.max(1))
+        expected[expected == 0] = expected[expected > 0].min()
+        assert activation.threshold == pytest.approx(expected)
     assert all((n.levels, n.shift, n.kind) == (8, 0.5, "relu") for n in activations)
     # Saturated: at or above the 99th percentile, so about one in a hundred.
     shares = [r.saturated for r in conversion.rounding if r.saturated is not None]
@@ -99,6 +106,57 @@ def test_thresholds_are_the_percentiles_of_each_relu(limits):
         if hasattr(population.neuron, "threshold"):
             theta, start = population.neuron.threshold, population.neuron.initial_potential
             assert np.array_equal(start, theta // 2)
+
+
+class Scaled(nn.Module):
+    """Two layers, a sum, pools and a dense layer; channels in between are scaled and unscaled."""
+
+    def __init__(self, scales, pool):
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.branch = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.after, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(36, 3)
+        self.pool = pool(2)
+        scale = torch.tensor(scales)
+        with torch.no_grad():
+            self.after.bias.fill_(0.3)  # no channel is silent: such have no scale of their own
+            self.first.weight *= scale[:, None, None, None]
+            self.first.bias *= scale
+            self.branch.weight *= scale[:, None, None, None] / scale[None, :, None, None]
+            self.branch.bias *= scale
+            self.after.weight *= scale[:, None, None, None] / scale[None, :, None, None]
+            self.after.bias *= scale
+            self.head.weight /= scale.repeat_interleave(9)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = F.relu(self.branch(x)) + x
+        return self.head(self.pool(F.relu(self.after(x))).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("pool", "pooling"), [(nn.AvgPool2d, "fold"), (nn.AvgPool2d, "stage"), (nn.MaxPool2d, "auto")]
+)
+def test_the_scale_of_a_channel_changes_no_integer(pool, pooling, limits):
+    """ReLU is positively homogeneous, and powers of two are exact in float."""
+    inputs = np.random.default_rng(4).integers(0, 256, (40, *SHAPE))
+    plain, scaled = (
+        converted(
+            Scaled(scales, pool).eval(),
+            Calibration("random", inputs),
+            limits,
+            pooling=pooling,
+        ).program
+        for scales in ([1.0] * 4, [1.0, 64.0, 0.125, 2.0])
+    )
+    assert len({int(t) for t in plain.population("first").neuron.threshold}) > 1
+    for one, other in zip(plain.populations, scaled.populations, strict=True):
+        assert other.neuron.arrays().keys() == one.neuron.arrays().keys()
+        for name, values in one.neuron.arrays().items():
+            assert np.array_equal(other.neuron.arrays()[name], values), (one.name, name)
+        for a, b in zip(one.synapses, other.synapses, strict=True):
+            assert all(np.array_equal(b.arrays()[k], v) for k, v in a.arrays().items())
+        assert np.array_equal(one.bias, other.bias)
 
 
 def test_the_spiking_network_follows_the_relu_network(limits):

@@ -103,7 +103,8 @@ def command(
     relu_percentile: Annotated[
         float | None,
         typer.Option(
-            metavar="P", help="Threshold of plain ReLUs: this percentile (99.9; --calibrate)."
+            metavar="P",
+            help="Plain ReLUs: threshold per channel, this percentile (99; --calibrate).",
         ),
     ] = None,
     report: Annotated[

@@ -12,6 +12,7 @@ from functools import singledispatch
 
 import numpy as np
 
+from toolchain.conversion.float_values import UNBOUNDED
 from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
 from toolchain.conversion.passes.layers import is_stage
 from toolchain.errors import UnsupportedModuleError
@@ -73,9 +74,12 @@ def _splice(node: Add, draft: GraphEditor) -> None:
 
 
 def _worth(node: FloatNode, draft: GraphEditor) -> np.ndarray | None:
-    """Value of one spike per channel, (1,) or (C,); None where summands have several."""
+    """Value of one spike per channel, (1,) or (C,); None where summands have several.
+
+    None of a plain ReLU too, whose threshold is measured later.
+    """
     if isinstance(node, Activation):
-        return node.threshold
+        return None if (node.threshold == UNBOUNDED).all() else node.threshold
     if isinstance(node, MaxPool2d):
         return _worth(draft.node(node.source), draft)
     if isinstance(node, AvgPool2d):

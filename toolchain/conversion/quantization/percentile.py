@@ -7,7 +7,15 @@ Event-Driven Networks for Image Classification", Frontiers in Neuroscience 2017,
 activation then has as many levels as the spiking network has wake steps, and shift 1/2 (the
 initial potential theta / 2 of Bu et al., ICLR 2022).
 
-The percentile is over all outputs of a ReLU, zeros included, all samples and positions together,
+Each channel has its own percentile. A spike of a channel is worth its threshold, and the weights
+behind it take that up, so this is the equalisation of channels (ReLU is positively homogeneous:
+Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019),
+exact in float: a channel of small values sends as many spikes as one of large values, and no
+channel's weights leave the others' a part of an integer range only. A channel that is 0 up to the
+percentile gets its largest output; one that never fires in calibration the smallest threshold of
+the layer.
+
+The percentile is over all outputs of a channel, zeros included, all samples and positions together,
 linear between the two nearest ranks (`numpy.percentile`'s default): with n values in ascending
 order and r = (n - 1) p / 100, it is `v[floor(r)]` plus the fraction of r times the distance to
 the next. Only the largest values down to rank floor(r) are kept, so that memory is bounded by
@@ -18,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from math import floor
+from math import floor, prod
 
 import numpy as np
 import torch
@@ -35,31 +43,33 @@ grows with the share above the percentile."""
 
 
 class RunningPercentile:
-    """The exact percentile of values that come in parts, `total` of them in all."""
+    """The exact percentiles of `rows` sets of values that come in parts, `total` in each set."""
 
-    def __init__(self, percentile: float, total: int) -> None:
+    def __init__(self, percentile: float, rows: int, total: int) -> None:
         self._rank = (total - 1) * percentile / 100.0
         self._kept = total - floor(self._rank)
-        self._largest = torch.empty(0, dtype=torch.float64)
+        self._largest = torch.empty((rows, 0), dtype=torch.float64)
         self._total, self._seen = total, 0
 
     def add(self, values: Tensor) -> None:
-        """Take more values, of any shape."""
-        self._seen += values.numel()
-        every = torch.cat([self._largest, values.reshape(-1).double()])
-        self._largest = torch.topk(every, min(self._kept, len(every))).values
+        """Take more values, (rows, n)."""
+        self._seen += values.shape[1]
+        every = torch.cat([self._largest, values.double()], dim=1)
+        self._largest = torch.topk(every, min(self._kept, every.shape[1])).values
 
     @property
-    def value(self) -> float:
-        """The percentile; raises ValueError before all values are there."""
+    def values(self) -> np.ndarray:
+        """The percentiles, float64 (rows,); raises ValueError before all values are there."""
         if self._seen != self._total:
             raise ValueError(f"{self._seen} of {self._total} values")
-        ascending = self._largest.sort().values
-        low = float(ascending[0])
-        if self._kept == 1:
-            return low
-        fraction = self._rank - floor(self._rank)
-        return low + fraction * (float(ascending[1]) - low)
+        low, high = self._largest[:, -1], self._largest[:, max(self._kept - 2, 0)]
+        found: np.ndarray = (low + (self._rank - floor(self._rank)) * (high - low)).numpy()
+        return found
+
+    @property
+    def largest(self) -> np.ndarray:
+        """The largest values so far, float64 (rows,)."""
+        return self._largest[:, 0].numpy()
 
 
 def plain_relus(program: FloatProgram) -> list[Activation]:
@@ -100,16 +110,18 @@ def with_thresholds(
             remedy="leave --relu-percentile out",
         )
     shapes = program.shapes()
+    channels = {n.name: shapes[n.name][0] for n in relus}
     running = {
-        n.name: RunningPercentile(percentile, samples * int(np.prod(shapes[n.name]))) for n in relus
+        name: RunningPercentile(percentile, c, samples * prod(shapes[name]) // c)
+        for name, c in channels.items()
     }
     for batch in batches:
         values = node_values(program, batch, clipped=running)
         for name, measured in running.items():
-            measured.add(values[name])
-    found = {name: measured.value for name, measured in running.items()}
+            measured.add(values[name].transpose(0, 1).flatten(1))
+    found = {name: _thresholds(measured) for name, measured in running.items()}
     for name, threshold in found.items():
-        if threshold <= 0.0:
+        if not threshold.any():
             raise ConversionError(
                 "this ReLU is dead: its outputs are 0 up to the percentile",
                 node=name,
@@ -118,9 +130,18 @@ def with_thresholds(
                 remedy="raise --relu-percentile, calibrate on more samples, or take the layer out",
             )
     nodes = (
-        replace(n, threshold=np.array([found[n.name]]), levels=levels, shift=SHIFT)
+        replace(n, threshold=found[n.name], levels=levels, shift=SHIFT)
         if isinstance(n, Activation) and n.name in found
         else n
         for n in program.nodes
     )
     return replace(program, nodes=tuple(nodes))
+
+
+def _thresholds(measured: RunningPercentile) -> np.ndarray:
+    """A positive threshold for each channel, (C,); zeros for a layer that is 0 up to there."""
+    values = measured.values
+    if not values.any():
+        return values
+    values = np.where(values > 0, values, measured.largest)
+    return np.where(values > 0, values, values[values > 0].min())

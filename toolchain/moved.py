@@ -14,6 +14,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 MOVED = {
+    "toolchain.detection.trainer": "toolchain.learning.detection.train_detector",
+    "toolchain.training.trainer": "toolchain.learning.training.train_classifier",
     "toolchain.activations": "toolchain.learning.activations",
     "toolchain.data": "toolchain.learning.data",
     "toolchain.detection": "toolchain.learning.detection",

@@ -233,7 +233,7 @@ def _from_name(name: str, weights: Path | None, description: InputDescription) -
     from torch import nn
 
     from toolchain.learning.models import build_model, check_name
-    from toolchain.learning.training.checkpoint import load_weights, read_tensors
+    from toolchain.learning.training.state_dict import load_weights, read_tensors
 
     node = f"{MODEL}:{name}"
     check_name(name)
@@ -260,7 +260,7 @@ def _from_name(name: str, weights: Path | None, description: InputDescription) -
 def _from_factory(
     file: str, factory: str, weights: Path | None, description: InputDescription
 ) -> TrainedNetwork:
-    from toolchain.learning.training.checkpoint import load_weights
+    from toolchain.learning.training.state_dict import load_weights
 
     node = f"{file}:{factory}"
     source = load_source(file)

@@ -8,7 +8,7 @@ from tests.command_line import fails, ok
 from toolchain.errors import CheckpointError
 from toolchain.learning.models import build_model
 from toolchain.learning.models.foreign_weights import under_our_names
-from toolchain.learning.training.checkpoint import load_weights
+from toolchain.learning.training.state_dict import load_weights
 
 SIZE = 64
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}

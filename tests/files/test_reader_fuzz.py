@@ -34,11 +34,9 @@ from toolchain.learning.detection.document import DetectorEvaluation, Exactness
 from toolchain.learning.detection.document import PrecisionRow as DetectorRow
 from toolchain.learning.detection.spec import DetectorSpec
 from toolchain.learning.evaluation.results import AccuracyRow, Evaluation, made_by
-from toolchain.learning.training.checkpoint import (
-    read_tensors,
-)
 from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.config_file import read_settings
+from toolchain.learning.training.state_dict import read_tensors
 from toolchain.learning.training.state_file import STATE_FILE, read_state, write_state
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule

@@ -12,10 +12,11 @@ from toolchain.errors import CheckpointError, DataError, OutputError
 from toolchain.learning.activations import NQ, ActivationMode
 from toolchain.learning.data import hold_out, open_split
 from toolchain.learning.training import train_classifier
-from toolchain.learning.training.checkpoint import load_checkpoint, load_weights, read_tensors
+from toolchain.learning.training.checkpoint import load_checkpoint
 from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.inference import logits, normalised
 from toolchain.learning.training.noise import compare_with_spiking
+from toolchain.learning.training.state_dict import load_weights, read_tensors
 from toolchain.learning.training.train_classifier import train
 
 CONFIG = TrainConfig(

@@ -13,8 +13,9 @@ import torch
 
 from toolchain.errors import CheckpointError, DataError
 from toolchain.learning.activations import NQ
-from toolchain.learning.training.checkpoint import load_checkpoint, read_tensors
+from toolchain.learning.training.checkpoint import load_checkpoint
 from toolchain.learning.training.config import TrainConfig
+from toolchain.learning.training.state_dict import read_tensors
 from toolchain.learning.training.state_file import read_state
 from toolchain.learning.training.train_classifier import train
 

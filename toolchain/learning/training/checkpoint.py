@@ -2,16 +2,12 @@
 
 `checkpoint.json` holds the format version, the training configuration, the input description,
 the class names, the history, the SHA-256 of the tensors file and that of all it says itself.
-Weights of other projects may come as `.safetensors` or, read with `weights_only`, as `.pt`/`.pth`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
@@ -21,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import torch
 from msgspec import Meta
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from toolchain.canonical import SEAL, check_seal, sealed
@@ -30,10 +26,10 @@ from toolchain.errors import CheckpointError
 from toolchain.files import atomic_write, file_sha256
 from toolchain.learning.activations import ACTIVATIONS, CQReLU
 from toolchain.learning.models import ActivationFactory, build_model
-from toolchain.learning.models.foreign_weights import under_our_names
 from toolchain.learning.models.parts import as_torch_starts
 from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.settings import PLAIN_RELU, Settings
+from toolchain.learning.training.state_dict import check_fit, read_tensors
 from toolchain.learning.training.state_file import STATE_FILE
 from toolchain.program.input_quantizer import InputQuantizer
 
@@ -53,12 +49,8 @@ _KINDS = {
 }
 MODEL_FILE = "model.safetensors"
 INFO_FILE = "checkpoint.json"
-MOST_NAMED = 20
-"""Tensors that an error names."""
 MOST_VALUES = 1 << 28
 """Of a sample."""
-_REASON = "WeightsUnpickler error: "
-"""Stands before the reason in what torch says, behind advice on how to unpickle freely."""
 
 
 @dataclass(frozen=True)
@@ -284,89 +276,3 @@ def read_checkpoint(folder: Path, task: str | None = None) -> tuple[Info, Path]:
             f"this is not a {name}'s checkpoint", node=str(folder), found=info.task, remedy=remedy
         )
     return info, model_file
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A state dict from `.safetensors`, or from a pickled file read with `weights_only`.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, damaged, or holds anything but tensors.
-    """
-    if not path.is_file():
-        raise CheckpointError("no such file", node=str(path))
-    with as_error(
-        CheckpointError,
-        "the weights cannot be read safely",
-        str(path),
-        "save model.state_dict() instead of the whole model, or a .safetensors file",
-    ):
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if zipfile.is_zipfile(path):
-            _check_stored(path)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what is wrong is said by the error that follows
-                loaded = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            told = str(error).rpartition(_REASON)[2].strip().partition("\n")[0]
-            raise ValueError(told) from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    named = isinstance(loaded, dict) and all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()
-    )
-    if not named:
-        raise CheckpointError(
-            "not a state dict", node=str(path), found=type(loaded).__name__, allowed="name: tensor"
-        )
-    state: dict[str, Tensor] = loaded
-    return state
-
-
-def _check_stored(path: Path) -> None:
-    """torch.save packs nothing; what does not lie in the file as it is may grow to any size."""
-    with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > path.stat().st_size:
-        raise ValueError(f"{size:,} bytes packed into {path.stat().st_size:,}")
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict into `model`, naming every tensor that does not match.
-
-    Names of torchvision and timm are known for the networks that are here too.
-
-    Raises
-    ------
-    CheckpointError
-        If names are missing or unexpected, or shapes differ.
-    """
-    model.load_state_dict(check_fit(model, read_tensors(path), path))
-
-
-def check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """`tensors` by the names of `model`, read from `path`; CheckpointError as `load_weights`."""
-    expected = model.state_dict()
-    original = {name: name for name in tensors}
-    if set(tensors) - set(expected):
-        renamed = under_our_names(tensors)
-        tensors, original = renamed.tensors, renamed.original
-    problems = [f"missing {k}" for k in expected if k not in tensors]
-    problems += [f"unexpected {original[k]}" for k in tensors if k not in expected]
-    problems += [
-        f"{k} has shape {tuple(tensors[k].shape)}, not {tuple(v.shape)}"
-        for k, v in expected.items()
-        if k in tensors and tensors[k].shape != v.shape
-    ]
-    if problems:
-        told = "; ".join(str(p)[:120] for p in problems[:MOST_NAMED])
-        more = len(problems) - MOST_NAMED
-        raise CheckpointError(
-            "the weights do not fit the network",
-            node=str(path),
-            found=f"{told}; and {more} more" if more > 0 else told,
-        )
-    return tensors

@@ -11,9 +11,9 @@ Each channel has its own percentile. A spike of a channel is worth its threshold
 behind it take that up, so this is the equalisation of channels (ReLU is positively homogeneous:
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019),
 exact in float: a channel of small values sends as many spikes as one of large values, and no
-channel's weights leave the others' a part of an integer range only. A channel that is 0 up to the
-percentile gets its largest output; one that never fires in calibration the smallest threshold of
-the layer.
+channel's weights leave the others' a part of an integer range only. A channel that hardly ever
+fires would get a threshold that a single incoming spike passes many times over, so none is smaller
+than `SMALLEST` of what its sum reaches, up or down.
 
 The percentile is over all outputs of a channel, zeros included, all samples and positions together,
 linear between the two nearest ranks (`numpy.percentile`'s default): with n values in ascending
@@ -42,6 +42,11 @@ LOWEST, HIGHEST = 90.0, 100.0
 grows with the share above the percentile."""
 
 
+SMALLEST = 1 / 64
+"""Of the largest sum of a channel in calibration, the least its threshold may be: what a channel
+that is silent but for a few outputs sends is coarse then, by a 64th of its sum at most."""
+
+
 class RunningPercentile:
     """The exact percentiles of `rows` sets of values that come in parts, `total` in each set."""
 
@@ -65,11 +70,6 @@ class RunningPercentile:
         low, high = self._largest[:, -1], self._largest[:, max(self._kept - 2, 0)]
         found: np.ndarray = (low + (self._rank - floor(self._rank)) * (high - low)).numpy()
         return found
-
-    @property
-    def largest(self) -> np.ndarray:
-        """The largest values so far, float64 (rows,)."""
-        return self._largest[:, 0].numpy()
 
 
 def plain_relus(program: FloatProgram) -> list[Activation]:
@@ -111,6 +111,7 @@ def with_thresholds(
         )
     shapes = program.shapes()
     channels = {n.name: shapes[n.name][0] for n in relus}
+    peaks = {name: torch.zeros(c, dtype=torch.float64) for name, c in channels.items()}
     running = {
         name: RunningPercentile(percentile, c, samples * prod(shapes[name]) // c)
         for name, c in channels.items()
@@ -119,7 +120,9 @@ def with_thresholds(
         values = node_values(program, batch, clipped=running)
         for name, measured in running.items():
             measured.add(values[name].transpose(0, 1).flatten(1))
-    found = {name: _thresholds(measured) for name, measured in running.items()}
+            sums = values[program.node(name).source].transpose(0, 1).flatten(1)
+            peaks[name] = torch.maximum(peaks[name], sums.abs().amax(1))
+    found = {name: measured.values for name, measured in running.items()}
     for name, threshold in found.items():
         if not threshold.any():
             raise ConversionError(
@@ -129,6 +132,9 @@ def with_thresholds(
                 allowed="> 0",
                 remedy="raise --relu-percentile, calibrate on more samples, or take the layer out",
             )
+        found[name] = np.maximum(threshold, SMALLEST * peaks[name].numpy())
+        # A channel that no sample of the calibration reaches at all: any threshold will do.
+        found[name][found[name] == 0] = found[name].max()
     nodes = (
         replace(n, threshold=found[n.name], levels=levels, shift=SHIFT)
         if isinstance(n, Activation) and n.name in found
@@ -136,12 +142,3 @@ def with_thresholds(
         for n in program.nodes
     )
     return replace(program, nodes=tuple(nodes))
-
-
-def _thresholds(measured: RunningPercentile) -> np.ndarray:
-    """A positive threshold for each channel, (C,); zeros for a layer that is 0 up to there."""
-    values = measured.values
-    if not values.any():
-        return values
-    values = np.where(values > 0, values, measured.largest)
-    return np.where(values > 0, values, values[values > 0].min())

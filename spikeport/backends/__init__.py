@@ -60,8 +60,6 @@ def backend_class(name: str) -> type[Backend]:
     Raises
     ------
     UsageError
-        If there is none.
-    UsageError
         If there is no such backend.
     """
     if name in BACKENDS:

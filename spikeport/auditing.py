@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from toolchain.program.int_program import IntProgram
 
 LAVA_SAMPLES = 16
-BUDGET_SAMPLES = 128
 """Samples that `audit` runs on Lava by default."""
-Told = Callable[[str, int, int], None]
+BUDGET_SAMPLES = 128
 """Samples of the error budget by default."""
+Told = Callable[[str, int, int], None]
 """Called with the name of the current step, the samples done and the samples in all."""
 
 

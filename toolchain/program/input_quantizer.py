@@ -150,7 +150,7 @@ class InputQuantizer:
             ) from error
 
     def normalise(self, samples: np.ndarray) -> np.ndarray:
-        """Normalised samples, the input of the float network, for real samples: float64 (N, ...)."""
+        """Normalised values of real samples, the float network's input: float64 (N, ...)."""
         channel_shape = (-1, *([1] * (len(self.shape) - 1)))
         mean = np.asarray(self.mean, np.float64).reshape(channel_shape)
         std = np.asarray(self.std, np.float64).reshape(channel_shape)

@@ -10,7 +10,7 @@ initial potential theta / 2 of Bu et al., ICLR 2022).
 The percentile is over all outputs of a ReLU, zeros included, all samples and positions together,
 linear between the two nearest ranks (`numpy.percentile`'s default): with n values in ascending
 order and r = (n - 1) p / 100, it is `v[floor(r)]` plus the fraction of r times the distance to
-the next. Only the largest values down to rank floor(r) are kept, so that memory is bounded by
+the next. Only the largest values down to rank floor(r) are stored, so that memory is bounded by
 the share above the percentile.
 """
 
@@ -30,12 +30,15 @@ from toolchain.program.float_program import Activation, FloatProgram
 
 SHIFT = 0.5
 LOWEST, HIGHEST = 90.0, 100.0
-"""A tenth of all outputs clipped is more than any network bears, and what has to be kept in memory
-grows with the share above the percentile."""
+"""Smallest and largest percentile.
+
+Clipping a tenth of all outputs is more than any network tolerates, and the memory needed grows
+with the share above the percentile.
+"""
 
 
 class RunningPercentile:
-    """The exact percentile of values that come in parts, `total` of them in all."""
+    """The exact percentile of `total` values that come in parts."""
 
     def __init__(self, percentile: float, total: int) -> None:
         self._rank = (total - 1) * percentile / 100.0
@@ -44,14 +47,14 @@ class RunningPercentile:
         self._total, self._seen = total, 0
 
     def add(self, values: Tensor) -> None:
-        """Take more values, of any shape."""
+        """Add values, of any shape."""
         self._seen += values.numel()
         every = torch.cat([self._largest, values.reshape(-1).double()])
         self._largest = torch.topk(every, min(self._kept, len(every))).values
 
     @property
     def value(self) -> float:
-        """The percentile; raises ValueError before all values are there."""
+        """The percentile; raises ValueError before all values are added."""
         if self._seen != self._total:
             raise ValueError(f"{self._seen} of {self._total} values")
         ascending = self._largest.sort().values
@@ -63,7 +66,7 @@ class RunningPercentile:
 
 
 def plain_relus(program: FloatProgram) -> list[Activation]:
-    """Activations that stand for plain ReLUs."""
+    """Activations that replace plain ReLUs."""
     return [
         n
         for n in program.nodes
@@ -79,15 +82,15 @@ def with_thresholds(
     percentile: float,
     levels: int,
 ) -> FloatProgram:
-    """`program` with every plain ReLU as a quantized activation of `levels` levels.
+    """`program` with every plain ReLU replaced by a quantized activation of `levels` levels.
 
-    `batches` are `samples` normalised samples in all, float64 (n, ...); all other activations
-    quantize as they are while the ReLUs are measured.
+    `batches` contain `samples` normalised samples in all, float64 (n, ...); all other activations
+    quantize unchanged while the ReLUs are measured.
 
     Raises
     ------
     ConversionError
-        If the percentile is out of range, the network has no plain ReLU, or one of them is dead.
+        If the percentile is out of range, the network has no plain ReLU, or a ReLU is dead.
     """
     if not LOWEST <= percentile <= HIGHEST:
         raise ConversionError(

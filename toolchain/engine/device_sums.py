@@ -42,7 +42,7 @@ MULTIPLE = 8
 MANY_ROWS = 17
 """Fewest rows that `int_product` takes on CUDA."""
 ON_DEVICE = "leave out --device, and please report it"
-"""Remedy if the device's sums fail in both arithmetics."""
+"""Remedy if the device's sums fail in int8 and in float64."""
 
 
 def byte_shift(spikes: IntRange) -> int | None:

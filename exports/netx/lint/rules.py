@@ -1,4 +1,4 @@
-"""What lint looks for: one rule each, with why it hurts, what helps, and where that is known from.
+"""The rules of lint: each with its reason, its remedy, and the source of this knowledge.
 
 Sources are files of lava-nc 0.10.0 and lava-dl 0.6.0, the last releases, unless said otherwise.
 """
@@ -13,11 +13,11 @@ from exports.netx.stock_loader import ELSEWHERE, HERE
 
 
 class Level(str, Enum):
-    """How bad it is; the names are SARIF's.
+    """Severity of a rule; the names are SARIF's.
 
-    - error: the file is damaged, or runs as something else than it says;
-    - warning: it runs as it says here, but not everywhere;
-    - note: worth knowing.
+    - error: the file is damaged, or runs as another network than it describes;
+    - warning: it runs correctly here, but not everywhere;
+    - note: information only.
     """
 
     ERROR = "error"
@@ -27,7 +27,7 @@ class Level(str, Enum):
 
 @dataclass(frozen=True)
 class Rule:
-    """One trap.
+    """One rule.
 
     Attributes
     ----------

@@ -128,7 +128,7 @@ def check_output(path: Path, kind: Kind, inputs: Iterable[Path | None] = ()) -> 
             )
     if path.exists() and path.stat().st_size and not _is_one(path, kind):
         raise OutputError(
-            f"what stands there is not {kind.name}, and is not replaced",
+            f"the existing file is not {kind.name}, and is not replaced",
             node=str(path),
             remedy="give another name, or move it away",
         )

@@ -163,7 +163,7 @@ def _outputs(node: fx.Node, values: Values, nodes: list[FloatNode]) -> tuple[str
         raise UnsupportedModuleError("the network computes nothing", node="output")
     if INPUT in names:
         raise UnsupportedModuleError(
-            "the network returns its input as it is",
+            "the network returns its input unchanged",
             node="output",
             remedy="return what layers make of it",
         )

@@ -70,7 +70,7 @@ def check_file(path: Path, also: Callable[[Path], object] | None = None) -> None
         os.close(read)
         os.close(write)
         raise BackendRunError(
-            "no process can be started to look at the file", node=str(path), found=error
+            "no process can be started to check the file", node=str(path), found=error
         ) from error
     if child == 0:
         _look(path, write, also)

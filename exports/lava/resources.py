@@ -227,7 +227,7 @@ def remedy_for(text: str) -> str | None:
         return _full("")
     if f"signal {signal.SIGKILL.value} " in text:
         return (
-            "somebody ended it, or the system, whose memory ran out: free some memory, or use "
+            "a user ended it, or the system for lack of memory: free some memory, or use "
             f"{FEWER}, or fewer samples"
         )
     if _is_full(Path(os.environ.get("TMPDIR", "/tmp"))):

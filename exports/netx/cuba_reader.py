@@ -247,7 +247,7 @@ def _refuse_unknown(group: Group, known: tuple[str, ...]) -> None:
     strange = sorted(set(group.names()) - set(known))
     if strange:
         raise FormatError(
-            "lava-dl's loader has no use for this and drops it without a word",
+            "lava-dl's loader has no use for this and silently drops it",
             node=group.where(strange[0]),
             found=", ".join(strange),
             allowed=", ".join(known),
@@ -289,7 +289,7 @@ def _neuron(group: Group) -> CubaNeuron:
     for name, default in (("refDelay", 1), ("gradedSpike", 0), ("wgtExp", 0)):
         if name in neuron.names() and neuron.number(name) != default:
             raise FormatError(
-                "lava-dl's loader drops this without a word",
+                "lava-dl's loader silently drops this",
                 node=neuron.where(name),
                 found=neuron.number(name),
                 allowed=default,

@@ -77,7 +77,7 @@ def refused_layer(kind: str, where: str) -> FormatError:
             allowed=", ".join(BUILT_HERE),
             remedy=ELSEWHERE,
         )
-    does = f"stops at it with {RAISING[kind]}" if kind in RAISING else "skips it without a word"
+    does = f"stops at it with {RAISING[kind]}" if kind in RAISING else "silently skips it"
     return FormatError(
         f"lava-dl's loader has no such layer: it {does}",
         node=where,

@@ -102,7 +102,7 @@ def _check_sums(name: str, process: str, sums: IntRange, bits: int) -> None:
     """Raise TargetError if sums may exceed `bits`; stock Lava cannot watch them in a run."""
     if not IntRange.signed(bits).contains(sums.low, sums.high):
         raise TargetError(
-            f"stock {process} may wrap these sums without a word",
+            f"stock {process} may wrap these sums silently",
             node=name,
             found=f"{sums} in the worst case",
             allowed=str(IntRange.signed(bits)),

@@ -91,7 +91,7 @@ _ALL = (
         Level.ERROR,
         "a layer type that the loader does not build",
         "pool, average, concat, unpool and convT raise NotImplementedError, dense_comp an "
-        "AttributeError; any other name is skipped without a word, and the layers around it are "
+        "AttributeError; any other name is silently skipped, and the layers around it are "
         "joined",
         "rewrite it with conv and dense layers, or convert it with this project",
         "netx/hdf5.py, Network._create_layers",
@@ -101,7 +101,7 @@ _ALL = (
         Level.NOTE,
         "what lava-dl's own loader runs and this project does not",
         "SDNN neurons, recurrent layers, and complex weights with resonate-and-fire neurons are "
-        "refused by `Network` and by every command; they are not looked into here",
+        "refused by `Network` and by every command; they are not checked here",
         ELSEWHERE,
         "netx/hdf5.py, Network._create, get_neuron_params",
     ),
@@ -126,7 +126,7 @@ _ALL = (
         "unknown-dataset",
         Level.ERROR,
         "a dataset that the loader drops",
-        "what it says does not happen, without a word; `Network` refuses the file",
+        "its content is silently ignored; `Network` refuses the file",
         "remove it, or express it with what the loader reads",
         "netx/hdf5.py",
     ),
@@ -185,7 +185,7 @@ _ALL = (
         "conv-groups",
         Level.ERROR,
         "a convolution of 128 groups or more",
-        "its groups are numbered in 8 bits: the stock process gives zeros without a word",
+        "its groups are numbered in 8 bits: the stock process silently gives zeros",
         f"split the layer; {HERE}",
         "lava/proc/conv/process.py; utils/conv.py",
     ),
@@ -292,7 +292,7 @@ _ALL = (
         "dropped-delay",
         Level.ERROR,
         "delays of a convolution, which are dropped",
-        "only dense layers get delays: spikes arrive early, without a word",
+        "only dense layers get delays: spikes silently arrive early",
         "use a dense layer, or train without delays there",
         "netx/hdf5.py, create_conv",
     ),

@@ -165,7 +165,7 @@ def _outputs(node: fx.Node, values: Values, nodes: list[FloatNode]) -> tuple[str
         raise UnsupportedModuleError(
             "the network returns its input unchanged",
             node="output",
-            remedy="return what layers make of it",
+            remedy="return the outputs of layers",
         )
     if len(set(names)) < len(names):
         raise UnsupportedModuleError(

@@ -55,7 +55,7 @@ def command(
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Measure what accuracy each layer of a network loses, and what hardware it needs.
+    """Show what accuracy each layer loses, and what hardware it needs.
 
     The network runs in four ways: float, quantized, integer reference and Lava. The output shows
     an error budget and the accuracy that each source of error costs (with --checkpoint), the

@@ -33,7 +33,7 @@ def command(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write a network as a NIR graph, and list what NIR cannot express.
+    """Write a network as a NIR graph, and list what NIR lacks.
 
     `spikeport convert FILE.nir -o NET.net` restores the same program.
     """

@@ -177,7 +177,7 @@ def command(
 def _kept(parts: Path) -> str:
     """A note on the finished samples of a stopped run, and how to continue."""
     if parts.is_dir():
-        return f"finished samples are kept in {parts}; --resume continues after them"
+        return f"finished samples are kept in {parts}; --resume goes on behind them"
     return KEPT_NOTHING
 
 

@@ -83,7 +83,7 @@ def telling(kept: Callable[[], str]) -> Iterator[None]:
 def kept_epochs(folder: Path) -> str:
     """A note on the finished epochs of a stopped training run, and how to continue."""
     if any(folder.glob("last.*")):
-        return f"finished epochs are kept in {folder}; repeat the command to continue after them"
+        return f"finished epochs are kept in {folder}; repeat the command to go on behind them"
     return "no epoch was finished; repeat the command to begin again"
 
 

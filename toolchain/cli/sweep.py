@@ -68,7 +68,7 @@ def command(
     check_output(out, STORE, read)
     if plot is not None:
         check_output(plot, PLOT, [*read, out])
-    going_on = f"finished points are kept in {out}; repeat the command to continue after them"
+    going_on = f"finished points are kept in {out}; repeat the command to go on behind them"
     with output.progress("sweep") as task, telling(lambda: going_on):
         swept = spikeport.sweep(
             runs,

@@ -15,7 +15,7 @@ from toolchain.cli.output import Output
 
 
 class Target(str, Enum):
-    """Formats."""
+    """Format of the exported file."""
 
     NIR = "nir"
 

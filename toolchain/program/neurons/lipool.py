@@ -7,7 +7,7 @@ One step, in this order (`counts(0) = 0`, `m(0) = 0`; `I` holds a window's spike
     s = m_new - m;  m = m_new
 
 So after every step the net count it has sent is the largest net count of its window: exactly the
-max pool of the counts. Spikes are in {0, 1} behind IF and in {-1, 0, 1} behind CIF. Counts are
+max pool of the counts. Spikes are in {0, 1} after IF and in {-1, 0, 1} after CIF. Counts are
 never negative, so padding, which counts 0, never wins over a real element: the same as torch's
 padding with minus infinity. Source: Li et al. (CASC), docs/METHODS.md "Layers in both".
 """

@@ -1,4 +1,4 @@
-"""One package a target: netx HDF5 files, and Lava processes on the CPU simulator.
+"""One package per target: netx HDF5 files, NIR graphs, and Lava processes on the CPU simulator.
 
 `from exports import Network` also prepares Lava, so import it before anything of lava.
 """

@@ -1,1 +1,1 @@
-"""Hardware side: target profiles, repairs that keep Lava running, and Lava processes."""
+"""Hardware side: target profiles, repairs for Lava, and Lava processes."""

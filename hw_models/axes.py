@@ -1,4 +1,4 @@
-"""Lava's axis order: (W, H, C) where programs have (C, H, W); vectors stay."""
+"""Lava's axis order: (W, H, C) for (C, H, W) of programs; vectors stay unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layers a block holds, and how its arrays lie."""
+"""The layers of a block, and the layout of its arrays."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class BlockLayout:
     Attributes
     ----------
     num_batches:
-        Batches that follow each other; None without an end.
+        Number of consecutive batches; None if unlimited.
     start:
-        Global steps before the input sends the first sample.
+        Number of global steps before the input sends the first sample.
 
     Raises
     ------
     TargetError
-        If several layers outside feed it, or one outside takes other spikes than its last
-        layer's: a block has one way in and one way out.
+        If several layers outside feed the block, or a layer outside takes spikes of another than
+        its last layer: a block has one input and one output.
     """
 
     program: IntProgram
@@ -61,12 +61,12 @@ class BlockLayout:
 
     @property
     def populations(self) -> tuple[Population, ...]:
-        """Its layers, in order."""
+        """The layers of the block, in order."""
         return self.program.populations[self.first : self.last]
 
     @cached_property
     def source(self) -> str:
-        """The one layer outside that feeds it."""
+        """The one layer outside that feeds the block; raises TargetError if there are several."""
         inside = {p.name for p in self.populations}
         sources = {s.source for p in self.populations for s in p.synapses} - inside
         if len(sources) != 1:
@@ -80,32 +80,34 @@ class BlockLayout:
 
     @property
     def batched_in_shape(self) -> tuple[int, ...]:
-        """(B, W, H, C) or (B, F) of what comes in."""
+        """Shape of the input, (B, W, H, C) or (B, F)."""
         return (self.batch, *lava_shape(self.program.source_shape(self.source)))
 
     @property
     def in_shape(self) -> tuple[int, ...]:
-        """Shape of the port: without the batch where it is 1."""
+        """Shape of the input port: without the batch axis if the batch is 1."""
         return self.batched_in_shape[self.batch == 1 :]
 
     @property
     def out_shape(self) -> tuple[int, ...]:
-        """Shape of the output port: without the batch where it is 1."""
+        """Shape of the output port: without the batch axis if the batch is 1."""
         shape = (self.batch, *lava_shape(self.populations[-1].shape))
         return shape[self.batch == 1 :]
 
     @property
     def message_bits(self) -> int:
-        """Bits of the spikes that come in; 0 for unary ones."""
+        """Message bits of the incoming spikes; 0 for unary ones."""
         return message_bits(self.program.spike_range(self.source))
 
     @property
     def state_size(self) -> int:
-        """Membrane potentials of the whole batch."""
+        """Number of membrane potentials of the whole batch."""
         return self.batch * sum(prod(p.shape) for p in self.populations)
 
     def potentials(self, v: np.ndarray, name: str) -> np.ndarray:
-        """The view (B, W, H, C) or (B, F) of `v`, (state_size,), of the layer called `name`.
+        """The potentials of the layer called `name`, a view (B, W, H, C) or (B, F) of `v`.
+
+        `v` has the shape (state_size,).
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""A layer of lava-dl's CUBA networks: plain integers, as a file holds them."""
+"""A layer of lava-dl's CUBA networks, in plain integers as a file stores it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class CubaNeuron:
     Attributes
     ----------
     threshold:
-        Mantissa; fires when `v > threshold << 6`, then `v = 0`.
+        Mantissa; the neuron fires when `v > threshold << 6`, then `v = 0`.
     current_decay, voltage_decay:
-        Of 4096: what the state forgets in a step; 4096 forgets everything.
+        Decay of the state per step, of 4096; with 4096 nothing remains.
     """
 
     threshold: int
@@ -36,17 +36,17 @@ class CubaLayer:
     Attributes
     ----------
     shape, source_shape:
-        (C, H, W) or (F,) of the layer and of what it takes; an input layer has both alike.
+        (C, H, W) or (F,) of the layer and of its source; both are equal for an input layer.
     synapse:
-        None for an input layer, whose current is the neurons' bias.
+        Synapse; None for an input layer, whose current is the neurons' bias.
     bias:
         int32 (C,) or (F,) in weight units, or None.
     delays:
         int (F_out, F_in) in steps, or None.
     message_bits:
-        Of the spikes it takes; 0 for unary ones.
+        Message bits of the incoming spikes; 0 for unary ones.
     transform:
-        Of an input layer: (weight, bias), by which the host turns an image into a bias.
+        (weight, bias) of an input layer, with which the host turns an image into a bias.
     """
 
     shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class CubaLayer:
 
     @property
     def kind(self) -> str:
-        """As netx calls the block."""
+        """Name of the block's type in netx."""
         if self.synapse is None:
             return "Input"
         return "Conv" if isinstance(self.synapse, ConvSynapse) else "Dense"

@@ -1,4 +1,4 @@
-"""What operations cost, from public tables; each number with its source."""
+"""Energy costs of operations, from public tables with their sources."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ else:
 
 @dataclass(frozen=True)
 class OperationCost:
-    """Energy of one operation in pJ, and where the number is from."""
+    """Energy of one operation in pJ, and the source of the number."""
 
     picojoules: float
     source: str
 
 
 def load_costs() -> dict[str, OperationCost]:
-    """Of a synaptic operation, a neuron update, and a multiply-add of the float network."""
+    """Costs of a synaptic operation, a neuron update, and a multiply-add of the float network."""
     table = tomllib.loads((resources.files("hw_models") / "energy.toml").read_text())
     return {
         name: OperationCost(float(entry["picojoules"]), str(entry["source"]))

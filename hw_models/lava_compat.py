@@ -1,8 +1,8 @@
-"""Keeps lava-nc 0.10.0 and lava-dl 0.6.0, archived upstream, running on current Python and NumPy.
+"""Repairs that keep lava-nc 0.10.0 and lava-dl 0.6.0 running on current Python and NumPy.
 
-Call `prepare()` before the first `import lava...`; it is idempotent. Each repair is applied only
-where it is needed and says why. An unknown lava version is an error, since the repairs were
-written against the released source of exactly these.
+Both are archived upstream. Call `prepare()` before the first `import lava...`; it is idempotent.
+Each repair is applied only if it is needed, and states the reason. An unknown version of Lava is an
+error, since the repairs were written for the released source of exactly these versions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ INSTALL = f"pip install --no-deps --ignore-requires-python lava-nc=={LAVA_NC} la
 
 @dataclass(frozen=True)
 class Repair:
-    """One repair: what it mends, whether this interpreter needs it, and how."""
+    """One repair: its name and reason, whether this interpreter needs it, and how to apply it."""
 
     name: str
     reason: str
@@ -53,7 +53,7 @@ def installed_version(package: str) -> str | None:
 
 
 def require_lava() -> None:
-    """Raise MissingDependencyError unless lava-nc is there in the known version."""
+    """Raise MissingDependencyError unless lava-nc is installed in the known version."""
     _require("lava-nc", LAVA_NC)
 
 
@@ -72,14 +72,14 @@ def _require(package: str, known: str) -> None:
 
 
 def prepare() -> tuple[str, ...]:
-    """Check the version and apply the repairs this interpreter needs; returns their names.
+    """Check the version and apply the repairs that this interpreter needs; returns their names.
 
     Raises
     ------
     MissingDependencyError
         If lava-nc is missing or of another version.
     MachineError
-        If this program starts processes otherwise than by forking.
+        If this program starts processes by another method than fork.
     """
     require_lava()
     with _fork_again():
@@ -99,21 +99,21 @@ def _apply_repairs() -> tuple[str, ...]:
 
 
 def needed_repairs() -> tuple[str, ...]:
-    """Names of the repairs this interpreter needs, without importing lava."""
+    """Names of the repairs that this interpreter needs, without importing lava."""
     return tuple(r.name for r in REPAIRS if r.needed())
 
 
 @contextmanager
 def _fork_again() -> Iterator[None]:
-    """Let Lava choose how processes start where that is chosen already, and the same.
+    """Let Lava set the start method of processes again, if it is already the same.
 
-    It does so when it is imported. Python refuses a second choice, which torch's DataLoader, for
-    example, has made before.
+    Lava sets it when it is imported. Python refuses to set it twice, and torch's DataLoader, for
+    example, may have set it before.
 
     Raises
     ------
     MachineError
-        If another way was chosen: Lava hands its processes over by forking.
+        If another method was set: Lava passes its processes on by fork.
     """
     chosen = multiprocessing.get_start_method(allow_none=True)
     if chosen not in (None, FORK):
@@ -136,10 +136,10 @@ def _fork_again() -> Iterator[None]:
 
 @functools.cache
 def _show_tracebacks() -> None:
-    """Log what a model raised as an error.
+    """Log the exception of a model as an error.
 
-    Lava's own message says "See output above" of a traceback that it logs at a level which
-    nobody sees by default.
+    Lava's own message says "See output above", but logs the traceback at a level that
+    is hidden by default.
     """
     module: Any = importlib.import_module(
         "lava.magma.runtime.message_infrastructure.multiprocessing"
@@ -160,8 +160,8 @@ def _show_tracebacks() -> None:
 def _import_with_default_factories() -> None:
     """Import `lava.magma.compiler.var_model` while unhashable defaults become default factories.
 
-    Python 3.11 refuses dataclass fields whose default is unhashable, such as instances of other
-    plain dataclasses; before, all instances shared that one object.
+    Python 3.11 rejects dataclass fields whose default is unhashable, such as instances of other
+    plain dataclasses; before 3.11, all instances shared that one object.
     """
     original = dataclasses.dataclass
 
@@ -184,12 +184,12 @@ def _import_with_default_factories() -> None:
 
 
 def _reshape_has_newshape() -> bool:
-    """NumPy 2.1 deprecated and later dropped the keyword `newshape` of `np.reshape`."""
+    """Whether `np.reshape` takes `newshape`, which NumPy 2.1 deprecated and later removed."""
     return tuple(int(p) for p in np.__version__.split(".")[:2]) < (2, 1)
 
 
 def _reshape_by_shape() -> None:
-    """Reshape and flatten ports call `np.reshape(newshape=...)`; give them the new keyword."""
+    """Rename the keyword of `np.reshape(newshape=...)` in reshape and flatten ports."""
     ports: Any = importlib.import_module("lava.magma.core.process.ports.ports")
 
     def forward(self: Any) -> functools.partial[Any]:
@@ -203,9 +203,9 @@ def _reshape_by_shape() -> None:
 
 
 def _wide_conv() -> None:
-    """Stock Conv keeps its geometry in int8 arrays.
+    """Give stock Conv its geometry as Python integers instead of int8 arrays.
 
-    NumPy 2 (NEP 50) computes `input + 2 * padding` in int8 and fails from 128 pixels on; hand
+    NumPy 2 (NEP 50) computes `input + 2 * padding` in int8 and fails from 128 pixels on; pass
     plain Python integers to the same function instead.
     """
     _once_imported("lava.proc.conv.utils", _give_plain_geometry)
@@ -241,7 +241,7 @@ def _give_plain_geometry(utils: Any) -> None:
 
 
 class _Watcher(MetaPathFinder):
-    """Calls `repair` with the module `name` as soon as that has been imported."""
+    """Calls `repair` with the module `name` as soon as it has been imported."""
 
     def __init__(self, name: str, repair: Callable[[Any], None]) -> None:
         self._name, self._repair = name, repair
@@ -249,7 +249,7 @@ class _Watcher(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The usual spec, with the repair behind the module's execution."""
+        """The usual spec, with the repair after the module's execution."""
         if fullname != self._name:
             return None
         sys.meta_path.remove(self)
@@ -267,7 +267,7 @@ class _Watcher(MetaPathFinder):
 
 
 def _once_imported(name: str, repair: Callable[[Any], None]) -> None:
-    """Mend a module when it is imported: stock Conv's brings scipy, 0.4 s that few runs need."""
+    """Repair a module when it is imported; stock Conv imports scipy, which few runs need."""
     if name in sys.modules:
         repair(sys.modules[name])
     else:
@@ -297,10 +297,10 @@ REPAIRS = (
 
 
 def import_stock_netx() -> ModuleType:
-    """The module `lava.lib.dl.netx.hdf5`, without torchvision and OpenCV.
+    """Import `lava.lib.dl.netx.hdf5` without torchvision and OpenCV.
 
-    netx imports all of slayer, whose object detection needs both; netx itself needs neither, so
-    an empty module stands in for that part. Needs torch; takes seconds and half a gigabyte.
+    netx imports all of slayer, whose object detection needs both. netx itself needs neither, so
+    an empty module replaces that part. The import needs torch, several seconds and half a gigabyte.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Which sample and local step a layer is in, from the global step and its depth.
+"""Sample and local step of a layer, from the global step and its depth.
 
 A layer at depth d works on local step t of sample n at global step `n * T + t + d`; samples
-follow each other without dead time, state is reset at local step 1. Outside its window a layer
+follow each other without idle steps, and state is reset at local step 1. Outside its window a layer
 neither integrates nor fires.
 """
 
@@ -17,11 +17,11 @@ class LocalTime:
     Attributes
     ----------
     depth:
-        Steps behind the input.
+        Latency after the input, in steps.
     wake_steps, sleep_steps:
         The program's schedule.
     num_samples:
-        Samples that follow each other; None without an end.
+        Number of consecutive samples; None if unlimited.
     """
 
     depth: int
@@ -31,7 +31,7 @@ class LocalTime:
 
     @property
     def num_steps(self) -> int:
-        """Local steps a sample takes."""
+        """Local steps per sample."""
         return self.wake_steps + self.sleep_steps
 
     def at(self, global_step: int) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from toolchain.int_range import IntRange
 def message_bits(spikes: IntRange) -> int:
     """`num_message_bits` for spikes in this range, the sign included; 0 for unary ones.
 
-    With 0 stock synapses take every spike that is not 0 for 1, so -1 needs more.
+    With 0, stock synapses treat every nonzero spike as 1, so -1 needs more.
     """
     if spikes.low >= 0 and spikes.high <= 1:
         return 0

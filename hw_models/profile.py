@@ -1,8 +1,8 @@
-"""Target profiles: the limits of a chip, each with its source, in one TOML file a target.
+"""Target profiles: the limits of a chip with their sources, in one TOML file per target.
 
-`[limits.NAME]` are what conversion keeps to, `[chip.NAME]` what a core and a chip hold; each has a
-`value` and a `source`, which is empty where no number is public. A user's own profile is a file of
-the same form.
+`[limits.NAME]` are the limits of conversion, `[chip.NAME]` the capacities of a core and a chip;
+each has a `value` and a `source`, which is empty where no number is public. A user's own profile is
+a file of the same form.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ LIMITS = {
     "bias_max": (0, LARGEST_LIMIT),
     "max_input_bits": (1, 32),
 }
-"""What conversion needs, and between what each must lie to be a register's width or content."""
+"""Limits that conversion needs, with the smallest and largest valid value of each."""
 MOST_BYTES = 1 << 20
-"""Of a profile."""
+"""Largest size of a profile, in bytes."""
 _REMEDY = "hw_models/profiles/loihi2.toml shows the form"
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One number with the place it was taken from; `source` is empty where none is public."""
+    """A number and its source; `source` is empty if none is public."""
 
     value: int
     source: str
@@ -49,7 +49,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class _Table:
-    """What a profile's file holds."""
+    """Content of a profile file."""
 
     description: str
     limits: dict[str, Limit]
@@ -63,12 +63,12 @@ class Profile:
     Attributes
     ----------
     limits:
-        What conversion keeps to.
+        Limits of conversion, by name.
     chip:
-        What a core holds (neurons, in_axons, out_axons, synapse_bits), and cores a chip has; empty
-        where a target is no chip.
+        Capacities of a core (neurons, in_axons, out_axons, synapse_bits), and the cores per chip;
+        empty if the target is no chip.
     shares_kernels:
-        Whether a core keeps a convolution's kernel once.
+        Whether a core stores a convolution's kernel once.
     """
 
     name: str
@@ -100,12 +100,12 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name: str) -> Profile:
-    """The profile called `name`, or in the TOML file of that path.
+    """The profile called `name`, or the one in the TOML file of that path.
 
     Raises
     ------
     TargetError
-        If there is none, or the file is not a profile.
+        If there is no such profile, or the file is not a profile.
     """
     own = name not in profile_names()
     path = Path(name) if own else Path(str(_folder() / f"{name}.toml"))
@@ -117,7 +117,7 @@ def load_profile(name: str) -> Profile:
 
 
 def _profile(name: str, table: _Table) -> Profile:
-    """The checked profile; raises ValueError or TargetError."""
+    """The checked profile; raises ValueError or TargetError for invalid values."""
     missing = set(LIMITS) - set(table.limits)
     if missing:
         raise ValueError(f"no {', '.join(sorted(missing))}")

@@ -1,7 +1,7 @@
-"""What a neuron process hands its spikes and membrane potentials to after each local step.
+"""Interface through which neuron processes record spikes and membrane potentials.
 
-Reading a Var costs Lava about 19 us an element, so what a run is to keep is gathered inside the
-processes; what becomes of it is decided by who starts the run (see `exports.lava`).
+Reading a Var through Lava is slow for each element, so recordings are gathered inside the
+processes. `exports.lava` decides what is recorded.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ SPIKE_BITS = 8
 
 
 class Recorder(Protocol):
-    """Takes the local steps of one population in order."""
+    """Recorder of the local steps of one population, in order."""
 
     def step(self, now: tuple[int, int], spikes: np.ndarray | None, membrane: np.ndarray) -> None:
-        """Take one local step.
+        """Record one local step.
 
         Parameters
         ----------
         now:
             Sample (or batch of samples) from 0, and local step from 1.
         spikes:
-            Integers in Lava's order, (W, H, C) or (F,), with the batch in front where there is
-            one; None by a readout.
+            Integers in Lava's order, (W, H, C) or (F,), after the batch axis if there is one; None
+            from a readout.
         membrane:
-            int32, in the same axes, after firing; of a LIPool the largest count of its window, of a
-            relay 0.
+            int32, with the same axes, after firing; for a LIPool the largest count of its window,
+            for a relay 0.
         """

@@ -1,4 +1,4 @@
-"""Which of the two models of a block a run takes.
+"""Run configuration that selects one of the two models of a block.
 
 Import only after `hw_models.lava_compat.prepare()`.
 """
@@ -14,11 +14,11 @@ from toolchain.errors import TargetError
 FAST, FIXED_PT = "fast", "fixed_pt"
 TAGS = (FAST, FIXED_PT)
 STOCK = "stock"
-"""Marks the model of a block that is built on stock synapses."""
+"""Tag of a block's model that is built from stock synapses."""
 
 
 class SimCfg(Loihi2SimCfg):
-    """Lava's `Loihi2SimCfg` with a choice for blocks; all else runs in fixed point.
+    """Lava's `Loihi2SimCfg` with a choice for blocks; other processes run in fixed point.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class SimCfg(Loihi2SimCfg):
         self._block_tag = select_tag
 
     def select(self, process: Any, proc_models: list[Any]) -> Any:
-        """The model for a process; see `Loihi2SimCfg`."""
+        """The model of a process; see `Loihi2SimCfg`."""
         if process.__class__ not in self.exception_proc_model_map:
             stock, fast = (
                 [model for model in proc_models if tag in model.tags] for tag in (STOCK, FAST)

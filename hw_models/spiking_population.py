@@ -1,7 +1,7 @@
-"""What the spiking Lava processes share: ports, variables, local time and the recorder.
+"""The common part of spiking Lava processes: ports, variables, local time and the recorder.
 
-Lives outside the folder of processes, whose every file Lava executes when it looks for models.
-Import only after `hw_models.lava_compat.prepare()`.
+This file is outside the folder of processes, because Lava executes every file there when it looks
+for models. Import only after `hw_models.lava_compat.prepare()`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hw_models.state_guard import StateGuard
 
 
 class SpikingPopulation(AbstractProcess):
-    """A population with a threshold, a start and a bias per channel.
+    """A population with a threshold, an initial potential and a bias per channel.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ class SpikingPopulation(AbstractProcess):
     clock:
         Local time of the layer.
     state_bits:
-        Signed width of the membrane potential; leaving it is an error.
+        Signed width of the membrane potential; exceeding it is an error.
     recorder:
-        Takes its spikes and membrane potentials; None for nobody.
+        Takes the spikes and membrane potentials; None for no recording.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class SpikingPopulation(AbstractProcess):
 
 
 class SpikingPopulationModel(PyLoihiProcessModel):
-    """Base of the CPU models, in int32; a subclass says how to fire."""
+    """Base class of the CPU models, in int32; a subclass defines how neurons fire."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
@@ -79,15 +79,15 @@ class SpikingPopulationModel(PyLoihiProcessModel):
         self.guard = StateGuard(proc_params["state_bits"], proc_params["name"])
 
     def start_sample(self) -> None:
-        """Reset state before local step 1."""
+        """Reset the state before local step 1."""
         self.v[...] = self.initial_potential
 
     def fire(self, spikes: np.ndarray, local_step: int) -> None:
-        """Write this step's spikes into `spikes`, zeros so far; `v` holds its value before them."""
+        """Write the spikes of this step into `spikes`, initially 0, and reduce `v` by them."""
         raise TypeError(f"{type(self).__name__} does not say how it fires")
 
     def run_spk(self) -> None:
-        """One global step."""
+        """Compute one global step."""
         current = self.a_in.recv()
         spikes = np.zeros(self.v.shape, np.int32)
         now = self.clock.at(self.time_step)

@@ -1,4 +1,4 @@
-"""Watches that a register keeps to its width during a run."""
+"""Check of a register's width during a run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from toolchain.errors import ValueRangeError
 
 
 class StateGuard:
-    """Raises when values leave the signed range of `bits` bits, naming `node`."""
+    """Raises an error that names `node` when values exceed the signed range of `bits` bits."""
 
     def __init__(self, bits: int, node: str | None = None) -> None:
         self._node = node
         self._low, self._high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
 
     def check(self, values: np.ndarray, time_step: int) -> None:
-        """Raise ValueRangeError if any of `values` is outside, naming the global step."""
+        """Raise ValueRangeError, with the global step, if any of `values` is outside the range."""
         low, high = int(values.min()), int(values.max())
         if low < self._low or high > self._high:
             raise ValueRangeError(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 
 def _check_neighbours() -> None:
-    """Raise ImportError if a file of the user's hides a package that is installed beside this."""
+    """Raise ImportError if a user's file hides a package that is installed beside this one."""
     place = Path(__file__).resolve().parents[1]
     for name in ("toolchain", "hw_models", "exports"):
         spec = find_spec(name)
@@ -136,7 +136,7 @@ _HOMES = {
     "train": "toolchain.learning.training.train_classifier",
     "verify": "spikeport.verifying",
 }
-"""Module of each public name; behind a colon, what it is called there."""
+"""Module of each public name; after a colon, the name it has there."""
 
 
 def __getattr__(name: str) -> Any:

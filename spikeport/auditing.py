@@ -40,19 +40,21 @@ if TYPE_CHECKING:
     from toolchain.program.int_program import IntProgram
 
 LAVA_SAMPLES = 16
+"""Samples that `audit` runs on Lava by default."""
 BUDGET_SAMPLES = 128
+"""Samples of the error budget by default."""
 Told = Callable[[str, int, int], None]
-"""Called with what is going on, samples done and samples in all."""
+"""Called with the name of the current step, the samples done and the samples in all."""
 
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes
     ----------
     document:
-        Plain values, as `-o OUT.json` holds them.
+        The audit as plain values, as `-o OUT.json` writes them.
     """
 
     document: dict[str, Any]
@@ -69,6 +71,8 @@ class Audit:
         ------
         OutputError
             If there is something else of that name.
+        OutputError
+            If the name ends otherwise, or a file of another kind has that name.
         """
         file = Path(path)
         if file.suffix.lower() in PAGE.suffixes:
@@ -96,39 +100,40 @@ def audit(
     time_limit: float = 3600.0,
     progress: Told | None = None,
 ) -> Audit:
-    """Say what each layer of a network loses, and what it needs.
+    """Measure what accuracy each layer of a network loses, and what hardware it needs.
 
-    The network runs in four ways: float, quantized, integer reference and Lava. The audit holds an
-    error budget and the accuracy that each source of error costs (with `network`), proved and
-    attained ranges, cores of the target, operations.
+    The network runs in four ways: float, quantized, integer reference and Lava. The audit contains
+    an error budget and the accuracy that each source of error costs (with `network`), the proved
+    and measured ranges, the cores of the target and the operation counts.
 
     Parameters
     ----------
     program:
-        Of `convert` or `load`, or a `.net` file.
+        A result of `convert` or `load`, or a `.net` file.
     samples:
         As in `run`; accuracies need labels.
     network:
-        What the program was converted from: the module, a checkpoint folder, FILE.py:FACTORY.
+        The network that the program was converted from: a module, a checkpoint folder or
+        FILE.py:FACTORY.
     weights:
         State dict for FILE.py:FACTORY.
     gates:
-        Conditions such as "mismatches=0" or "drop<=1"; `passed` tells whether they hold.
+        Conditions such as "mismatches=0" or "drop<=1"; `passed` says whether they hold.
     lava_samples:
-        How many samples run on Lava as well; 0 for none.
+        Number of samples that also run on Lava; 0 for none.
     target:
-        Chip that it is fitted to: a name, or a TOML file.
+        Chip whose cores are counted: a name, or a TOML file.
     budget_samples:
-        Samples of the error budget.
+        Number of samples of the error budget.
     time_limit:
-        Seconds that Lava may take.
+        Time limit of the run on Lava, in seconds.
     progress:
         See `Told`.
 
     Raises
     ------
     SpikeportError
-        If samples or network do not fit the program, or a gate asks for no metric.
+        If samples or network do not fit the program, or a gate names no metric.
     """
     told = progress or (lambda _what, _done, _total: None)
     wanted = [Gate.parse(text) for text in gates]
@@ -173,7 +178,7 @@ def scorer_of(program: IntProgram, data: Samples) -> Scorer:
 
 
 def chip_of(target: str) -> Chip:
-    """The chip that a target is; raises TargetError if it is none."""
+    """The chip of a target; raises TargetError if the profile describes no chip."""
     profile = load_profile(target)
     limits = {k: ChipLimit(v.value, v.source) for k, v in profile.chip.items()}
     if "cores" not in limits:
@@ -195,14 +200,14 @@ def chip_of(target: str) -> Chip:
 
 
 def operation_costs() -> dict[str, Cost]:
-    """The table of `hw_models.energy`, as the audit takes it."""
+    """The costs per operation of `hw_models.energy`, for the audit."""
     return {k: Cost(c.picojoules, c.source) for k, c in load_costs().items()}
 
 
 def on_lava(
     program: IntProgram, inputs: np.ndarray, time_limit: float, progress: Progress | None = None
 ) -> LavaRun:
-    """A run of graded input spikes, int (N, ...), on Lava, digest by digest against the reference.
+    """Run graded input spikes, int (N, ...), on Lava and compare digests with the reference.
 
     Raises
     ------
@@ -223,7 +228,7 @@ def _float_side(
     weights: str | Path | None,
     samples: np.ndarray,
 ) -> tuple[SourceNetwork | None, Mapping[str, np.ndarray]]:
-    """The network that the program came from, and what its own module answers."""
+    """The network that the program was converted from, and the outputs of the user's own module."""
     if network is None:
         return None, {}
     import torch
@@ -241,7 +246,7 @@ def _float_side(
     _check_origin(program, trained, node)
     assert isinstance(trained.model, torch.nn.Module)
     source = SourceNetwork.of(program, trained.model)
-    # What is kept in another type than float32 is compared without its rounding of sums.
+    # A module of another type than float32 is compared without the rounding of its sums.
     kinds = {p.dtype for p in trained.model.parameters()}
     kind = torch.float32 if kinds <= {torch.float32} else torch.float64
     model = trained.model

@@ -1,4 +1,4 @@
-"""`convert`: a trained network to an integer spiking program."""
+"""`convert`: from a trained network to an integer spiking program."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 DEFAULT_STEPS = 4
 DEFAULT_SLEEP_FACTOR = 4
-"""Sleep steps per wake step where they are neither given nor measured; runs report what has not
-settled."""
+"""Sleep steps per wake step, if they are neither given nor measured.
+
+A run reports the neurons that have not settled.
+"""
 CALIBRATION_SAMPLES = 256
 CALIBRATION_SEED = 0
 ASSUMED_INPUT = (
@@ -85,49 +87,51 @@ def convert(
         A module; a checkpoint folder; "FILE.py:FACTORY" or "package.module:FACTORY"; "model:NAME"
         for weights of torchvision or timm; or the NIR file of another tool.
     weights:
-        State dict for a factory or a network by name (.safetensors, .pt).
+        State dict for a factory or a named network (.safetensors, .pt).
     input_shape:
-        (C, H, W) or (F,) of a sample; by default that of the calibration samples, or what the
-        network says itself.
+        (C, H, W) or (F,) of one sample; by default the shape of the calibration samples, or the
+        shape that the network states itself.
     input_range:
-        Lowest and highest real value of a sample, before `mean` and `std`. By default 0 .. 1,
-        which pixels have; or what the calibration samples span, if that is more.
+        Lowest and highest real value of a sample, before `mean` and `std`. By default 0 .. 1, the
+        range of pixels, or the range of the calibration samples if that is wider.
     input_bits:
-        Width of a graded input spike.
+        Width of a graded input spike, in bits.
     mean, std:
-        Normalisation of samples, for all or per channel.
+        Normalisation of samples, one value for all channels or one per channel.
     calibrate:
-        Samples to measure on: a data source ("digits@train"), an array or tensor (N, ...), a torch
-        Dataset or DataLoader. Measured are sleep steps (CIF), compensating rounding, thresholds of
-        plain ReLUs, saturation.
+        Calibration samples: a data source ("digits@train"), an array or tensor (N, ...), a torch
+        Dataset or DataLoader. They are used to measure sleep steps (CIF), compensating rounding,
+        thresholds of plain ReLUs and saturation.
     calibration_samples, calibration_seed:
-        How many of them, chosen at random with this seed.
+        Number of calibration samples, and the seed of their random choice.
     neuron:
         "if" or "cif".
     steps:
-        Time steps T of IF neurons, by default 4; wake steps Q of CIF neurons, by default the
-        trained levels.
+        IF: time steps T, by default 4. CIF: wake steps Q, by default the trained quantization
+        levels.
     sleep_steps:
-        Of CIF neurons; by default measured on the calibration samples, else 4 per wake step.
+        CIF: sleep steps, by default measured on the calibration samples, or 4 per wake step without
+        them.
     weight_bits:
-        Signed width of the weights.
+        Signed width of the weights, in bits.
     target:
-        Whose registers must hold it: a name, or a TOML file. "stock-netx" for stock lava-dl.
+        Hardware whose registers the program must fit: a name, or a TOML file. "stock-netx" for
+        stock lava-dl.
     pooling, thresholds, rounding, allow_clipping, relu_percentile, watch_ranges:
         See `ConversionOptions`.
     adapters:
-        Files that teach activations, see `activation_adapter`.
+        Python files that define activation adapters, see `activation_adapter`.
     nir_reset:
-        "subtract" or "zero": what another tool's NIR graph does when a neuron has fired.
+        "subtract" or "zero": how a neuron of another tool's NIR graph is reset after a spike.
     name:
-        Of the program.
+        Name of the program.
     provenance:
-        More of where it comes from, JSON values by key.
+        Additional facts about the origin, JSON values by key.
 
     Raises
     ------
     SpikeportError
-        Naming the module, layer or sample, what is allowed and what to do.
+        If the network cannot be converted exactly. The error says where and why.
 
     Examples
     --------
@@ -178,7 +182,7 @@ def convert(
     name, quantizer, model = trained.name, trained.quantizer, trained.model
     del trained, network
     prepared = pipeline.prepare(model, quantizer, options, limits, calibration=calibration)
-    del model  # its weights are not needed beside the folded ones
+    del model  # frees its weights: the folded ones remain
     conversion = pipeline.lower(prepared, name=name, provenance=origin)
     if calibration is not None and neuron == "cif" and sleep_steps is None:
         conversion = _settled(conversion, calibration)
@@ -194,7 +198,7 @@ def _trained(
     nir_reset: str | None,
     name: str | None,
 ) -> TrainedNetwork:
-    """The network that is to be converted, from whatever names or is it."""
+    """The trained network, loaded from its path or name, or made from the module itself."""
     if isinstance(network, nn.Module):
         if weights is not None:
             raise ConversionError(
@@ -224,7 +228,7 @@ def _unsaid(
     samples: Samples | None,
     weights: str | Path | None,
 ) -> list[str]:
-    """Notes on what was taken for granted."""
+    """Notes about the assumptions that the user did not state."""
     notes = [RANDOM_WEIGHTS] if weights is None and "factory" in trained.provenance else []
     if said.tells_values or "training" in trained.provenance:
         return notes
@@ -239,7 +243,7 @@ def _unsaid(
 
 
 def open_calibration(data: Data, quantizer: InputQuantizer, wanted: int, seed: int) -> Calibration:
-    """At most `wanted` samples of `data`, of the training split of a source that names none."""
+    """At most `wanted` samples of `data`, from the training split if the source names none."""
     if not has_boxes(data):
         samples = _calibration_samples(data, wanted, seed)
         return Calibration(samples.name, input_spikes(quantizer, samples))
@@ -264,7 +268,7 @@ def _schedule(
 
 
 def _settled(conversion: pipeline.Conversion, calibration: Calibration) -> pipeline.Conversion:
-    """The conversion with the sleep steps measured on the calibration samples."""
+    """The conversion, with its sleep steps measured on the calibration samples."""
     settled = with_measured_sleep(conversion.program, calibration.inputs)
     note = (
         f"settles within {settled.measured} sleep steps on {len(calibration.inputs)} samples of "
@@ -275,7 +279,7 @@ def _settled(conversion: pipeline.Conversion, calibration: Calibration) -> pipel
 
 
 def _versions() -> dict[str, Any]:
-    """Versions that could make a difference."""
+    """Versions of the packages that may change the result."""
     import platform
 
     import numpy

@@ -20,6 +20,8 @@ def load(path: str | Path) -> IntProgram:
     ------
     FormatError
         If the file is missing, damaged, or of another tool.
+    FormatError
+        If the file is missing, damaged, or written by another tool.
     """
     from exports.netx import read_net
     from exports.nir import read_nir
@@ -29,7 +31,7 @@ def load(path: str | Path) -> IntProgram:
 
 
 def save(program: IntProgram | Conversion, path: str | Path, *, stock: bool = False) -> None:
-    """Write a `.net` file; what it then holds is read back and compared.
+    """Write a `.net` file, then read it back and compare it.
 
     Parameters
     ----------
@@ -39,9 +41,9 @@ def save(program: IntProgram | Conversion, path: str | Path, *, stock: bool = Fa
     Raises
     ------
     OutputError
-        If there is something else of that name.
+        If a file of another kind has that name.
     FormatError, TargetError
-        If the program cannot be written so.
+        If the program cannot be written in this form.
     """
     from exports.netx import write_net, write_stock_net
 
@@ -53,19 +55,19 @@ def save(program: IntProgram | Conversion, path: str | Path, *, stock: bool = Fa
 def export(
     program: IntProgram | Conversion, path: str | Path, *, accept_hard_reset: bool = False
 ) -> list[Entry]:
-    """Write a NIR graph; returns what NIR cannot carry, and what follows from it.
+    """Write a NIR graph; return what NIR cannot express, and the consequences.
 
     Parameters
     ----------
     accept_hard_reset:
-        Write networks of several steps too, which other NIR tools reset to zero.
+        Also write networks with several steps, whose neurons other NIR tools reset to zero.
 
     Raises
     ------
     OutputError
-        If there is something else of that name.
+        If a file of another kind has that name.
     TargetError
-        If NIR has no place for the program.
+        If NIR cannot express the program.
     """
     from exports.nir import write_nir
 
@@ -75,7 +77,7 @@ def export(
 
 
 def as_program(program: IntProgram | Conversion | str | Path) -> IntProgram:
-    """The program itself, of a conversion, or of a file."""
+    """The program: given itself, taken from a conversion, or loaded from a file."""
     if isinstance(program, str | Path):
         return load(program)
     return getattr(program, "program", program)  # type: ignore[arg-type]

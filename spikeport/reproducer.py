@@ -1,4 +1,4 @@
-"""A mismatch made small: one sample, the layers it needs, and a script that shows it."""
+"""Reproducers of mismatches: one sample, the layers it needs, and a script that shows it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toolchain.text import visible
 
 NET, SAMPLE, SCRIPT = "net.net", "sample.npy", "reproduce.py"
 CHUNK = 16
-"""Samples run at a time in search of the one that differs."""
+"""Samples per run while `locate` searches for the sample that differs."""
 
 _SCRIPT = '''# {title}
 """Runs one sample through {layers} layers (the network has {all_layers}) on both simulators and
@@ -64,15 +64,17 @@ def locate(
     runs: tuple[Mapping[str, Any], Mapping[str, Any]],
     progress: Progress | None = None,
 ) -> Divergence:
-    """The same divergence with its sample and neuron, where digests name only layer and step.
+    """Add sample and neuron to a divergence that digests locate by layer and step only.
 
-    Both backends run the network up to that layer again, a few samples at a time, until they
+    Both backends run the network up to that layer again, `CHUNK` samples at a time, until they
     differ.
+
+    `inputs` are graded input spikes, int (N, ...); `runs` are the `meta` of both recordings.
 
     Raises
     ------
     RecordingError
-        If they agree on every sample: the divergence does not recur.
+        If the backends agree on every sample: the divergence does not recur.
     """
     if divergence.sample is not None:
         return divergence
@@ -100,14 +102,14 @@ def write_reproducer(
     runs: tuple[Mapping[str, Any], Mapping[str, Any]],
     folder: Path,
 ) -> Path:
-    """Write the program's part up to the divergence, the sample and a script into `folder`.
+    """Write the program up to the divergence, the sample and a script into `folder`.
 
     Parameters
     ----------
     inputs:
         Graded input spikes of all samples, int (N, ...).
     divergence:
-        Where two recordings first differ, with its sample (see `locate`).
+        First difference between two recordings, with its sample (see `locate`).
     runs:
         The `meta` of both recordings.
 
@@ -118,8 +120,8 @@ def write_reproducer(
     Raises
     ------
     RecordingError
-        If the divergence names no layer or sample of this program and these inputs, or a recording
-        was made by something that the script cannot run.
+        If the divergence names no layer or sample of this program and these inputs, or if the
+        script cannot run the backend of a recording.
     """
     names = [p.name for p in program.populations]
     sample = divergence.sample

@@ -31,30 +31,31 @@ def run(
     progress: Progress | None = None,
     **options: Any,
 ) -> Recording:
-    """Run an integer program over samples and record what every layer did.
+    """Run an integer program on samples and record every layer.
 
     Parameters
     ----------
     program:
-        Of `convert` or `load`, or a `.net` file.
+        A result of `convert` or `load`, or a `.net` file.
     samples:
         A data source ("digits@test[:40]"), an array or tensor (N, ...) of real values or uint8
         pixels, a torch Dataset or DataLoader.
     labels:
-        Classes, int (N,), where the samples come without.
+        Classes, int (N,), if the samples have none.
     backend:
-        "reference", "lava", or another of `spikeport.backends`; or one with its options.
+        "reference", "lava" or the name of another backend; or a backend object, such as
+        `Lava("fast")`.
     record:
-        How much is kept: "full", "counts", "digest" or "events".
+        Detail of the recording: "full", "counts", "digest" or "events".
     progress:
-        Called with samples done and samples in all.
+        Called with the samples done and the samples in all.
     options:
-        Of the backend, see `Reference` and `Lava`.
+        Options of the backend, see `Reference` and `Lava`.
 
     Raises
     ------
     SpikeportError
-        If the samples do not fit the program, or it cannot run there.
+        If the samples do not fit the program, or the backend cannot run it.
     """
     chosen = open_backend(backend, **options)
     loaded = as_program(program)
@@ -73,7 +74,7 @@ def run_data(
     record: str,
     progress: Progress | None = None,
 ) -> Recording:
-    """As `run`, of data and a backend that are open."""
+    """Run a program as `run` does, with data and backend already open."""
     recording = backend.run(
         program,
         input_spikes(program.input, data),
@@ -98,9 +99,9 @@ def open_for(program: IntProgram, data: Data) -> Samples:
     Raises
     ------
     DataError
-        If the source is not there or malformed, or has other classes than the detector.
+        If the source is missing or malformed, or its classes are not those of the detector.
     ProgramError
-        If it has boxes and the program is no detector.
+        If the data have boxes and the program is no detector.
     """
     if not has_boxes(data):
         return open_samples(data)

@@ -1,7 +1,7 @@
-"""Samples in every form that callers have them: a data source, an array, a tensor, a loader.
+"""Samples in every form: a data source, an array, a tensor, a torch Dataset or DataLoader.
 
-Samples are (N, C, H, W), (N, H, W) or (N, F): uint8 pixels, which stand for pixel / 255, or floats,
-which are taken as they are. Data sources and torch's data sets give labels with them.
+Samples are (N, C, H, W), (N, H, W) or (N, F): uint8 pixels, read as pixel / 255, or floats, read
+unchanged. Data sources and torch datasets also give labels.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ def open_samples(
     Parameters
     ----------
     data:
-        See `FORMS`. A torch Dataset or DataLoader gives samples, or (sample, label) pairs.
+        See `FORMS`. A torch Dataset or DataLoader gives samples or (sample, label) pairs.
     split:
-        Of a data source that names none.
+        Split of a data source that names none.
     image_size:
-        (height, width) that images with boxes are scaled to.
+        (height, width) to which images with boxes are scaled.
     most:
-        How many samples are wanted at most: chosen at random with `seed`, or the first ones of
-        what has no length.
+        Largest number of samples: a random choice with `seed`, or the first ones of a stream
+        without a length.
 
     Raises
     ------
     DataError
-        If `data` is nothing of that, cannot be read, or holds no such samples.
+        If `data` has another form, cannot be read, or does not contain such samples.
     """
     if has_boxes(data):
         return _images(data, split, image_size)
@@ -80,7 +80,7 @@ def has_boxes(data: Data) -> bool:
 
 
 def _some(samples: Samples, most: int | None, seed: int) -> Samples:
-    """At most `most` of them."""
+    """At most `most` samples."""
     if most is None or len(samples) <= most:
         return samples
     return samples.take(choose_samples(len(samples), most, seed))
@@ -95,7 +95,7 @@ def _images(data: Any, split: str, size: Size | None) -> BoxDataset:
 
 
 def _of_torch(data: Any, most: int | None, seed: int) -> Samples:
-    """A tensor, Dataset or DataLoader; a Dataset without a length is read from its beginning."""
+    """Samples of a tensor, Dataset or DataLoader; a stream is read from its start."""
     from torch import Tensor
     from torch.utils.data import DataLoader
     from torch.utils.data import Dataset as TorchDataset
@@ -118,7 +118,7 @@ def _of_torch(data: Any, most: int | None, seed: int) -> Samples:
 
 
 def _first(items: Iterable[Any], most: int | None, name: str) -> Iterable[Any]:
-    """Batches or items until there are `most` samples."""
+    """Items until they contain `most` samples."""
     count = 0
     for item in items:
         yield item
@@ -129,7 +129,7 @@ def _first(items: Iterable[Any], most: int | None, name: str) -> Iterable[Any]:
 
 
 def _parts(item: Any, name: str) -> tuple[Any, Any]:
-    """Sample and label, which may be missing, of what a torch Dataset or DataLoader gives."""
+    """Sample and label (None if missing) of one item of a torch Dataset or DataLoader."""
     if isinstance(item, tuple | list) and len(item) in (1, _PAIR):
         return (item[0], item[1] if len(item) == _PAIR else None)
     if isinstance(item, tuple | list | dict | str):
@@ -168,7 +168,7 @@ def _array(values: Any, name: str) -> np.ndarray:
             remedy="give images a transform, such as torchvision.transforms.ToTensor()",
         )
     values = values.detach().cpu()
-    # numpy has no bfloat16; float32 holds each of its values
+    # NumPy has no bfloat16; float32 represents each of its values
     array: np.ndarray = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     return array
 
@@ -181,7 +181,7 @@ def _labels(values: Any, name: str) -> np.ndarray:
 
 
 def _joined(batches: list[_Batch], most: int | None, name: str) -> Samples:
-    """All batches as one; labelled if all of them are."""
+    """All batches as one; labelled if every batch is."""
     if not batches:
         raise DataError("no samples", node=name)
     shapes = {samples.shape[1:] for samples, _ in batches}
@@ -195,12 +195,12 @@ def _joined(batches: list[_Batch], most: int | None, name: str) -> Samples:
 
 
 def with_labels(samples: Samples, labels: Any) -> Dataset:
-    """`samples` with their classes, int (N,).
+    """Add classes, int (N,), to `samples`.
 
     Raises
     ------
     DataError
-        If they are no numbers of classes, or not one for each sample.
+        If they are not class numbers, or there is not exactly one per sample.
     """
     found = _labels(labels, samples.name)
     if found.ndim != 1 or not found.size:

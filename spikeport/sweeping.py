@@ -1,4 +1,4 @@
-"""`sweep`: many conversions, and which of them are worth having."""
+"""`sweep`: many conversions and their Pareto front."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from toolchain.sweep.schedule import run_points
 from toolchain.sweep.store import Store
 
 Progress = Callable[[int, int], None]
-"""Called with points done and points in all."""
+"""Called with the points done and the points in all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,19 +31,19 @@ class Sweep:
     Attributes
     ----------
     results:
-        In the order of runs, neurons, steps and bits.
+        One result per point, in the order of runs, neurons, steps and bits.
     """
 
     results: tuple[Result, ...]
 
     @property
     def front(self) -> tuple[Result, ...]:
-        """The Pareto front: no other is better in one thing and as good in the rest."""
+        """The points that no other beats in one respect without being worse in another."""
         return tuple(front(list(self.results)))
 
     @property
     def failed(self) -> tuple[Result, ...]:
-        """Those that have an error instead of numbers."""
+        """The points that have an error instead of numbers."""
         return tuple(result for result in self.results if result.error)
 
     def plot(self, path: str | Path) -> None:
@@ -53,6 +53,8 @@ class Sweep:
         ------
         OutputError
             If there is something else of that name.
+        OutputError
+            If a file of another kind has that name.
         """
         check_output(Path(path), PLOT)
         save_plot(draw(list(self.results)), Path(path))
@@ -73,29 +75,29 @@ def sweep(
 ) -> Sweep:
     """Convert and run every combination of networks, neurons, steps and weight bits.
 
-    A sweep that was stopped, or killed, goes on where it was when it is called again.
+    A sweep that was stopped or killed continues where it was when it is called again.
 
     Parameters
     ----------
     runs:
-        Checkpoint folders of `train`.
+        Checkpoint folders written by `train`.
     data:
         A data source with labels.
     store:
-        SQLite file of the results.
+        SQLite file for the results.
     steps:
-        Time steps, or wake steps of CIF.
+        Time steps of IF, or wake steps of CIF.
     target:
-        Whose cores are counted: a name, or a TOML file.
+        Hardware whose cores are counted: a name, or a TOML file.
     scheduler:
-        Address of a Dask scheduler; None runs all here.
+        Address of a Dask scheduler; None runs all points on this machine.
     workers:
-        Points at a time, if all runs here; each uses all cores.
+        Number of points that run at the same time on this machine; each uses all cores.
 
     Raises
     ------
     SpikeportError
-        If a checkpoint or the data cannot be read, or workers die. A point that fails is a result.
+        If a checkpoint or the data cannot be read, or workers die. A failed point is a result.
     """
     check_output(Path(store), STORE)
     limits, chip = load_profile(target).as_target_limits(), chip_of(target)
@@ -134,7 +136,7 @@ def _known(neurons: Sequence[str]) -> Sequence[str]:
 
 
 def _from_anywhere(data: str) -> str:
-    """The source with its path made absolute: workers may stand in other folders."""
+    """The source with an absolute path, since workers may run in other folders."""
     name, separator, rest = data.partition(":")
     if not separator or "@" in name:
         return data

@@ -1,6 +1,6 @@
-"""What `convert` converts: a module, a checkpoint folder, or a network by name.
+"""Trained networks, the input of `convert`: a module, a checkpoint folder, or a named network.
 
-Such a network is FILE.py:FACTORY or package.module:FACTORY, or model:NAME, one of
+A named network is FILE.py:FACTORY, package.module:FACTORY or model:NAME. The last is one of
 `toolchain.learning.models` with plain ReLUs, for weights that torchvision or timm trained.
 """
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 MODEL = "model"
-"""Before the name of a network of `toolchain.learning.models`."""
+"""Prefix of the name of a network of `toolchain.learning.models`."""
 
 
 PIXELS = (0.0, 1.0)
-"""Real values that samples have where nothing else is said or seen."""
+"""Range of real sample values that is assumed if none is given or measured."""
 
 
 @dataclass(frozen=True)
 class InputDescription:
-    """What the user says about a network's input; None where nothing."""
+    """The user's description of a network's input; None where nothing is given."""
 
     shape: tuple[int, ...] | None
     interval: tuple[float, float] | None
@@ -46,18 +46,18 @@ class InputDescription:
 
     @property
     def tells_values(self) -> bool:
-        """Whether it tells the range or normalisation of samples."""
+        """Whether the user gave a range or a normalisation."""
         return self.interval is not None or set(self.mean) != {0.0} or set(self.std) != {1.0}
 
     def described(self, samples: Samples | None) -> InputDescription:
-        """With the shape and range of calibration samples where none are said."""
+        """The description, with shape and range of calibration samples where the user gave none."""
         if samples is None:
             return self
         shape, interval = self.shape or samples.sample_shape, self.interval or interval_of(samples)
         return replace(self, shape=shape, interval=interval)
 
     def check_shape(self, node: str, shape: tuple[int, ...]) -> None:
-        """Raise CheckpointError if another shape is said than that of `node`, which has its own."""
+        """Raise CheckpointError if the user gave a shape other than that of `node`."""
         if self.shape not in (None, shape):
             raise CheckpointError(
                 "takes samples of another shape, which it knows itself",
@@ -69,7 +69,7 @@ class InputDescription:
 
 
 def interval_of(samples: Samples) -> tuple[float, float] | None:
-    """What samples span, with 0; None if that lies in `PIXELS`, which is assumed anyway."""
+    """Lowest and highest value of samples, 0 included; None if both lie in `PIXELS`."""
     low, high = samples.value_range
     if not (isfinite(low) and isfinite(high)):
         raise DataError("samples hold NaN or infinity", node=samples.name)
@@ -85,9 +85,9 @@ class TrainedNetwork:
     Attributes
     ----------
     model:
-        The module, in evaluation mode, or the float program that a file holds.
+        The module, in evaluation mode, or the float program that a file contains.
     levels:
-        Levels of its trained activations, where they are known.
+        Quantization levels of its trained activations, if known.
     """
 
     name: str
@@ -98,12 +98,12 @@ class TrainedNetwork:
 
 
 def of_module(model: nn.Module, description: InputDescription, name: str | None) -> TrainedNetwork:
-    """A module that the caller has in hand; it is left as it is.
+    """A network from the caller's module, which stays unchanged.
 
     Raises
     ------
     UnsupportedModuleError
-        If the input shape is not said.
+        If the input shape is not given.
     """
     from torch import Tensor
 
@@ -135,12 +135,12 @@ def of_float_program(
     description: InputDescription,
     samples: Samples | None = None,
 ) -> TrainedNetwork:
-    """A float program read from `file`; its input shape is its own.
+    """A network from the float program in `file`, which has its own input shape.
 
     Raises
     ------
     CheckpointError
-        If `description` says another shape.
+        If `description` gives another shape.
     """
     description.check_shape(str(file), program.input.shape)
     provenance = {
@@ -160,13 +160,13 @@ def load_network(
 ) -> TrainedNetwork:
     """Load `source`: a checkpoint folder, FILE.py:FACTORY, package.module:FACTORY or model:NAME.
 
-    The shape and range of `samples`, from calibration, serve where `description` has none and the
-    source does not know.
+    The shape and range of the calibration `samples` are used if neither `description` nor the
+    network gives them.
 
     Raises
     ------
     CheckpointError, UnsupportedModuleError
-        If it cannot be loaded, with what to do.
+        If the network cannot be loaded.
     """
     name, separator, factory = source.rpartition(":")
     if name == MODEL:
@@ -197,7 +197,7 @@ def load_network(
 
 
 def _check_is_checkpoint(path: Path) -> None:
-    """Say what to do with a file that is something else than a checkpoint folder."""
+    """Raise CheckpointError, with a remedy, for a file that is no checkpoint folder."""
     if path.suffix == ".py":
         raise UnsupportedModuleError(
             "a file needs the name of a factory in it",
@@ -229,7 +229,7 @@ def network_of(checkpoint: TrainedModel[Any], folder: Path, bits: int = 8) -> Tr
 
 
 def _from_name(name: str, weights: Path | None, description: InputDescription) -> TrainedNetwork:
-    """One of `learning.models`, with plain ReLUs and max pools, as others publish them."""
+    """A network of `learning.models` with plain ReLUs and max pools, as published elsewhere."""
     from torch import nn
 
     from toolchain.learning.models import build_model, check_name
@@ -274,7 +274,7 @@ def _from_factory(
     if source.file is not None:
         provenance["factory_file_sha256"] = file_sha256(source.file)
     with ThreadPoolExecutor(1) as pool:
-        # Making a network draws its weights at random, and other threads may work meanwhile.
+        # Making a network draws random weights, and other threads may run at the same time.
         hashed = pool.submit(file_sha256, weights) if weights is not None else None
         model = _made(source, factory, node)
         if weights is not None and hashed is not None:
@@ -288,7 +288,7 @@ def _from_factory(
 
 
 def _made(source: Source, factory: str, node: str) -> nn.Module:
-    """What a user's factory returns."""
+    """The module that a user's factory returns."""
     from torch import nn
 
     model = source.call(factory)
@@ -300,7 +300,7 @@ def _made(source: Source, factory: str, node: str) -> nn.Module:
 
 
 def _quantizer(shape: tuple[int, ...], description: InputDescription) -> InputQuantizer:
-    """For samples of this shape in the described interval, by default 0 .. 1 as pixels have it."""
+    """A quantizer for samples of this shape in the described interval, by default 0 .. 1."""
     from toolchain.program.input_quantizer import InputQuantizer
 
     low, high = description.interval or PIXELS

@@ -1,4 +1,4 @@
-"""`verify`: whether a file is what it says, and still does what it did."""
+"""`verify`: whether a file is intact, and its program still computes what it did."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """What was found of a file.
+    """The result of `verify`.
 
     Attributes
     ----------
     ranges_hold:
-        Whether its ranges are proved for every input.
+        Whether the ranges are proved for every input.
     kept:
-        Runs that the file keeps.
+        Runs stored in the file.
     replayed:
-        The run that was made now, if any; `quality` of it, by metric.
+        The run made by this call, if any; its `quality` contains the metrics by name.
     differences:
-        Layers that do not do what they did in the kept run of the same data, in order.
+        Layers whose results differ from the stored run of the same data, in order.
     """
 
     program: IntProgram
@@ -42,7 +42,7 @@ class Verification:
 
     @property
     def verified(self) -> bool:
-        """Whether ranges hold, or are watched in runs, and nothing differs."""
+        """Whether the ranges hold, or are watched in runs, and nothing differs."""
         return (self.ranges_hold or self.program.watch_ranges) and not self.differences
 
 
@@ -55,23 +55,23 @@ def verify(
     time_limit: float = 3600.0,
     progress: Progress | None = None,
 ) -> Verification:
-    """Check a `.net` file's hashes and ranges, and replay a run that it keeps.
+    """Check the hashes and ranges of a `.net` file, and replay a run stored in it.
 
     Parameters
     ----------
     samples:
-        To replay, as in `run`; None checks the file alone.
+        Samples to run, as in `run`; None checks the file alone.
     record:
-        Keep this run in the file, instead of comparing it with the kept one.
+        Store this run in the file instead of comparing it with the stored one.
     backend:
-        "reference", or "lava" (its fast models).
+        "reference", or "lava" (with its fast models).
 
     Raises
     ------
     FormatError
         If the file is damaged.
     RecordingError
-        If it keeps no run of these data.
+        If the file contains no run of these data.
     """
     from exports.netx import read_net
     from exports.netx.replays import add_replay, read_replays
@@ -102,12 +102,12 @@ def verify(
 
 
 def _differences(replay: Replay, kept: tuple[Replay, ...]) -> list[str]:
-    """Layers that differ from the kept run of the same data.
+    """Layers that differ from the stored run of the same data.
 
     Raises
     ------
     RecordingError
-        If there is none, or it tells of other layers.
+        If there is no such run, or it has other layers.
     """
     for other in kept:
         if other.data_sha256 == replay.data_sha256:

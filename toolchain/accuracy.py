@@ -1,4 +1,4 @@
-"""Accuracy as counts, so that it can be written down, added up and given an interval."""
+"""Accuracy as integer counts, so that it can be stored, added and given an interval."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Z95 = 1.959963984540054
 
 
 class Correct(TypedDict):
-    """Accuracy with its 95 % interval, as JSON."""
+    """An accuracy with its 95 % interval, as JSON."""
 
     correct: int
     total: int
@@ -31,12 +31,12 @@ class Accuracy:
 
     @classmethod
     def of(cls, outputs: np.ndarray, labels: np.ndarray) -> Accuracy:
-        """From outputs (N, K) and labels (N,)."""
+        """The accuracy of outputs (N, K) for labels (N,)."""
         return cls(int((outputs.argmax(axis=1) == labels).sum()), len(labels))
 
     @property
     def fraction(self) -> float:
-        """Share of correct predictions."""
+        """Share of correct predictions, 0 .. 1."""
         return self.correct / self.total
 
     @property
@@ -48,7 +48,7 @@ class Accuracy:
         return float(middle - half), float(middle + half)
 
     def describe(self) -> Correct:
-        """As JSON."""
+        """The accuracy and its interval as JSON."""
         low, high = self.interval
         return {
             "correct": self.correct,
@@ -60,6 +60,6 @@ class Accuracy:
 
 
 def interval_of(described: Mapping[str, Any]) -> str:
-    """The 95 % interval in words, of what `describe` gives; a dash where there is none."""
+    """The 95 % interval as text, from the result of `describe`; a dash if there is none."""
     low, high = described["low"], described["high"]
     return "-" if low is None else f"{100 * low:.2f} .. {100 * high:.2f} %"

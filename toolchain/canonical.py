@@ -1,4 +1,4 @@
-"""Read-only arrays, canonical JSON and hashes of both: the ground the programs stand on."""
+"""Read-only arrays, canonical JSON, and hashes of both."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 from toolchain.errors import SpikeportError
 
 SEAL = "sha256"
-"""Key of the hash that a JSON document carries of itself, so that no change of it goes unseen."""
+"""Key under which a JSON document stores its own hash, so that every change is detected."""
 HASHED_AT_ONCE = 1 << 20
-"""Values, so that a large array is not copied whole."""
+"""Values that are hashed at once, so that a large array is not copied as a whole."""
 
 
 def frozen_array(values: Any, dtype: type[np.generic] | np.dtype[Any]) -> np.ndarray:
-    """`values` as a C-contiguous read-only array of `dtype` (no value may change).
+    """`values` as a C-contiguous read-only array of `dtype`, every value unchanged.
 
-    A copy, unless it is such an array already and nobody can write to its memory.
+    The result is a copy, unless `values` is such an array and nobody can write to its memory.
 
     Raises
     ------
@@ -40,30 +40,33 @@ def frozen_array(values: Any, dtype: type[np.generic] | np.dtype[Any]) -> np.nda
 
 
 def handed_over(array: np.ndarray) -> np.ndarray:
-    """A fresh array that nobody else holds, read-only: `frozen_array` keeps it without a copy."""
+    """Make a fresh array read-only, so that `frozen_array` keeps it without a copy.
+
+    No other reference to the array may exist.
+    """
     array.setflags(write=False)
     return array
 
 
 def _is_frozen(array: np.ndarray) -> bool:
-    """Whether it is C-contiguous and nobody can write to it: all of its memory is its own."""
+    """Whether the array is C-contiguous, read-only and owns all of its memory."""
     return bool(array.flags.c_contiguous and array.flags.owndata and not array.flags.writeable)
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces, so that equal values give equal text."""
+    """JSON with sorted keys and without spaces, so that equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """`document` with the SHA-256 of its canonical JSON as `sha256`, in place of an earlier one."""
+    """`document` with the SHA-256 of its canonical JSON as `sha256`, replacing an earlier one."""
     return {**document, SEAL: _sealing(document)}
 
 
 def check_seal(
     document: Mapping[str, Any], kind: type[SpikeportError], node: str, remedy: str | None = None
 ) -> None:
-    """Raise `kind` if `document` is not what was sealed."""
+    """Raise `kind` if `document` was changed after it was sealed."""
     held = _sealing(document)
     if document[SEAL] != held:
         raise kind(
@@ -83,7 +86,7 @@ def _sealing(document: Mapping[str, Any]) -> str:
 def content_hash(structure: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over canonical JSON and named integer arrays (as little-endian int64, C order).
 
-    The storage dtype of an array does not enter the hash; its shape and values do.
+    The hash covers shapes and values, not the storage dtypes.
     """
     digest = hashlib.sha256(canonical_json(structure).encode())
     for name in sorted(arrays):

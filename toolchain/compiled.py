@@ -1,12 +1,12 @@
-"""How loops are compiled: by numba, for this processor, once; the code is kept for later runs.
+"""Compilation of loops by numba, once per processor; the compiled code is cached on disk.
 
-Compiling all loops of the simulator takes 10 to 20 seconds, in which nothing else is seen to
-happen; so a log line, of level INFO, says when it begins. Kept code is compiled again where it is
-damaged, which numba and LLVM do not notice before they crash; where none can be kept, because no
-folder can be written, loops are compiled in every run.
+Compiling all loops of the simulator takes several seconds without any output, so a log line of
+level INFO says when it begins (`benchmarks/first_run.py` measures it). Damaged cached code is
+compiled again; numba and LLVM do not detect the damage before they crash. If no cache folder can
+be written, loops are compiled in every run.
 
-Loops run in several threads by a layer of numba that lives on in forked processes: TBB, or else
-numba's own queue. That one ends the process if two threads use it at a time, so they take turns.
+Loops run in threads of a numba threading layer that survives a fork: TBB, or numba's own
+workqueue. The latter ends the process if two threads use it at once, so callers take turns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from numba.core import caching, event
 DIGEST_BYTES = 32
 _log = logging.getLogger(__name__)
 
-# These have no types.
+# These classes of numba have no types.
 _config: Any = numba.config
 _IndexDataCacheFile: Any = caching.IndexDataCacheFile
 _FunctionCache: Any = caching.FunctionCache
@@ -42,7 +42,7 @@ def _digest(content: bytes) -> bytes:
 
 
 class _CheckedFile(_IndexDataCacheFile):
-    """Kept code whose files begin with a digest of the rest; a damaged one counts as missing."""
+    """Cached code whose files begin with a digest of the rest; a damaged file counts as missing."""
 
     def _read(self, path: str) -> bytes:
         content = Path(path).read_bytes()
@@ -74,7 +74,7 @@ class _CheckedFile(_IndexDataCacheFile):
 
 
 class _Kept(_FunctionCache):
-    """Kept code of a function, without which everything goes on as well, if slowly."""
+    """Cache of a function's compiled code; every failure of the cache only costs time."""
 
     _cache_file: Any
 
@@ -85,11 +85,11 @@ class _Kept(_FunctionCache):
         self._cache_file = _CheckedFile(self._cache_path, name, old._source_stamp)
 
     def holds_code(self) -> bool:
-        """Whether there is code of this version of the function, for whatever types."""
+        """Whether the cache contains code of this version of the function, for any types."""
         return bool(self._cache_file._load_index())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Called by numba; None has the function compiled."""
+        """Called by numba to load cached code; None makes numba compile."""
         try:
             return super().load_overload(sig, target_context)
         except Exception as error:  # noqa: BLE001 - whatever it is, compiling mends it
@@ -97,7 +97,7 @@ class _Kept(_FunctionCache):
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Called by numba."""
+        """Called by numba to store compiled code."""
         try:
             super().save_overload(sig, data)
         except OSError as error:
@@ -105,12 +105,12 @@ class _Kept(_FunctionCache):
 
 
 class _Notice(event.Listener):
-    """Says once that loops of this project are compiled; those that are kept cause no event.
+    """Logs once that loops of this project are compiled; cached loops cause no event.
 
     Attributes
     ----------
     unkept:
-        Why code cannot be kept, if so.
+        Why code cannot be cached, or None.
     """
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class _Notice(event.Listener):
         self.unkept: Exception | None = None
 
     def on_start(self, event: event.Event) -> None:
-        """Called by numba."""
+        """Called by numba before it compiles."""
         module = event.data["dispatcher"].py_func.__module__
         if self._said or module.partition(".")[0] != __package__:
             return
@@ -129,7 +129,7 @@ class _Notice(event.Listener):
         _log.info("compiling loops for this processor: %s, for up to half a minute", when)
 
     def on_end(self, event: event.Event) -> None:
-        """Called by numba."""
+        """Called by numba after it has compiled."""
 
 
 _notice = _Notice()
@@ -137,7 +137,7 @@ event.register("numba:compile", _notice)  # type: ignore[no-untyped-call]
 
 
 def compiled_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator that compiles, with further options of numba."""
+    """A decorator that compiles a function with numba; `options` are passed to numba."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(nogil=True, **options)(function)
@@ -152,26 +152,26 @@ def compiled_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 compiled = compiled_with()
 part_of_another: Any = numba.njit(nogil=True)
-"""Compiled, and kept, only as a part of what calls it."""
+"""Decorator of a function that is compiled and cached only as a part of its callers."""
 
 
 def is_kept(function: Any) -> bool:
-    """Whether code of a compiled function is there from an earlier run."""
+    """Whether code of a compiled function is cached from an earlier run."""
     cache = getattr(function, "dispatcher", function)._cache
     return isinstance(cache, _Kept) and cache.holds_code()
 
 
 _turn = RLock()
-# Forking waits for the turn: else nobody might be left in the new process to give it back.
+# A fork waits for the lock: otherwise no thread in the new process might release it.
 os.register_at_fork(
     before=_turn.acquire, after_in_parent=_turn.release, after_in_child=_turn.release
 )
 
 
 def parallel(function: Callable[..., Any]) -> Any:
-    """Compile a function whose `numba.prange` run in threads; called from Python, one at a time.
+    """Compile a function whose `numba.prange` loops run in threads; Python calls take turns.
 
-    What numba made of it is its attribute `dispatcher`.
+    The attribute `dispatcher` is numba's compiled function.
     """
     dispatcher = compiled_with(parallel=True)(function)
 

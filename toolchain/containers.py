@@ -1,8 +1,8 @@
-"""Bounded reading of `.npz`, zip, gzip and tar: sizes are checked before memory is taken for them.
+"""Bounded reading of `.npz`, zip, gzip and tar: sizes are checked before memory is allocated.
 
-A compressed file may claim, or hold, far more than its own size. What a file unpacks to is bounded
-by `most_unpacked`; arrays take the memory of what is stored and not of what their header says.
-Errors are Python's own; a reader works inside `documents.as_error`.
+A compressed file may declare or contain far more than its own size. `most_unpacked` bounds the
+unpacked size; arrays take memory for the data that are stored, not for what their header says.
+Errors are Python's own; a reader wraps them with `documents.as_error`.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ import numpy as np
 from toolchain.files import READ_AT_ONCE
 
 ALWAYS_ALLOWED = 256 << 20
-"""Bytes that any file may unpack to."""
+"""Unpacked bytes that any file may have."""
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Of a zip's members; zipfile unpacks the others to any size at once."""
+"""Compression methods allowed in a zip; zipfile unpacks the others without a bound on size."""
 MOST_TIMES = 200
-"""How many times its own size a larger file may unpack to. Recordings of spikes stay below 30;
-deflate reaches 1,032 with zeros alone."""
+"""Largest ratio of unpacked to stored size of a larger file.
+
+Recordings of spikes stay below 30; deflate reaches 1,032 with zeros alone.
+"""
 
 
 def most_unpacked(stored: int) -> int:
-    """Bytes that a file of `stored` bytes may unpack to."""
+    """Largest unpacked size of a file of `stored` bytes, in bytes."""
     return max(ALWAYS_ALLOWED, MOST_TIMES * stored)
 
 
 def check_unpacked(stored: int, unpacked: int) -> None:
-    """Raise ValueError if a file of `stored` bytes may not unpack to `unpacked`."""
+    """Raise ValueError if a file of `stored` bytes must not unpack to `unpacked` bytes."""
     if unpacked > most_unpacked(stored):
         raise ValueError(
             f"{stored:,} bytes that unpack to {unpacked:,}, more than {MOST_TIMES} times as many"
@@ -44,12 +46,12 @@ def check_unpacked(stored: int, unpacked: int) -> None:
 
 @contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip whose members together are of a size that `check_unpacked` allows.
+    """Open a zip whose members have a total size that `check_unpacked` allows.
 
     Raises
     ------
     OSError, zipfile.BadZipFile, ValueError
-        If it is missing, damaged or too large; and what reading a member raises.
+        If the file is missing, damaged or too large. Reading a member raises the same.
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -63,14 +65,14 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """Arrays of an `.npz`, all or those of `names` that are there; they can be written to.
+    """Writable arrays of an `.npz`: all, or those of `names` that it contains.
 
-    Arrays of numbers, truth values and text only: nothing is ever unpickled.
+    Only arrays of numbers, booleans and text are read: nothing is ever unpickled.
 
     Raises
     ------
     OSError, zipfile.BadZipFile, ValueError
-        If the file is missing, damaged or too large; and what zlib and NumPy raise.
+        If the file is missing, damaged or too large. Errors of zlib and NumPy pass through.
     """
     with open_zip(path) as archive:
         members = {m.removesuffix(".npy"): m for m in archive.namelist() if m.endswith(".npy")}
@@ -79,7 +81,7 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
 
 
 def npz_names(path: Path) -> list[str]:
-    """Names of the arrays of an `.npz`; raises as `read_npz`."""
+    """Names of the arrays of an `.npz`; raises the errors of `read_npz`."""
     with open_zip(path) as archive:
         return [m.removesuffix(".npy") for m in archive.namelist() if m.endswith(".npy")]
 
@@ -89,7 +91,7 @@ def _array(archive: zipfile.ZipFile, member: str) -> np.ndarray:
     data = bytearray(size)
     view, held = memoryview(data), 0
     with archive.open(member) as file:
-        # To the very end, where the checksum is compared.
+        # Read to the end, where the checksum is compared.
         while part := file.read(READ_AT_ONCE):
             view[held : held + len(part)] = part
             held += len(part)
@@ -115,12 +117,12 @@ def _array(archive: zipfile.ZipFile, member: str) -> np.ndarray:
 
 
 def read_gzip(path: Path, size: int) -> bytes:
-    """Up to `size` bytes of what a gzip unpacks to.
+    """The first `size` unpacked bytes of a gzip file.
 
     Raises
     ------
     OSError, EOFError, zlib.error, ValueError
-        If it is missing, damaged, or `size` is more than `check_unpacked` allows.
+        If the file is missing or damaged, or `size` is more than `check_unpacked` allows.
     """
     check_unpacked(path.stat().st_size, size)
     with gzip.open(path) as file:
@@ -133,7 +135,7 @@ def tar_members(archive: tarfile.TarFile, stored: int) -> Iterator[tarfile.TarIn
     Raises
     ------
     tarfile.TarError, OSError, EOFError, zlib.error, ValueError
-        If it is damaged, or goes on behind what `check_unpacked` allows.
+        If the archive is damaged, or larger than `check_unpacked` allows.
     """
     for member in archive:
         check_unpacked(stored, member.offset_data + member.size)

@@ -1,7 +1,7 @@
-"""Text files that others may have written: bounded, parsed into declared types, one error each.
+"""Text files from others: bounded in size, parsed into declared types, one error class each.
 
-A reader works inside `as_error`: whatever a parser below it raises becomes the reader's own error
-there and nowhere else.
+A reader wraps its work in `as_error`, which turns every error of a parser into the reader's own
+error class.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ import msgspec
 from toolchain.errors import SpikeportError
 
 MOST_BYTES = 64 << 20
-"""Of a document. The largest of ours, a log of thousands of epochs, has a tenth of it."""
+"""Largest size of a document, in bytes.
+
+The largest document of this project, a log of thousands of epochs, has a tenth of it.
+"""
 MOST_SAID = 300
-"""Characters of what a parser says."""
+"""Most characters of a parser's message that an error quotes."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _Kind = TypeVar("_Kind")
 
@@ -30,7 +33,7 @@ _Kind = TypeVar("_Kind")
 def as_error(
     kind: type[SpikeportError], message: str, node: str, remedy: str | None = None
 ) -> Iterator[None]:
-    """Raise `kind` for whatever fails inside, in place of all that is not an error of ours."""
+    """Raise `kind` in place of any exception inside the block that is not a SpikeportError."""
     try:
         yield
     except SpikeportError:
@@ -42,7 +45,7 @@ def as_error(
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """A file's text, UTF-8; raises OSError, or ValueError, for one of over `most` bytes too."""
+    """A file's text as UTF-8; raises OSError, or ValueError if it has more than `most` bytes."""
     with path.open("rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
@@ -51,7 +54,7 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 
 def parse_json(text: str) -> dict[str, Any]:
-    """A JSON object with finite numbers; raises ValueError."""
+    """A JSON object with finite numbers; raises ValueError for anything else."""
     values = json.loads(text, parse_constant=_refuse)
     if not isinstance(values, dict):
         raise ValueError(f"a JSON object is needed, found {type(values).__name__}")
@@ -63,16 +66,16 @@ def _refuse(constant: str) -> None:
 
 
 def typed(kind: type[_Kind], values: Any) -> _Kind:
-    """`values`, made of what JSON, TOML and SQLite hold, as the declared type `kind`.
+    """Plain `values`, as parsed from JSON, TOML or SQLite, converted to the declared type `kind`.
 
-    Nothing is converted but lists to tuples, whole numbers to floats and tables to dataclasses.
+    Only lists become tuples, whole numbers floats, and tables dataclasses.
 
     Raises
     ------
     msgspec.ValidationError
-        A ValueError that says what was expected where.
+        A ValueError that says what was expected, and where.
     ValueError
-        If a dataclass has no such field.
+        If a dataclass does not have a given field.
     """
     if is_dataclass(kind) and isinstance(values, dict):
         unknown = {str(k) for k in values} - {f.name for f in fields(kind)}

@@ -1,4 +1,4 @@
-"""One family of errors: each names the node, what was found, what is allowed, and the remedy.
+"""The errors of this project: each names the node, the value found, what is allowed, a remedy.
 
 The command line prints these without a traceback and ends with `exit_code`:
 2 for wrong use or bad input, 1 for a check or a run that failed.
@@ -10,9 +10,9 @@ from toolchain.text import visible
 
 
 class SpikeportError(Exception):
-    """Base of every error this project raises on purpose.
+    """Base class of every error that this project raises on purpose.
 
-    The text of the error holds no control characters; the attributes are as given.
+    The text of the error contains no control characters; the attributes are as given.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class SpikeportError(Exception):
     node:
         Qualified path of the module, layer, dataset or file concerned.
     found, allowed:
-        What was met and what would have been accepted.
+        The value or state that caused the error, and what would have been accepted.
     remedy:
         What the user can do about it.
     """
@@ -50,7 +50,7 @@ class SpikeportError(Exception):
         super().__init__("\n".join(parts))
 
     def as_dict(self) -> dict[str, str | None]:
-        """The same fields as plain strings, for `--json`."""
+        """The fields as strings, for `--json`."""
         return {
             "error": type(self).__name__,
             "message": self.message,
@@ -74,7 +74,7 @@ class ConversionError(SpikeportError):
 
 
 class ValueRangeError(SpikeportError):
-    """A value lies outside the range its type owns; nothing is clipped."""
+    """A value lies outside the range of its type; nothing is clipped."""
 
 
 class UnprovedRangeError(ValueRangeError):
@@ -90,13 +90,13 @@ class CheckpointError(SpikeportError):
 
 
 class TrainingError(SpikeportError):
-    """A training run failed: its loss is no number, or its network answers nothing."""
+    """A training run failed: its loss is not finite, or its network gives no useful output."""
 
     exit_code = 1
 
 
 class FormatError(SpikeportError):
-    """A file is not what its name says: truncated, wrong version, missing or wrong dataset."""
+    """A file is truncated, of a wrong version, or with missing or wrong data."""
 
 
 class OutputError(SpikeportError):
@@ -116,16 +116,16 @@ class MissingDependencyError(SpikeportError):
 
 
 class BackendRunError(SpikeportError):
-    """A simulation backend failed, was killed or ran out of time."""
+    """A simulation backend failed, was killed or exceeded its time limit."""
 
     exit_code = 1
 
 
 class UsageError(SpikeportError):
-    """The command line says something that no command takes."""
+    """Options or arguments are wrong or contradict each other."""
 
 
 class MachineError(SpikeportError):
-    """The machine gave out: no space, no memory, no right to do it."""
+    """The machine lacks space, memory or a permission."""
 
     exit_code = 1

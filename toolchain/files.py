@@ -1,8 +1,8 @@
-"""Writing files so that nothing half-written is ever left behind, and what they hold.
+"""Atomic writing of files, and their hashes.
 
-`atomic_path` is the one way to a file: it follows links, refuses what is not a regular file, and
-removes what writers that were killed left of the same name. `output_policy` says which names and
-which earlier files a command may take.
+Every output is written through `atomic_path`: it follows links, refuses anything that is not a
+regular file, and removes temporary files that killed writers of the same name left behind.
+`output_policy` says which names and which earlier files a command may overwrite.
 """
 
 from __future__ import annotations
@@ -21,21 +21,24 @@ from pathlib import Path
 from toolchain.errors import OutputError
 
 READ_AT_ONCE = 1 << 22
-"""Bytes."""
+"""Bytes read at once for a hash."""
 ABANDONED_SECONDS = 86_400.0
-"""Age from which a temporary file of another machine is taken for dead: writing takes minutes."""
+"""Age in seconds after which a temporary file of another machine counts as abandoned.
+
+Writing a file takes minutes.
+"""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed to `path`, else removed.
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it otherwise.
 
-    A link is followed: what it names is written, and the link stays.
+    A link is followed: its target is written, and the link stays.
 
     Raises
     ------
     OutputError
-        If something else than a regular file stands there, the folder is missing, or either cannot
+        If `path` is not a regular file, the folder is missing, or either cannot
         be written.
     """
     place = _place(path)
@@ -64,7 +67,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make `path` and its parents; raises OutputError if that cannot be done."""
+    """Make the folder `path` and its parents; raises OutputError on failure."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -75,7 +78,7 @@ def make_folder(path: Path) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read piece by piece, in hexadecimal digits."""
+    """SHA-256 of a file, in hexadecimal digits; the file is read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(READ_AT_ONCE):
@@ -88,12 +91,12 @@ def _failed(path: Path, error: OSError) -> OutputError:
 
 
 def _place(path: Path) -> Path:
-    """The regular file, there or not, that `path` names, with its links followed.
+    """The regular file, existing or not, that `path` names, with links followed.
 
     Raises
     ------
     OutputError
-        If something else stands there, or there is no folder to write into.
+        If `path` is not a regular file, or the folder to write into is missing.
     """
     place = Path(os.path.realpath(path))
     try:
@@ -145,9 +148,9 @@ def _check_folder(folder: Path, path: Path) -> None:
 
 
 def _made_beside(place: Path, path: Path) -> Path:
-    """A new empty file beside `place`, after dead ones of its name are gone.
+    """Make a new empty file beside `place`, after abandoned ones of that name are removed.
 
-    Its name tells who writes it: `.NAME.MACHINE-PROCESS-RANDOM`.
+    Its name identifies the writer: `.NAME.MACHINE-PROCESS-RANDOM`.
     """
     _remove_dead(place)
     writer = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -160,16 +163,16 @@ def _made_beside(place: Path, path: Path) -> Path:
 
 
 def _remove_dead(place: Path) -> None:
-    """Remove temporary files of this name whose writers are gone; those of live ones stay.
+    """Remove temporary files of this name whose writers are gone; those of live writers stay.
 
-    The number of a process tells on this machine; elsewhere, and of files from before names told
-    their writer, age does.
+    The process number decides on this machine. For files of other machines, and of versions whose
+    file names did not identify the writer, the age decides.
     """
     form = re.compile(
         rf"\.{re.escape(place.name)}\.(?:(?P<machine>[0-9a-f]{{8}})-(?P<process>\d+)-[0-9a-f]{{8}}"
         r"|[0-9a-f]{12})"
     )
-    # A folder that cannot be listed, or a file that another process removes: nothing to tidy up.
+    # The folder cannot be listed, or another process removes the file: there is nothing to remove.
     with suppress(OSError), os.scandir(place.parent) as entries:
         for entry in entries:
             match = form.fullmatch(entry.name)
@@ -191,5 +194,5 @@ def _is_dead(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
 
 
 def _machine() -> str:
-    """Eight hexadecimal digits that other machines, and other containers, have not."""
+    """Eight hexadecimal digits that identify this machine or container."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]

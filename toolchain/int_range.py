@@ -1,4 +1,4 @@
-"""Integer types that own their range: they check and raise, they never clip."""
+"""Integer types with their ranges: they check and raise, they never clip."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class IntRange:
 
     @classmethod
     def signed(cls, bits: int) -> IntRange:
-        """Two's complement: -2^(bits-1) .. 2^(bits-1) - 1."""
+        """The range of two's complement: -2^(bits-1) .. 2^(bits-1) - 1."""
         return cls(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
 
     @classmethod
     def unsigned(cls, bits: int) -> IntRange:
-        """0 .. 2^bits - 1."""
+        """The range 0 .. 2^bits - 1."""
         return cls(0, (1 << bits) - 1)
 
     def __str__(self) -> str:
         return f"{self.low} .. {self.high}"
 
     def contains(self, low: int, high: int) -> bool:
-        """Whether the interval [low, high] lies inside."""
+        """Whether the interval [low, high] lies inside this range."""
         return self.low <= low and high <= self.high
 
     def check(self, name: str, values: np.ndarray) -> np.ndarray:
-        """Return `values` unchanged, or raise naming the first offender.
+        """Return `values` unchanged, or raise an error that names the first value outside.
 
         Raises
         ------
@@ -58,20 +58,20 @@ class IntRange:
 
 @dataclass(frozen=True)
 class TargetLimits:
-    """What a target's registers hold, as plain numbers; the sources stand in its profile.
+    """The ranges of a target's registers, as plain numbers; its profile cites the sources.
 
     Attributes
     ----------
     weight_bits:
         Signed width of a synaptic weight.
     max_weight_exponent:
-        Largest shift to the left of a synapse's summed current.
+        Largest left shift of a synapse's summed current, in bits.
     state_bits:
         Signed width of a membrane potential and of a summed synaptic current.
     threshold_max, bias_max:
         Largest threshold, and largest magnitude of a bias.
     max_input_bits:
-        Widest graded input spike.
+        Largest width of a graded input spike, in bits.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""Module names of version 0.1 lead to where the modules are now.
+"""Module names of version 0.1, mapped to the modules of today.
 
-Files of users import some of them: activations in a network's file, `activation_adapter` in a file
+User files import some of them: activations in a network's file, `activation_adapter` in a file
 for --adapter. New files import `spikeport`.
 """
 
@@ -37,7 +37,7 @@ MOVED = {
 
 
 class _OldNames(MetaPathFinder, Loader):
-    """Finds a module by its old name; the module is one, under both names."""
+    """Import hook for old module names; a module is one object under both names."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -46,7 +46,7 @@ class _OldNames(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if _new_name(fullname) else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the module itself in the place of the one that Python made for the old name."""
+        """Replace the module that Python made for the old name by the module itself."""
         new = _new_name(module.__name__)
         assert new is not None
         sys.modules[module.__name__] = import_module(new)
@@ -60,5 +60,5 @@ def _new_name(name: str) -> str | None:
 
 
 def lead_on() -> None:
-    """Let old names be imported from now on, before Python looks itself and loads a file twice."""
+    """Install the import hook, first in the search order, so that no file is loaded twice."""
     sys.meta_path.insert(0, _OldNames())

@@ -1,10 +1,10 @@
-"""What a command may write where: the one place that all outputs of all commands go through.
+"""The rules for output files of all commands: what may be written where.
 
-A file is written only if its name does not say that it is something else, if nothing of another
-kind stands there, and if it is none of the command's own inputs. An earlier result of the same
-kind is replaced; a recording only by one of the same program, since recordings are there to be
+A file is written only if its name does not belong to another kind of file, if no file of another
+kind has that name, and if it is not an input of the command. An earlier result of the same kind is
+replaced; a recording only by one of the same program, since recordings are made to be
 compared.
-Commands ask before any work begins.
+Commands check this before any work begins.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from toolchain.errors import OutputError
 from toolchain.files import check_writable
 
 HEAD_BYTES = 4096
-"""What is read of a file that stands in the place of an output."""
+"""Bytes that are read of an existing file at an output path."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a command writes.
+    """A kind of output file.
 
     Attributes
     ----------
     name:
-        For messages: "a recording".
+        Name in messages, with its article: "a recording".
     suffixes:
-        How its name may end, in small letters; a name without an ending says nothing and is taken.
+        Allowed file name endings, in small letters; a name without an ending is accepted.
     is_one:
-        Whether the file at a path, not empty, is an earlier one.
+        Whether the file at a path, which is not empty, is of this kind.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Kind:
 
 
 def _begins(pattern: bytes) -> Callable[[Path], bool]:
-    """Whether a file's head holds `pattern` at its begin."""
+    """A test whether a file's first bytes contain `pattern` at their beginning."""
     form = re.compile(pattern, re.IGNORECASE | re.DOTALL)
 
     def begins(path: Path) -> bool:
@@ -56,7 +56,7 @@ def _begins(pattern: bytes) -> Callable[[Path], bool]:
 
 
 def _hdf5(group: str) -> Callable[[Path], bool]:
-    """Whether a file is HDF5 with this group at its root."""
+    """A test whether a file is HDF5 with the group `group` at its root."""
     is_hdf5 = _begins(rb"\x89HDF\r\n\x1a\n")
 
     def holds(path: Path) -> bool:
@@ -99,14 +99,14 @@ def check_output(path: Path, kind: Kind, inputs: Iterable[Path | None] = ()) -> 
     Parameters
     ----------
     inputs:
-        Files and folders that the command reads, and its other outputs; None is left out. Of
-        folders of images no image is replaced: those lie in folders within.
+        Files and folders that the command reads, and its other outputs; None is ignored. In
+        folders of images, no image in a subfolder is replaced.
 
     Raises
     ------
     OutputError
-        If the name ends as that of something else, something else stands there, it is one of the
-        inputs by any name, or it cannot be written.
+        If the name belongs to another kind, a file of another kind has that name, `path` is one of
+        the inputs under any name, or it cannot be written.
     """
     allowed = " or ".join(kind.suffixes)
     if path.suffix.lower() not in ("", *kind.suffixes):
@@ -128,7 +128,7 @@ def check_output(path: Path, kind: Kind, inputs: Iterable[Path | None] = ()) -> 
             )
     if path.exists() and path.stat().st_size and not _is_one(path, kind):
         raise OutputError(
-            f"what stands there is not {kind.name}, and is not replaced",
+            f"the existing file is not {kind.name}, and is not replaced",
             node=str(path),
             remedy="give another name, or move it away",
         )
@@ -140,7 +140,7 @@ def check_program(path: Path, program_hash: str) -> None:
     Raises
     ------
     OutputError
-        Also if it does not say of which.
+        Also if the recording does not say of which program it is.
     """
     if not path.exists() or not path.stat().st_size:
         return
@@ -162,7 +162,7 @@ def _is_one(path: Path, kind: Kind) -> bool:
     try:
         return kind.is_one(path)
     except (OSError, RuntimeError, ValueError, zipfile.BadZipFile):
-        # Not readable as this kind, so it is none.
+        # Not readable as this kind, so it is of another.
         return False
 
 

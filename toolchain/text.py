@@ -1,6 +1,6 @@
-"""Strings that came from elsewhere, made safe for where they are shown.
+"""Strings from untrusted files, made safe for the place where they are shown.
 
-Names stand in files that anybody may have written. Each output escapes them at its own border:
+Names come from files that anybody may have written. Each output escapes them:
 `visible` for terminals and messages, `drawn` for matplotlib, `markdown` for Markdown; HTML does so
 by Jinja2's autoescape.
 """
@@ -17,7 +17,7 @@ _MARKDOWN = re.compile(r"[\\`*<>|\[\]]")
 
 
 def visible(text: object) -> str:
-    """One line in which every character is seen.
+    """One line in which every character is visible.
 
     Control characters (line ends too), marks that turn the direction of writing, characters
     without a width and halves of surrogate pairs become escapes as Python writes them.
@@ -31,23 +31,23 @@ def counted(number: int, unit: str) -> str:
 
 
 def is_plain(name: str) -> bool:
-    """Whether every character is seen, and none is markup to HTML, TeX, terminals or shells."""
+    """Whether every character is visible, and none is markup in HTML, TeX, terminals or shells."""
     return visible(name) == name and not _MARKUP.search(name)
 
 
 def drawn(text: object) -> str:
-    """Text that matplotlib draws as it stands: a dollar sign begins no formula."""
+    """Text that matplotlib draws unchanged: a dollar sign begins no formula."""
     return visible(text).replace("$", r"\$")
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """While matplotlib draws: what its font lacks becomes a box, without a warning."""
+    """Context for drawing by matplotlib: characters that its font lacks become boxes, silently."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         yield
 
 
 def markdown(text: object) -> str:
-    """Text that Markdown shows as it stands: no markup, links, HTML or further table cells."""
+    """Text that Markdown shows unchanged: no markup, links, HTML or further table cells."""
     return _MARKDOWN.sub(r"\\\g<0>", visible(text))

@@ -1,9 +1,9 @@
-"""The user's own Python: found as `python FILE.py` finds it, and run inside one guard.
+"""User code: loaded as `python FILE.py` loads it, and run inside one guard.
 
-A file is loaded with its folder first on the path, so that it can import what stands beside it.
-The folder is there only while code of that folder runs: while the file loads, in its factories,
-and in the modules they make. What was imported from the folder is kept with it, out of
-`sys.modules`, so that a file of another folder does not get the first one's packages.
+A file is loaded with its folder first on the path, so that it can import the files beside it.
+The folder is on the path only while code of that folder runs: while the file loads, in its
+factories, and in the modules they make. Modules imported from the folder are stored with it, not in
+`sys.modules`, so that a file of another folder does not get the packages of the first.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from weakref import WeakKeyDictionary
 from toolchain.errors import SpikeportError, UnsupportedModuleError
 
 OURS = {"toolchain", "exports", "hw_models"}
-"""Packages of this project, which no folder replaces."""
+"""Packages of this project, which no user folder replaces."""
 LONGEST_MESSAGE = 300
 
 
 class Home:
-    """A folder of the user's code, and the modules that were imported from it."""
+    """A folder of user code, and the modules that were imported from it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,9 +38,9 @@ class Home:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """The folder first on the path, and its modules importable, inside the `with` block.
+        """Put the folder first on the path and its modules into `sys.modules`, inside the block.
 
-        What the code itself puts on the path is there inside the block as well, and only there.
+        Path entries added by the code itself are also there inside the block only.
         """
         if self._entered:
             yield
@@ -67,7 +67,7 @@ class Home:
             sys.modules.update(hidden)
 
     def _hides(self, top: str) -> bool:
-        """Whether a module of that name stands here, and another, not installed, is loaded."""
+        """Whether this folder has a module of that name while another, not installed, is loaded."""
         loaded = sys.modules.get(top)
         if loaded is None or top in OURS or top in sys.stdlib_module_names:
             return False
@@ -78,7 +78,7 @@ class Home:
         return not _is_installed(origin)
 
     def _is_own(self, top: str) -> bool:
-        """Whether a top-level module comes from this home's path and is found on no other."""
+        """Whether a top-level module comes from this home's path and exists on no other."""
         module = sys.modules[top]
         places = [str(Path(p).parent) for p in getattr(module, "__path__", ())]
         places = places or [str(Path(getattr(module, "__file__", None) or "").parent)]
@@ -100,30 +100,30 @@ _HOME_OF: WeakKeyDictionary[Any, Home] = WeakKeyDictionary()
 
 
 def home(folder: Path) -> Home:
-    """The home of a folder: one, however often it is asked for."""
+    """The home of a folder; the same object in every call."""
     folder = folder.resolve()
     return _HOMES.setdefault(folder, Home(folder))
 
 
 @contextmanager
 def user_code(what: str, node: str, place: Home | None = None) -> Iterator[None]:
-    """Run code of the user; whatever it raises becomes one error that says whose it was.
+    """Run user code; any exception becomes one error that says whose code failed.
 
-    What it prints goes to standard error, since standard output holds results.
+    Its prints go to standard error, since standard output is for results.
 
     Parameters
     ----------
     what:
-        What failed, if it fails, as the error's message: "the factory fails".
+        The error's message: "the factory fails".
     node:
-        File, factory or class.
+        File, factory or class, for the error.
     place:
-        The home of the code.
+        The home of the code, or None.
 
     Raises
     ------
     UnsupportedModuleError
-        With the exception, its line in the user's code, and what to do.
+        If the code raises. The error has the exception, its line in the user's code, and a remedy.
     """
     try:
         with place.entered() if place else nullcontext(), redirect_stdout(sys.stderr):
@@ -137,12 +137,12 @@ def user_code(what: str, node: str, place: Home | None = None) -> Iterator[None]
 
 
 def home_of(model: object) -> Home | None:
-    """The home of the factory that made `model`; None of any other."""
+    """The home of the factory that made `model`; None for any other model."""
     return _HOME_OF.get(model)
 
 
 def told(error: BaseException) -> str:
-    """An exception in one line, with the line of the user's code where it was raised."""
+    """An exception in one line, with the line of user code that raised it."""
     message = " ".join(str(error).split())
     text = textwrap.shorten(message, LONGEST_MESSAGE, placeholder=" ...")
     where = _line(error)
@@ -150,9 +150,9 @@ def told(error: BaseException) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """`FILE:LINE` of the innermost frame that is neither this project's, torch's nor Python's."""
+    """`FILE:LINE` of the innermost frame that belongs neither to this project, torch nor Python."""
     if isinstance(error, SyntaxError):
-        return ""  # it says so itself
+        return ""  # the error states its line itself
     ours = f"{Path(__file__).parent}/"
     frames = [
         frame
@@ -172,13 +172,13 @@ def _is_installed(file: str) -> bool:
 
 
 def _shown(path: Path) -> Path:
-    """`path` as seen from the working folder, where it lies below."""
+    """`path` relative to the working folder, if it is below it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _remedy(error: BaseException) -> str | None:
-    """What to do about what users' code raises most."""
+    """A remedy for the most common errors of user code."""
     text = str(error)
     if isinstance(error, ModuleNotFoundError):
         return (
@@ -193,14 +193,14 @@ def _remedy(error: BaseException) -> str | None:
 
 
 class Source:
-    """A file or module of the user, loaded.
+    """A loaded file or module of the user.
 
     Attributes
     ----------
     name:
-        As the user gave it.
+        The name as given by the user.
     file:
-        Where it stands; None of a module that has no file.
+        Path of the file; None for a module without a file.
     """
 
     def __init__(self, name: str, place: Home, module: ModuleType) -> None:
@@ -209,7 +209,7 @@ class Source:
         self._place, self._module = place, module
 
     def callables(self) -> list[str]:
-        """Names of the functions and classes that are defined there, not imported."""
+        """Names of the functions and classes that are defined in the file, not imported."""
         return [
             name
             for name, value in vars(self._module).items()
@@ -219,12 +219,12 @@ class Source:
         ]
 
     def call(self, factory: str) -> Any:
-        """What the factory called `factory` returns.
+        """The result of the factory called `factory`.
 
         Raises
         ------
         UnsupportedModuleError
-            If there is none, or it fails.
+            If there is no such factory, or it fails.
         """
         function = getattr(self._module, factory, None)
         node = f"{self.name}:{factory}"
@@ -237,7 +237,7 @@ class Source:
         _check_arguments(function, node)
         with user_code("the factory fails", node, self._place):
             made = function()
-        with suppress(TypeError):  # no network: a number, a list
+        with suppress(TypeError):  # not a network, but a number or a list
             _HOME_OF[made] = self._place
         return made
 
@@ -248,7 +248,7 @@ def load_source(name: str) -> Source:
     Raises
     ------
     UnsupportedModuleError
-        If it is missing or fails.
+        If the file or module is missing or fails.
     """
     path = Path(name)
     if path.suffix != ".py":
@@ -268,7 +268,7 @@ def load_source(name: str) -> Source:
 
 
 def is_module_name(text: str) -> bool:
-    """Whether `text` can be the dotted name of a module."""
+    """Whether `text` is a valid dotted module name."""
     return all(part.isidentifier() for part in text.split("."))
 
 
@@ -284,7 +284,7 @@ def _import(name: str) -> Source:
 
 
 def _check_arguments(function: Callable[..., Any], node: str) -> None:
-    """A factory is called without arguments: say so before Python does, in its words."""
+    """Raise an error if a factory needs arguments, before Python raises its own."""
     import inspect
 
     try:

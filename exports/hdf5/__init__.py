@@ -1,7 +1,7 @@
-"""HDF5 files, read within bounds and written by way of memory: all formats here that are HDF5.
+"""HDF5 files, read within bounds and written through memory, for all formats that use HDF5.
 
-`limits` says what a network file never needs, `guard` lets another process find out, `reading`
-opens a file behind both, `writing` puts one onto the disk.
+`limits` defines the bounds of a network file, `guard` checks a file in another process, `reading`
+opens a checked file, and `writing` writes one to disk.
 """
 
 from exports.hdf5.limits import Excess, beyond_limits

@@ -1,7 +1,7 @@
-"""Another process goes through a file first: HDF5 loops or crashes on some damaged ones.
+"""Check of a file in another process: HDF5 loops or crashes on some damaged files.
 
-The child opens every object and takes in what is stored in pieces, where a damaged file can lead in
-circles. It ends by itself, by its limits, or by a crash, and the caller only hears which.
+The child opens every object and reads chunked data, in which a damaged file can lead in
+circles. It ends by itself, at its limits, or by a crash, and the caller only learns which.
 """
 
 from __future__ import annotations
@@ -23,17 +23,22 @@ from exports.hdf5.limits import Excess, beyond_limits
 from toolchain.errors import BackendRunError, FormatError
 
 FILE_LOCKING = False
-"""A file is private until it is renamed and never changed after, so HDF5's lock has nothing to
-guard; a process started meanwhile would hold it a moment longer than the writer and make the
-file look damaged."""
+"""Whether HDF5 locks files.
+
+A file is private until it is renamed and never changed afterwards, so a lock is not needed. A
+process that starts meanwhile would hold the lock longer than the writer, and the file would look
+damaged.
+"""
 SECONDS = 1.0
-"""Of computing, for any file; a network of some hundred objects needs a tenth."""
+"""Processor time in seconds for any file; a network of some hundred objects needs a tenth of it."""
 SECONDS_FOR_A_MEGABYTE = 4.0
+"""Additional processor time in seconds for each megabyte of the file."""
 MOST_SECONDS = 60.0
+"""Most processor time in seconds, whatever the size of the file."""
 MEMORY = 256 << 20
-"""Bytes of address space beyond the caller's, for any file."""
+"""Bytes of address space, in addition to the caller's, for any file."""
 MEMORY_FOR_A_BYTE = 64
-"""Bytes more for each of the file, which may be compressed."""
+"""Additional bytes for each byte of the file, which may be compressed."""
 DAMAGED = (
     ArithmeticError,
     AttributeError,
@@ -44,28 +49,28 @@ DAMAGED = (
     TypeError,
     ValueError,
 )
-"""What h5py and readers above it raise on damaged files."""
+"""Exceptions of h5py and of the readers for damaged files."""
 
 
 def check_file(path: Path, also: Callable[[Path], object] | None = None) -> None:
-    """Raise FormatError unless the file may be read: whole, bounded, and all of it inside.
+    """Raise FormatError unless the file may be read: complete, bounded and self-contained.
 
     Parameters
     ----------
     also:
-        What else the child does with a file that may be read, to see whether it ends.
+        Further work for the child with a file that may be read, to see whether it ends.
     """
     read, write = os.pipe()
     try:
         with warnings.catch_warnings():
-            # The child calls HDF5 only, whose lock h5py holds over a fork.
+            # The child calls HDF5 only, whose lock h5py keeps consistent over a fork.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
     except OSError as error:
         os.close(read)
         os.close(write)
         raise BackendRunError(
-            "no process can be started to look at the file", node=str(path), found=error
+            "no process can be started to check the file", node=str(path), found=error
         ) from error
     if child == 0:
         _look(path, write, also)
@@ -96,7 +101,7 @@ def check_file(path: Path, also: Callable[[Path], object] | None = None) -> None
 
 
 def unreadable(path: Path, why: str) -> FormatError:
-    """The error for a file that HDF5 or a reader stumbles over."""
+    """The error for a file that HDF5 or a reader cannot read."""
     return FormatError(
         "not a readable HDF5 file (truncated, damaged, or another format)",
         node=str(path),
@@ -106,7 +111,7 @@ def unreadable(path: Path, why: str) -> FormatError:
 
 
 def told(error: BaseException) -> str:
-    """One line of an error of HDF5."""
+    """The message of an error of HDF5, in one line."""
     first, *_ = str(error).splitlines() or [""]
     return first if isinstance(error, OSError) else f"{type(error).__name__}: {first}"
 
@@ -118,7 +123,7 @@ def _ended(code: int) -> str:
 
 
 def _look(path: Path, write: int, also: Callable[[Path], object] | None) -> NoReturn:
-    """What the child does: say the first thing that speaks against the file, or null."""
+    """Work of the child: write the first fault of the file, or null."""
     try:
         faulthandler.disable()
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -134,7 +139,7 @@ def _look(path: Path, write: int, also: Callable[[Path], object] | None) -> NoRe
         except DAMAGED as error:
             answer = told(error)
         if answer is None and also is not None:
-            # It only must end: what it raises it raises again where it is caught.
+            # It only has to end: its errors occur again where they are caught.
             with suppress(Exception):
                 also(path)
         os.write(write, json.dumps(answer).encode())
@@ -151,7 +156,7 @@ def _first_excess(path: Path) -> Excess | None:
 
 
 def _take_in(name: str, item: h5py.Group | h5py.Dataset) -> None:
-    """Read what is not one piece in the file: chunks, and strings of any length."""
+    """Read data that are not contiguous in the file: chunks, and strings of variable length."""
     if not isinstance(item, h5py.Dataset):
         return
     if item.chunks is not None and item.size:

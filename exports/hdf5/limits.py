@@ -1,7 +1,7 @@
-"""Looks over a whole HDF5 file without reading large data, and tells what a network never needs.
+"""Check of an HDF5 file, without reading large data, against the bounds of a network file.
 
-Nothing is followed out of the file, and no dataset is read before its size is known: where nothing
-is told, the readers may take everything in.
+No link is followed out of the file, and no dataset is read before its size is known. If no excess
+is reported, the readers may read everything.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ import h5py
 MAX_OBJECTS = 100_000
 MAX_DEPTH = 16
 LARGEST_DATASET = 4 << 30
-"""Bytes in memory; VGG16's largest layer, as float64, is 0.8 GB at 224 pixels."""
+"""Largest dataset in memory, in bytes; VGG16's largest, as float64 at 224 pixels, has 0.8 GB."""
 LARGEST_FILE = 16 << 30
-"""Bytes in memory of all datasets together."""
+"""Largest total size of all datasets in memory, in bytes."""
 LARGEST_TEXT = 16 << 20
-"""Bytes of a string; the longest that a network has is its provenance, of some kilobytes."""
+"""Largest string, in bytes; the longest of a network is its provenance, of some kilobytes."""
 MOST_TEXTS = 100_000
-"""Strings of any length in one dataset; a NIR graph has two for an edge."""
+"""Most strings of variable length in one dataset; a NIR graph has two per edge."""
 SMALL = 16 << 20
-"""Bytes up to which a dataset may be compressed as far as it goes."""
+"""Bytes up to which a dataset may be compressed without a limit."""
 MOST_COMPRESSED = 200
-"""How many times larger than in the file a dataset may be; deflate reaches 1000 on zeros."""
+"""Largest ratio of a dataset's size in memory to its size in the file; deflate reaches 1000 on
+zeros."""
 SMALL_FILE = 64 << 20
-"""Bytes up to which all datasets together may be compressed as far as they go."""
+"""Bytes up to which all datasets together may be compressed without a limit."""
 FILE_COMPRESSED = 50
-"""How many times larger than the file all datasets together may be."""
+"""Largest ratio of the size of all datasets in memory to the size of the file."""
 
 
 class Excess(NamedTuple):
-    """One thing that a network file does not need.
+    """A property that exceeds the bounds of a network file.
 
     Attributes
     ----------
     where:
         Path inside the file.
     found:
-        What stands there.
+        Value at this path.
     """
 
     where: str
@@ -48,7 +49,7 @@ class Excess(NamedTuple):
 
 
 def beyond_limits(file: h5py.File) -> Iterator[Excess]:
-    """All that speaks against reading `file`, in its order."""
+    """All excesses of `file`, in its order."""
     total = 0
     for where, item in _objects(file):
         if isinstance(item, str):
@@ -64,7 +65,7 @@ def beyond_limits(file: h5py.File) -> Iterator[Excess]:
 
 
 def _objects(root: h5py.Group) -> Iterator[tuple[str, h5py.Group | h5py.Dataset | str]]:
-    """All objects that hard links reach, each once, with their paths; what is none is told."""
+    """All objects that hard links reach, each once, with their paths; other links as text."""
     seen = {_address(root)}
     waiting: list[tuple[str, h5py.Group, int]] = [("", root, 0)]
     links = 0
@@ -110,7 +111,7 @@ def _described(link: object) -> str:
 
 
 def _looked_at(dataset: h5py.Dataset) -> tuple[str | None, int]:
-    """What is wrong with how it is stored, or None, and the bytes it takes in memory."""
+    """Fault of a dataset's storage, or None, and its size in memory in bytes."""
     strange = _strange(dataset)
     if strange is not None:
         return strange, 0
@@ -127,7 +128,7 @@ def _looked_at(dataset: h5py.Dataset) -> tuple[str | None, int]:
 
 
 def _strange(dataset: h5py.Dataset) -> str | None:
-    """How it lies elsewhere, or holds what is no number or text."""
+    """Reason why a dataset is stored elsewhere, or contains neither numbers nor text; else None."""
     if dataset.is_virtual:
         return "a virtual dataset, made of parts of other files"
     if dataset.id.get_create_plist().get_external_count():

@@ -1,4 +1,4 @@
-"""What to say where a network file is expected and none is there."""
+"""Errors for a network file that is missing, or is not one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from toolchain.errors import FormatError
 
 CHECKPOINT = "checkpoint.json"
-"""In every checkpoint folder of this project."""
+"""File in every checkpoint folder of this project."""
 
 
 def check_is_file(path: Path) -> None:
-    """Raise FormatError, with what to do, unless `path` is a file that can be a network."""
+    """Raise FormatError, with a remedy, unless `path` is a file that can be a network."""
     if (path / CHECKPOINT).is_file():
         raise FormatError(
             "a checkpoint folder is no network file yet",

@@ -1,4 +1,4 @@
-"""Opens an HDF5 file for reading; whatever fails below is one error that names the file."""
+"""Opening of an HDF5 file for reading; any failure becomes one error that names the file."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ __all__ = ["DAMAGED", "FILE_LOCKING", "opened"]
 def opened(
     path: Path, *, known: bool = False, also: Callable[[Path], object] | None = None
 ) -> Iterator[h5py.File]:
-    """The file at `path`, looked over before, so that all of it may be read.
+    """The file at `path`, checked before, so that all of it may be read.
 
-    What fails inside the block counts as a damaged file.
+    A failure inside the block counts as a damaged file.
 
     Parameters
     ----------
     known:
-        The file need not be looked over: this process just wrote it, or did so before.
+        Whether the file needs no check, because this process wrote it or has checked it.
     also:
-        What else the process that looks it over does, where a reader below could loop or crash.
+        Further work for the checking process, if a reader could loop or crash.
 
     Raises
     ------
     FormatError
-        If it is missing, truncated, not HDF5, larger in memory than a network needs, leads
-        elsewhere or in circles, or holds something that the reader does not expect.
+        If the file is missing, truncated, not HDF5, larger in memory than a network needs, links
+        elsewhere or in circles, or contains data that the reader does not expect.
     """
     check_is_file(path)
     try:

@@ -1,7 +1,7 @@
-"""Writes HDF5 files by way of memory.
+"""Writing of HDF5 files through memory.
 
-HDF5 does not survive a full disk: it keeps what it could not write, tries again when the process
-ends, and crashes. In memory nothing fails, and the rest is one plain write.
+HDF5 does not survive a full disk: it keeps the data that it could not write, tries again when the
+process ends, and crashes. In memory this cannot happen, and the file is then written at once.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from toolchain.files import atomic_path
 
 @contextmanager
 def new_hdf5(path: Path, fill: Callable[[BytesIO], None]) -> Iterator[Path]:
-    """Write the file that `fill` makes; yield where it lies until it becomes `path`, to check it.
+    """Write the file that `fill` makes; yield its temporary path, to check it before the rename.
 
     Raises
     ------
     OutputError
-        If it cannot be written, with nothing left behind.
+        If the file cannot be written; no partial file remains.
     """
     image = BytesIO()
     fill(image)
@@ -38,7 +38,7 @@ def new_hdf5(path: Path, fill: Callable[[BytesIO], None]) -> Iterator[Path]:
 
 @contextmanager
 def changed_hdf5(path: Path, change: Callable[[h5py.File], None]) -> Iterator[Path]:
-    """As `new_hdf5`, but writes the file at `path` as `change` leaves it."""
+    """Write the file at `path` with the changes of `change`, as `new_hdf5` does."""
 
     def fill(image: BytesIO) -> None:
         image.write(path.read_bytes())

@@ -1,7 +1,7 @@
-"""Runs integer programs as Lava processes on the CPU simulator.
+"""Runs of integer programs as Lava processes on the CPU simulator.
 
-`run_on_lava` starts a fresh interpreter for each run; importing this package loads no lava, and
-nothing else before it is needed, as the processes that stand around a run import it too.
+`run_on_lava` starts a fresh interpreter for each run. Importing this package loads neither lava nor
+other modules early, since the processes around a run import it too.
 """
 
 from typing import TYPE_CHECKING, Any

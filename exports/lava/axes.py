@@ -1,4 +1,4 @@
-"""Between the program's axis order (N, C, H, W) and Lava's (N, W, H, C); vectors stay."""
+"""Conversion of the program's axes (N, C, H, W) to Lava's (N, W, H, C); vectors stay unchanged."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import numpy as np
 
 
 def to_lava(samples: np.ndarray) -> np.ndarray:
-    """(N, C, H, W) as (N, W, H, C)."""
+    """An array (N, C, H, W) as (N, W, H, C)."""
     return np.ascontiguousarray(samples.transpose(0, *range(samples.ndim - 1, 0, -1)))

@@ -25,21 +25,22 @@ def cuba_layers(
     reset: tuple[int | None, int],
     batch: int,
 ) -> LayerChain:
-    """Blocks of the layers `part` of the file, counted as lava-dl's loader does.
+    """Blocks of the layers `part` of the file, counted as by lava-dl's loader.
 
     Parameters
     ----------
     message_bits, input_shape:
-        Of the spikes that come in; (W, H, C) or (F,) where the file does not say.
+        Message bits of the incoming spikes, and their shape (W, H, C) or (F,) if the file does not
+        state it.
     reset:
-        Interval and offset; layers are reset one after the other, as spikes reach them.
+        Interval and offset in steps; layers are reset in order, as spikes reach them.
 
     Raises
     ------
     FormatError
-        If the file is damaged, or lava-dl's loader would run something else than it holds.
+        If the file is damaged, or lava-dl's loader would run another network than it describes.
     TargetError
-        If nothing is left, or a layer would never be reset.
+        If no layer remains, or a layer would never be reset.
     """
     shape = None if input_shape is None else lava_shape(tuple(input_shape))
     skip, count = part
@@ -53,7 +54,7 @@ def cuba_layers(
             allowed=f"fewer than {len(found)} skipped",
         )
     if taken[0].kind == "Dense":
-        # Nothing is in front of it to flatten; its weights lie in C, H, W order already.
+        # No layer before it needs a flatten; its weights are already in C, H, W order.
         taken[0] = replace(taken[0], source_shape=(prod(taken[0].source_shape),))
     interval, offset = reset
     # Lava counts steps from 1.

@@ -1,4 +1,4 @@
-"""What a process of a Lava run leaves when it fails, and the error that is made of it."""
+"""Failure reports of the processes of a Lava run, and the errors made from them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CHECK = "`spikeport doctor` checks the installation"
 
 
 class LavaTraceback(Exception):
-    """The cause of a `BackendRunError`: a traceback in another process, as text."""
+    """The cause of a `BackendRunError`: the traceback of another process, as text."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The fields of a `SpikeportError`, and the whole traceback if there was one."""
+    """The fields of a `SpikeportError`, and the whole traceback if there is one."""
 
     message: str
     node: str | None = None
@@ -30,7 +30,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """Of what was raised: one of ours keeps its words, of others the last line is told."""
+        """The failure of an exception: own errors keep their fields, others their last line."""
         trace = "".join(traceback.format_exception(error))
         if isinstance(error, SpikeportError):
             told = error.as_dict()
@@ -41,21 +41,21 @@ class Failure:
 
     @classmethod
     def of_text(cls, message: str, text: str) -> Failure:
-        """Of what a process has printed or is said to have done; its last line is told."""
+        """The failure of a text that a process has printed; its last line becomes the finding."""
         last = text.rstrip().rpartition("\n")[2]
         return cls(message, found=last, remedy=remedy_for(text) or CHECK, trace=text)
 
     @classmethod
     def from_json(cls, text: str) -> Failure:
-        """Inverse of `to_json`."""
+        """The failure from the result of `to_json`."""
         return cls(**json.loads(text))
 
     def to_json(self) -> str:
-        """All fields."""
+        """All fields as JSON text."""
         return json.dumps(asdict(self))
 
     def error(self) -> BackendRunError:
-        """An error to raise, with the traceback as its cause."""
+        """The error to raise, with the traceback as its cause."""
         error = BackendRunError(
             self.message,
             node=self.node or "lava",

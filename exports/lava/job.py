@@ -1,16 +1,16 @@
-"""A Lava run as a folder: what goes in, what comes out, and how to clean up after it.
+"""A Lava run as a folder: its input files, its output files, and their removal.
 
 job.json      settings, see `Job`
 inputs.npy    graded input spikes in Lava's axis order
 net.net       the program
-record-*.npz  what the populations leave behind
-progress      a byte for each sample that is done
-digests.npz   digests of the samples before, `digestN` of the population N
+record-*.npz  records of the populations
+progress      one byte per finished sample
+digests.npz   digests of the samples before, `digestN` for the population N
 group         process id of the interpreter that leads the run's process group, while it runs
 processes     ids of the Lava processes, one per line, as they are started
-error-*.json  what failed, see `Failure`
-reserve       makes room for that where the disk is full
-log.txt       what the interpreter and Lava printed
+error-*.json  failures, see `Failure`
+reserve       space for a failure report if the disk is full
+log.txt       output of the interpreter and of Lava
 ran           written when all steps have run; Lava's processes may end from then on
 done          written last
 """
@@ -30,21 +30,21 @@ from exports.lava.models import LavaModels
 from exports.lava.resources import SHARED_MEMORY
 
 RESERVED = 1 << 16
-"""Bytes of the file `reserve`."""
+"""Size of the file `reserve`, in bytes."""
 TIMED_OUT, STOPPED, PROCESS_FAILED = 124, 130, 3
-"""Exit statuses of the supervisor, beside the interpreter's own."""
+"""Exit statuses of the supervisor, besides those of the interpreter."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run, whatever the samples.
+    """Settings that do not depend on the samples.
 
     Attributes
     ----------
     mode:
-        How much to record, see `toolchain.recording.Mode`.
+        Detail of the recording, see `toolchain.recording.Mode`.
     cuts:
-        Indices of the populations that begin a further block.
+        Indices of the populations that begin a new block.
     """
 
     mode: str
@@ -59,9 +59,9 @@ class Job:
     Attributes
     ----------
     token:
-        Unique; names the run's shared memory segments, so that they can be found again.
+        Unique name, part of the names of the run's shared memory segments.
     time_limit:
-        Seconds from start to end.
+        Time limit of the run, in seconds.
     """
 
     folder: str
@@ -72,7 +72,7 @@ class Job:
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """The folder of the run."""
         return Path(self.folder)
 
     @property
@@ -82,77 +82,77 @@ class Job:
 
     @property
     def inputs(self) -> Path:
-        """Graded input spikes, `.npy`."""
+        """Graded input spikes, a `.npy` file."""
         return self.path / "inputs.npy"
 
     @property
     def log(self) -> Path:
-        """What was printed."""
+        """Output of the interpreter and of Lava."""
         return self.path / "log.txt"
 
     @property
     def done(self) -> Path:
-        """Marks success."""
+        """File that marks success."""
         return self.path / "done"
 
     @property
     def ran(self) -> Path:
-        """Marks that all steps have run."""
+        """File that marks that all steps have run."""
         return self.path / "ran"
 
     @property
     def group(self) -> Path:
-        """Holds the id of the process group."""
+        """File with the id of the process group."""
         return self.path / "group"
 
     @property
     def shared_memory_prefix(self) -> str:
-        """Start of the names of this run's shared memory segments."""
+        """Prefix of the names of this run's shared memory segments."""
         return f"spikeport_{self.token}_"
 
     @property
     def processes(self) -> Path:
-        """Holds the ids of the Lava processes."""
+        """File with the ids of the Lava processes."""
         return self.path / "processes"
 
     def record(self, index: int) -> Path:
-        """Record of the population with this index."""
+        """Record file of the population with this index."""
         return self.path / f"record-{index}.npz"
 
     @property
     def progress(self) -> Path:
-        """As long as there are samples done."""
+        """File whose length is the number of finished samples."""
         return self.path / "progress"
 
     @property
     def digests(self) -> Path:
-        """Digests of the samples before; missing if there are none."""
+        """Digests of the samples before; the file is missing if there are none."""
         return self.path / "digests.npz"
 
     @property
     def reserve(self) -> Path:
-        """Takes up space that a report may need."""
+        """File that reserves space for a failure report."""
         return self.path / "reserve"
 
     def report(self, failure: Failure) -> None:
-        """Leave what failed, complete from the moment it has its name."""
+        """Write a failure report, which is complete as soon as it has its name."""
         self.reserve.unlink(missing_ok=True)
         partial = self.path / f"partial-{os.getpid()}"
         partial.write_text(failure.to_json())
         partial.rename(self.path / f"error-{os.getpid()}.json")
 
     def errors(self) -> list[Path]:
-        """What failed, complete reports only."""
+        """Complete failure reports."""
         return sorted(self.path.glob("error-*.json"))
 
     def save(self) -> None:
-        """Write `job.json`, and take up the reserve."""
+        """Write `job.json`, and create the reserve."""
         (self.path / "job.json").write_text(json.dumps(asdict(self)))
         self.reserve.write_bytes(bytes(RESERVED))
 
     @classmethod
     def load(cls, folder: Path) -> Job:
-        """Read `job.json`."""
+        """Read the settings in `job.json`."""
         values = json.loads((folder / "job.json").read_text())
         plan = values.pop("plan")
         models = LavaModels(**plan["models"])
@@ -162,7 +162,7 @@ class Job:
 def leave_nothing(job: Job, group: int | None = None) -> None:
     """End the run's process group and remove its shared memory; safe to call at any time.
 
-    `group` is its id, where that is known without the job's file.
+    `group` is its id, if it is known without the job's file.
     """
     with contextlib.suppress(FileNotFoundError, ValueError):
         group = group or int(job.group.read_text())
@@ -174,7 +174,7 @@ def leave_nothing(job: Job, group: int | None = None) -> None:
 
 
 def _kill_group(group: int) -> bool:
-    """Send SIGKILL to a process group; False once none of it is left running."""
+    """Send SIGKILL to a process group; False once no process of it is running."""
     try:
         os.killpg(group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -183,21 +183,21 @@ def _kill_group(group: int) -> bool:
 
 
 def lost_process(job: Job) -> str | None:
-    """Describe a Lava process that has ended while the run needs it; None if all are there."""
+    """Describe a Lava process that has ended too early; None if all are running."""
     if job.ran.is_file() or not job.processes.is_file():
         return None
-    # A line that is still being written is left for the next look.
+    # A line that is still being written is read the next time.
     started = job.processes.read_text().rpartition("\n")[0].split()
     for pid in started:
         fields = _stat_fields(Path("/proc") / pid)
         if fields is None or fields[0] in "ZX":
-            # It may have ended because the run is over.
+            # The process may have ended because the run is finished.
             return None if job.ran.is_file() else f"Lava process {pid} ended{_how(fields)}"
     return None
 
 
 def _how(fields: list[str] | None) -> str:
-    """How a process ended, where its parent has not asked yet and the kernel still knows."""
+    """How a process ended, if its parent has not asked yet and the kernel still knows."""
     if fields is None:
         return ""
     status = int(fields[49])
@@ -214,7 +214,7 @@ def _stat_fields(process: Path) -> list[str] | None:
 
 
 def _group_is_alive(group: int) -> bool:
-    """Whether any process of the group is more than a zombie."""
+    """Whether any process of the group is running and no zombie."""
     for entry in Path("/proc").iterdir():
         fields = _stat_fields(entry) if entry.name.isdigit() else None
         if fields is not None and int(fields[2]) == group and fields[0] not in "ZX":

@@ -1,4 +1,4 @@
-"""The layers that a `Network` is made of, and the table that it prints of them."""
+"""The layers of a `Network`, and the table that it prints of them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class LayerChain:
     Attributes
     ----------
     layers:
-        With ports `inp` and `out`, or `s_in` and `s_out`.
+        Processes with the ports `inp` and `out`, or `s_in` and `s_out`.
     rows:
-        Of the table: a line for each layer.
+        Lines of the table, one per layer.
     depth:
-        Steps from a spike at the first to what it causes at the last.
+        Steps from a spike at the first layer to its effect at the last.
     reset_interval:
-        Steps after which state is reset, or None.
+        Number of steps after which the state is reset, or None.
     output_message_bits:
-        Of what the last one sends; 0 for unary spikes.
+        Message bits of the last layer; 0 for unary spikes.
     """
 
     layers: list[Any]
@@ -36,7 +36,7 @@ class LayerChain:
 
     @property
     def table(self) -> str:
-        """The head and all rows."""
+        """The table: its head and all rows."""
         return "\n".join([TABLE_HEAD, *self.rows])
 
 
@@ -47,7 +47,7 @@ def table_row(
     *,
     delayed: bool,
 ) -> str:
-    """One line of the table, in the columns of lava-dl's; `shape` is (C, H, W) or (F,)."""
+    """One line of the table, in the columns of lava-dl's table; `shape` is (C, H, W) or (F,)."""
     channels, height, width = {1: (*shape, 1, 1), 2: (1, *shape)}.get(len(shape), shape)
 
     def pair(values: Pair | None) -> str:

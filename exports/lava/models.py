@@ -1,4 +1,4 @@
-"""Which Lava models run a program."""
+"""Selection of the Lava models that run a program."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from dataclasses import dataclass
 from toolchain.errors import TargetError
 
 FAST_BATCH = 16
-"""Samples that advance together in the fast models, unless told otherwise."""
+"""Default number of samples that advance together in the fast models."""
 FIXED_PT, FAST = "fixed_pt", "fast"
 OWN, ATRLIF = "own", "atrlif"
 
 
 @dataclass(frozen=True)
 class LavaModels:
-    """Which models run a program; all give the same bits.
+    """The Lava models that run a program; all give the same bits.
 
     Attributes
     ----------
     tag:
-        "fixed_pt": stock synapses and a process per population; "fast": whole blocks.
+        "fixed_pt": stock synapses and one process per population; "fast": one process per block.
     blocks:
-        Processes the network is cut into (fast).
+        Number of processes that the network is split into (fast).
     batch:
-        Samples that advance together (fast).
+        Number of samples that advance together (fast).
     neurons:
         "own": this project's neurons; "atrlif": Lava's ATRLIF (fixed_pt).
     watch_ranges:
-        Run also where ATRLIF's registers may be left, and stop when they are.
+        Run even if values may not fit the registers of ATRLIF, and stop when one does not.
 
     Raises
     ------
     TargetError
-        If they contradict each other.
+        If these options contradict each other.
     """
 
     tag: str = FIXED_PT
@@ -43,12 +43,12 @@ class LavaModels:
 
     @classmethod
     def fast(cls, blocks: int = 1, batch: int = FAST_BATCH) -> LavaModels:
-        """Whole blocks, a batch at a time."""
+        """The fast models, with this number of blocks and samples per batch."""
         return cls(FAST, blocks, batch)
 
     @classmethod
     def atrlif(cls, *, watch_ranges: bool = False) -> LavaModels:
-        """Stock synapses and stock neurons."""
+        """Stock synapses with stock neurons (ATRLIF)."""
         return cls(neurons=ATRLIF, watch_ranges=watch_ranges)
 
     def __post_init__(self) -> None:

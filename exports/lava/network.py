@@ -1,4 +1,4 @@
-"""Builds the Lava processes of a run: the input and one block or several in a row.
+"""Construction of the Lava processes of a run: the input and one or more blocks in a row.
 
 Import only after `hw_models.lava_compat.prepare()`.
 """
@@ -33,11 +33,11 @@ def build(
     samples_path:
         `.npy` of graded input spikes in Lava's axis order, see `axes.to_lava`.
     recorders:
-        Takes the local steps of a population, by name.
+        Recorder of the local steps of a population, by name.
     models:
-        How many samples advance together, and on which neurons.
+        Neurons, and number of samples that advance together.
     cuts:
-        Indices of the populations that begin a further block.
+        Indices of the populations that begin a new block.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def build(
     Raises
     ------
     TargetError
-        If the network cannot be cut there.
+        If the network cannot be cut at these places.
     """
     batch = models.batch
     num_batches = -(-num_samples // batch)

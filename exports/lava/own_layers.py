@@ -24,19 +24,19 @@ def own_layers(
     batch: int,
     start: int,
 ) -> LayerChain:
-    """Blocks of the populations `part`, from the first to before the last, or to the end.
+    """Blocks of the populations `part`, (first, end), where None means to the last.
 
     Parameters
     ----------
     blocks:
-        How many; as many as there are places to cut by default.
+        Number of blocks; by default as many as the places to cut allow.
     start:
-        Global steps before the first sample arrives.
+        Number of global steps before the first sample arrives.
 
     Raises
     ------
     TargetError
-        If the network cannot be cut there.
+        If the network cannot be cut at these places.
     """
     edges = _edges(program, filename, *part, blocks)
     layers = [
@@ -96,7 +96,7 @@ def _edges(
 
 
 def _row(program: IntProgram, population: Population) -> str:
-    """One line of the table; of several synapses the one with the largest kernel."""
+    """One line of the table; of several synapses, the one with the largest kernel."""
     synapse = max(
         population.synapses,
         key=lambda s: s.weight.size if isinstance(s, ConvSynapse | DenseSynapse) else 0,

@@ -1,4 +1,4 @@
-"""Cuts a program into blocks: only where a single layer's spikes pass, and of even cost."""
+"""Partition of a program into blocks of similar cost, cut between single layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toolchain.program.synops import synapse_fan_out
 
 
 def possible_cuts(program: IntProgram) -> list[int]:
-    """Indices of populations before which only the spikes of the one before it pass."""
+    """Indices of populations before which only the spikes of the previous population pass."""
     names = [p.name for p in program.populations]
     cuts = []
     for index in range(1, len(names)):
@@ -22,14 +22,14 @@ def possible_cuts(program: IntProgram) -> list[int]:
 
 
 def even_cuts(program: IntProgram, blocks: int) -> tuple[int, ...]:
-    """Indices of the populations that begin a further block, for a number of blocks.
+    """Indices of the populations that begin a new block, for a number of blocks.
 
     Each cut is the possible one nearest to an even share of the network's multiply-adds.
 
     Raises
     ------
     TargetError
-        If the network cannot be cut into that many.
+        If the network cannot be cut into that many blocks.
     """
     possible = possible_cuts(program)
     if not 1 <= blocks <= len(possible) + 1:
@@ -47,7 +47,7 @@ def even_cuts(program: IntProgram, blocks: int) -> tuple[int, ...]:
     before = np.cumsum([0, *work])
     cuts: list[int] = []
     for share in range(1, blocks):
-        # Cuts still to be made later need a place each.
+        # Each of the remaining cuts needs a place.
         left = possible[len(cuts) and possible.index(cuts[-1]) + 1 :]
         left = left[: len(left) - (blocks - 1 - share)]
         goal = before[-1] * share / blocks

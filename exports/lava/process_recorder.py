@@ -1,4 +1,4 @@
-"""Keeps a population's part of a recording inside its Lava process and leaves it in a file."""
+"""Recording of a population inside its Lava process, written to a file at the end."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class ProcessRecorder:
     Parameters
     ----------
     path:
-        `.npz` it leaves after the last step of the last sample.
+        `.npz` file, written after the last step of the last sample.
     progress:
-        File whose length tells how many samples are done, or None.
+        File whose length is the number of finished samples, or None.
     num_steps:
-        Local steps of a sample.
+        Local steps per sample.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ProcessRecorder:
         self._num_samples, self._batch, self._num_steps = num_samples, batch, num_steps
 
     def step(self, now: tuple[int, int], spikes: np.ndarray | None, membrane: np.ndarray) -> None:
-        """See `hw_models.recorder.Recorder`."""
+        """Record one local step, see `hw_models.recorder.Recorder`."""
         index, local_step = now
         count = min(self._batch, self._num_samples - index * self._batch)
         sent = None if spikes is None else self._samples(spikes, count).astype(np.int8)
@@ -57,6 +57,6 @@ class ProcessRecorder:
 
 
 def read_record(path: Path) -> LayerRecord:
-    """What a `ProcessRecorder` left; raises OSError if it left nothing."""
+    """The record that a `ProcessRecorder` has written; raises OSError if there is none."""
     with np.load(path, allow_pickle=False) as file:
         return LayerRecord.of_arrays({name: file[name] for name in file.files})

@@ -1,7 +1,8 @@
-"""What a Lava run needs of the system, counted before any of its processes starts.
+"""System resources that a Lava run needs, counted before its first process starts.
 
-A run that cannot fit would fail half way, and where descriptors are out even its report may. So the
-worker raises its soft limits as far as it may, and refuses at once what is still too much.
+A run that does not fit would fail half way, and without free descriptors even its report may fail.
+So the worker raises its soft limits as far as possible, and stops at once if the run still does not
+fit.
 """
 
 from __future__ import annotations
@@ -22,34 +23,34 @@ from toolchain.errors import BackendRunError
 SHARED_MEMORY = Path("/dev/shm")
 FEWER = "the fast models with fewer blocks (--models fast), which start fewer processes"
 SPARE_FILES = 16
-"""Open files that a Lava process may need beside those that are counted."""
+"""Open files that a Lava process may need besides the counted ones."""
 PROCESS_BYTES = 5_000_000
-"""Memory of its own that each Lava process takes at least: measured 5.5 to 6.5 MB, small layers."""
+"""Smallest memory of each Lava process, in bytes, without its arrays."""
 UNLIMITED_STACK = 2 << 20
-"""Bytes of a thread's stack where `ulimit -s` is unlimited (glibc, ARCH_STACK_DEFAULT_SIZE)."""
+"""Bytes of a thread's stack if `ulimit -s` is unlimited (glibc, ARCH_STACK_DEFAULT_SIZE)."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Counts, for one process each or all of them; bytes of memory.
+    """Needs of a run, as counts and bytes, of one process or of all.
 
     Attributes
     ----------
     processes:
-        Lava processes.
+        Number of Lava processes.
     open_files:
-        Of the process with the most: it makes all, and each inherits what is open. A process takes
-        7 (a pipe, a queue and a sentinel), each channel 1 (its shared memory), a channel of the
-        runtime's own another one.
+        Number of open files of the process with the most: it starts all, and each inherits its open
+        files. A process takes 7 (a pipe, a queue and a sentinel), each channel 1 (its shared
+        memory), and each channel of the runtime another one.
     threads:
-        Of all processes: two for each channel, two for each process.
+        Number of threads of all processes: two per channel, two per process.
     shared_memory:
-        Pages of semaphores (2 per channel, 3 per process) and of messages.
+        Bytes of pages for semaphores (2 per channel, 3 per process) and messages.
     memory:
-        At the least.
+        Smallest memory of all processes, in bytes.
     address_space:
-        What the process with the most threads takes beyond what the first has before: a stack for
-        each of the runtime's own channels.
+        Bytes that the process with the most threads needs in addition to the first process: one
+        stack per channel of the runtime.
     """
 
     processes: int
@@ -79,8 +80,8 @@ class Needs:
 
 
 def _ring_bytes(port: Any, num_steps: int) -> int:
-    """What the messages of a channel take: it goes round, but no further than the steps do."""
-    import numpy as np  # the supervisor imports this file, and is to start at once
+    """Bytes of a channel's messages: a ring, no longer than the number of steps."""
+    import numpy as np  # the supervisor imports this file and must start quickly
 
     return int(prod(port.shape)) * np.dtype(port.d_type).itemsize * min(port.size, num_steps)
 
@@ -92,12 +93,12 @@ def _stack_bytes() -> int:
 
 
 def provide(needs: Needs) -> None:
-    """Raise this process' limit of open files as far as `needs` asks and the hard limit lets it.
+    """Raise this process' limit of open files to `needs`, up to the hard limit.
 
     Raises
     ------
     BackendRunError
-        If the run cannot fit, with the limit.
+        If the run does not fit. The error names the limit.
     """
     files = needs.open_files + sum(1 for _ in Path("/proc/self/fd").iterdir())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -112,7 +113,7 @@ def provide(needs: Needs) -> None:
 
 
 def _other_needs(needs: Needs) -> Iterator[tuple[str, int, int, int]]:
-    """What else is counted: its name, the need, what there is, and the system's error for it."""
+    """The other needs: name, need, limit, and the system's error number for it."""
     _, most = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
     if os.geteuid() and most != resource.RLIM_INFINITY:
@@ -130,9 +131,9 @@ def _other_needs(needs: Needs) -> Iterator[tuple[str, int, int, int]]:
 
 
 def _limits_of_memory() -> Iterator[tuple[str, int, int]]:
-    """What sets a limit that a process has: with what this one takes of it, and the limit.
+    """Limits of this process' memory: name, current use, and limit.
 
-    They are not raised as others are: who sets one guards the system's memory by it.
+    They are not raised like others: they protect the system's memory.
     """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     for option, kind, name in (
@@ -145,7 +146,7 @@ def _limits_of_memory() -> Iterator[tuple[str, int, int]]:
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file of a control group; None if there is no file, or no limit."""
+    """The number in a file of a control group; None without a file or a limit."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):
@@ -153,7 +154,7 @@ def _number(path: Path) -> int | None:
 
 
 def _own_threads() -> int:
-    """Threads of all processes of this user that can be seen."""
+    """Number of threads of all visible processes of this user."""
     count, user = 0, os.getuid()
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
@@ -166,7 +167,7 @@ def _own_threads() -> int:
 
 
 def _free_memory() -> int:
-    """Bytes that the system has left, or lets this control group have."""
+    """Free memory in bytes, of the system or of this control group."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     (kib,) = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     return min(1024 * kib, _number(Path("/sys/fs/cgroup/memory.max")) or 1024 * kib)
@@ -183,7 +184,7 @@ def _too_much(needs: Needs, what: str, needed: int, allowed: int, code: int) -> 
 
 
 def _full(text: str) -> str:
-    """What is full, by the last frame of a traceback: semaphores and segments, or another file."""
+    """Full storage named in the last frame of a traceback: semaphores and segments, or a file."""
     last = text.rpartition('File "')[2]
     if text and "/synchronize.py" not in last and "/shared_memory.py" not in text:
         return "the folder for temporary files (TMPDIR) is full; make room, or name another one"
@@ -218,7 +219,7 @@ _SIGNS = {
 
 
 def remedy_for(text: str) -> str | None:
-    """What to do about the failure that a traceback or a line tells of, if it was a limit."""
+    """A remedy for the failure in a traceback or a line, if it was caused by a limit."""
     for code, remedy in _REMEDIES.items():
         if os.strerror(code) in text or _SIGNS.get(code, os.strerror(code)) in text:
             return remedy(text)
@@ -226,7 +227,7 @@ def remedy_for(text: str) -> str | None:
         return _full("")
     if f"signal {signal.SIGKILL.value} " in text:
         return (
-            "somebody ended it, or the system, whose memory ran out: free some memory, or use "
+            "a user ended it, or the system for lack of memory: free some memory, or use "
             f"{FEWER}, or fewer samples"
         )
     if _is_full(Path(os.environ.get("TMPDIR", "/tmp"))):
@@ -235,5 +236,5 @@ def remedy_for(text: str) -> str | None:
 
 
 def _is_full(folder: Path) -> bool:
-    """Whether there is no room: what fails for it does not always say so."""
+    """Whether the folder has no space left; not every failure says so."""
     return folder.is_dir() and shutil.disk_usage(folder).free < resource.getpagesize()

@@ -1,4 +1,4 @@
-"""Runs a program on Lava in a fresh interpreter and brings back a recording.
+"""Runs of a program on Lava in a fresh interpreter, with a recording as the result.
 
 No Lava process, shared memory segment or temporary file outlives a call, whether it ends in
 success, an exception in a model, a time-out, Ctrl-C, or SIGKILL of the caller.
@@ -45,9 +45,9 @@ from toolchain.recording.recording import RECORDING_VERSION
 _log = logging.getLogger(__name__)
 BACKEND = "lava"
 CHUNK_BYTES = 1 << 30
-"""What one Lava run keeps; more samples are run in several."""
+"""Bytes of the records of one Lava run; more samples are split into several runs."""
 CHUNK_SAMPLES = 256
-"""Samples of one Lava run at most: what a crash may lose, where parts are kept."""
+"""Most samples per Lava run: a crash loses at most these, if parts are stored."""
 Progress = Callable[[int, int], None]
 
 
@@ -68,28 +68,28 @@ def run_on_lava(
     Parameters
     ----------
     models:
-        Stock synapses, or the fast models, our neurons or stock ones: the same bits.
+        Stock synapses or the fast models, own neurons or stock ones: all give the same bits.
     time_limit:
-        Seconds for the whole call.
+        Time limit of the whole call, in seconds.
     progress:
-        Called with (samples done, samples in all).
+        Called with the samples done and the samples in all.
     parts:
-        Folder in which finished chunks of samples are kept until the recording is made.
+        Folder that contains the finished chunks of samples until the recording is written.
     resume:
-        Take up the chunks that an interrupted run of the same kind left there.
+        Continue with the chunks in `parts` of an interrupted run with the same settings.
 
     Raises
     ------
     RecordingError
-        If the parts to be taken up are of another run, or damaged.
+        If the parts to continue with are of another run, or damaged.
     BackendRunError
-        If a model failed (with its traceback), a process died, or time ran out.
+        If a model failed (with its traceback), a process died, or the time limit passed.
     MissingDependencyError
         If lava-nc is missing or of an unknown version.
     TargetError
-        If stock Lava synapses or neurons would compute something else than the program.
+        If stock Lava synapses or neurons would change a result.
     ProgramError, ValueRangeError
-        If the inputs do not fit the program, or one is out of range.
+        If the inputs do not fit the program, or a value is out of range.
     """
     lava_compat.require_lava()
     if models.tag == FIXED_PT:
@@ -137,7 +137,7 @@ def run_on_lava(
 def _identity(
     program: IntProgram, inputs: np.ndarray, models: LavaModels, mode: Mode, chunk: int
 ) -> dict[str, Any]:
-    """All that decides what a chunk of a run holds."""
+    """All settings that decide the content of a chunk."""
     return {
         PROGRAM: program.hash,
         "inputs": content_hash({}, {"inputs": inputs}),
@@ -149,7 +149,7 @@ def _identity(
 
 
 def _sample_bytes(program: IntProgram, mode: Mode) -> int:
-    """About what a Lava run keeps of one sample in memory."""
+    """Estimated memory of a Lava run's records per sample, in bytes."""
     neurons = sum(prod(p.shape) for p in program.populations)
     if mode is Mode.FULL:
         return neurons * (5 * program.schedule.num_steps + 4)
@@ -187,7 +187,7 @@ def _run_chunk(
             write_net(program, job.net)
             np.save(job.inputs, to_lava(inputs))
             if before:
-                # By number: a name may be that of an argument of savez.
+                # By number, since a name may be an argument of savez.
                 found = [(i, before.get(p.name)) for i, p in enumerate(program.populations)]
                 digests = {f"digest{i}": digest for i, digest in found if digest is not None}
                 np.savez(job.digests, **digests)  # type: ignore[arg-type]
@@ -200,7 +200,7 @@ def _run_chunk(
 
 
 def _supervised(job: Job, report: Callable[[int], None]) -> int:
-    """Start the supervisor, wait, and stop it by closing its pipe if anything interrupts."""
+    """Start the supervisor, wait, and stop it by closing its pipe on any interrupt."""
     with _setting_up(), job.log.open("ab") as log:
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "exports.lava.supervisor", job.folder],
@@ -223,10 +223,10 @@ def _supervised(job: Job, report: Callable[[int], None]) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """One BLAS thread a Lava process, one heap, and this project importable from anywhere.
+    """Environment with one BLAS thread per Lava process, one heap, and this project importable.
 
-    Else each of its many threads takes 64 MB of address space for a heap of its own, as long as the
-    limit allows, and none may be left for the stacks of the last.
+    Otherwise each of the many threads takes 64 MB of address space for its own heap, as long as the
+    limit allows, and the last threads may have no space for their stacks.
     """
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -252,7 +252,7 @@ def _failure(job: Job, status: int, time_limit: float) -> BackendRunError:
 
 @contextmanager
 def _setting_up() -> Iterator[None]:
-    """What the system refuses here, room or a process, becomes BackendRunError."""
+    """Turn errors of the system in this block, such as a full disk, into BackendRunError."""
     try:
         yield
     except OSError as error:

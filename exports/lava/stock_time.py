@@ -1,4 +1,4 @@
-"""How long stock synapses take, roughly: so that a run of hours is announced as one."""
+"""Rough estimate of the time of stock synapses, to announce long runs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from toolchain.program.synapse import ConvSynapse
 from toolchain.program.synops import synapse_fan_out
 
 SECONDS_PER_CHANNEL_PAIR = 9e-6
+"""Estimated time of stock Conv per pair of an input and an output channel, in seconds.
+
+Stock Conv calls scipy's convolve2d for each pair. `benchmarks/lava_speed.py` measures the models.
+"""
 SECONDS_PER_PRODUCT = 3e-9
-"""Stock Conv calls scipy's convolve2d for each pair of an input and an output channel: measured on
-one core with 64 -> 64 channels at 32x32 (0.15 s per step) and VGG11 at 32x32 (3.2 s per step)."""
+"""Estimated time of stock Conv per product, in seconds."""
 SECONDS_PER_STEP = 2e-3
-"""Of Lava's synchronisation, per layer (20 ms per step with ten layers)."""
+"""Estimated time of Lava's synchronisation per layer and step, in seconds."""
 
 
 def stock_seconds(program: IntProgram, num_samples: int) -> float:
-    """About how many seconds a run on stock synapses takes."""
+    """Estimated time of a run on stock synapses, in seconds."""
     seconds = SECONDS_PER_STEP * len(program.populations)
     for population in program.populations:
         for synapse in population.synapses:

@@ -1,14 +1,14 @@
-"""Stands between the caller and Lava, so that no run outlives its caller or its time.
+"""The process between the caller and Lava, which ends a run with its caller or at its time limit.
 
-Started apart from the caller's process group, with a pipe from the caller as standard input. It
+It runs outside the caller's process group, with a pipe from the caller as standard input. It
 starts the interpreter that runs Lava as leader of another process group and ends that group when
 
 - a process reports its failure, a Lava process ends before the run does, or the interpreter ends,
 - the time limit passes,
 - the pipe closes: the caller has died, or wants the run to stop.
 
-Whatever happened, shared memory of the run is then removed; where the caller is gone, the job's
-folder too. Uses the standard library only, so that it starts at once.
+In any case, the shared memory of the run is then removed; if the caller has died, the job's
+folder too. It uses the standard library only, so that it starts quickly.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from exports.lava.job import (
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 0.5
-"""Between a process's end and its being reported, so that its own traceback comes first."""
+"""Seconds between the end of a process and its report, so that its own traceback comes first."""
 
 
 def supervise(job: Job) -> int:
@@ -65,12 +65,12 @@ def supervise(job: Job) -> int:
     finally:
         leave_nothing(job, child.pid)
         child.wait()
-        # From here on the number may name somebody else's group.
+        # From here on the number may belong to another group.
         job.group.unlink(missing_ok=True)
 
 
 def _lost_a_process(job: Job) -> bool:
-    """Whether a Lava process has ended that should be running; if so, leaves the reason."""
+    """Whether a Lava process has ended too early; if so, writes the reason."""
     lost = lost_process(job)
     if lost is None:
         return False

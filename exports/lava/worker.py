@@ -1,8 +1,8 @@
-"""The interpreter that runs Lava for one job; leads the process group of all Lava processes.
+"""The interpreter that runs Lava for one job and leads the group of all Lava processes.
 
 Lava hides a model's traceback and then hangs, so each Lava process reports its failure in the job's
-folder, where the supervisor sees it and ends the run. A failure may be that of having no descriptor
-left, which a report needs too: so one is kept open until then.
+folder, where the supervisor sees it and ends the run. A failure may be the lack of a file
+descriptor, which a report needs too, so one is reserved.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from toolchain.recording import LayerRecorder, Mode
 
 
 def _name_shared_memory(job: Job) -> None:
-    """Make every shared memory segment of this run carry its prefix."""
+    """Give every shared memory segment of this run its prefix."""
 
     def name() -> str:
         return f"/{job.shared_memory_prefix}{secrets.token_hex(4)}"
@@ -41,9 +41,9 @@ def _name_shared_memory(job: Job) -> None:
 
 
 def _stay_in_folder(job: Job) -> None:
-    """Have the server of shared memory listen in the folder, named from within.
+    """Let the server of shared memory listen in the folder, by a relative name.
 
-    The name of a socket has at most 107 characters (unix(7)), which a long TMPDIR alone may take.
+    The name of a socket has at most 107 characters (unix(7)), and a long TMPDIR may be longer.
     """
     os.chdir(job.folder)
     this: Any = multiprocessing.current_process()
@@ -51,14 +51,14 @@ def _stay_in_folder(job: Job) -> None:
 
 
 class Reporter:
-    """Reports what this process raises, or one forked from it; called once in each."""
+    """Reports the exception of this process, or of one forked from it; called once in each."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._spare = os.open(os.devnull, os.O_RDONLY)
 
     def __call__(self, error: BaseException) -> None:
-        """Leave the report, unless the failure that caused this one has left its own."""
+        """Write the report, unless the original failure has already been reported."""
         with contextlib.suppress(OSError):
             os.close(self._spare)
         if not self._job.errors():
@@ -84,7 +84,7 @@ def _report_failures(report: Reporter) -> None:
 
 
 def _check_needs(num_steps: int) -> None:
-    """Have the run refused before its first process starts, if it cannot fit."""
+    """Check the needs of the run before its first process starts."""
     from lava.magma.runtime.runtime import Runtime
 
     runtime: Any = Runtime
@@ -98,7 +98,7 @@ def _check_needs(num_steps: int) -> None:
 
 
 def _list_processes(job: Job) -> None:
-    """Write down every Lava process as it is started, for the supervisor to watch."""
+    """Write the id of every Lava process when it is started, for the supervisor."""
     from lava.magma.runtime.message_infrastructure.multiprocessing import MultiProcessing
 
     infrastructure: Any = MultiProcessing
@@ -133,7 +133,7 @@ def _recorders(job: Job, program: IntProgram) -> dict[str, ProcessRecorder]:
 
 
 def run(job: Job, report: Reporter) -> None:
-    """Build the network, run all steps, stop."""
+    """Build the network, run all steps, and stop."""
     lava_compat.prepare()
     _report_failures(report)
     _list_processes(job)
@@ -166,7 +166,7 @@ def main() -> int:
     except BaseException as error:  # noqa: BLE001 - whatever it is goes into the report
         report(error)
         sys.stderr.flush()
-        # The usual end of an interpreter waits for its children.
+        # A normal exit of the interpreter would wait for its children.
         os._exit(1)
     return 0
 

@@ -19,57 +19,57 @@ from toolchain.program.int_program import IntProgram
 
 
 class Network(AbstractProcess):
-    """The network of a `.net` file, this project's or lava-dl's own (CUBA, conv and dense).
+    """The network of a `.net` file, written by this project or by lava-dl (CUBA, conv and dense).
 
-    Connect a port that sends spikes to `inp` and take what the last layer sends from `out`, as
-    many steps later as the network is deep. It is as long as its layers; `str()` gives a table.
+    Connect a port that sends spikes to `inp` and read the spikes of the last layer from `out`, as
+    many steps later as the network is deep. `len()` is the number of layers; `str()` gives a table.
 
     Files of this project take graded input spikes on every wake step of a sample (nothing on
     sleep steps) and send the readout's accumulator; their steps and resets are in the file.
-    Files of lava-dl run as its own loader runs them, to the same bits, or are refused where it
-    would run something else than they hold; a convolution of 128 groups and more, of which it
-    makes zeros, is run.
+    Files of lava-dl run with the same bits as in its own loader, or raise an error if the loader
+    would run another network than they describe. A convolution of 128 or more groups, which the
+    loader turns into zeros, is run.
 
     Parameters
     ----------
     net_config:
         Path of the file.
     num_layers, skip_layers:
-        How many layers to take, from the first, and how many of those to leave out. A file of this
-        project can be cut only where a single layer's spikes pass; in one of lava-dl all entries
-        count, inputs and flattens included.
+        Number of layers to take, from the first, and how many of those to skip. A file of this
+        project can be cut only where the spikes of a single layer pass; in a file of lava-dl all
+        entries count, inputs and flattens included.
     input_message_bits:
-        Bits of the input spikes, 0 for unary ones; files of this project know.
+        Message bits of the input spikes, 0 for unary ones; files of this project state it.
     input_shape:
-        None, or the (W, H, C) or (F,) of the input, where the file does not say.
+        (W, H, C) or (F,) of the input, if the file does not state it; or None.
     reset_interval:
-        Steps after which state is reset; files of this project know. None for never in one of
-        lava-dl's.
+        Number of steps after which the state is reset; files of this project state it. None means
+        no reset for a file of lava-dl.
     reset_offset:
-        Steps before the first sample arrives at `inp`, counted from the first step.
+        Number of steps before the first sample arrives at `inp`, from the first step.
     batch:
-        Samples that advance together; from 2 on, shapes have the batch in front.
+        Number of samples that advance together; from 2 on, shapes begin with the batch axis.
     blocks:
-        Blocks the layers are grouped into; as many as there are places to cut by default. Layers
-        of lava-dl's files stand alone.
+        Number of blocks into which layers are grouped; by default as many as the places to cut
+        allow. Layers of lava-dl's files are not grouped.
 
     Attributes
     ----------
     inp, out:
-        Ports.
+        Input and output port.
     layers:
         `Block`s or `CubaBlock`s, in order; `in_layer` and `out_layer` are the first and the last.
     depth:
-        Steps from a spike at `inp` to what it causes at `out`.
+        Steps from a spike at `inp` to its effect at `out`.
     program:
-        Of a file of this project, else None.
+        Program of a file of this project, else None.
 
     Raises
     ------
     TargetError
-        If an argument contradicts the file, or the network cannot be cut there.
+        If an argument contradicts the file, or the network cannot be cut at these places.
     FormatError
-        If the file is missing, damaged or neither.
+        If the file is missing, damaged, or of another format.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Network(AbstractProcess):
 @implements(proc=Network, protocol=LoihiProtocol)
 @tag("fixed_pt", "fast")
 class NetworkModel(AbstractSubProcessModel):
-    """Nothing of its own: the layers are made with the process, as in lava-dl."""
+    """An empty model: the layers are made with the process, as in lava-dl."""
 
     def __init__(self, proc: AbstractProcess) -> None:
-        """Take the process as it is."""
+        """Accept the process without any change."""

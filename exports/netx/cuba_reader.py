@@ -1,7 +1,7 @@
-"""Reads lava-dl's own netx files: CUBA neurons behind conv and dense layers.
+"""Reader of lava-dl's own netx files: conv and dense layers with CUBA neurons.
 
-What lava-dl's loader drops, cuts or changes without a word is refused here with the reason; what
-is read runs to the same bits there. The form of the files is that of `export_hdf5` of the slayer
+Files that lava-dl's loader changes silently raise an error here with the reason; files that are
+read run with the same bits there. The form of the files is that of `export_hdf5` of the slayer
 blocks and of `netx/hdf5.py` in lava-dl 0.6.0.
 """
 
@@ -33,14 +33,14 @@ from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Pair
 
 DEFAULT_NEURON = CubaNeuron(threshold=1 << 17, current_decay=0, voltage_decay=4096)
-"""Of a dense layer without any (netx `hdf5.py`, `create_dense`)."""
+"""Neuron of a dense layer without one (netx `hdf5.py`, `create_dense`)."""
 DEFAULT_TRANSFORM = (64, 0)
-"""Weight and bias of an input layer without any (netx `hdf5.py`, `create_input`)."""
+"""Weight and bias of an input layer without them (netx `hdf5.py`, `create_input`)."""
 DECAY = IntRange(0, 4096)
 THRESHOLD = IntRange(0, (1 << 24) - 1)
-"""LIF models shift the threshold by 6 in int32."""
+"""Range of a threshold: LIF models shift it left by 6 in int32."""
 BEYOND = 2.0**31
-"""Lava's models keep all numbers in 32 bits."""
+"""First magnitude beyond 32 bits, in which Lava's models store all numbers."""
 
 _DESCRIPTIONS = ("inChannels", "outChannels", "kernelSize", "inFeatures", "outFeatures")
 _CONV_GEOMETRY = ("stride", "padding", "dilation", "groups")
@@ -51,7 +51,7 @@ KNOWN = {
     CONV: ("type", "shape", "neuron", "weight", "bias", *_CONV_GEOMETRY, *_DESCRIPTIONS),
 }
 TRAINING_ONLY = ("scaleRho", "tauRho", "theta")
-"""Constants of the surrogate gradient."""
+"""Names of constants of the surrogate gradient, which inference ignores."""
 KNOWN_NEURON = ("type", "iDecay", "vDecay", "vThMant", "refDelay", "gradedSpike", "wgtExp")
 
 
@@ -61,7 +61,7 @@ def is_stock_net(path: Path) -> bool:
     Raises
     ------
     FormatError
-        If it is missing or not HDF5.
+        If the file is missing or not HDF5.
     """
     with opened(path) as root:
         return LAYERS in root.names() and OWN not in root.names()
@@ -73,33 +73,33 @@ def read_cuba_net(
     message_bits: int = 0,
     input_shape: tuple[int, ...] | None = None,
 ) -> list[CubaLayer | None]:
-    """The layers of the file at `path`, at the indices they have there.
+    """The layers of the file at `path`, by their index in it.
 
     Parameters
     ----------
     num_layers:
-        How many layers to read, from the first, flattens and the input included.
+        Number of layers to read, from the first, flattens and the input included.
     message_bits:
-        Of the spikes that come in, where no input layer turns them into its own.
+        Message bits of the incoming spikes, if no input layer replaces them.
     input_shape:
-        (C, H, W) or (F,) of the input, for files that do not say.
+        (C, H, W) or (F,) of the input, for files that do not state it.
 
     Returns
     -------
-    A layer at each index, None at those without neurons.
+    One layer per index, None for layers without neurons.
 
     Raises
     ------
     FormatError
-        If the file is damaged, holds what lava-dl's loader does not read, or what it would read
-        as something else.
+        If the file is damaged, or contains data that lava-dl's loader does not read, or would read
+        as other data.
     """
     with opened(path) as root:
         return list(layers_in(root, num_layers, message_bits, input_shape))
 
 
 class NoInputShape(FormatError):
-    """A file that does not say how large its input is, and was not given with it."""
+    """A file that does not state the shape of its input, which was not given either."""
 
 
 def layers_in(
@@ -108,7 +108,7 @@ def layers_in(
     message_bits: int = 0,
     input_shape: tuple[int, ...] | None = None,
 ) -> Iterator[CubaLayer | None]:
-    """The layers of an open file, one by one; parameters and errors as `read_cuba_net`."""
+    """The layers of an open file, one by one; parameters and errors as in `read_cuba_net`."""
     layers = root.group(LAYERS)
     names = layers.numbered("layers")
     reader = _Reader(message_bits, input_shape)
@@ -122,7 +122,7 @@ def layers_in(
 
 
 class _Reader:
-    """Goes through the layers in order and keeps the shape that reaches the next one."""
+    """Reads the layers in order and tracks the shape that reaches the next one."""
 
     def __init__(self, message_bits: int, input_shape: tuple[int, ...] | None) -> None:
         self._bits, self._shape = message_bits, input_shape
@@ -130,7 +130,7 @@ class _Reader:
         self._inside = False
 
     def layer(self, group: Group) -> CubaLayer | None:
-        """The next layer."""
+        """Read the next layer."""
         kind = group.text("type")
         if kind not in KNOWN:
             raise refused_layer(kind, group.where("type"))
@@ -228,7 +228,7 @@ class _Reader:
         )
 
     def _source_of_dense(self, group: Group, inputs: int) -> tuple[int, ...]:
-        """(F,), or (C, H, W) behind a flatten, in whose order the weights lie."""
+        """(F,), or (C, H, W) after a flatten, whose order the weights have."""
         source = self._shape if self._inside and self._shape else (inputs,)
         if len(source) > 1 and not self._flatten:
             raise FormatError("a flatten is missing in front of it", node=group.where())
@@ -247,7 +247,7 @@ def _refuse_unknown(group: Group, known: tuple[str, ...]) -> None:
     strange = sorted(set(group.names()) - set(known))
     if strange:
         raise FormatError(
-            "lava-dl's loader has no use for this and drops it without a word",
+            "lava-dl's loader has no use for this and silently drops it",
             node=group.where(strange[0]),
             found=", ".join(strange),
             allowed=", ".join(known),
@@ -289,7 +289,7 @@ def _neuron(group: Group) -> CubaNeuron:
     for name, default in (("refDelay", 1), ("gradedSpike", 0), ("wgtExp", 0)):
         if name in neuron.names() and neuron.number(name) != default:
             raise FormatError(
-                "lava-dl's loader drops this without a word",
+                "lava-dl's loader silently drops this",
                 node=neuron.where(name),
                 found=neuron.number(name),
                 allowed=default,
@@ -317,7 +317,7 @@ def _bias(group: Group, channels: int) -> np.ndarray | None:
 
 
 def _delays(group: Group, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Delays of every synapse, int32 (F_out, F_in): given for each, for each output, or input."""
+    """Delays of every synapse, int32 (F_out, F_in): given per synapse, per output or per input."""
     if "delay" not in group.names():
         return None
     delays = _whole(group, "delay")
@@ -336,7 +336,7 @@ def _delays(group: Group, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _pair(group: Group, name: str) -> Pair:
-    """(vertical, horizontal), of two integers or one for both."""
+    """(vertical, horizontal), from two integers or one for both."""
     values = _whole(group, name).reshape(-1)
     if values.size not in (1, 2):
         raise FormatError("must be one integer or two", node=group.where(name), found=values.size)
@@ -344,7 +344,7 @@ def _pair(group: Group, name: str) -> Pair:
 
 
 def _whole(group: Group, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Integers in whatever type, int64; with a shape given, as many values in that shape."""
+    """Integers of any stored type, as int64; in the given shape, if there is one."""
     values: Any = group.numbers(name)
     if values.size == 0 or not np.isfinite(values).all() or (values != np.trunc(values)).any():
         raise FormatError(

@@ -1,4 +1,4 @@
-"""HDF5 groups whose look-ups check what they find; every refusal names the path in the file."""
+"""HDF5 groups with checked look-ups; every error names the path in the file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from toolchain.program.synapse import Pair
 
 
 class Group:
-    """An HDF5 group whose look-ups check kind, type and shape, and name what is wrong."""
+    """An HDF5 group whose look-ups check kind, type and shape."""
 
     def __init__(self, group: h5py.Group, file: str) -> None:
         self._group = group
         self._file = file
 
     def where(self, name: str = "") -> str:
-        """Path of the file and of `name` inside it, for messages."""
+        """Path of the file, and of `name` inside it, for messages."""
         return f"{self._file}:{self._group.name.rstrip('/')}/{name}".rstrip("/").rstrip(":")
 
     def _get(self, name: str, kind: type) -> Any:
@@ -44,22 +44,22 @@ class Group:
         return Group(self._get(name, h5py.Group), self._file)
 
     def is_group(self, name: str) -> bool:
-        """Whether `name`, which is in it, is a group."""
+        """Whether the existing item `name` is a group."""
         return self._group.get(name, getclass=True) is h5py.Group
 
     def names(self) -> list[str]:
-        """What is in it."""
+        """Names of the items."""
         return list(self._group)
 
     def numbered(self, what: str, first: int = 0) -> list[str]:
-        """What is in it, whose names count up from `first`; `what` it is, for the message."""
+        """Names of the items, which must count up from `first`; `what` names them in messages."""
         expected = [str(first + i) for i in range(len(self.names()))]
         if sorted(self.names(), key=lambda n: (len(n), n)) != expected:
             raise FormatError(f"{what} must be numbered from {first}", node=self.where())
         return expected
 
     def text(self, name: str) -> str:
-        """A string, scalar or as stock netx writes it."""
+        """A string, stored as a scalar or as in stock netx."""
         value = self._get(name, h5py.Dataset)
         if value.shape not in ((), (1,)):
             raise FormatError("is not one string", node=self.where(name), found=value.shape)
@@ -69,17 +69,17 @@ class Group:
         return data.decode()
 
     def texts(self) -> dict[str, str]:
-        """All strings in it, by name."""
+        """All strings in the group, by name."""
         kept = {n: item for n, item in self._group.items() if isinstance(item, h5py.Dataset)}
         return {n: self.text(n) for n, d in kept.items() if h5py.check_string_dtype(d.dtype)}
 
     def json(self, name: str) -> dict[str, Any]:
-        """A JSON object."""
+        """A JSON object, stored as text."""
         with as_error(FormatError, "is not a JSON object", self.where(name)):
             return parse_json(self.text(name))
 
     def integers(self, name: str, axes: int) -> np.ndarray:
-        """Integers as they are stored, with this number of axes."""
+        """Integers in their stored type, with this number of axes."""
         dataset = self._get(name, h5py.Dataset)
         if dataset.dtype.kind not in "iu" or len(dataset.shape) != axes:
             raise FormatError(
@@ -94,14 +94,14 @@ class Group:
         return int(self.integers(name, 0))
 
     def numbers(self, name: str) -> np.ndarray:
-        """Integers, floats or truth values of any shape, as they are."""
+        """Integers, floats or booleans of any shape, in their stored type."""
         dataset = self._get(name, h5py.Dataset)
         if dataset.dtype.kind not in "iufb":
             raise FormatError("must hold numbers", node=self.where(name), found=dataset.dtype)
         return np.asarray(dataset[()])
 
     def number(self, name: str) -> float:
-        """One of them."""
+        """One number, as float."""
         values = self.numbers(name)
         if values.size != 1:
             raise FormatError("must be one number", node=self.where(name), found=values.shape)

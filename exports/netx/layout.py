@@ -1,22 +1,24 @@
-"""Names and version of the `.net` format; FORMAT.md describes them in words."""
+"""Names and version of the `.net` format, which FORMAT.md describes."""
 
 from __future__ import annotations
 
 FORMAT_VERSION = 2
-"""Raised whenever a reader of the old version would misread a new file."""
+"""Version of the format, raised whenever an older reader would misread a new file."""
 CHAINS_VERSION = 1
-"""Had chains only: every layer takes its input from the one before it, and none is a pool."""
+"""Version with chains only: every layer takes its input from the previous one, without pools."""
 
 LAYERS = "layer"
 SIMULATION = "simulation"
 OWN = "spikeport"
-"""Group of everything stock netx cannot say."""
+"""Group of all data for which stock netx has no place."""
 
 STOCK_STRING = "S10"
-"""Type of `type` datasets in lava-dl's files (lava-dl 0.6.0, export_hdf5 of the slayer blocks)."""
+"""Type of `type` datasets in lava-dl's files (lava-dl 0.6.0, `export_hdf5` of slayer blocks)."""
 
 INPUT, CONV, DENSE, FLATTEN, POOL = "input", "conv", "dense", "flatten", "pool"
-"""Layer types as stock netx spells them; it skips one it does not know without a word, and raises
-NotImplementedError on a pool."""
+"""Names of layer types in stock netx.
+
+Its loader silently skips an unknown type, and raises NotImplementedError for a pool.
+"""
 SYNAPSES = "synapse"
-"""Group of a layer's further synapses, inside its own group."""
+"""Group of a layer's further synapses, inside the layer's group."""

@@ -1,4 +1,4 @@
-"""Opens a netx file for reading; every failure names the file."""
+"""Opening of a netx file for reading; every error names the file."""
 
 from __future__ import annotations
 

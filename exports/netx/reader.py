@@ -1,4 +1,4 @@
-"""Reads a `.net` file back into an integer program, checking every dataset on the way."""
+"""Reader of a `.net` file into an integer program, with a check of every dataset."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ from toolchain.program.neurons import (
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 MOST_NEURONS = 1 << 26
-"""Of one layer; the largest of VGG16 at 224 pixels has 3.2 million, a Loihi 2 chip one million."""
+"""Most neurons per layer; VGG16 has 3.2 million at 224 pixels, a Loihi 2 chip one million."""
 MOST_AXES = 3
 
 
 def read_net(path: Path | str) -> IntProgram:
-    """Read and check the file at `path`.
+    """Read and check the program in the file at `path`.
 
     Raises
     ------
     FormatError
-        If it is missing, truncated, not HDF5, of another version, lacks a dataset, holds one of
-        the wrong type or shape, or if its content is not what its hashes say.
+        If the file is missing, truncated, not HDF5, of another version, lacks a dataset, has one of
+        the wrong type or shape, or if its content does not match its hashes.
     """
     with opened(Path(path)) as root:
         return program_in(root)
 
 
 def program_in(root: Group) -> IntProgram:
-    """The program in an open file, held against its hashes; raises FormatError as `read_net`."""
+    """The program in an open file, checked against its hashes; raises FormatError as `read_net`."""
     program, own = _read(root), root.group(OWN)
     if program.hash != own.text("program_hash"):
         raise FormatError(
@@ -73,11 +73,9 @@ def program_in(root: Group) -> IntProgram:
 
 
 def difference(path: Path, program: IntProgram) -> str | None:
-    """What in the file at `path`, written by this process, is not as in `program`, value by value.
+    """Name of the first value in the file at `path` that differs from `program`; None if equal.
 
-    None if nothing.
-
-    More than comparing hashes, and faster.
+    This process must have written the file. The check is stricter and faster than comparing hashes.
 
     Raises
     ------
@@ -100,7 +98,7 @@ def difference(path: Path, program: IntProgram) -> str | None:
 
 
 def _read(root: Group) -> IntProgram:
-    """The program in a file, whatever its hash says."""
+    """The program in a file, without a check of its hash."""
     if OWN not in root.names():
         raise FormatError(
             "is not a file of this project",
@@ -142,7 +140,7 @@ def _read(root: Group) -> IntProgram:
 
 
 def _check_simulation(group: Group, schedule: Schedule) -> None:
-    """What stock netx says of time, held against the program's own."""
+    """Check the time settings of stock netx against the program's own."""
     found = (group.integer("Ts"), group.integer("tSample"))
     if found != (1, schedule.num_steps):
         raise FormatError(
@@ -190,7 +188,7 @@ def _read_layers(layers: Group, header: dict[str, Any], version: int) -> tuple[P
 
 
 def _shape(group: Group) -> tuple[int, ...]:
-    """A layer's shape, which nothing in the file but this bounds."""
+    """A layer's shape; it is checked here, since no other data in the file bound it."""
     shape = tuple(int(s) for s in group.integers("shape", 1))
     if prod(shape) > MOST_NEURONS or len(shape) > MOST_AXES:
         raise FormatError(
@@ -204,14 +202,14 @@ def _shape(group: Group) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Sources:
-    """Where a layer may take its input from.
+    """Layers from which a layer may take its input.
 
     Attributes
     ----------
     names:
-        The input and all layers before this one.
+        Names of the input and of all previous layers.
     before:
-        The layer before this one, the source of every layer of version 1.
+        Name of the previous layer, the source of every layer of version 1.
     """
 
     names: tuple[str, ...]
@@ -219,7 +217,7 @@ class _Sources:
     version: int
 
     def of(self, group: Group) -> str:
-        """The source that `group`, a layer's own group or one of its further synapses, names."""
+        """The source named in `group`, a layer's group or one of its further synapses."""
         if self.version == CHAINS_VERSION:
             return self.before
         source = group.text("source")

@@ -1,4 +1,4 @@
-"""Replays kept in a `.net` file: JSON under /spikeport/replays, no part of the program's hash."""
+"""Replays stored in a `.net` file: JSON under /spikeport/replays, outside the program's hash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REPLAYS = "replays"
 
 
 def read_replays(path: Path) -> list[Replay]:
-    """The replays in the file at `path`; none in files from before there were any.
+    """The replays in the file at `path`; empty for older files.
 
     Raises
     ------
@@ -41,14 +41,14 @@ def read_replays(path: Path) -> list[Replay]:
 
 
 def add_replay(path: Path, replay: Replay) -> None:
-    """Put a replay into the file, in place of one of the same data; the program stays as it is.
+    """Add a replay to the file, replacing one of the same data; the program stays unchanged.
 
     Raises
     ------
     FormatError
         If the file is damaged.
     OutputError
-        If it cannot be written.
+        If the file cannot be written.
     """
     before = read_net(path)
     kept = [r for r in read_replays(path) if r.data_sha256 != replay.data_sha256]

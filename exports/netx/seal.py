@@ -1,4 +1,4 @@
-"""A hash of all texts under /spikeport: the program's own says nothing of where it came from."""
+"""Hash of all texts under /spikeport, since the program's hash does not cover its origin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toolchain.errors import FormatError
 
 
 def write_seal(file: h5py.File) -> None:
-    """Write the hash of what is there, in place of an earlier one."""
+    """Write the hash of the present texts, replacing an earlier one."""
     texts = sealed(Group(file, "").group(OWN).texts())
     if SEAL in file[OWN]:
         del file[OWN][SEAL]
@@ -19,7 +19,7 @@ def write_seal(file: h5py.File) -> None:
 
 
 def checked_own(root: Group) -> Group:
-    """The group /spikeport, held against its hash; files from before there was one lack it.
+    """The group /spikeport, checked against its hash; older files have no hash.
 
     Raises
     ------

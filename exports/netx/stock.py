@@ -1,10 +1,11 @@
-"""Writes a one-step IF program as plain CUBA layers that the stock lava-dl loader runs.
+"""Writer of a one-step IF program as plain CUBA layers for the stock loader of lava-dl.
 
 With T = 1 soft and hard reset coincide, so IF with `v0` is a CUBA neuron without memory
 (`iDecay = vDecay = 4096`) whose bias is `bias + v0`. CUBA fires on `v > vThMant * 64`, strictly,
 so `vThMant = threshold - 1`. Stock netx has one threshold per layer: without memory, firing on
 `x >= threshold` is firing on `x + (common - threshold) >= common`, so the difference goes into
-the bias too. Spikes and readout are the same bits; the membrane of a channel is shifted by it.
+the bias too. Spikes and readout have the same bits; the membrane potential of a channel is shifted
+by it.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFi
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
 FULL_DECAY = 4096
-"""Decay constant at which a 12-bit decay forgets everything in one step (lava-nc LIF models)."""
+"""Decay constant with which a 12-bit decay clears the state in one step (lava-nc LIF models)."""
 THRESHOLD = IntRange(0, 131071)
-"""17-bit mantissa (lava-nc LIF: v is held to +-(2^23 - 1) = +-131071 weight units)."""
+"""17-bit mantissa (lava-nc LIF: v is clipped to +-(2^23 - 1) = +-131071 weight units)."""
 WEIGHT = IntRange(-256, 254)
-"""What `optimize_weight_bits` of lava-dl passes unchanged for weights of both signs."""
+"""Weights of both signs that `optimize_weight_bits` of lava-dl leaves unchanged."""
 OWN_FILES = "leave out --stock: this project's own files hold it"
 READOUT_THRESHOLD = THRESHOLD.high
-"""With `v` held below it, a readout layer never fires."""
+"""Threshold of a readout layer, which never fires, since `v` is clipped to it."""
 
 
 def write_stock_net(program: IntProgram, path: Path | str) -> None:
-    """Write `program` (IF, T = 1) so that `lava.lib.dl.netx.hdf5.Network` runs it to the same bits.
+    """Write `program` (IF, T = 1) so that `lava.lib.dl.netx.hdf5.Network` runs it bit by bit.
 
     Load it with `input_message_bits = program.input.bits` and, for networks that begin with a
     dense layer on images, feed samples flattened in C, H, W order.
@@ -46,7 +47,9 @@ def write_stock_net(program: IntProgram, path: Path | str) -> None:
     Raises
     ------
     TargetError
-        Naming the layer that stock netx cannot hold, and why.
+        If stock netx cannot express a layer. The error names the layer and the reason.
+    OutputError
+        If the path cannot be written.
     """
     _check_chain(program)
     if program.schedule.num_steps != 1:
@@ -70,7 +73,7 @@ def write_stock_net(program: IntProgram, path: Path | str) -> None:
 
 
 def _check_chain(program: IntProgram) -> None:
-    """Raise TargetError unless every population takes its input from the one before it only."""
+    """Raise TargetError unless every population takes its input from the previous one only."""
     source = INPUT
     for population in program.populations:
         sources = [s.source for s in population.synapses]
@@ -136,7 +139,7 @@ def _check(population: Population, state: IntRange) -> None:
 
 
 def _check_weights(name: str, synapse: ConvSynapse | DenseSynapse) -> None:
-    """Check that the loader runs the weights as they are."""
+    """Check that the loader leaves the weights unchanged."""
     weight = synapse.weight
     _within(WEIGHT, f"{name} weight", weight, "convert with --weight-bits 8 or fewer")
     if isinstance(synapse, ConvSynapse):
@@ -162,12 +165,12 @@ def _within(limits: IntRange, node: str, values: np.ndarray, remedy: str) -> Non
 
 
 def _common_threshold(neuron: IntegrateAndFire) -> int:
-    """Midway between the extremes, which keeps the differences smallest."""
+    """The middle between the extremes, which minimises the differences."""
     return (int(neuron.threshold.min()) + int(neuron.threshold.max())) // 2
 
 
 def _threshold_shift(population: Population) -> np.ndarray:
-    """What is added to each channel's bias because of the common threshold, int64 (C,)."""
+    """Number added to each channel's bias because of the common threshold, int64 (C,)."""
     if not isinstance(population.neuron, IntegrateAndFire):
         return np.zeros(population.shape[0], np.int64)
     return _common_threshold(population.neuron) - population.neuron.threshold.astype(np.int64)

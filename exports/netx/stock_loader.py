@@ -1,6 +1,6 @@
-"""What lava-dl's own loader does with a file, and who runs it: the one place that says so.
+"""Behaviour of lava-dl's own loader, in one place for the readers and lint.
 
-The readers and lint take their words from here, so that they tell one story. Written from
+The readers and lint take their messages from here, so that they agree. Source:
 `Network._create` and `get_neuron_params` of `netx/hdf5.py`, lava-dl 0.6.0.
 """
 
@@ -11,22 +11,24 @@ from exports.netx.layout import CONV, DENSE, FLATTEN, INPUT, LAYERS
 from toolchain.errors import FormatError, SpikeportError
 
 CUBA = ("LOIHI", "CUBA")
-"""Names of the one neuron that is run here, older and newer."""
+"""Names of the only neuron that is run here, older and newer."""
 BUILT_HERE = (INPUT, FLATTEN, DENSE, CONV)
 RECURRENT = "dense_rec"
 RAISING = {
     **dict.fromkeys(("pool", "average", "concat", "unpool", "convT"), "NotImplementedError"),
     "dense_comp": "AttributeError",
 }
-"""Layer types at which the loader stops, and with what; it calls a `create_complex_dense` that it
-does not have."""
+"""Layer types for which the loader raises an error, and the error.
+
+It calls `create_complex_dense`, which it does not have.
+"""
 COMPLEX = "complex weights"
-"""Of a dense layer: `weight` is a group of `real` and `imag`."""
+"""Layer type in messages: `weight` is a group of `real` and `imag`."""
 RESONATOR = "RF"
-"""Stands in the names of the neurons that take complex currents, and nothing else."""
+"""Part of the names of the neurons that take complex currents, and of no others."""
 
 MESSAGE_BITS = "messageBits"
-"""Of a neuron; the loader's `NetDict.array_keys` lacks it, so that it hands a NetDict on."""
+"""Dataset of a neuron that the loader misreads: `NetDict.array_keys` lacks it."""
 
 HERE = "`from exports.network import Network` runs it where all layers are CUBA conv and dense"
 ELSEWHERE = "lava.lib.dl.netx.hdf5.Network, lava-dl's own loader, runs it; nothing here does"
@@ -38,17 +40,17 @@ def loader_runs_layer(kind: str) -> bool:
 
 
 def loader_runs_neuron(kind: str) -> bool:
-    """Whether lava-dl's loader knows such a neuron: it takes whatever has RF in its name."""
+    """Whether lava-dl's loader knows such a neuron: it accepts any name with RF in it."""
     return kind in CUBA or kind == "SDNN" or RESONATOR in kind
 
 
 def has_complex_weights(layer: Group) -> bool:
-    """Whether `layer` is a dense one with complex weights, which the loader builds."""
+    """Whether `layer` is a dense layer with complex weights, which the loader builds."""
     return "weight" in layer.names() and layer.is_group("weight")
 
 
 def refused_complex(layer: Group) -> FormatError:
-    """What a reader says of a dense layer with complex weights."""
+    """A reader's error for a dense layer with complex weights."""
     neuron = layer.group("neuron").text("type") if "neuron" in layer.names() else CUBA[-1]
     if RESONATOR in neuron:
         return refused_layer(COMPLEX, layer.where("weight"))
@@ -66,7 +68,7 @@ def _half_complex(where: str, found: str) -> FormatError:
 
 
 def refused_layer(kind: str, where: str) -> FormatError:
-    """What a reader says of a layer type that it does not build."""
+    """A reader's error for a layer type that it does not build."""
     if loader_runs_layer(kind) or kind == COMPLEX:
         return FormatError(
             "only lava-dl's own loader runs such a layer",
@@ -75,7 +77,7 @@ def refused_layer(kind: str, where: str) -> FormatError:
             allowed=", ".join(BUILT_HERE),
             remedy=ELSEWHERE,
         )
-    does = f"stops at it with {RAISING[kind]}" if kind in RAISING else "skips it without a word"
+    does = f"stops at it with {RAISING[kind]}" if kind in RAISING else "silently skips it"
     return FormatError(
         f"lava-dl's loader has no such layer: it {does}",
         node=where,
@@ -86,7 +88,7 @@ def refused_layer(kind: str, where: str) -> FormatError:
 
 
 def refused_neuron(kind: str, where: str) -> FormatError:
-    """What a reader says of a neuron type that it does not build, behind real weights."""
+    """A reader's error for a neuron type that it does not build, with real weights."""
     if RESONATOR in kind:
         return _half_complex(where, f"real weights and {kind} neurons")
     known = loader_runs_neuron(kind)
@@ -100,7 +102,7 @@ def refused_neuron(kind: str, where: str) -> FormatError:
 
 
 def way_to_run(root: Group) -> str:
-    """Who runs an HDF5 file that this project did not write."""
+    """How to run an HDF5 file that this project did not write."""
     if LAYERS not in root.names():
         return "convert a network first: spikeport convert"
     try:
@@ -116,7 +118,7 @@ def way_to_run(root: Group) -> str:
 
 
 def _refused(layer: Group) -> FormatError | None:
-    """What speaks against running one layer here."""
+    """The error for a layer that this project does not run; None if it runs the layer."""
     kind = layer.text("type")
     if kind not in BUILT_HERE:
         return refused_layer(kind, layer.where("type"))

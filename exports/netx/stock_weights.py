@@ -1,4 +1,4 @@
-"""What the stock loader makes of dense weights; written from lava-dl 0.6.0 and lava-nc 0.10.0."""
+"""Dense weights after the stock loader; source: lava-dl 0.6.0 and lava-nc 0.10.0."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from math import floor, log2
 import numpy as np
 
 MIXED_LIMITS = (-256, 254)
-"""Mixed weights beyond are clipped with a print only (lava-dl, `optimize_weight_bits`)."""
+"""Range outside which mixed weights are clipped with a print only (lava-dl,
+`optimize_weight_bits`)."""
 SYNAPSE_BITS = 8
-"""Bits of Lava's Dense, which clips to them and cuts what is below (lava-nc, `weightutils`)."""
+"""Bits of Lava's Dense, which clips to them and drops lower bits (lava-nc, `weightutils`)."""
 
 
 def loaded_by_stock(weight: np.ndarray) -> np.ndarray | None:
-    """The weights that lava-dl's loader runs in place of integers `weight`, (F_out, F_in).
+    """The weights that lava-dl's loader runs for integers `weight`, (F_out, F_in).
 
-    None where it fails (all 0), or where no integers describe what it runs.
+    None if the loader fails (all weights 0), or if it runs weights that are no integers.
 
-    Its `optimize_weight_bits` scales by a power of two towards 8 bits and hands the inverse to
-    Lava's Dense, which decides on the signs anew, clips, and cuts low bits.
+    Its `optimize_weight_bits` scales by a power of two towards 8 bits and passes the inverse to
+    Lava's Dense, which determines the signs again, clips, and drops low bits.
     """
     low, high = int(weight.min()), int(weight.max())
     if low == high == 0:
@@ -33,7 +34,7 @@ def loaded_by_stock(weight: np.ndarray) -> np.ndarray | None:
         scale = -256 / low if high < 0 else 255 / high
     shift = floor(log2(scale)) + mixed
     if shift < 0:
-        # A negative shift count: NumPy gives 0 for every weight.
+        # The shift count is negative: NumPy returns 0 for every weight.
         return np.zeros_like(weight)
     zeros = next((n for n in range(8, 0, -1) if not (weight % (1 << n)).any()), 0) - mixed
     scaled = weight.astype(np.int64) << shift

@@ -1,4 +1,4 @@
-"""Writes an integer program as a `.net` file: temporary file, read back, compare, rename."""
+"""Writer of an integer program as a `.net` file: write, read back, compare, rename."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, Window
 
 
 def write_net(program: IntProgram, path: Path | str) -> None:
-    """Write `program` to `path`; nothing is left behind if anything fails.
+    """Write `program` to `path`; no partial file remains after a failure.
 
     Raises
     ------
     OutputError
         If the path cannot be written.
     FormatError
-        If the file read back is not the program (a bug, never silently accepted).
+        If the file read back is not the program, which is a bug.
     """
 
     def fill(image: BytesIO) -> None:
@@ -61,7 +61,7 @@ def write_net(program: IntProgram, path: Path | str) -> None:
 
 
 def _write(program: IntProgram, file: h5py.File) -> None:
-    # The hash takes as long as writing and lets other threads work meanwhile.
+    # The hash takes as long as writing, and other threads can run meanwhile.
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lambda: program.hash)
         write_layers(program, file, _write_population)
@@ -78,7 +78,7 @@ def _write(program: IntProgram, file: h5py.File) -> None:
 def write_layers(
     program: IntProgram, file: h5py.File, write: Callable[[h5py.Group, Population], None]
 ) -> None:
-    """The stock layout: numbered layers, a flatten in front of a dense layer on images."""
+    """Write the stock layout: numbered layers, and a flatten before a dense layer on images."""
     layers = file.create_group(LAYERS)
     group = layers.create_group("0")
     write_string(group, "type", INPUT)
@@ -93,7 +93,7 @@ def write_layers(
 
 
 def _header(program: IntProgram) -> dict[str, Any]:
-    """What concerns the program as a whole; layers carry their own."""
+    """Fields of the program as a whole; layers have their own."""
     structure = program.structure()
     return {k: v for k, v in structure.items() if k != "populations"}
 
@@ -123,7 +123,7 @@ def _write_population(group: h5py.Group, population: Population) -> None:
 
 
 def write_synapse(group: h5py.Group, population: Population, synapse: Synapse) -> None:
-    """The datasets stock netx knows: type, shape, weight, and a convolution's geometry."""
+    """Write the datasets of stock netx: type, shape, weight, and a convolution's geometry."""
     write_string(group, "type", _layer_type(synapse))
     group["shape"] = np.array(population.shape, np.int64)
     _write_connection(synapse, group)
@@ -136,7 +136,7 @@ def _layer_type(synapse: Synapse) -> str:
 
 @singledispatch
 def _write_connection(synapse: object, group: h5py.Group) -> None:
-    """Weights and geometry of one synapse."""
+    """Write weights and geometry of one synapse."""
     raise FormatError("the format has no such synapse", found=type(synapse).__name__)
 
 
@@ -174,7 +174,7 @@ def smallest_int(values: np.ndarray) -> type[np.signedinteger[Any]]:
 
 
 def write_string(group: h5py.Group, name: str, text: str) -> None:
-    """A string as lava-dl writes it: S10, shape (1,)."""
+    """Write a string as lava-dl does: S10, shape (1,)."""
     encoded = text.encode("ascii")
     if len(encoded) > int(STOCK_STRING[1:]):
         raise FormatError("a string is longer than the format allows", found=text)

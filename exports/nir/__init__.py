@@ -1,9 +1,9 @@
 """NIR, the neuromorphic intermediate representation (Pedersen et al., Nature Communications 2024).
 
-`graph` makes a NIR graph of a program, `writer` a file of that, `reader` takes the program out
-again, `ledger` says what NIR has no
-words for. See `ledger` for what a graph means to a tool that does not know this project. `foreign`
-reads graphs of other tools as float programs, to be converted like any other.
+`graph` converts a program into a NIR graph, `writer` writes it to a file, and `reader` reads the
+program back. `ledger` lists the properties that NIR cannot express, and how a tool that does not
+know this project reads a graph. `foreign` reads graphs of other tools as float programs, which are
+then converted like any other network.
 """
 
 from exports.nir.foreign import Reset, is_ours, read_foreign_nir

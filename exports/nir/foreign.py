@@ -1,11 +1,11 @@
-"""Reads NIR graphs of other tools as float programs; what has no counterpart is refused by name.
+"""Reader of NIR graphs of other tools as float programs; an unknown node is an error.
 
-NIR says that a neuron is set to `v_reset` when it has fired. Many tools subtract the threshold
-instead and write the same node (snnTorch's default, sinabs), so the graph does not tell: over
-several steps the user has to. A `LIF` without decay (tau infinite, as snnTorch writes `Leaky` with
-beta = 1) is an `IF`. A spike is worth 1 there and a threshold here, so currents are divided by the
-thresholds. NIR fires above the threshold, here a neuron fires at it: it starts one integer below
-0, which for integers is the same.
+In NIR a neuron is set to `v_reset` after a spike. Many tools subtract the threshold instead and
+write the same node (snnTorch's default, sinabs), so the graph does not determine the reset: over
+several steps the user must state it. A `LIF` without decay (tau infinite, as snnTorch writes
+`Leaky` with beta = 1) is an `IF`. A spike has the value 1 there and a threshold here, so currents
+are divided by the thresholds. NIR fires above the threshold, here a neuron fires at it: it starts
+one integer below 0, which is equivalent for integers.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     import nir
 
 ABOVE = -(2.0**-40)
-"""Initial potential in thresholds: rounded down, it is -1 of any integer threshold."""
+"""Initial potential in thresholds: rounded down, it is -1 for any integer threshold."""
 READOUT = "spikes"
-"""Name of the layer that counts the spikes of a network that ends in neurons."""
+"""Name of the layer that counts the spikes if the network ends in neurons."""
 Shape = tuple[int, ...]
 
 
 class Reset(str, Enum):
-    """What the tool that wrote a graph does when a neuron has fired."""
+    """Reset of a neuron after a spike, in the tool that wrote a graph."""
 
     SUBTRACT = "subtract"
     ZERO = "zero"
@@ -60,7 +60,7 @@ def open_graph(path: Path, *, known: bool = False) -> nir.NIRGraph:
     Raises
     ------
     FormatError
-        If it is missing, no NIR file, or more than a network needs.
+        If the file is missing, no NIR file, or larger than a network needs.
     """
     with opened(path, known=known, also=_read_graph):
         pass
@@ -77,13 +77,13 @@ def open_graph(path: Path, *, known: bool = False) -> nir.NIRGraph:
 def _read_graph(path: Path) -> nir.NIRGraph:
     import nir
 
-    # An open file, since nir would lock it by name.
+    # nir gets an open file, since it would lock a named one.
     with path.open("rb") as file:
         return nir.read(file)
 
 
 def is_ours(path: Path) -> bool:
-    """Whether this project wrote the graph; raises FormatError where there is none."""
+    """Whether this project wrote the graph; raises FormatError if there is no graph."""
     return KEY in open_graph(path).metadata
 
 
@@ -93,11 +93,12 @@ def read_foreign_nir(path: Path, steps: int, reset: Reset | None) -> FloatProgra
     Raises
     ------
     FormatError
-        If it is missing, no NIR file, or not one connected graph from one input to one output.
+        If the file is missing, no NIR file, or not one connected graph from one input to one
+        output.
     TargetError
-        If over several steps the reset is not known, or is not a subtraction.
+        If there are several steps and the reset is unknown, or not a subtraction.
     UnsupportedModuleError
-        Naming a node that has no counterpart.
+        If a node has no counterpart. The error names it.
     """
     graph = open_graph(path)
     if steps > 1:
@@ -132,18 +133,18 @@ def _check_reset(path: Path, graph: nir.NIRGraph, reset: Reset | None) -> None:
 
 
 class _Reader:
-    """Goes through a graph from its input on."""
+    """Converts a graph from its input on."""
 
     def __init__(self, path: Path, graph: nir.NIRGraph, steps: int) -> None:
         self._path, self._graph, self._steps = path, graph, steps
         self._nodes: list[FloatNode] = []
         self._shapes: dict[str, Shape] = {}
         self._names: dict[str, str] = {}
-        """Of the float nodes that stand for the graph's, whose names may be ours."""
+        """Names of the float nodes by those of the graph's nodes, which may already be used."""
         self._taken: set[str] = set()
 
     def program(self) -> FloatProgram:
-        """All nodes in order, and a readout where the graph ends in neurons."""
+        """The program with all nodes in order, and a readout if the graph ends in neurons."""
         last = ""
         for name in self._ordered():
             node = self._graph.nodes[name]
@@ -180,27 +181,27 @@ class _Reader:
 
     @property
     def steps(self) -> int:
-        """Time steps."""
+        """Number of time steps."""
         return self._steps
 
     def _node(self, name: str) -> FloatNode:
         return next(node for node in self._nodes if node.name == name)
 
     def put(self, node: FloatNode) -> str:
-        """Add a node behind those it takes its inputs from; its name, another if it is taken."""
+        """Add a node after its sources; returns its name, a new one if the name is already used."""
         name = new_name(node.name, self._taken)
         self._nodes.append(replace(node, name=name))
         self._shapes[name] = FloatProgram(tuple(self._nodes)).shapes()[name]
         return name
 
     def _joined(self, name: str, sources: list[str]) -> str:
-        """The node whose value arrives: NIR adds up what several edges bring."""
+        """The node whose value arrives: NIR adds the values of several edges."""
         if len(sources) == 1:
             return sources[0]
         return self.put(Add(f"{name}.add", tuple(sources)))
 
     def _ordered(self) -> list[str]:
-        """Names of all nodes, each behind its sources."""
+        """Names of all nodes, each after its sources."""
         nodes, edges = self._graph.nodes, self._graph.edges
         ends = [type(node).__name__ for node in nodes.values()]
         if ends.count("Input") != 1 or ends.count("Output") != 1:

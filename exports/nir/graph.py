@@ -1,4 +1,4 @@
-"""An integer program as a NIR graph; nothing is rounded on the way."""
+"""Conversion of an integer program into a NIR graph, without any rounding."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def as_graph(program: IntProgram) -> nir.NIRGraph:
-    """The program as a graph: a node per synapse, and one per population with neurons."""
+    """The program as a graph: one node per synapse, and one per population with neurons."""
     import nir
 
     nodes: dict[str, Any] = {INPUT: nir.Input({"input": np.array(program.input.shape)})}
@@ -57,7 +57,7 @@ def as_graph(program: IntProgram) -> nir.NIRGraph:
 
 
 def output_node(program: IntProgram, readout: str) -> str:
-    """Name of a readout's output node: its own where there are several, or a layer has ours."""
+    """Name of a readout's output node: "output", unless there are several or a layer has it."""
     taken = any(p.name == OUTPUT for p in program.spiking)
     return OUTPUT if len(program.readouts) == 1 and not taken else readout
 
@@ -74,7 +74,7 @@ def _put(nodes: dict[str, Any], name: str, node: Any) -> None:
 
 
 def _add_neurons(population: Population, nodes: dict[str, Any], output: str) -> str:
-    """The node that a population's currents meet in, added to `nodes`; `output` if a readout."""
+    """Add the node that takes a population's currents; `output` if it is a readout."""
     import nir
 
     shape, neuron = population.shape, population.neuron
@@ -92,7 +92,7 @@ def _add_neurons(population: Population, nodes: dict[str, Any], output: str) -> 
 
 
 def _bias(population: Population, program: IntProgram) -> np.ndarray:
-    """Bias (C,); of one step with the initial potential in it."""
+    """Bias (C,); for one step it includes the initial potential."""
     neuron = population.neuron
     if isinstance(neuron, IntegrateAndFire) and program.schedule.num_steps == 1:
         return population.bias.astype(np.int64) + neuron.initial_potential
@@ -117,7 +117,7 @@ def _synapse(
 def ungrouped(weight: np.ndarray, groups: int) -> np.ndarray:
     """Weights (C_out, C_in / groups, ...) of a grouped convolution as (C_out, C_in, ...).
 
-    NIR 1.0 takes a convolution's channels from its weights, whatever its groups.
+    NIR 1.0 takes a convolution's channels from its weights and ignores its groups.
     """
     if groups == 1:
         return weight
@@ -129,7 +129,7 @@ def ungrouped(weight: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _float32(node: str, values: np.ndarray) -> np.ndarray:
-    """Integers as float32; raises TargetError where that would round."""
+    """Integers as float32; raises TargetError if that would round."""
     if (np.abs(values) > LARGEST_EXACT).any():
         raise TargetError(
             "numbers this large are not exact in NIR's float32",

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 KEY = "spikeport"
-"""Of the graph's metadata; its value is JSON."""
+"""Key of the graph's metadata; its value is JSON."""
 HASH = "program_hash"
-"""Of the JSON; files from before it was written lack it."""
+"""Key of the program's hash in the JSON; older files lack it."""
 VERSION = 1
 INPUT, OUTPUT = "input", "output"
 LARGEST_EXACT = 1 << 24
-"""Integers up to here are exact in float32, which NIR tools compute in."""
+"""Integers up to this are exact in float32, in which NIR tools compute."""
 
 
 def synapse_node(population: str, index: int) -> str:
-    """Node of a population's synapse, by index."""
+    """Name of the node of a population's synapse, by index."""
     return f"{population}:synapse{index}"
 
 
 def flatten_node(population: str, index: int) -> str:
-    """Node that flattens the source of a dense synapse."""
+    """Name of the node that flattens the source of a dense synapse."""
     return f"{population}:flatten{index}"

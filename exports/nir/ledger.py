@@ -1,13 +1,13 @@
-"""What NIR cannot carry of a program, and what became of it.
+"""Properties of a program that NIR cannot express, and their treatment.
 
-NIR 1.0 describes neurons by differential equations: an `IF` fires where `v > v_threshold` and is
-then *set* to `v_reset`. Reset by subtraction has no node there, so a program of several steps is
-another network to any tool that takes the graph at its word; of one step it is not, since a neuron
-that has fired is not asked again. Thresholds are written as theta - 1/2, which for integers makes
-"above" the same as "at least theta".
+NIR 1.0 describes neurons by differential equations: an `IF` fires if `v > v_threshold` and is then
+*set* to `v_reset`. NIR has no node with reset by subtraction, so a program of several steps is
+another network for any tool that follows NIR's definition. With one step the reset has no effect,
+and the network is the same. Thresholds are written as theta - 1/2, which for integers makes "above"
+the same as "at least theta".
 
-All that is lost to other tools stands in the graph's metadata under "spikeport", as JSON, from
-which `read_nir` makes the program again, integer by integer.
+Everything that other tools cannot read is in the graph's metadata under "spikeport", as JSON, from
+which `read_nir` restores the program, integer by integer.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFi
 
 
 class Fate(str, Enum):
-    """What became of it."""
+    """Treatment of a property that NIR cannot express."""
 
     FOLDED = "folded"
-    """Into a number that NIR has: any tool gives the same bits."""
+    """Included in a number that NIR has: any tool gives the same bits."""
     METADATA = "metadata"
-    """Other tools do not see it."""
+    """Stored in the metadata, which other tools ignore."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that NIR has no word for."""
+    """One property that NIR cannot express."""
 
     what: str
     where: str
@@ -47,7 +47,7 @@ def ledger(program: IntProgram) -> list[Entry]:
     Raises
     ------
     TargetError
-        If a population has neurons that no NIR node comes near to.
+        If a population has neurons without any similar NIR node.
     """
     one_step = program.schedule.num_steps == 1
     entries = []

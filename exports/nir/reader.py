@@ -1,4 +1,4 @@
-"""Reads a program back from a NIR graph that this project wrote."""
+"""Reader of a program from a NIR graph that this project wrote."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def read_nir(path: Path | str, *, known: bool = False) -> IntProgram:
     Raises
     ------
     FormatError
-        If it is missing, not a NIR file, lacks this project's metadata, if graph and metadata
-        contradict each other, or if either is not what its hash says.
+        If the file is missing, not a NIR file, lacks this project's metadata, if graph and metadata
+        contradict each other, or if either does not match its hash.
     """
     graph = open_graph(Path(path), known=known)
     if KEY not in graph.metadata:
@@ -71,19 +71,19 @@ def read_nir(path: Path | str, *, known: bool = False) -> IntProgram:
 
 
 def has_hash(path: Path | str) -> bool:
-    """Whether the file of this project at `path` tells its program's hash, as older ones do not.
+    """Whether the file of this project at `path` contains its program's hash; older ones do not.
 
     Raises
     ------
     FormatError
-        If it is missing or not a NIR file of this project.
+        If the file is missing or not a NIR file of this project.
     """
     graph = open_graph(Path(path), known=True)
     return HASH in parse_json(graph.metadata[KEY])
 
 
 def _check_graph(found: nir.NIRGraph, expected: nir.NIRGraph) -> None:
-    """Raise ValueError unless both are the same to a tool that knows nothing of metadata."""
+    """Raise ValueError unless both graphs are equal, apart from their metadata."""
     if sorted(found.edges) != sorted(expected.edges):
         raise ValueError("the edges are not those of the program")
     for name in {**found.nodes, **expected.nodes}:
@@ -96,7 +96,7 @@ def _check_graph(found: nir.NIRGraph, expected: nir.NIRGraph) -> None:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Whether two values of a node are the same; a value that is not there is None."""
+    """Whether two values of a node are equal; a missing value is None."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_equal(v, other[k]) for k, v in one.items())
     if one is None or other is None:
@@ -177,7 +177,7 @@ def _synapse(described: dict[str, Any], node: Any) -> Synapse:
 
 
 def _grouped(weight: np.ndarray, groups: int) -> np.ndarray:
-    """Weights (C_out, C_in, ...) as (C_out, C_in / groups, ...), or ValueError if others are."""
+    """Weights (C_out, C_in, ...) as (C_out, C_in / groups, ...); ValueError if others are not 0."""
     if groups == 1:
         return weight
     c_in = weight.shape[1] // groups

@@ -1,4 +1,4 @@
-"""Writes an integer program as a NIR graph; nothing is rounded on the way."""
+"""Writer of an integer program as a NIR graph, without any rounding."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from toolchain.program.int_program import IntProgram
 def write_nir(
     program: IntProgram, path: Path | str, *, accept_hard_reset: bool = False
 ) -> list[Entry]:
-    """Write `program` to `path`, read it back, and return what NIR could not carry.
+    """Write `program` to `path`, read it back, and return the properties that NIR cannot express.
 
     Parameters
     ----------
     accept_hard_reset:
-        Write programs of several steps as well, which tools that do not read this project's
-        metadata run with a reset to zero.
+        Also write programs of several steps, which tools that do not read this project's metadata
+        run with a reset to zero.
 
     Raises
     ------
     TargetError
-        If the program holds what NIR has no node for, or its resets would be read as others.
+        If NIR has no node for a part of the program, or its resets would be misread.
     OutputError
         If the path cannot be written.
     FormatError
-        If the file read back is not the program (a bug, never silently accepted).
+        If the file read back is not the program, which is a bug.
     """
     import nir
 

@@ -1,4 +1,4 @@
-"""The fast models: whole blocks of layers in one process, event by event, a batch at a time.
+"""The fast models: a block of layers per process, event by event, in batches.
 
 `kernels` (compiled loops) <- `stages` (one population) <- `pipeline` (consecutive populations).
 """

@@ -1,4 +1,4 @@
-"""The currents that a single synapse sends, step by step, for a batch of samples."""
+"""The currents of a single synapse, step by step, for a batch of samples."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ CURRENT = IntRange.signed(CONV_SUM_BITS)
 
 
 class Currents:
-    """Takes the spikes of a step and hands their currents out in the next, or later by delays.
+    """Takes the spikes of a step and returns their currents in the next step, or later by delays.
 
     Parameters
     ----------
     synapse:
-        Its weights; dense ones lie for a source flattened in C, H, W order.
+        The synapse; dense weights are for a source flattened in C, H, W order.
     source_shape:
         (C, H, W) or (F,).
     delays:
-        int (F_out, F_in) in steps, of a dense synapse; None for no delays.
+        int (F_out, F_in) in steps, for a dense synapse; None for no delays.
     message_bits:
-        Of the spikes; 0 for unary ones.
+        Message bits of the spikes; 0 for unary ones.
     batch:
-        Samples at a time, B.
+        Number of samples B at a time.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Currents:
         Raises
         ------
         ValueRangeError
-            If one does not fit the messages, or a sum leaves 24 bits.
+            If a spike does not fit the messages, or a sum does not fit 24 bits.
         """
         self._total[:, self._now] = 0
         self._now = (self._now + 1) % self._total.shape[1]

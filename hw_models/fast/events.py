@@ -1,6 +1,6 @@
-"""What a synapse does with spikes, event by event, in the layout that the kernels want.
+"""Event-driven application of a synapse, with weights in the kernels' layout.
 
-Arrays lie in Lava's order with the batch in front, (B, W, H, C) or (B, F).
+Arrays are in Lava's order after the batch axis, (B, W, H, C) or (B, F).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from toolchain.errors import TargetError
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
 SUM_LIMIT = (1 << 31) - 1
-"""The kernels add up in int32."""
+"""Largest sum: the kernels sum in int32."""
 
 
 class Events(ABC):
-    """What one synapse does with spikes, in the layout the kernels want."""
+    """The effect of spikes through one synapse, with weights in the kernels' layout."""
 
     @abstractmethod
     def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
-        """Add to `total`, int32 (B, ...), what `spikes`, int (B, ...), cause."""
+        """Add the currents of `spikes`, int (B, ...), to `total`, int32 (B, ...)."""
 
 
 class ConvEvents(Events):
@@ -42,7 +42,7 @@ class ConvEvents(Events):
         self._out_shape = (groups, per_group, k_w, k_h, height, c_out)
 
     def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
-        """See `Events`."""
+        """Add the currents, see `Events`."""
         kernels.convolve(
             spikes, self._weight, self._reached, self._runs, self._out_shape, total.ravel()
         )
@@ -57,12 +57,12 @@ class DepthwiseEvents(Events):
         self._along_h, self._along_w = _targets(synapse, source_shape)
 
     def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
-        """See `Events`."""
+        """Add the currents, see `Events`."""
         kernels.convolve_depthwise(spikes, self._weight, self._along_w, self._along_h, total)
 
 
 def _targets(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> list[np.ndarray]:
-    """Where each position's spikes arrive by each tap, along H and along W; -1 for nowhere."""
+    """Target of each position and kernel tap, along H and along W; -1 for none."""
     targets = []
     for axis in range(2):
         size, out_size = source_shape[1 + axis], synapse.output_shape(source_shape)[1 + axis]
@@ -75,9 +75,9 @@ def _targets(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> list[np.nda
 
 
 def _runs(targets: np.ndarray, *, joined: bool) -> np.ndarray:
-    """Runs of `kernels.convolve` for targets (H, K_h): neighbours joined where allowed.
+    """Runs of `kernels.convolve` for targets (H, K_h), with neighbours joined if allowed.
 
-    With the taps reversed, the targets of stride 1 and dilation 1 go up one by one.
+    With reversed taps, the targets of stride 1 and dilation 1 are consecutive.
     """
     size, taps = targets.shape
     runs = np.zeros((size, taps, 3), np.int64)
@@ -97,7 +97,7 @@ def _runs(targets: np.ndarray, *, joined: bool) -> np.ndarray:
 
 
 class DenseEvents(Events):
-    """All to all; weights of a source of (C, H, W) are laid out for spikes in (W, H, C)."""
+    """A dense synapse; weights for a source (C, H, W) are permuted for spikes in (W, H, C)."""
 
     def __init__(self, synapse: DenseSynapse, source_shape: tuple[int, ...]) -> None:
         shifted = synapse.weight.astype(np.int64) << synapse.weight_exponent
@@ -107,13 +107,13 @@ class DenseEvents(Events):
         self._weight = _smallest(turned).ravel()
 
     def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
-        """See `Events`."""
+        """Add the currents, see `Events`."""
         flat = spikes.reshape(len(spikes), -1)
         kernels.connect(flat, self._weight, self._outputs, total.ravel())
 
 
 def _smallest(weight: np.ndarray) -> np.ndarray:
-    """Contiguous int8, int16 or int32, whatever holds the weights: less memory to read."""
+    """Weights as contiguous int8, int16 or int32, the smallest that fits, to read less memory."""
     low, high = int(weight.min()), int(weight.max())
     for kind in (np.int8, np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
@@ -123,7 +123,10 @@ def _smallest(weight: np.ndarray) -> np.ndarray:
 
 @singledispatch
 def make_events(synapse: object, source_shape: tuple[int, ...]) -> Events:
-    """The events of a synapse from a source of shape (C, H, W) or (F,)."""
+    """The events of a synapse from a source of shape (C, H, W) or (F,).
+
+    Raises TargetError for an unknown synapse.
+    """
     raise TargetError("no fast model for this synapse", found=type(synapse).__name__)
 
 

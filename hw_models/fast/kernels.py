@@ -1,7 +1,7 @@
-"""Compiled event-driven kernels of the fast models: work is done for each spike, not each weight.
+"""Compiled event-driven kernels of the fast models: their work grows with the spikes.
 
-Arrays lie in Lava's order with the batch in front, (B, W, H, C); sums are int32, whose bounds
-are proved before a run. Written from the semantic contract; shared with no simulator.
+Arrays are in Lava's order after the batch axis, (B, W, H, C). Sums are int32, whose bounds
+are proved before a run. The code follows the semantic contract and shares nothing with a simulator.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from toolchain.compiled import compiled
 
 @compiled
 def add_run(total, to, weight, at, length, spike):  # type: ignore[no-untyped-def]
-    """`total[to : to + length] += spike * weight[at : at + length]`, both flat.
+    """Compute `total[to : to + length] += spike * weight[at : at + length]`, both flat.
 
-    Most neurons send 1 or -1, which needs no product. Slices keep the loops free of the check
-    for negative indices, without which they are not vectorised.
+    Most spikes are 1 or -1, which needs no product. Slices avoid the check
+    for negative indices in the loops, which would prevent vectorisation.
     """
     into, row = total[to : to + length], weight[at : at + length]
     if spike == 1:
@@ -32,21 +32,21 @@ def add_run(total, to, weight, at, length, spike):  # type: ignore[no-untyped-de
 
 @compiled
 def convolve(spikes, weight, reached, runs, out_shape, total):  # type: ignore[no-untyped-def]
-    """Add to `total` what each spike of (B, W, H, C) sends on.
+    """Add the currents of each spike of (B, W, H, C) to `total`.
 
     Parameters
     ----------
     weight:
-        Flat, of (G, K_w, C/G, K_h reversed, C'/G).
+        Flat array of (G, K_w, C/G, K_h reversed, C'/G).
     reached:
         (W, K_w): column of the target for each position and tap, or -1 for none.
     runs:
-        (H, R, 3): for each row the targets that follow each other in memory: the first of them,
-        the first of the reversed taps, and how many; 0 of them ends the list.
+        (H, R, 3): per row, the runs of targets that are consecutive in memory: the first target,
+        the first of the reversed taps, and the length; a length of 0 ends the list.
     out_shape:
         (G, C/G, K_w, K_h, H', C').
     total:
-        int32, flat, of (B, W', H', C').
+        int32, flat array of (B, W', H', C').
     """
     groups, per_group, taps_x, taps_y, height, sent_to = out_shape
     of_group = sent_to // groups
@@ -78,10 +78,10 @@ def convolve(spikes, weight, reached, runs, out_shape, total):  # type: ignore[n
 
 @compiled
 def convolve_depthwise(spikes, weight, reached_x, reached_y, total):  # type: ignore[no-untyped-def]
-    """As `convolve` with one weight per channel and tap, (K_w, K_h, C): dense along the channels.
+    """Convolve as `convolve`, with one weight per channel and tap, (K_w, K_h, C).
 
-    `total` is int32 (B, W', H', C); `reached_y`, (H, K_h), is to rows what `reached_x` is to
-    columns.
+    `total` is int32 (B, W', H', C); `reached_x`, (W, K_w), has the target columns, and `reached_y`,
+    (H, K_h), the target rows.
     """
     for b in range(spikes.shape[0]):
         for x in range(spikes.shape[1]):
@@ -98,9 +98,9 @@ def convolve_depthwise(spikes, weight, reached_x, reached_y, total):  # type: ig
 
 @compiled
 def connect(spikes, weight, outputs, total):  # type: ignore[no-untyped-def]
-    """Add to `total`, int32, flat, of (B, F'), what each spike of (B, F) sends on.
+    """Add the currents of each spike of (B, F) to `total`, int32, a flat array of (B, F').
 
-    `weight` is flat, of (F, F'); `outputs` is F'.
+    `weight` is a flat array of (F, F'); `outputs` is F'.
     """
     for b in range(spikes.shape[0]):
         for f in range(spikes.shape[1]):
@@ -111,9 +111,9 @@ def connect(spikes, weight, outputs, total):  # type: ignore[no-untyped-def]
 
 @compiled
 def connect_delayed(spikes, weight, delays, now, total):  # type: ignore[no-untyped-def]
-    """As `connect` with weights and delays in steps, both (F, F'), into a ring of steps.
+    """Connect as `connect`, with weights and delays in steps, both (F, F'), into a ring of steps.
 
-    `total` is int32 (B, R, F') of which row `now` is the step without delay.
+    `total` is int32 (B, R, F'), whose row `now` is the step without delay.
     """
     for b in range(spikes.shape[0]):
         for f in range(spikes.shape[1]):
@@ -126,7 +126,7 @@ def connect_delayed(spikes, weight, delays, now, total):  # type: ignore[no-unty
 
 @compiled
 def fire_if(total, bias, threshold, v, spikes):  # type: ignore[no-untyped-def]
-    """One IF step of (N, C) neurons; returns the extremes of the potential before firing."""
+    """Compute one IF step of (N, C) neurons; returns the extremes of v before firing."""
     low = high = np.int32(0)
     for n in range(v.shape[0]):
         for k in range(v.shape[1]):
@@ -140,7 +140,7 @@ def fire_if(total, bias, threshold, v, spikes):  # type: ignore[no-untyped-def]
 
 @compiled
 def fire_cif(total, bias, threshold, v, counts, wakes, spikes):  # type: ignore[no-untyped-def]
-    """One CIF step of (N, C) neurons; `wakes` counts the wake steps, this one included."""
+    """Compute one CIF step of (N, C) neurons; `wakes` counts the wake steps, this one included."""
     low = high = np.int32(0)
     for n in range(v.shape[0]):
         for k in range(v.shape[1]):
@@ -161,7 +161,7 @@ def fire_cif(total, bias, threshold, v, counts, wakes, spikes):  # type: ignore[
 def fire_lipool(  # type: ignore[no-untyped-def]
     arrived, kernel, stride, padding, dilation, counts, largest, spikes
 ):
-    """One LIPool step: counts (B, W, H, C) go up, `largest` (B, W', H', C) follows its windows.
+    """Compute one LIPool step: update counts (B, W, H, C) and `largest` (B, W', H', C).
 
     Returns the extremes of the counts.
     """

@@ -1,9 +1,9 @@
-"""Consecutive populations as one pipeline, step for step what their own processes would do.
+"""Consecutive populations as one pipeline, equal to their own processes step by step.
 
-A population at depth d is in local step t of a batch at global step `t + d` plus the steps of the
-batches before; so the layers of a block are in different steps, and after a batch in different
-batches, at any one time. What is sent in a global step arrives in the next, or later where a
-branch is held back.
+A population at depth d is at local step t of a batch at global step `t + d` plus the steps of the
+batches before. So the layers of a block are at different steps, and at the end of a batch in
+different batches, at any one time. What is sent in a global step arrives in the next, or later
+where a branch is held back.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hw_models.recorder import Recorder
 
 
 class _Line:
-    """Spikes of one layer as they arrive, the latest and as many before it as anyone waits for."""
+    """Recent spikes of one layer: the latest, and as many steps before it as a branch waits."""
 
     def __init__(self, shape: tuple[int, ...], kind: type, longest_wait: int) -> None:
         self._sent: deque[np.ndarray] = deque(
@@ -43,7 +43,7 @@ class Pipeline:
     v:
         Membrane potentials, int32 (state_size,), see `BlockLayout.potentials`.
     recorders:
-        Takes the local steps of a population, by name.
+        Recorder of the local steps of a population, by name.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Pipeline:
             self._lines[name] = _Line(stage.spikes.shape, kind, longest[name])
 
     def step(self, global_step: int) -> np.ndarray:
-        """One global step, from 1; returns what the last layer sends, (B, ...)."""
-        # The deepest first: each takes what its sources sent in the step before.
+        """Compute one global step, from 1; returns the spikes of the last layer, (B, ...)."""
+        # The deepest layer first: each takes the spikes that its sources sent in the step before.
         for stage, clock in reversed(self._stages):
             name, now = stage.population.name, clock.at(global_step)
             if now is None:
@@ -89,5 +89,5 @@ class Pipeline:
         return self._lines[self._stages[-1][0].population.name][0]
 
     def receive(self, spikes: np.ndarray) -> None:
-        """Take what the source sends in this global step, (B, ...); it arrives in the next."""
+        """Take the spikes of the source in this global step, (B, ...); they arrive in the next."""
         self._lines[self._source].push(spikes)

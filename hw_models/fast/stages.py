@@ -1,7 +1,7 @@
-"""The populations of a fast block: one object each, which advances a batch by one local step.
+"""The populations of a fast block: one object each, advanced by one local step at a time.
 
-A stage adds up what the spikes of its sources send on, event by event, and lets its neurons
-fire. Arrays lie in Lava's order with the batch in front, (B, W, H, C) or (B, F).
+A stage sums the currents of its sources' spikes, event by event, and lets its neurons
+fire. Arrays are in Lava's order after the batch axis, (B, W, H, C) or (B, F).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from toolchain.program.synapse import WindowSynapse
 
 
 class Stage(ABC):
-    """One population of a batch.
+    """One population for a batch of samples.
 
     Parameters
     ----------
     v:
-        Membrane potentials, int32 (B, ...), kept by the process; 0 for populations without any.
+        Membrane potentials, int32 (B, ...), owned by the process; 0 for populations without any.
 
     Attributes
     ----------
     spikes:
-        What it sent last: int8 (B, ...), of a readout its accumulator, int32.
+        Spikes of the last step, int8 (B, ...); accumulator of a readout, int32.
     """
 
     def __init__(self, program: IntProgram, population: Population, v: np.ndarray) -> None:
@@ -63,10 +63,10 @@ class Stage(ABC):
 
     @abstractmethod
     def fire(self, arrived: Sequence[np.ndarray], local_step: int, wake_steps: int) -> None:
-        """One local step for the spikes that arrive by each synapse."""
+        """Compute one local step from the spikes that arrive by each synapse."""
 
     def _sum_up(self, arrived: Sequence[np.ndarray]) -> np.ndarray:
-        """Their current, int32 (N, C), watched."""
+        """Sum of all currents, int32 (N, C), checked against 24 bits."""
         self._total[...] = 0
         for events, spikes in zip(self._events, arrived, strict=True):
             events.send(spikes, self._total)
@@ -89,7 +89,7 @@ class Stage(ABC):
 
 
 def _check_sums(program: IntProgram, population: Population) -> None:
-    """Every partial sum, in whatever order, must fit int32."""
+    """Raise TargetError unless every partial sum, in any order, fits int32."""
     bound = sum(largest_sum(s, program.spike_range(s.source)) for s in population.synapses)
     if bound > SUM_LIMIT:
         raise TargetError(
@@ -148,7 +148,7 @@ class _ConsistentStage(Stage):
 
 
 class _PoolStage(Stage):
-    """`v` holds the largest count of each window."""
+    """A LIPool; `v` contains the largest count of each window."""
 
     def __init__(self, program: IntProgram, population: Population, v: np.ndarray) -> None:
         super().__init__(program, population, v)
@@ -176,7 +176,7 @@ class _PoolStage(Stage):
 
 class _RelayStage(Stage):
     def start(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: a relay has no state."""
 
     def fire(self, arrived: Sequence[np.ndarray], local_step: int, wake_steps: int) -> None:
         total = self._sum_up(arrived)
@@ -213,12 +213,12 @@ _STAGES: dict[type, type[Stage]] = {
 
 
 def make_stage(program: IntProgram, population: Population, v: np.ndarray) -> Stage:
-    """The stage of a population that keeps its potentials in `v`, int32 (B, ...).
+    """The stage of a population, with its potentials in `v`, int32 (B, ...).
 
     Raises
     ------
     TargetError
-        If its neuron or synapse is unknown, or its sums may pass 32 bits.
+        If the neuron or synapse is unknown, or sums may exceed 32 bits.
     """
     kind = type(population.neuron)
     if kind not in _STAGES:

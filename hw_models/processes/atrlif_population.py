@@ -3,13 +3,13 @@
 ATRLIF without decay and without adaptation is IF with reset by subtraction that starts at half
 its threshold (lava-nc 0.10.0, `atrlif/models.py`): `v' += 64 (a_in + bias)`, fires when
 `v' - r >= theta'`, then `r += 2 theta'`. With `theta' = 32 threshold` and `v'` starting at
-`64 v0 - 32 threshold` it is IF with any start, a threshold a channel included, as
+`64 v0 - 32 threshold` it is IF with any start and with one threshold per channel, as
 
     64 v = v' - r + 32 threshold
 
-ATRLIF takes one threshold per population and one start; an `AtrlifKeeper` beside it writes the
+ATRLIF takes one threshold and one start per population. An `AtrlifKeeper` beside it writes the
 others before local step 1 of each sample, reads `v'` and `r` after each step, and stops the run
-where a register was left. A readout is a neuron that never fires.
+if a value exceeds a register. A readout is a neuron that never fires.
 """
 
 import typing as ty
@@ -32,11 +32,11 @@ from hw_models.stock.atrlif_limits import NEVER, REGISTER, SCALE
 from toolchain.errors import ValueRangeError
 
 NO_MEMORY = 4095 / 4096
-"""`delta_i` at which the current keeps nothing: the model adds 1/4096."""
+"""`delta_i` with which the current decays completely: the model adds 1/4096."""
 QUIET_THRESHOLD = 65535
-"""`theta_0` before the keeper has written the thresholds; multiplied by 64 it is out of reach."""
+"""`theta_0` before the keeper writes the thresholds; multiplied by 64 it is never reached."""
 BIAS_EXPONENT = 6
-"""log2 of the model's scale."""
+"""log2 of the scale of the model."""
 
 
 class AtrlifPopulation(AbstractProcess):
@@ -53,7 +53,7 @@ class AtrlifPopulation(AbstractProcess):
     clock:
         Local time of the layer; it has no sleep steps.
     recorder:
-        Takes its spikes (None of a readout) and membrane potentials; None for nobody.
+        Takes the spikes (None for a readout) and membrane potentials; None for no recording.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class AtrlifPopulation(AbstractProcess):
 @implements(proc=AtrlifPopulation, protocol=LoihiProtocol)
 @tag("fixed_pt", "stock")
 class SubAtrlifPopulation(AbstractSubProcessModel):
-    """The stock neurons, and their keeper beside them."""
+    """The stock neurons, with their keeper beside them."""
 
     def __init__(self, proc: ty.Any) -> None:
         params = proc.proc_params
@@ -119,14 +119,14 @@ class SubAtrlifPopulation(AbstractSubProcessModel):
 
 
 class AtrlifKeeper(AbstractProcess):
-    """Starts ATRLIF neurons anew for each sample, and reads and watches them.
+    """Sets ATRLIF neurons to their start for each sample, reads them and checks their range.
 
     Parameters are those of `AtrlifPopulation`.
 
     Attributes
     ----------
     a_in, s_in:
-        What the neurons take and send in the same step.
+        Currents and spikes of the neurons in the same step.
     v, r, theta:
         The neurons' own variables.
     """
@@ -180,7 +180,7 @@ class PyAtrlifKeeper(PyLoihiProcessModel):
         self.thresholds = np.broadcast_to(theta, shape).astype(np.int32)
 
     def run_spk(self) -> None:
-        """One global step, which the neurons take at the same time."""
+        """Count one global step, which the neurons take at the same time."""
         self.current = self.a_in.recv()
         self.spikes = self.s_in.recv()
 
@@ -213,9 +213,9 @@ class PyAtrlifKeeper(PyLoihiProcessModel):
         return then is not None and then[1] == 1
 
     def _watch(self, v: np.ndarray, r: np.ndarray) -> None:
-        """Raise where a register was left.
+        """Raise ValueRangeError if a value exceeds its register.
 
-        ATRLIF holds `v'` to +-(2^23 - 1), and odd values are never reached otherwise; a current
+        ATRLIF clips `v'` to +-(2^23 - 1), an odd value that is never reached otherwise; a current
         beyond 24 bits wraps.
         """
         current = SCALE * self.current.astype(np.int64)

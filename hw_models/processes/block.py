@@ -1,10 +1,10 @@
-"""Block: consecutive populations of a program as one process, for a batch of samples at a time.
+"""Block: consecutive populations of a program as one process, for a batch of samples.
 
-Contract: what goes in and out at each global step is what the populations' own processes would
-take and send, with one step of latency per layer; the samples of a batch advance together. Two
-models: `fast` runs it in one process, event by event; `fixed_pt` expands it into stock synapses
-and one process per population, for a batch of one. Lava's own run configurations prefer a leaf
-model, so the fast one answers to `fixed_pt` as well; the stock one is selected by
+Contract: at each global step the block takes and sends the spikes that the populations' own
+processes would take and send, with one step of latency per layer; the samples of a batch advance
+together. Two models: `fast` runs it in one process, event by event; `fixed_pt` expands it into
+stock synapses and one process per population, for a batch of one. Lava's own run configurations
+prefer a leaf model, so the fast one answers to `fixed_pt` as well; the stock one is selected by
 `hw_models.run_config.SimCfg("fixed_pt")`, or with Lava's `select_sub_proc_model=True`.
 """
 
@@ -31,28 +31,28 @@ if ty.TYPE_CHECKING:
 
 
 class BlockProcess(AbstractProcess):
-    """Some layers of a program.
+    """Consecutive layers of a program.
 
     Parameters
     ----------
     layout:
-        Which layers, in what rhythm, for how many samples at a time.
+        The layers, their schedule, and the number of samples at a time.
     recorders:
-        Takes the spikes and membrane potentials of a population, by name.
+        Recorder of the spikes and membrane potentials of a population, by name.
     atrlif:
-        The stock model's neurons are Lava's ATRLIF too, as far as `check_atrlif` lets them.
+        Whether the stock model also uses Lava's ATRLIF neurons, as far as `check_atrlif` allows.
 
     Attributes
     ----------
     layout:
         As given.
     s_in:
-        Spikes of the layer before, (W, H, C) or (F,), with the batch in front if it is not 1.
+        Spikes of the layer before, (W, H, C) or (F,), after the batch axis if the batch is not 1.
     s_out:
-        Spikes of its last layer in the same axes; of a readout the accumulator.
+        Spikes of the last layer, with the same axes; accumulator of a readout.
     v:
-        Membrane potentials, int32, population after population, in each the batch first;
-        `layout.potentials` finds a layer's.
+        Membrane potentials, int32, population after population, each with the batch axis first;
+        `layout.potentials` returns those of a layer.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class BlockProcess(AbstractProcess):
 @requires(CPU)
 @tag("fast", "fixed_pt")
 class PyBlockFast(PyLoihiProcessModel):
-    """CPU model of `BlockProcess`: a pipeline of its layers in this one process."""
+    """CPU model of `BlockProcess`: a pipeline of its layers in one process."""
 
     s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
@@ -87,9 +87,9 @@ class PyBlockFast(PyLoihiProcessModel):
         self.pipeline: Pipeline | None = None
 
     def run_spk(self) -> None:
-        """One global step."""
+        """Compute one global step."""
         if self.pipeline is None:
-            # Lava sets the variables after the model is made. Compiled code is for this one only.
+            # Lava sets the variables after it makes the model, so the pipeline is made here.
             from hw_models.fast.pipeline import Pipeline
 
             self.pipeline = Pipeline(self.layout, self.v, self.recorders)
@@ -101,10 +101,10 @@ class PyBlockFast(PyLoihiProcessModel):
 @implements(proc=BlockProcess, protocol=LoihiProtocol)
 @tag("fixed_pt", "stock")
 class SubBlockStock(AbstractSubProcessModel):
-    """`BlockProcess` as stock synapses and a process for each population."""
+    """`BlockProcess` as stock synapses and one process per population."""
 
     def __init__(self, proc: ty.Any) -> None:
-        # Stock synapses bring scipy, which the fast model does without.
+        # Stock synapses import scipy, which the fast model does not need.
         from hw_models.stock.expansion import expand
 
         layout: BlockLayout = proc.proc_params["layout"]
@@ -123,7 +123,7 @@ class SubBlockStock(AbstractSubProcessModel):
             proc.proc_params["recorders"],
             atrlif=proc.proc_params["atrlif"],
         )
-        # Lava finds the processes of a model among its attributes.
+        # Lava looks for the processes of a model among its attributes.
         for index, process in enumerate(processes):
             setattr(self, f"process_{index}", process)
         port.connect(proc.out_ports.s_out)

@@ -1,9 +1,10 @@
 """Connection: one synapse as a process of its own, for layers built of stock neurons.
 
-Contract: sends the currents of the spikes of the step before, with delays later still. Two
-models, chosen as those of `Block`: `fast`, event by event in one process, for a batch of samples;
-and `fixed_pt` on stock Conv and Dense, for one. A sum beyond 24 bits, which stock Conv wraps, and
-a spike that unary messages cannot carry, which stock synapses take for 1, stop the fast model.
+Contract: it sends the currents of the spikes of the step before, or of earlier steps by delays. Two
+models, selected like those of `Block`: `fast`, event by event in one process, for a batch of
+samples; and `fixed_pt` on stock Conv and Dense, for one. A sum beyond 24 bits, which stock Conv
+wraps, and a spike that unary messages cannot carry, which stock synapses take for 1, stop the fast
+model.
 """
 
 import typing as ty
@@ -25,20 +26,20 @@ from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
 
 class Connection(AbstractProcess):
-    """A convolution, or all to all.
+    """A convolution or a dense connection.
 
     Parameters
     ----------
     synapse:
-        Its weights; dense ones lie for a source flattened in C, H, W order.
+        The synapse; dense weights are for a source flattened in C, H, W order.
     source_shape:
         (C, H, W) or (F,) of the source.
     delays:
-        int (F_out, F_in) in steps, of a dense synapse; None for no delays.
+        int (F_out, F_in) in steps, for a dense synapse; None for no delays.
     message_bits:
-        Of the spikes; 0 for unary ones.
+        Message bits of the spikes; 0 for unary ones.
     batch:
-        Samples that advance together; from 2 on, shapes have the batch in front.
+        Number of samples that advance together; from 2 on, shapes begin with the batch axis.
 
     Attributes
     ----------
@@ -75,7 +76,7 @@ class Connection(AbstractProcess):
 @requires(CPU)
 @tag("fast", "fixed_pt")
 class PyConnectionFast(PyLoihiProcessModel):
-    """CPU model of `Connection`: work is done for each spike, not each weight."""
+    """CPU model of `Connection`: event by event, so that its work grows with the spikes."""
 
     s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
@@ -88,7 +89,7 @@ class PyConnectionFast(PyLoihiProcessModel):
         self.currents = Currents(*(proc_params[name] for name in names))
 
     def run_spk(self) -> None:
-        """One global step."""
+        """Compute one global step."""
         sent = self.currents.now()
         self.a_out.send(sent.reshape(self.a_out.shape))
         self.currents.receive(self.s_in.recv())

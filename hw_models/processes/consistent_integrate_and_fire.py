@@ -1,4 +1,4 @@
-"""CIF neurons: consistent integrate-and-fire, which may take spikes back.
+"""CIF neurons: consistent integrate-and-fire, which may send negative spikes.
 
 Contract, at each local step of a sample (before the first: `v = v0`, `N = 0`, `n = 0`):
 
@@ -41,7 +41,7 @@ class PyConsistentIntegrateAndFireFixed(SpikingPopulationModel):
         self.spike_count[...] = 0
 
     def fire(self, spikes: np.ndarray, local_step: int) -> None:
-        """Spikes in {-1, 0, 1}."""
+        """Write spikes in {-1, 0, 1} into `spikes` and reduce `v` by them."""
         wake_count = min(local_step, self.clock.wake_steps)
         spikes[(self.v >= self.threshold) & (self.spike_count < wake_count)] = 1
         spikes[(self.v < 0) & (self.spike_count > 0)] = -1

@@ -1,7 +1,7 @@
 """CubaBlock: a layer of a stock netx file, with the attributes of lava-dl's netx blocks.
 
-Contract: Lava's own LIF behind a `Connection`, in one step of latency. The model of the
-connection is chosen as everywhere; the neurons are stock in both.
+Contract: a `Connection` followed by Lava's own LIF, with one step of latency. The model of the
+connection is selected as for `Block`; the neurons are stock in both models.
 """
 
 import typing as ty
@@ -19,26 +19,26 @@ from hw_models.cuba_layer import CubaLayer
 from hw_models.processes.connection import Connection
 
 BIAS_EXPONENT = 6
-"""Weight units in the 24-bit state (lava-dl 0.6.0, netx `hdf5.py`, `get_neuron_params`)."""
+"""log2 of a weight unit in the state (lava-dl 0.6.0, netx `hdf5.py`, `get_neuron_params`)."""
 
 
 class CubaBlock(AbstractProcess):
-    """Synapse and neurons of a layer.
+    """Synapse and neurons of one layer.
 
     Parameters
     ----------
     layer:
-        Its integers.
+        The integers of the layer.
     batch:
-        Samples that advance together; from 2 on, shapes have the batch in front.
+        Number of samples that advance together; from 2 on, shapes begin with the batch axis.
     reset:
-        (interval, offset): before which global steps the neurons forget, those whose number
-        leaves `offset` when divided by `interval`; None for never.
+        (interval, offset): the neurons are reset before each global step whose number modulo
+        `interval` is `offset`; None for no reset.
 
     Attributes
     ----------
     inp, out:
-        Spikes in and out; of an input layer currents in weight units, beside the bias.
+        Incoming and outgoing spikes; for an input layer, `inp` takes currents in weight units.
     synapse:
         A `Connection`; an input layer has none.
     neuron:
@@ -46,7 +46,7 @@ class CubaBlock(AbstractProcess):
     shape:
         (W, H, C) or (F,).
     transform:
-        Of an input layer: `weight` and `bias` by which an image in 0 .. 1 becomes the neurons'
+        `weight` and `bias` of an input layer, with which an image in 0 .. 1 becomes the neurons'
         bias.
     """
 
@@ -108,7 +108,7 @@ def _neurons(layer: CubaLayer, batch: int, reset: tuple[int, int] | None) -> Abs
 @implements(proc=CubaBlock, protocol=LoihiProtocol)
 @tag("fixed_pt", "fast")
 class SubCubaBlock(AbstractSubProcessModel):
-    """Nothing of its own: synapse and neurons are made with the process, as in lava-dl."""
+    """An empty model: synapse and neurons are made with the process, as in lava-dl."""
 
     def __init__(self, proc: AbstractProcess) -> None:
-        """Take the process as it is."""
+        """Accept the process without any change."""

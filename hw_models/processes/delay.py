@@ -1,4 +1,4 @@
-"""Delay: sends what it receives a fixed number of steps later, so that branches meet.
+"""Delay: sends its input a fixed number of steps later, so that branches meet.
 
 Contract, at each global step t, with x(t) = 0 for t < 1:
 
@@ -19,14 +19,14 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 
 class Delay(AbstractProcess):
-    """Holds spikes back.
+    """Delays spikes.
 
     Parameters
     ----------
     shape:
         Shape of the spikes in Lava's order: (W, H, C) or (F,).
     steps:
-        How long, >= 1.
+        Delay in steps, >= 1.
     """
 
     def __init__(self, *, shape: tuple[int, ...], steps: int) -> None:
@@ -49,7 +49,7 @@ class PyDelayFixed(PyLoihiProcessModel):
         self.ring = np.zeros((proc_params["steps"], *proc_params["shape"]), np.int32)
 
     def run_spk(self) -> None:
-        """One global step."""
+        """Compute one global step."""
         place = self.time_step % len(self.ring)
         self.s_out.send(self.ring[place].copy())
         self.ring[place] = self.s_in.recv()

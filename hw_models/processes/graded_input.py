@@ -1,4 +1,4 @@
-"""Input layer: sends each sample as a graded spike on its wake steps, nothing asleep."""
+"""Input layer: sends each sample as graded spikes on wake steps, and nothing on sleep steps."""
 
 import typing as ty
 
@@ -23,11 +23,11 @@ class GradedInput(AbstractProcess):
     shape:
         Shape of a sample in Lava's order: (W, H, C) or (F,); with a batch, (B, *sample).
     batch:
-        Samples sent together; what is missing of the last batch is zeros.
+        Number of samples sent together; the last batch is padded with zeros.
     samples_path:
-        The file, opened as a memory map inside the model.
+        Path of the file, opened as a memory map inside the model.
     clock:
-        The input's local time (depth 0).
+        Local time of the input (depth 0).
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PyGradedInputFixed(PyLoihiProcessModel):
         self.silence = np.zeros(self.shape, np.int32)
 
     def run_spk(self) -> None:
-        """One global step."""
+        """Compute one global step."""
         now = self.clock.at(self.time_step)
         if now is None or not self.clock.awake(now[1]):
             self.s_out.send(self.silence)

@@ -24,5 +24,5 @@ class PyIntegrateAndFireFixed(SpikingPopulationModel):
     """CPU model of `IntegrateAndFireProcess`."""
 
     def fire(self, spikes: np.ndarray, local_step: int) -> None:
-        """Spikes in {0, 1}."""
+        """Write spikes in {0, 1} into `spikes` and reduce `v` by them."""
         spikes[self.v >= self.threshold] = 1

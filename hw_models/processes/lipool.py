@@ -26,7 +26,7 @@ from hw_models.state_guard import StateGuard
 
 
 class LIPoolProcess(AbstractProcess):
-    """Max-pool population. Its spikes come straight from the source, one layer's steps late.
+    """Max-pool population; its spikes come directly from the source, one step of latency later.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class LIPoolProcess(AbstractProcess):
     kernel, stride, padding, dilation:
         (along W, along H).
     clock, state_bits, recorder:
-        As for the neurons.
+        As for `SpikingPopulation`.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class PyLIPoolFixed(PyLoihiProcessModel):
         self.padded = np.full(
             (width + 2 * along_w, height + 2 * along_h, channels), np.iinfo(np.int32).min, np.int32
         )
-        # A view: what is counted here is seen there, and the padding stays below everything.
+        # A view, so that it shows every new count; the padding stays below all counts.
         self.count = self.padded[along_w : along_w + width, along_h : along_h + height]
         self.largest = np.zeros(proc_params["shape"], np.int32)
 
@@ -105,7 +105,7 @@ class PyLIPoolFixed(PyLoihiProcessModel):
         return maxima
 
     def run_spk(self) -> None:
-        """One global step."""
+        """Compute one global step."""
         received = self.s_in.recv()
         spikes = np.zeros(self.largest.shape, np.int32)
         now = self.clock.at(self.time_step)

@@ -1,4 +1,4 @@
-"""Readout: adds up its input and its bias on wake steps, and sends the sum as a graded message."""
+"""Readout: sums its input, and its bias on wake steps, and sends the sum as a graded message."""
 
 import typing as ty
 
@@ -28,7 +28,7 @@ class ReadoutProcess(AbstractProcess):
     bias:
         Integers, (K,) or (C,), added on wake steps.
     clock, state_bits, recorder:
-        As for the neurons.
+        As for `SpikingPopulation`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class PyReadoutFixed(PyLoihiProcessModel):
         self.guard = StateGuard(proc_params["state_bits"], proc_params["name"])
 
     def run_spk(self) -> None:
-        """One global step."""
+        """Compute one global step."""
         current = self.a_in.recv()
         now = self.clock.at(self.time_step)
         if now is not None:

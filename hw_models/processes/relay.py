@@ -1,4 +1,4 @@
-"""Relay: passes its summed current on as a graded spike in the same step, and keeps nothing.
+"""Relay: sends its summed current as a graded spike in the same step; it has no state.
 
 Contract, at each local step of a sample: `s = a_in`. Its membrane potential is recorded as 0.
 """
@@ -21,14 +21,14 @@ from hw_models.state_guard import StateGuard
 
 
 class RelayProcess(AbstractProcess):
-    """Relaying population.
+    """A relay population.
 
     Parameters
     ----------
     shape:
         (W, H, C) or (F,).
     clock, state_bits, recorder:
-        As for the neurons; a spike must also fit the 8 bits of a recording.
+        As for `SpikingPopulation`; a spike must also fit the 8 bits of a recording.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class PyRelayFixed(PyLoihiProcessModel):
         self.silence = np.zeros(proc_params["shape"], np.int32)
 
     def run_spk(self) -> None:
-        """One global step."""
+        """Compute one global step."""
         spikes = self.a_in.recv()
         now = self.clock.at(self.time_step)
         if now is None:

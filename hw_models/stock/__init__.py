@@ -1,1 +1,1 @@
-"""Programs on stock Lava synapses: what those can hold, and the processes they become."""
+"""Programs on stock Lava synapses: limits of the synapses, and expansion into processes."""

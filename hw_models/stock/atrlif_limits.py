@@ -1,4 +1,4 @@
-"""Which programs Lava's ATRLIF runs to the same bits, and why others not."""
+"""Conditions under which Lava's ATRLIF runs a program with the same bits."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from toolchain.program.bounds import undischarged
 from toolchain.program.int_program import IntProgram, Population, Schedule
 
 SCALE = 64
-"""ATRLIF's states count 64 to a weight unit (lava-nc 0.10.0, `atrlif/models.py`)."""
+"""Units of ATRLIF's states per weight unit (lava-nc 0.10.0, `atrlif/models.py`)."""
 REGISTER = IntRange(-((1 << 23) - 1), (1 << 23) - 1)
-"""What its potential is held to; its current wraps one beyond."""
+"""Range to which ATRLIF clips its potential; its current wraps one beyond."""
 NEVER = REGISTER.high
-"""Threshold of a readout: reached only when the register is left."""
+"""Threshold of a readout: reached only beyond the register."""
 
 
 def check_atrlif(program: IntProgram, *, watch: bool) -> None:
-    """Raise TargetError, naming the population, where ATRLIF cannot run the program.
+    """Raise TargetError, which names the population, if ATRLIF cannot run the program.
 
     Parameters
     ----------
     watch:
-        Leave registers that only the worst case leaves to the run, which watches them.
+        Accept registers that only the worst case exceeds; the run watches them.
     """
     if program.schedule.sleep_steps:
         raise TargetError(
@@ -60,7 +60,7 @@ def check_atrlif(program: IntProgram, *, watch: bool) -> None:
 
 
 def _other_neurons(neuron: neurons.Neuron) -> str:
-    """What to do about a population of other neurons."""
+    """A remedy for a population of other neurons."""
     remedies = {
         neurons.ConsistentIntegrateAndFire.kind: "convert with --neuron if",
         neurons.LIPool.kind: "train with average pools in place of max pools",
@@ -85,7 +85,7 @@ def _check_registers(
             allowed=f"<= {REGISTER.high}, of which {SCALE} are one weight unit",
             remedy="convert with smaller thresholds: fewer weight bits",
         )
-    # A spike needs what it takes away, so there are no more of them than thresholds came in.
+    # A spike subtracts a threshold, so there are no more spikes than thresholds in the input.
     spikes = np.clip(high // np.maximum(threshold, 1), 0, schedule.num_steps)
     refractory = int((SCALE * threshold * spikes).max())
     worst = IntRange(int((SCALE * low - half).min()), int((SCALE * high - half).max()))
@@ -109,7 +109,7 @@ def _start(population: Population) -> np.ndarray:
 
 
 def _threshold(population: Population) -> np.ndarray:
-    """0 of a readout."""
+    """The thresholds of a population; 0 for a readout."""
     neuron = population.neuron
     if isinstance(neuron, neurons.IntegrateAndFire):
         return neuron.threshold.astype(np.int64)

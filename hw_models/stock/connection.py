@@ -1,4 +1,4 @@
-"""Stock Conv and Dense for our synapses: flipped kernels, flattened sources, held weights.
+"""Stock Conv and Dense processes for the project's synapses.
 
 Stock convolutions take (W, H, C) arrays and flip their kernels; dense layers take sources
 flattened in C, H, W order. Import only after `hw_models.lava_compat.prepare()`.
@@ -40,13 +40,18 @@ def connection(
     source:
         Port that sends the spikes, (W, H, C) or (F,).
     message_bits:
-        Of the spikes; 0 for unary ones.
+        Message bits of the spikes; 0 for unary ones.
     delays:
-        int (F_out, F_in) in steps, of a dense synapse.
+        int (F_out, F_in) in steps, for a dense synapse.
 
     Returns
     -------
     The process, and the port that sends its currents.
+
+    Raises
+    ------
+    TargetError
+        If the synapse has no Lava process, or stock Lava would change its weights.
     """
     raise TargetError("no Lava process for this synapse", found=type(synapse).__name__)
 
@@ -62,7 +67,7 @@ def _(
     if delays is not None:
         raise TargetError("stock Conv has no delays")
     weight, groups = merge_groups(synapse.weight, synapse.groups, MAX_GROUPS)
-    # Stock Conv ignores weight_exp, so the exponent goes into the weights.
+    # Stock Conv ignores weight_exp, so the exponent is applied to the weights.
     flipped = weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1) << synapse.weight_exponent
     conv = Conv(
         weight=np.ascontiguousarray(flipped),
@@ -101,10 +106,10 @@ def _(
 
 
 def _held(synapse: DenseSynapse) -> dict[str, Any]:
-    """Weights as Dense holds them.
+    """Weights in the form that stock Dense represents exactly.
 
-    Mixed-sign ones lose their lowest bit, so they go in doubled and the sum is halved; where
-    they need 9 bits, as lava-dl's files may have them, Dense is told so.
+    Mixed-sign weights lose their lowest bit, so they are doubled and the sum is halved. If
+    they need 9 bits, as in some files of lava-dl, Dense gets this width.
     """
     weight = synapse.weight.astype(np.int32)
     low, high = int(weight.min()), int(weight.max())

@@ -1,8 +1,8 @@
-"""The Lava processes of consecutive populations: stock Dense and Conv synapses, our neurons.
+"""Expansion of consecutive populations into Lava processes: stock synapses, own neurons.
 
 Each stock synapse sends the sum of the step before, so a layer at depth d runs d steps behind the
-input. Where branches of unequal depth meet, the spikes of the shorter one are held back; a max
-pool has no synapse of its own, so its spikes are held back all the way.
+input. If branches of unequal depth meet, the spikes of the shorter one are delayed; a max
+pool has no stock synapse, so all of its latency is a delay.
 Import only after `hw_models.lava_compat.prepare()`.
 """
 
@@ -47,13 +47,13 @@ def expand(
     Parameters
     ----------
     source:
-        Name of the layer that feeds them, and a port that brings its spikes.
+        Name of the layer that feeds them, and a port that sends its spikes.
     clock:
         Local time of a layer by its name.
     recorders:
-        Takes the local steps of a population, by name.
+        Recorder of the local steps of a population, by name.
     atrlif:
-        Neurons are Lava's ATRLIF, for programs that `check_atrlif` has passed.
+        Whether neurons are Lava's ATRLIF, for programs that pass `check_atrlif`.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def expand(
     Raises
     ------
     TargetError
-        Naming the population that Lava cannot run, and why.
+        If Lava cannot run a population. The error names the population and the reason.
     """
     check_runnable(program)
     lines = _Lines(program, source)
@@ -84,12 +84,12 @@ def expand(
 
 
 class _Lines:
-    """Ports that send the spikes of each layer, at once or some steps later.
+    """Ports that send the spikes of each layer, immediately or some steps later.
 
     Attributes
     ----------
     processes:
-        All that were made.
+        All processes made so far.
     """
 
     def __init__(self, program: IntProgram, source: tuple[str, Any]) -> None:
@@ -99,12 +99,12 @@ class _Lines:
         self.processes: list[Any] = []
 
     def made(self, process: Any) -> Any:
-        """Note a process that was made; returns it."""
+        """Register a new process; returns it."""
         self.processes.append(process)
         return process
 
     def add(self, name: str, port: Any) -> None:
-        """`port` sends the spikes of the population called `name`."""
+        """Register `port` as the sender of the spikes of the population called `name`."""
         self._ports[name, 0] = port
 
     def port(self, name: str, delay: int) -> Any:
@@ -126,7 +126,7 @@ class _Lines:
 
 @singledispatch
 def _connect(synapse: object, lines: _Lines, delay: int, process: Any) -> None:
-    """Lead the spikes of a synapse's source into `process`."""
+    """Connect the spikes of a synapse's source to `process`."""
     raise TargetError("no Lava process for this synapse", found=type(synapse).__name__)
 
 
@@ -145,7 +145,7 @@ def _(synapse: ConvSynapse | DenseSynapse, lines: _Lines, delay: int, process: A
 
 @_connect.register
 def _(synapse: WindowSynapse, lines: _Lines, delay: int, process: Any) -> None:
-    # No stock synapse on the way, whose step of latency the delay takes over.
+    # Without a stock synapse, the delay includes its step of latency.
     lines.port(synapse.source, delay + 1).connect(process.s_in)
 
 

@@ -1,4 +1,4 @@
-"""Fewer groups for the same convolution: neighbouring groups become one with zeros between them."""
+"""Merging of neighbouring groups of a convolution into fewer groups."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def merge_groups(weight: np.ndarray, groups: int, most: int) -> tuple[np.ndarray, int]:
-    """The same grouped convolution in at most `most` groups.
+    """An equal grouped convolution with at most `most` groups.
 
     Groups are merged in runs of the smallest size that divides them evenly; inside a merged
-    group the kernels stand in blocks on a diagonal and all others are 0, which adds nothing.
+    group the kernels form blocks on the diagonal, and all other weights are 0.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What stock Lava synapses can hold; checked before anything is started."""
+"""Limits of stock Lava synapses, checked before a run."""
 
 from __future__ import annotations
 
@@ -13,26 +13,35 @@ from toolchain.program.int_program import IntProgram
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
 MAX_GROUPS = 127
-"""Stock Conv keeps groups as int8 and silently gives zeros from 128 on (lava-nc 0.10.0); more are
-merged, see `groups.py`."""
+"""Largest number of groups of a stock Conv; programs with more are merged, see `groups.py`.
+
+Stock Conv stores groups as int8 and silently returns zeros from 128 on (lava-nc 0.10.0).
+"""
 MAX_GEOMETRY = 127
-"""Stock Conv keeps kernel size, stride, padding and dilation as int8, and computes with them
-there (lava-nc 0.10.0)."""
+"""Largest kernel size, stride, padding and dilation of a stock Conv.
+
+It stores them as int8, and computes in int8 (lava-nc 0.10.0).
+"""
 CONV_WEIGHT_MAX = (1 << 31) - 1
-"""Stock Conv keeps weights as int32 and multiplies in float64 (lava-nc 0.10.0, `conv_scipy`)."""
+"""Largest weight of a stock Conv: int32, multiplied in float64 (lava-nc 0.10.0, `conv_scipy`)."""
 DENSE_WEIGHT_BITS = 8
-"""Stock Dense clips to 8 bits; of both signs it holds even numbers -256..254 (lava-nc 0.10.0)."""
+"""Width of a weight of a stock Dense, which clips to 8 bits.
+
+With both signs it represents even numbers -256..254 (lava-nc 0.10.0).
+"""
 DENSE_SUM_BITS = 30
-"""Stock Dense sums in int32, without a check, and here twice the weights (see
-`connection.py`)."""
+"""Width of a sum of a stock Dense, which sums in int32 without a check.
+
+Weights are doubled here, see `connection.py`.
+"""
 NEURON_BIAS = IntRange.signed(16)
-"""LIF and ATRLIF keep the bias mantissa as int16 without a check (lava-nc 0.10.0)."""
+"""Range of a bias mantissa: LIF and ATRLIF store int16 without a check (lava-nc 0.10.0)."""
 CONV_SUM_BITS = 24
-"""Stock Conv's output wraps modulo 24 bits (lava-nc 0.10.0, `signed_clamp`)."""
+"""Width of a sum of a stock Conv, which wraps modulo 24 bits (lava-nc 0.10.0, `signed_clamp`)."""
 
 
 def check_runnable(program: IntProgram) -> None:
-    """Raise TargetError, naming the population, where stock Lava would compute something else."""
+    """Raise TargetError, which names the population, if stock Lava would change a result."""
     sums = {bound.name: bound.current for bound in analyse(program)}
     for population in program.populations:
         for synapse in population.synapses:
@@ -86,14 +95,14 @@ def _(synapse: DenseSynapse, name: str, sums: IntRange) -> None:
 
 @_check_synapse.register
 def _(synapse: WindowSynapse, name: str, sums: IntRange) -> None:
-    """Nothing to check: the pool is a process of our own."""
+    """Accept the synapse: the pool is a process of this project."""
 
 
 def _check_sums(name: str, process: str, sums: IntRange, bits: int) -> None:
-    """Sums are proved small unless the user chose to watch instead; stock Lava cannot watch."""
+    """Raise TargetError if sums may exceed `bits`; stock Lava cannot watch them in a run."""
     if not IntRange.signed(bits).contains(sums.low, sums.high):
         raise TargetError(
-            f"stock {process} may wrap these sums without a word",
+            f"stock {process} may wrap these sums silently",
             node=name,
             found=f"{sums} in the worst case",
             allowed=str(IntRange.signed(bits)),

@@ -1,6 +1,6 @@
-"""What runs integer programs. All backends give the same bits.
+"""Backends, which run integer programs; all backends give the same bits.
 
-A backend is one class in one file here, named in `BACKENDS`; another package adds its own by an
+A backend is one class in one file here, listed in `BACKENDS`. Another package adds its own by an
 entry point in the group `spikeport.backends`.
 """
 
@@ -26,14 +26,14 @@ __all__ = ["BACKENDS", "Backend", "Lava", "Progress", "Reference", "backend_clas
 
 GROUP = "spikeport.backends"
 Progress = Callable[[int, int], None]
-"""Called with samples done and samples in all."""
+"""Called with the samples done and the samples in all."""
 
 
 class Backend(Protocol):
-    """Runs integer programs; a frozen dataclass whose fields are its options."""
+    """A runner of integer programs: a frozen dataclass whose fields are its options."""
 
     name: ClassVar[str]
-    """In `BACKENDS`, and in the recordings it makes."""
+    """Key in `BACKENDS`, and name in the recordings that the backend makes."""
 
     def run(
         self,
@@ -44,23 +44,23 @@ class Backend(Protocol):
         labels: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> Recording:
-        """Run `program` on graded input spikes, int (N, ...), and record it."""
+        """Run `program` on graded input spikes, int (N, ...), and return the recording."""
 
     @classmethod
     def of_recording(cls, meta: Mapping[str, Any]) -> Backend:
-        """The backend as it was when it made a recording with this `meta`, for a single sample."""
+        """The backend with the options that made a recording with this `meta`, for one sample."""
 
 
 BACKENDS: Mapping[str, type[Backend]] = {kind.name: kind for kind in (Reference, Lava)}
 
 
 def backend_class(name: str) -> type[Backend]:
-    """The backend of this name.
+    """The backend class called `name`.
 
     Raises
     ------
     UsageError
-        If there is none.
+        If there is no such backend.
     """
     if name in BACKENDS:
         return BACKENDS[name]
@@ -72,7 +72,7 @@ def backend_class(name: str) -> type[Backend]:
 
 
 def open_backend(backend: str | Backend, **options: Any) -> Backend:
-    """The backend of this name with these options; a backend that is one already has its own.
+    """A backend with these options, from its name; a backend that is already open takes no options.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Lava's processes on the CPU simulator of Loihi."""
+"""Lava's processes on the CPU simulator of Loihi, as a backend."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ TIME_LIMIT = 3600.0
 
 @dataclass(frozen=True)
 class Lava:
-    """Lava on the processor, in a fresh interpreter for each run.
+    """Lava on the CPU, in a fresh interpreter per run.
 
     Attributes
     ----------
     models:
-        "fixed_pt", stock synapses and a process per population; or "fast", whole blocks of layers.
+        "fixed_pt": stock synapses and one process per population; "fast": one process per block of
+        layers.
     blocks:
-        Processes that the network is cut into (fast).
+        Number of processes that the network is split into (fast).
     batch:
-        Samples that advance together (fast: 16 unless told otherwise).
+        Number of samples that are simulated together (fast: 16 by default).
     neuron_impl:
-        "own", this project's neurons, or "atrlif", Lava's, for IF networks (fixed_pt).
+        "own": the neurons of this project; "atrlif": Lava's neurons, for IF networks (fixed_pt).
     watch_ranges:
-        Run also where ATRLIF's registers may be left, and stop when they are.
+        Run even if values may not fit the registers of ATRLIF, and stop when one does not.
     time_limit:
-        Seconds that a run may take.
+        Time limit of a run, in seconds.
     parts:
-        Folder in which finished samples are kept until the recording is made.
+        Folder that contains the finished samples until the recording is written.
     resume:
-        Go on behind what an interrupted run left there.
+        Continue after the last finished sample of an interrupted run in `parts`.
 
     Raises
     ------
     TargetError
-        If these contradict each other.
+        If these options contradict each other.
     """
 
     name: ClassVar[str] = "lava"
@@ -63,7 +64,7 @@ class Lava:
         self.lava_models()
 
     def lava_models(self) -> LavaModels:
-        """Which models run a program."""
+        """The Lava models that run a program."""
         batch = self.batch or (FAST_BATCH if self.models == FAST else 1)
         return LavaModels(self.models, self.blocks, batch, self.neuron_impl, self.watch_ranges)
 
@@ -76,7 +77,7 @@ class Lava:
         labels: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> Recording:
-        """Run `program` on graded input spikes, int (N, ...); errors as `run_on_lava`."""
+        """Run `program` on graded input spikes, int (N, ...); raises as `run_on_lava`."""
         from exports.lava import run_on_lava
 
         return run_on_lava(

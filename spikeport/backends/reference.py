@@ -26,18 +26,18 @@ class Reference:
     Attributes
     ----------
     engine:
-        "fast", layer by layer; "stepwise", step by step as the equations read: its oracle; or
-        "auto", which is fast, but for small runs on a machine where its loops were never compiled.
-        The bits are the same.
+        "fast" computes layer by layer; "stepwise" computes step by step, as the equations are
+        written, and is the oracle of the fast engine; "auto" is fast, except for small runs on a
+        machine that has not compiled the loops yet. All give the same bits.
     memory:
-        Bytes that the fast engine may work in; None for what is fastest.
+        Memory of the fast engine, in bytes; None for the fastest choice.
     device:
-        "cuda" or "cuda:N" for the fast engine on a GPU; None for the processor.
+        "cuda" or "cuda:N" for the fast engine on a GPU; None for the CPU.
 
     Raises
     ------
     UsageError
-        If there is no such engine, or it takes no memory or device.
+        If there is no such engine, or it does not take `memory` or `device`.
     """
 
     name: ClassVar[str] = "reference"
@@ -61,7 +61,7 @@ class Reference:
         labels: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> Recording:
-        """Run `program` on graded input spikes, int (N, ...); errors as `simulate`."""
+        """Run `program` on graded input spikes, int (N, ...); raises as `simulate`."""
         from toolchain.engine.simulate import Way, quicker_way, simulate
 
         way = quicker_way(program, len(inputs))
@@ -85,5 +85,5 @@ class Reference:
 
     @classmethod
     def of_recording(cls, meta: Mapping[str, Any]) -> Reference:
-        """The engine that made a recording; the first recordings were all made step by step."""
+        """The engine that made a recording; recordings without an engine were made step by step."""
         return cls(str(meta.get("way", STEPWISE)))

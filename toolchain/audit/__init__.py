@@ -1,8 +1,11 @@
-"""The audit: why a conversion loses accuracy, and what it costs.
+"""The audit: why a conversion loses accuracy, and what hardware it needs.
 
-`counts` (what the integer network did on a batch), `float_network` (the network it came from, layer
-by layer), `budget` (what of a layer's error came from where), `chain` (what each source of error
-costs in accuracy), `certificate` (how far ranges are used, and an input that reaches them),
-`energy` (operations, and what a table says they cost), `gates` (when it fails), `audit` (all
-together), `page` (as one HTML file).
+- `source_network`: the network that the program came from, layer by layer. `activity`: results of
+  the integer network on a batch.
+- `budget`: the parts of each layer's error. `error_ablation`: the accuracy lost to each source of
+  error. `agreement`: accuracies of all versions. `scorers`: scores of outputs.
+- `certificate`: proved and reached ranges. `chip_fit`: cores of a chip. `energy`: operation counts
+  and their costs.
+- `gates`: conditions under which the audit fails. `audit`: all parts as one document.
+  `html_report`, `svg_charts` and `rasters`: the document as one HTML file.
 """

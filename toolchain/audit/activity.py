@@ -1,4 +1,4 @@
-"""What an integer network did on a batch: net spike counts, potentials at the end, extremes."""
+"""Activity of an integer network on a batch: net spike counts, final potentials, extremes."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from toolchain.program.int_program import IntProgram, Population
 
 @dataclass
 class LayerExtremes:
-    """The lowest and highest summed current of a step, and state before firing, seen so far."""
+    """Lowest and highest summed current of a step, and state before firing, so far."""
 
     current: IntRange = field(default_factory=lambda: IntRange(0, 0))
     state: IntRange = field(default_factory=lambda: IntRange(0, 0))
 
     def widen(self, low: int, high: int, lowest: int, highest: int) -> None:
-        """Take in what was seen in a block."""
+        """Include the extremes of a block."""
         self.current = IntRange(min(self.current.low, low), max(self.current.high, high))
         self.state = IntRange(min(self.state.low, lowest), max(self.state.high, highest))
 
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """One batch of n samples after all steps.
+    """Results of one batch of n samples after all steps.
 
     Attributes
     ----------
     counts:
-        Net count by spiking population (graded spikes summed up), int64 (n, ...).
+        Net spike count by spiking population (graded spikes summed), int64 (n, ...).
     events:
-        Spikes by spiking population, whatever their size: int64 (n, ...).
+        Number of spikes by spiking population, whatever their magnitude: int64 (n, ...).
     magnitude:
-        Sum of their sizes, int64 (n, ...).
+        Sum of the spikes' magnitudes, int64 (n, ...).
     potential:
         Membrane potential at the end, int64 (n, ...), readouts included.
     outputs:
-        By readout its accumulator after each step, int64 (T, n, ...).
+        Accumulator after each step by readout, int64 (T, n, ...).
     """
 
     counts: dict[str, np.ndarray]
@@ -52,18 +52,18 @@ class BatchCounts:
 
     @property
     def readout(self) -> np.ndarray:
-        """The only output: of a classifier, int64 (T, n, K)."""
+        """The only output of a classifier, int64 (T, n, K)."""
         (output,) = self.outputs.values()
         return output
 
 
 KEPT_OF_A_NEURON = 40
-"""Bytes that a `BatchCounts` takes: four int64, and what its making needs."""
+"""Bytes per neuron of a `BatchCounts`: four int64, and temporary values."""
 KEPT_BYTES = 1 << 30
 
 
 def samples_at_once(program: IntProgram, most: int) -> int:
-    """How many samples, up to `most`, a batch has whose counts take about `KEPT_BYTES`."""
+    """Number of samples per batch, up to `most`, whose counts need about `KEPT_BYTES`."""
     neurons = sum(prod(p.shape) for p in program.populations)
     return max(1, min(most, KEPT_BYTES // (KEPT_OF_A_NEURON * neurons)))
 
@@ -71,12 +71,12 @@ def samples_at_once(program: IntProgram, most: int) -> int:
 def count_spikes(
     engine: Engine, program: IntProgram, inputs: np.ndarray, extremes: dict[str, LayerExtremes]
 ) -> BatchCounts:
-    """Run graded spikes, int (n, ...), as one pass; `extremes`, by population, are widened.
+    """Run graded spikes, int (n, ...), as one pass, and widen `extremes`, by population.
 
     Raises
     ------
     ProgramError, ValueRangeError
-        As `Engine.run`.
+        See `Engine.run`.
     """
     counts: dict[str, np.ndarray] = {}
     events: dict[str, np.ndarray] = {}

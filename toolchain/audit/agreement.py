@@ -1,4 +1,4 @@
-"""Several versions of one network on the same samples: accuracies, and where they agree."""
+"""Several versions of one network on the same samples: their accuracies and agreement."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def describe_versions(outputs: Mapping[str, np.ndarray], scorer: Scorer) -> dict
     Parameters
     ----------
     outputs:
-        By version, (N, P) each; a version may have answered only the first samples.
+        Outputs by version, (N, P) each; a version may cover only the first samples.
 
     Returns
     -------
-    `accuracy` by version, and `agreement`: by pair, the samples answered alike among those that
-    both have answered.
+    `accuracy` by version, and `agreement` by pair: the number of common samples with the same
+    prediction.
     """
     accuracy: dict[str, Any] = {}
     if scorer.has_ground_truth:

@@ -28,26 +28,26 @@ VERSION = 1
 FLOAT, QUANTIZED = "float network", "quantized network"
 INTEGER, LAVA = "integer reference", "Lava"
 BATCH = 64
-"""Samples at a time at most, for which is kept what each neuron of a network did."""
+"""Most samples per batch when the activity of every neuron is stored."""
 BUDGET_BATCH = 16
-"""Samples at a time at most, where float64 values of the source network are kept as well."""
+"""Most samples per batch when float64 values of the source network are also stored."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is going on, samples done and samples in all."""
+"""Called with the name of the current step, the samples done and the samples in all."""
 
 
 @dataclass(frozen=True)
 class LavaRun:
-    """What Lava did with the first samples.
+    """Results of Lava on the first samples.
 
     Attributes
     ----------
     outputs:
-        By readout, int64 (n, ...).
+        Outputs by readout, int64 (n, ...).
     compared, mismatches:
-        Values compared with the reference, and those that differ.
+        Number of values compared with the reference, and of those that differ.
     divergence:
-        The first of them, in words; empty where there is none.
+        The first difference, in words; empty if there is none.
     """
 
     outputs: Mapping[str, np.ndarray]
@@ -58,22 +58,22 @@ class LavaRun:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is audited.
+    """The subject of an audit.
 
     Attributes
     ----------
     inputs:
         Graded input spikes, int (N, ...).
     samples:
-        What they stand for before input quantization, normalised: float (N, ...).
+        The samples before input quantization, normalised: float (N, ...).
     scorer:
-        Says how good outputs are, and which are alike.
+        Scores outputs, and compares predictions.
     source:
-        The network that the program was converted from, where its checkpoint is at hand.
+        The network that the program was converted from, if its checkpoint is given.
     versions:
         Outputs (N, P) of the checkpoint's own module, by version.
     lava:
-        What Lava did with the first samples; None where it did not run.
+        Results of Lava on the first samples; None if Lava did not run.
     """
 
     program: IntProgram
@@ -91,7 +91,7 @@ class Subject:
 def run_audit(
     subject: Subject, gates: Sequence[Gate], budget_samples: int, progress: Progress
 ) -> dict[str, Any]:
-    """The audit's document, as plain values for JSON.
+    """Run all parts of the audit; returns plain values for JSON.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def _count_all(
     operations: Operations,
     progress: Progress,
 ) -> np.ndarray:
-    """Accumulators after each step, int64 (T, N, P)."""
+    """Accumulators of the integer network after each step, int64 (T, N, P)."""
     engine, readouts = Engine(subject.program), []
     size = samples_at_once(subject.program, BATCH)
     for start in range(0, len(subject.inputs), size):
@@ -182,7 +182,7 @@ def _budget(
 def _chain(
     subject: Subject, source: SourceNetwork, readouts: np.ndarray, progress: Progress
 ) -> Chain:
-    """All versions between float and integer network, on all samples."""
+    """Outputs of all versions between the float and the integer network, on all samples."""
     chains, count = [], len(subject.inputs)
     size = samples_at_once(subject.program, BATCH)
     for start in range(0, count, size):
@@ -210,7 +210,7 @@ def _describe_program(program: IntProgram) -> dict[str, Any]:
 
 
 def _by_steps(program: IntProgram, steps: np.ndarray, scorer: Scorer) -> list[dict[str, Any]]:
-    """Score of the integer network after each step; of agreement with the end without a truth."""
+    """Score of the integer network after each step, or its agreement with the last step."""
     end = answers(program, steps[-1], len(steps))
     found = []
     for t, accumulators in enumerate(steps):
@@ -225,7 +225,7 @@ def _by_steps(program: IntProgram, steps: np.ndarray, scorer: Scorer) -> list[di
 
 
 def _metrics(document: Mapping[str, Any]) -> dict[str, float | None]:
-    """What gates may ask for; None where it was not measured."""
+    """Values of all metrics for gates; None if not measured."""
     accuracy = document["versions"]["accuracy"]
     agreement = document["versions"]["agreement"]
     integer = accuracy.get(INTEGER, {}).get("accuracy")

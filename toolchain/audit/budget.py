@@ -1,24 +1,25 @@
-"""Where each layer's error comes from: terms that add up to it, neuron by neuron.
+"""Error budget: terms that add up to each layer's error, neuron by neuron.
 
 For a layer with threshold lam, everything in units of lam and per step, let z be the float
-pre-activation for what the layer *really* received (counts of its sources over T, times what a
-spike is worth), z_ann the one in the float network, and X the integers that it summed up. Then
+pre-activation for what the layer *really* received (counts of its sources over T, times the value
+of a spike), z_ann the one in the float network, and X the integers that it summed. Then
 
-    propagated    f(z_real) - f(z_ann)   what came in was not what the float network had
+    propagated    f(z_real) - f(z_ann)   the input differs from that of the float network
     input         f(z) - f(z_real)       the input was rounded to graded spikes
-    clipping      clip(z) - f(z)         0 where the network was trained with its thresholds
+    clipping      clip(z) - f(z)         0 if the network was trained with its thresholds
     quantization  q(z) - clip(z)         only multiples of 1 / T can be sent
     rounding      q(X) - q(z)            integer weights, biases and start
     unevenness    counts / T - q(X)      spikes that came too early, too late, or not in time
 
-with z_real the same as z, but for the input as it was before it was quantized (the two differ in
-layers that take the input only), f what the float network does (clip for trained thresholds, ReLU
-for measured ones), clip(z) = min(max(z, 0), 1) and q the levels that a spiking neuron reaches when
-its input comes evenly: floor(T z + 1/2) / T within 0 .. 1. They add up to counts / T - f(z_ann),
-the layer's error against the float network. Of the readout, in logits, there are propagated, input
-and rounding only.
-Unevenness is Theorem 1's residual error (Huang et al., IEEE TNNLS 2025): it is 0 where a membrane
-ends within 0 .. theta.
+with z_real equal to z, except that the input is not quantized (the two differ in layers that take
+the input only), f the activation of the float network (clip for trained thresholds, ReLU for
+measured ones), clip(z) = min(max(z, 0), 1) and q the levels that a spiking neuron reaches when its
+input comes evenly: floor(T z + 1/2) / T within 0 .. 1. They add up to counts / T - f(z_ann), the
+layer's error against the float network. A readout, in logits, has propagated, input and rounding
+only.
+
+Unevenness is the residual error of Theorem 1 (Huang et al., IEEE TNNLS 2025): it is 0 if the
+membrane potential ends within 0 .. theta.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ READOUT_TERMS = ("propagated", "input", "rounding")
 
 @dataclass
 class Moments:
-    """Sums over all neurons and samples, to be added up batch by batch."""
+    """Sums over all neurons and samples, accumulated batch by batch."""
 
     count: int = 0
     total: float = 0.0
@@ -54,14 +55,14 @@ class Moments:
     squares: float = 0.0
 
     def add(self, values: Tensor) -> None:
-        """Take in float64 values of any shape."""
+        """Add float64 values of any shape."""
         self.count += values.numel()
         self.total += float(values.sum())
         self.magnitude += float(values.abs().sum())
         self.squares += float((values * values).sum())
 
     def describe(self) -> dict[str, float]:
-        """Mean, mean magnitude and root mean square."""
+        """Mean, mean magnitude and root mean square, as JSON."""
         n = max(self.count, 1)
         return {
             "mean": self.total / n,
@@ -79,16 +80,16 @@ class LayerBudget:
     unit:
         "lam" (thresholds, per step) or "logits".
     terms:
-        By name, in the order in which they add up.
+        Moments of each term by name, in the order in which they add up.
     total:
-        The layer's error against the float network.
+        Moments of the layer's error against the float network.
     unexplained:
         Largest magnitude of `total` less all terms, over all neurons: float64 rounding.
     too_many, too_few:
-        Neurons that sent more or fewer spikes than evenly coming input would have made them.
+        Number of neurons that sent more or fewer spikes than for an even input.
     below, above:
-        Neurons whose membrane ends below 0 or above theta: the theorem's condition does not hold.
-        Below 0 is also where neurons end that never had a reason to fire.
+        Number of neurons whose membrane potential ends below 0 or above theta: the theorem's
+        condition does not hold. Neurons without any reason to fire also end below 0.
     """
 
     name: str
@@ -103,7 +104,7 @@ class LayerBudget:
     above: int = 0
 
     def add(self, parts: Mapping[str, Tensor], total: Tensor) -> None:
-        """Take in a batch: values of each term and of the whole, (n, ...) each."""
+        """Add a batch: values of each term and of the total, (n, ...) each."""
         for name, values in parts.items():
             self.terms[name].add(values)
         self.total.add(total)
@@ -111,7 +112,7 @@ class LayerBudget:
         self.unexplained = max(self.unexplained, float(rest.abs().max()))
 
     def describe(self) -> dict[str, Any]:
-        """As JSON; shares are of all neurons of all samples."""
+        """All fields as JSON; shares are of all neurons of all samples."""
         shares: dict[str, Any] = {}
         if self.unit == "lam":
             n = max(self.neurons, 1)
@@ -132,7 +133,7 @@ class LayerBudget:
 
 
 class Budget:
-    """The errors of all layers with weights, over as many batches as are added."""
+    """The error budgets of all layers with weights, over all added batches."""
 
     def __init__(self, network: SourceNetwork) -> None:
         self._network = network
@@ -148,16 +149,16 @@ class Budget:
 
     @torch.no_grad()
     def add(self, inputs: np.ndarray, samples: np.ndarray, found: BatchCounts) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Parameters
         ----------
         inputs:
             Graded input spikes, int (n, ...).
         samples:
-            What they stand for: normalised samples, float (n, ...).
+            The samples before quantization, normalised: float (n, ...).
         found:
-            What the integer network did with them.
+            Activity of the integer network on them.
         """
         network, program = self._network, self._network.program
         plain = Acts.RELU if network.measured else Acts.CLIPPED
@@ -194,7 +195,7 @@ class Budget:
             self._count(budget, population, fired, even, found.potential[layer.name])
 
     def _worth(self, name: str, counts: np.ndarray, steps: int) -> Tensor:
-        """Real values (n, ...) that counts over `steps` steps stand for."""
+        """Real values (n, ...) of counts over `steps` steps."""
         sent = torch.from_numpy(counts).double() / steps
         value = torch.from_numpy(np.array(self._network.spikes[name].value, np.float64))
         return sent * value.reshape(1, -1, *([1] * (sent.ndim - 2)))
@@ -227,7 +228,7 @@ class Budget:
 
 
 def _even(program: IntProgram, population: Population, counts: Mapping[str, np.ndarray]) -> Tensor:
-    """Counts, or the readout's sum, if the same input had come evenly: float64 (n, ...)."""
+    """Counts, or the readout's sum, for an even input: float64 (n, ...)."""
     total = torch.zeros(1, dtype=torch.int64)
     for synapse in population.synapses:
         assert not isinstance(synapse, WindowSynapse)

@@ -1,9 +1,9 @@
-"""How far sums and states can go, how far they went, and an input that drives them there.
+"""Proved, observed and constructed extremes of sums and states.
 
-The bound of each population is proved for every input (`toolchain.program.bounds`). Against it
-stand what was observed on data, and what an input reaches that is constructed for it: starting from
-the gradient of the channel with the largest bound, every pixel goes to the end of its range that
-drives the channel on. Where that attains the bound, the bound is tight; where not, the rest is
+The bound of each population is proved for every input (`toolchain.program.bounds`). It is compared
+with the extremes on data, and with those of an input constructed for it: starting from
+the gradient of the channel with the largest bound, every pixel is set to the end of its range that
+drives the channel further. If this attains the bound, the bound is tight; otherwise the rest is
 slack, of the bound or of the search. In a large network inputs are constructed for the populations
 with the least headroom only, and run through all.
 """
@@ -30,18 +30,18 @@ from toolchain.program.synops import dense_operations
 from toolchain.simulator.currents import per_channel
 
 ASCENTS = 4
-"""Times the gradient is taken; the first from the middle of the input's range."""
+"""Number of gradient steps; the first starts in the middle of the input's range."""
 MOST_OPERATIONS = 10**12
-"""Multiply-adds that constructed inputs may cost: a minute or so on two cores."""
+"""Multiply-adds that constructed inputs may cost: about a minute on two cores."""
 LEAK = 0.1
-"""Slope where an activation is cut off, so that gradients find their way through."""
+"""Slope of a saturated activation, so that gradients can pass it."""
 
 
 @dataclass(frozen=True)
 class RangeRow:
-    """One population: proved, observed on data, and reached by constructed inputs.
+    """Extremes of one population: proved, observed on data, and reached by constructed inputs.
 
-    `driven`: whether some of them were constructed for it.
+    `driven` states whether some inputs were constructed for it.
     """
 
     bound: PopulationBounds
@@ -50,7 +50,7 @@ class RangeRow:
     driven: bool
 
     def describe(self, state: IntRange) -> dict[str, Any]:
-        """As JSON; a share is of the bound's larger side."""
+        """All fields as JSON; a share is relative to the larger side of the bound."""
         return {
             "name": self.bound.name,
             "headroom_bits": self.bound.headroom_bits(state),
@@ -74,7 +74,7 @@ def _compared(bound: IntRange, observed: IntRange, reached: IntRange) -> dict[st
 
 
 def certify(program: IntProgram, observed: Mapping[str, LayerExtremes]) -> list[RangeRow]:
-    """Bounds, what was observed, and what constructed inputs reach, by population."""
+    """Bounds, observed extremes, and those of constructed inputs, by population."""
     bounds = analyse(program)
     driven = _tightest(program, bounds)
     inputs = np.concatenate([driving_inputs(program, bound) for bound in driven])
@@ -87,14 +87,14 @@ def certify(program: IntProgram, observed: Mapping[str, LayerExtremes]) -> list[
 
 
 def _tightest(program: IntProgram, bounds: tuple[PopulationBounds, ...]) -> list[PopulationBounds]:
-    """As many as `MOST_OPERATIONS` allows, at least one, by their headroom."""
+    """As many bounds as `MOST_OPERATIONS` allows, at least one, with the least headroom first."""
     each = 2 * ASCENTS * program.schedule.num_steps * dense_operations(program)
     most = max(1, MOST_OPERATIONS // each)
     return sorted(bounds, key=lambda b: b.headroom_bits(program.state_range))[:most]
 
 
 def driving_inputs(program: IntProgram, bound: PopulationBounds) -> np.ndarray:
-    """Graded spikes, int64 (2 * ASCENTS, ...), that drive the worst channel up, and down."""
+    """Graded spikes, int64 (2 * ASCENTS, ...), that drive the worst channel up and down."""
     low, high = program.input.range.low, program.input.range.high
     found = []
     for sign in (1.0, -1.0):
@@ -110,13 +110,13 @@ def driving_inputs(program: IntProgram, bound: PopulationBounds) -> np.ndarray:
 
 
 def _middle(current: Tensor, channel: int) -> Tensor:
-    """The neuron in the middle of the plane: its kernel lies inside it, if any one's does."""
+    """The neuron in the middle of the plane, whose kernel lies inside the plane if any does."""
     values = current[0, channel]
     return values[values.shape[0] // 2, values.shape[1] // 2] if values.ndim == 2 else values
 
 
 def _drive(program: IntProgram, x: Tensor, until: str) -> Tensor:
-    """Current into the population `until` for real inputs (1, ...), all spikes as rates."""
+    """Current into the population `until` for real inputs (1, ...), with rates as spikes."""
     rates = {INPUT: x}
     for population in program.populations:
         current = _current(population, rates)

@@ -1,17 +1,17 @@
 """Whether a program fits a chip: a partition of every layer onto cores, against public limits.
 
 A layer is cut into equal pieces, by channel or by area (bands of rows, then parts of rows), into
-as few as its limits allow. A piece by channel sees every source neuron of its groups; a piece by
-area only what its kernels reach, but holds all kernels. What is counted for a core:
+as few as the limits allow. A piece by channel has every source neuron of its groups as input; a
+piece by area only those that its kernels reach, but it contains all kernels. Counted per core are:
 
-- neurons it holds;
+- its neurons;
 - in-axons: source neurons whose spikes reach it;
 - out-axons: for each of its neurons, the cores that its spikes go to;
-- synaptic memory: the weights it holds, once per kernel where the chip shares kernels of
+- synaptic memory: its weights, once per kernel if the chip shares kernels of
   convolutions, else once per synapse.
 
-Numbers that registers do not hold (widths of weights, exponents, thresholds, biases, messages) are
-found as well. A limit with a public source is an error when it is passed, one without is a warning.
+Numbers that do not fit registers (widths of weights, exponents, thresholds, biases, messages) are
+reported too. Exceeding a limit with a public source is an error, and one without is a warning.
 Out-axons follow from how the next layers are cut; they are reported, not fitted.
 """
 
@@ -29,20 +29,20 @@ from toolchain.program.target_check import Beyond, beyond_target
 
 NEURONS, IN_AXONS, OUT_AXONS, MEMORY = "neurons", "in_axons", "out_axons", "synapse_bits"
 Tile = tuple[int, int, int]
-"""Channels, rows and columns."""
+"""Number of channels, rows and columns."""
 PER_CORE = (NEURONS, IN_AXONS, OUT_AXONS, MEMORY)
 
 
 @dataclass(frozen=True)
 class ChipLimit:
-    """One number and where it is from; `source` is empty where none is public."""
+    """A limit and its source; `source` is empty if none is public."""
 
     value: int
     source: str
 
     @property
     def level(self) -> str:
-        """What passing it is."""
+        """Level of a violation: "error" with a public source, otherwise "warning"."""
         return "error" if self.source else "warning"
 
 
@@ -53,13 +53,13 @@ class Chip:
     Attributes
     ----------
     per_core:
-        Of `PER_CORE`, those that are known.
+        The known limits among `PER_CORE`.
     shares_kernels:
-        Whether a kernel is kept once per core.
+        Whether a core stores a kernel once.
     numbers:
-        What registers hold: widths of weights, exponents, thresholds, messages.
+        Limits of registers: widths of weights, exponents, thresholds, messages.
     sources:
-        Of each field of `numbers`, where it is from.
+        Source of each field of `numbers`.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Chip:
 
 @dataclass(frozen=True)
 class Piece:
-    """The largest piece of a layer cut into `pieces`: channels, rows and columns of it."""
+    """The largest of the `pieces` of a layer, with its channels, rows and columns."""
 
     split: str
     pieces: int
@@ -82,7 +82,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class LayerFit:
-    """How a layer is cut, and what the other cut would take (None where it has no solution)."""
+    """The cut of a layer, and the other possible cut (None if no such cut fits)."""
 
     name: str
     shape: tuple[int, ...]
@@ -92,7 +92,7 @@ class LayerFit:
 
 @dataclass(frozen=True)
 class Fit:
-    """A program on a chip."""
+    """The cut of a whole program onto a chip."""
 
     chip: Chip
     layers: tuple[LayerFit, ...]
@@ -100,16 +100,16 @@ class Fit:
 
     @property
     def cores(self) -> int:
-        """Cores over all layers; no core holds parts of two."""
+        """Number of cores over all layers; no core contains parts of two layers."""
         return sum(layer.chosen.pieces for layer in self.layers)
 
     @property
     def chips(self) -> int:
-        """Chips that hold these cores."""
+        """Number of chips that contain these cores."""
         return ceil(self.cores / self.chip.cores.value)
 
     def problems(self) -> list[dict[str, Any]]:
-        """Limits that are passed all the same, with their sources."""
+        """Limits that are exceeded, with their sources."""
         found = [self._problem(number) for number in self.beyond]
         for layer in self.layers:
             for name, limit in self.chip.per_core.items():
@@ -129,7 +129,7 @@ class Fit:
         return found
 
     def _numbers(self) -> dict[str, dict[str, Any]]:
-        """What registers hold, with sources."""
+        """Values that registers must hold, with their limits and sources."""
         if self.chip.numbers is None:
             return {}
         return {
@@ -154,7 +154,7 @@ class Fit:
         }
 
     def describe(self) -> dict[str, Any]:
-        """As JSON."""
+        """The fit as JSON."""
         return {
             "chip": self.chip.name,
             "cores": self.cores,
@@ -191,7 +191,7 @@ def fit(program: IntProgram, chip: Chip) -> Fit:
     chosen: list[LayerFit] = []
     for population in program.populations:
         cuts = [_fewest(program, population, chip, split) for split in ("channel", "area")]
-        # A limit that no cut can keep to does not decide between them; it is reported.
+        # A limit that every cut exceeds does not decide between cuts; it is reported.
         kept = max(len(limits) for limits, _ in cuts)
         possible = [cut for limits, cut in cuts if len(limits) == kept]
         best = min(possible, key=lambda p: (p.pieces, p.use[IN_AXONS]))
@@ -205,7 +205,7 @@ def fit(program: IntProgram, chip: Chip) -> Fit:
 def _fewest(
     program: IntProgram, population: Population, chip: Chip, split: str
 ) -> tuple[tuple[str, ...], Piece]:
-    """The limits that the finest cut keeps to, and the cut into the fewest pieces that does so."""
+    """The limits that the finest cut satisfies, and the cut into the fewest pieces that does so."""
     units = _units(population, split)
     finest = _cut(program, population, chip, split, units)
     limits = tuple(
@@ -225,12 +225,12 @@ def _fewest(
 
 
 def _units(population: Population, split: str) -> int:
-    """Into how many pieces it can be cut: channels, or sites of the plane."""
+    """Largest number of pieces: channels, or sites of the plane."""
     return population.shape[0] if split == "channel" else prod(population.shape[1:])
 
 
 def _tile(population: Population, split: str, pieces: int) -> tuple[Tile, int]:
-    """The largest of at most `pieces` pieces, and how many there are."""
+    """The largest of at most `pieces` pieces, and their number."""
     channels, (height, width) = population.shape[0], population.shape[1:] or (1, 1)
     if split == "channel":
         size = ceil(channels / pieces)
@@ -261,7 +261,7 @@ def _cut(program: IntProgram, population: Population, chip: Chip, split: str, pi
 
 
 def _in_axons(synapse: Synapse, source: tuple[int, ...], tile: Tile) -> int:
-    """Source neurons that reach a tile."""
+    """Number of source neurons that reach a tile."""
     if isinstance(synapse, DenseSynapse):
         return prod(source)
     if isinstance(synapse, ConvSynapse):
@@ -276,13 +276,13 @@ def _in_axons(synapse: Synapse, source: tuple[int, ...], tile: Tile) -> int:
 
 
 def _span(synapse: ConvSynapse | WindowSynapse, axis: int) -> int:
-    """Rows or columns that a kernel covers."""
+    """Number of rows or columns that a kernel covers."""
     kernel = synapse.kernel if isinstance(synapse, WindowSynapse) else synapse.weight.shape[2:]
     return int((kernel[axis] - 1) * synapse.dilation[axis] + 1)
 
 
 def _weights(synapse: Synapse, channels: int, sites: int, *, shares: bool) -> int:
-    """Weights that a number of channels at a number of sites hold."""
+    """Number of weights for `channels` channels at `sites` sites."""
     if isinstance(synapse, WindowSynapse):
         return channels * sites * prod(synapse.kernel)
     kernel = synapse.weight[0].size * channels
@@ -290,7 +290,7 @@ def _weights(synapse: Synapse, channels: int, sites: int, *, shares: bool) -> in
 
 
 def _with_out_axons(program: IntProgram, layer: LayerFit, cores: Mapping[str, Piece]) -> LayerFit:
-    """For each neuron of the largest piece, the cores that its spikes reach."""
+    """The layer with its out-axons: per neuron of the largest piece, the cores that it reaches."""
     targets = sum(
         max(
             (
@@ -307,7 +307,7 @@ def _with_out_axons(program: IntProgram, layer: LayerFit, cores: Mapping[str, Pi
 
 
 def _cores_reached(synapse: Synapse, population: Population, piece: Piece) -> int:
-    """Cores of the target that one source neuron reaches, at most."""
+    """Largest number of target cores that one source neuron reaches."""
     if isinstance(synapse, DenseSynapse):
         return piece.pieces
     if piece.split == "channel":

@@ -1,4 +1,4 @@
-"""Operations of a run, and what a table of costs makes of them: an estimate, not a measurement."""
+"""Operation counts of a run, and an energy estimate from a table of costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolchain.program.synops import dense_operations, fan_out
 
 @dataclass(frozen=True)
 class Cost:
-    """Energy of one operation in pJ, and where the number is from."""
+    """Energy of one operation in pJ, and the source of the number."""
 
     picojoules: float
     source: str
@@ -25,16 +25,16 @@ class Cost:
 
 @dataclass
 class Operations:
-    """Operations by population that sends, summed over samples, all steps.
+    """Operation counts by sending population, summed over samples and steps.
 
     Attributes
     ----------
     events:
-        Spikes sent, whatever their size.
+        Number of spikes sent, whatever their magnitude.
     synops:
-        Weights added because a spike arrived, exact at the borders; a graded spike counts once.
+        Number of weights added because of spikes, exact at the borders; a graded spike counts once.
     magnitude:
-        The same, a graded spike of size k counted k times.
+        Like `synops`, but a graded spike of magnitude k counts k times.
     """
 
     program: IntProgram
@@ -45,11 +45,11 @@ class Operations:
 
     @cached_property
     def fans(self) -> dict[str, np.ndarray]:
-        """Fan-out of every neuron."""
+        """Fan-out of every neuron, by population."""
         return fan_out(self.program)
 
     def add(self, inputs: np.ndarray, found: BatchCounts) -> None:
-        """Take in a batch of graded inputs, int (n, ...), and what came of it."""
+        """Add a batch of graded inputs, int (n, ...), and its activity."""
         wake, fans = self.program.schedule.wake_steps, self.fans
         self.samples += len(inputs)
         self._count(INPUT, (inputs != 0) * wake, np.abs(inputs.astype(np.int64)) * wake, fans)
@@ -67,7 +67,7 @@ class Operations:
             into[name] = into.get(name, 0) + int(values.sum(dtype=np.int64))
 
     def describe(self, costs: Mapping[str, Cost]) -> dict[str, Any]:
-        """As JSON, per sample; `costs` has synop, neuron_update, and mac of the float network."""
+        """Counts per sample as JSON; `costs` has synop, neuron_update and mac (float network)."""
         n, steps = max(self.samples, 1), self.program.schedule.num_steps
         updates = steps * sum(prod(p.shape) for p in self.program.populations)
         macs = dense_operations(self.program)

@@ -1,7 +1,7 @@
-"""What each source of error costs in accuracy: the float network, made into the integer one.
+"""Accuracy lost to each source of error, on the way from the float to the integer network.
 
-Each version takes over one more source of error, so that the steps from the first to the last add
-up to the whole gap; and each version "without" lacks just one of them.
+Each version adds one more source of error, so that the steps from the first to the last add
+up to the whole gap. Each version "without" lacks only one of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WITHOUT_UNEVENNESS = "without unevenness"
 
 
 NOTABLE = 0.002
-"""Share of the samples from which a loss is worth advice."""
+"""Share of the samples from which a loss is reported with advice."""
 ADVICE = {
     CLIPPED: "a higher --relu-percentile, or training with trained thresholds (qcfs, nq)",
     QUANTIZED: "more steps, or training with as many levels as there are steps",
@@ -35,19 +35,19 @@ ADVICE = {
     UNEVEN: "more steps, training that models it (nq), or CIF neurons with sleep (cqrelu), which "
     "have none once settled",
 }
-"""What helps against each source of error."""
+"""Advice against each source of error."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Outputs (N, P) by version: one more error each, and all but one."""
+    """Outputs (N, P) by version: with one more error each, and with all errors except one."""
 
     steps: Mapping[str, np.ndarray]
     without: Mapping[str, np.ndarray]
 
     @classmethod
     def joined(cls, chains: Sequence[Chain]) -> Chain:
-        """Batches of the same network as one."""
+        """The chains of several batches of one network, joined."""
         whole = [
             {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
             for batches in ([c.steps for c in chains], [c.without for c in chains])
@@ -55,7 +55,7 @@ class Chain:
         return cls(*whole)
 
     def describe(self, scorer: Scorer) -> dict[str, Any]:
-        """Accuracies as JSON; each step's change adds up to the gap between first and last."""
+        """Accuracies as JSON; the changes of the steps add up to the gap between first and last."""
         steps: list[dict[str, Any]] = []
         before: float | None = None
         for name, outputs in self.steps.items():
@@ -70,7 +70,7 @@ class Chain:
 
 
 def _advice(steps: Sequence[dict[str, Any]]) -> list[str]:
-    """Notable losses, the largest first, with what helps."""
+    """Notable losses, the largest first, each with advice."""
     losses = sorted(
         ((before, s) for before, s in pairwise(steps) if s["change"] <= -NOTABLE),
         key=lambda pair: pair[1]["change"],
@@ -83,11 +83,11 @@ def _advice(steps: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _weight(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """How much a loss of a classifier says: samples, and whether chance alone explains it."""
+    """Weight of a classifier's loss: samples, and whether it may be due to chance alone."""
     if before["low"] is None:
         return ""
     lost = before["correct"] - after["correct"]
-    # Close to 0 and 1 the intervals are lopsided: it is enough to lie in that of the other.
+    # Close to 0 and 1 the intervals are asymmetric: it is enough to lie in that of the other.
     inside = before["low"] <= after["accuracy"] or before["accuracy"] <= after["high"]
     where = "inside" if inside else "outside"
     return f" ({lost} of {before['total']:,} samples, {where} the 95 % interval)"
@@ -97,7 +97,7 @@ def _weight(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 def make_chain(
     network: SourceNetwork, inputs: np.ndarray, samples: np.ndarray, spiking: np.ndarray
 ) -> Chain:
-    """All versions on some samples.
+    """Outputs of all versions on some samples.
 
     Parameters
     ----------

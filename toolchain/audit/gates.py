@@ -29,15 +29,15 @@ METRICS = {
     "chips": "chips of the target",
     "chip_errors": "limits of the target that are passed",
 }
-"""What a gate may ask for."""
+"""Metrics of gates, with their meaning."""
 ALL_METRICS = "; ".join(f"{name} = {meaning}" for name, meaning in METRICS.items())
-"""All of them in one line, for the help."""
+"""All metrics in one line, for the help text."""
 NEEDS = {
     "mismatches": "samples on Lava (--lava)",
     "drop": "the network it was converted from (--checkpoint)",
     "agreement": "the network it was converted from (--checkpoint)",
 }
-"""What some metrics cannot be measured without."""
+"""Input that some metrics require."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Gate:
 
     @classmethod
     def parse(cls, text: str) -> Gate:
-        """From METRIC<=NUMBER.
+        """The gate of a text METRIC<=NUMBER.
 
         Raises
         ------
         DataError
-            If it is not of that form, or asks for what an audit does not measure.
+            If the text has another form, or names no metric.
         """
         found = _FORM.match(text)
         if found is None:
@@ -71,7 +71,7 @@ class Gate:
             raise DataError("is not a number", node=text, found=value) from error
 
     def check(self, metrics: Mapping[str, float | None]) -> dict[str, Any]:
-        """As JSON; what could not be measured does not pass."""
+        """The result as JSON; a metric that was not measured does not pass."""
         found = metrics.get(self.metric)
         passed = found is not None and _COMPARE[self.relation](found, self.value)
         return {

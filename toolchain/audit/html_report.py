@@ -1,6 +1,6 @@
-"""The audit as one HTML file that needs no network: what it says is the document, told in words.
+"""The audit as one self-contained HTML file: the document, explained in words.
 
-The words stand in `html_report.html`, a Jinja2 template that escapes all it is given.
+The text is in `html_report.html`, a Jinja2 template that escapes all values.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from toolchain.audit.budget import TERMS
 from toolchain.text import counted, visible
 
 RASTERS_OPEN = 3
-"""How many rasters are open at first."""
+"""Number of rasters that are open at first."""
 
 
 def write_page(document: dict[str, Any]) -> str:
-    """The whole page."""
+    """The whole page as HTML, from the audit's document."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -64,7 +64,7 @@ Rows = list[tuple[object, ...]]
 
 
 def accuracies(document: dict[str, Any]) -> Rows:
-    """Version, accuracy, interval and samples, which are fewer where only the first ran."""
+    """Version, accuracy, interval and samples, which may be only the first ones."""
     found = document["versions"]["accuracy"]
     most = max((a["total"] for a in found.values()), default=0)
     return [

@@ -1,4 +1,4 @@
-"""Spikes and membrane potentials of a few neurons over one sample, to look at."""
+"""Spikes and membrane potentials of a few neurons over one sample, for display."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from toolchain.program.int_program import IntProgram
 from toolchain.recording import Mode
 
 NEURONS = 24
-"""Neurons of a layer whose spikes are shown: evenly spaced among those that fire."""
+"""Most neurons per layer whose spikes are shown: evenly spaced among those that fire."""
 TRACES = 3
-"""Of them, those whose membrane is shown: the busiest."""
+"""Most of these neurons whose membrane potential is shown: the most active ones."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,12 @@ class LayerRaster:
     Attributes
     ----------
     neurons:
-        Index of each in its layer, flattened: int64 (n,).
+        Index of each neuron in its flattened layer: int64 (n,).
     spikes:
         int8 (T, n).
     traced, potential:
-        Some of them, (m,), and their potentials after each step in thresholds, float (T, m).
+        Some of these indices, (m,), and their potentials after each step in thresholds, float (T,
+        m).
     """
 
     name: str
@@ -40,12 +41,12 @@ class LayerRaster:
 
 @dataclass(frozen=True)
 class Raster:
-    """All spiking layers with thresholds."""
+    """Rasters of all spiking layers with thresholds."""
 
     layers: tuple[LayerRaster, ...]
 
     def describe(self) -> list[dict[str, Any]]:
-        """As JSON."""
+        """The rasters as JSON."""
         return [
             {
                 "name": layer.name,
@@ -59,7 +60,7 @@ class Raster:
 
 
 def record_raster(program: IntProgram, inputs: np.ndarray) -> Raster:
-    """Of one sample, graded spikes int (1, ...)."""
+    """The raster of one sample, graded spikes int (1, ...)."""
     recording = simulate(program, inputs, mode=Mode.FULL)
     layers = []
     for population in program.spiking:

@@ -1,6 +1,6 @@
-"""What outputs are worth: how right they are, and whether two networks answer alike.
+"""Scoring of outputs: their correctness, and the agreement of two networks.
 
-Outputs are (n, P): logits of a classifier, else all values of all outputs side by side.
+Outputs are (n, P): logits of a classifier, or all values of all outputs side by side.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ class Scorer(Protocol):
     Attributes
     ----------
     score:
-        What `describe` puts under "accuracy".
+        Name of the score that `describe` returns under "accuracy".
     has_ground_truth:
-        Whether there is a truth to be right about.
+        Whether the correct outputs are known.
     """
 
     @property
     def score(self) -> str:
-        """See the class."""
+        """Name of the score."""
 
     @property
     def has_ground_truth(self) -> bool:
-        """See the class."""
+        """Whether the correct outputs are known."""
 
     def describe(self, outputs: np.ndarray) -> dict[str, Any]:
-        """As JSON: "accuracy" 0 .. 1, "low" and "high" or None, "total"; raises without a truth."""
+        """Score as JSON: "accuracy" 0 .. 1, "low" and "high" or None, "total"; needs a truth."""
 
     def same(self, first: np.ndarray, second: np.ndarray) -> int:
-        """Samples for which two versions answer alike."""
+        """Number of samples for which two versions give the same prediction."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """The largest output is the answer; `labels` (N,), or None where they are not known."""
+    """The prediction is the largest output; `labels` are (N,), or None if unknown."""
 
     labels: np.ndarray | None
     score: str = "accuracy"
@@ -56,33 +56,33 @@ class Classifier:
         return self.labels is not None
 
     def describe(self, outputs: np.ndarray) -> dict[str, Any]:
-        """Correct answers with their 95 % interval."""
+        """Number of correct predictions with their 95 % interval."""
         assert self.labels is not None
         return dict(Accuracy.of(outputs, self.labels[: len(outputs)]).describe())
 
     def same(self, first: np.ndarray, second: np.ndarray) -> int:
-        """Equal answers."""
+        """Number of equal predictions."""
         return int((first.argmax(1) == second.argmax(1)).sum())
 
 
 @dataclass(frozen=True)
 class AnyOutputs:
-    """Of a network that is neither classifier nor detector: outputs are equal, or are not."""
+    """Scorer of a network that is neither classifier nor detector: outputs are equal or not."""
 
     score: str = "equal outputs"
     has_ground_truth: bool = False
 
     def describe(self, outputs: np.ndarray) -> dict[str, Any]:
-        """There is no truth."""
+        """Raise an error: the correct outputs are unknown."""
         raise TypeError("nothing is known of the right outputs")
 
     def same(self, first: np.ndarray, second: np.ndarray) -> int:
-        """Samples with the same values, every one."""
+        """Number of samples whose values are all equal."""
         return int((first == second).all(1).sum())
 
 
 def flat(program: IntProgram, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Arrays (..., n, *shape) by readout as one, (..., n, P), in the program's order."""
+    """Arrays (..., n, *shape) by readout, joined into one, (..., n, P), in the program's order."""
     parts = []
     for population in program.readouts:
         array = outputs[population.name]
@@ -94,7 +94,7 @@ def flat(program: IntProgram, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
 def answers(program: IntProgram, accumulators: np.ndarray, steps: int) -> np.ndarray:
     """Outputs (n, P) for accumulators (n, P) after `steps` steps.
 
-    Those of a classifier stay integers; others become real values, divided by the wake steps.
+    Logits of a classifier stay integers; other outputs become real values per wake step.
     """
     readouts = program.readouts
     if len(readouts) == 1 and len(readouts[0].shape) == 1:

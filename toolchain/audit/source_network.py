@@ -1,6 +1,6 @@
-"""The network that an integer program was converted from, layer by layer on real values.
+"""The network that an integer program was converted from, evaluated layer by layer.
 
-Values are those of the folded float network, (n, ...), by population name; the input's are
+Values are those of the folded float network, (n, ...), by population name; those of the input are
 normalised samples.
 """
 
@@ -34,11 +34,11 @@ from toolchain.program.neurons import ThresholdNeuron
 
 
 class Acts(Enum):
-    """What activations do to a pre-activation z with threshold lam.
+    """Activation function of a pre-activation z with threshold lam.
 
     - relu: max(z, 0);
     - clipped: min(max(z, 0), lam);
-    - quantized: the levels that a spiking network can send in its steps.
+    - quantized: rounded to the levels that a spiking network can send in its steps.
     """
 
     RELU = "relu"
@@ -48,16 +48,16 @@ class Acts(Enum):
 
 @dataclass(frozen=True, eq=False)
 class SourceNetwork:
-    """The folded float network behind a program.
+    """The folded float network of a program.
 
     Attributes
     ----------
     layers:
-        In the program's order and by its names.
+        Layers in the program's order, with its names.
     spikes:
-        What a spike of each layer is worth.
+        Value of a spike of each layer.
     measured:
-        Whether its thresholds were measured behind plain ReLUs: then clipping is an error of the
+        Whether the thresholds of plain ReLUs were measured: then clipping is an error of the
         conversion, otherwise the network was trained with it.
     """
 
@@ -68,7 +68,7 @@ class SourceNetwork:
 
     @classmethod
     def of(cls, program: IntProgram, model: nn.Module) -> SourceNetwork:
-        """From the module that `program` was converted from.
+        """The source network from the module that `program` was converted from.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class SourceNetwork:
         return cls(program, layers, spikes, thresholds is not None)
 
     def preactivation(self, layer: IntegerLayer, values: Mapping[str, Tensor]) -> Tensor:
-        """Z of a layer, (n, ...), for the values of its sources."""
+        """Pre-activation z of a layer, (n, ...), for the values of its sources."""
         like = next(iter(values.values()))
         total = torch.from_numpy(layer.bias).to(like.dtype)
         total = total.reshape(1, -1, *([1] * (len(layer.shape) - 1)))
@@ -114,7 +114,7 @@ class SourceNetwork:
         return total
 
     def threshold(self, layer: IntegerLayer, like: Tensor) -> Tensor:
-        """Lam of a layer, broadcast to (n, ...)."""
+        """Threshold lam of a layer, broadcast to (n, ...)."""
         assert layer.activation is not None
         lam = torch.from_numpy(np.array(layer.activation.threshold)).to(like.dtype)
         return lam.reshape(1, -1, *([1] * (like.ndim - 2)))
@@ -189,7 +189,10 @@ class SourceNetwork:
         return spikes * lam
 
     def _pool_step(self, layer: IntegerPoolLayer, sent: Tensor, states: dict[str, Any]) -> Tensor:
-        """A max pool sends the change of its windows' largest sums; an average pool is linear."""
+        """Value that a pool sends: a max pool sends the change of its windows' largest sums.
+
+        An average pool is linear.
+        """
         if not isinstance(layer.pool, MaxPool2d):
             return pooled(layer, sent)
         summed, largest = states.get(layer.name, (torch.zeros_like(sent), 0))
@@ -202,7 +205,7 @@ class SourceNetwork:
 def _with_threshold(
     layer: AnyLayer, thresholds: Mapping[str, list[float]], program: IntProgram
 ) -> AnyLayer:
-    """The layer with the threshold that was measured for it."""
+    """The layer with its measured threshold."""
     if not isinstance(layer, IntegerLayer) or layer.activation is None:
         return layer
     measured = np.array(thresholds.get(layer.name, ()))
@@ -218,7 +221,7 @@ def _with_threshold(
 
 
 def pooled(layer: IntegerPoolLayer, values: Tensor) -> Tensor:
-    """A pool of values (n, C, H, W)."""
+    """Apply a pool to values (n, C, H, W)."""
     pool = layer.pool
     if isinstance(pool, MaxPool2d):
         return F.max_pool2d(values, pool.kernel, pool.stride, pool.padding, pool.dilation)
@@ -228,7 +231,7 @@ def pooled(layer: IntegerPoolLayer, values: Tensor) -> Tensor:
 
 
 def summed(layer: SumLayer, values: Mapping[str, Tensor]) -> Tensor:
-    """The sum that a `SumLayer` passes on, (n, ...)."""
+    """The sum that a `SumLayer` sends, (n, ...)."""
     return torch.stack([values[source] for source in layer.sources]).sum(0)
 
 

@@ -1,6 +1,6 @@
-"""The audit's charts as SVG that takes its colours from the page: the same in light and dark.
+"""The audit's charts as SVG, with colours from the page, for light and dark mode.
 
-Drawn by matplotlib with placeholder colours, which become CSS variables; text stays text.
+matplotlib draws with placeholder colours, which become CSS variables; text stays text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from toolchain.text import drawing, drawn, visible
 
 INK, FAINT, PAGE = "#010203", "#040506", "#070809"
 SERIES = ("#100001", "#100002", "#100003", "#100004", "#100005", "#100006")
-"""Placeholders; the page defines --ink, --faint, --page and --series-1 .. 6."""
+"""Placeholder colours; the page defines --ink, --faint, --page and --series-1 .. 6."""
 _VARIABLES = {
     INK: "var(--ink)",
     FAINT: "var(--faint)",
@@ -46,22 +46,22 @@ _STYLE: Any = {
 }
 PIXELS_PER_POINT = 4 / 3
 ROW = 0.26
-"""Height of a bar's row in inches."""
+"""Height of a bar's row, in inches."""
 LINE = 0.16
-"""Height of one more line of its name."""
+"""Height of each further line of a name, in inches."""
 NAME = re.compile(r".{1,28}$|.{1,28}(?<=[._/ -])|.{1,28}")
-"""Lines of a name: whole parts of it where they fit."""
+"""Lines of a name, split between its parts if they fit."""
 WIDTH = 6.4
-"""Inches of a chart with its names: read whole on a page of 600 pixels, small on a phone."""
+"""Width of a chart with its names, in inches: 600 pixels."""
 CORE = 0.22
-"""Side of a core's square in inches."""
+"""Side of a core's square, in inches."""
 LEAST_MAP = 1.8
-"""Width of the smallest map of cores in inches; its squares are larger."""
+"""Width of the smallest map of cores, in inches; its squares are larger."""
 _COLOUR = re.compile("(fill: |stroke: )(" + "|".join(_VARIABLES) + ")")
 
 
 def _svg(figure: Figure, title: str) -> Markup:
-    """An inline SVG element with a title, for those who cannot see it; texts are escaped."""
+    """An inline SVG element with an accessible title; texts are escaped."""
     buffer = io.StringIO()
     how: Any = {"transparent": True, "metadata": {"Date": None}}
     with drawing():
@@ -77,7 +77,7 @@ def _svg(figure: Figure, title: str) -> Markup:
 
 
 def accuracy_by_steps(document: dict[str, Any]) -> Markup:
-    """Accuracy after each step with its interval, and what the float network has."""
+    """Accuracy after each step with its interval, and the accuracy of the float network."""
     steps = document["by_steps"]
     with mpl.rc_context(_STYLE):
         figure = Figure((WIDTH * 0.85, 2.8), layout="constrained")
@@ -131,7 +131,7 @@ def budget(layers: Sequence[dict[str, Any]]) -> Markup:
 
 
 def ranges(rows: Sequence[dict[str, Any]], state_bits: int) -> Markup:
-    """Bits that states need at most, that were observed, and that the register has."""
+    """Bits of the states: proved, observed, and of the register."""
     with mpl.rc_context(_STYLE):
         figure, axes = _rows([row["name"] for row in rows])
         places = np.arange(len(rows))
@@ -160,7 +160,7 @@ def _bits(interval: Sequence[int]) -> float:
 
 
 def raster(layer: dict[str, Any]) -> Markup:
-    """Spikes of some neurons over the steps, and the membranes of the busiest."""
+    """Spikes of some neurons over the steps, and membrane potentials of the most active ones."""
     spikes, potential = np.array(layer["spikes"]), np.array(layer["potential"])
     steps = np.arange(1, spikes.shape[1] + 1)
     with mpl.rc_context(_STYLE):
@@ -215,7 +215,7 @@ def core_map(chip: dict[str, Any]) -> Markup:
 
 
 def _rows(names: Sequence[str]) -> tuple[Figure, Any]:
-    """A figure with a row for each name, from top to bottom; long names take several lines."""
+    """A figure with one row per name, from top to bottom; long names take several lines."""
     told = [NAME.findall(visible(name)) for name in names]
     row = ROW + LINE * (max(map(len, told), default=1) - 1)
     figure = Figure((WIDTH, 1.2 + row * len(names)), layout="constrained")

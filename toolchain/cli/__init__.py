@@ -1,1 +1,1 @@
-"""The command line, one module a command; the only place that ties all packages together."""
+"""The command line, one module per command; the only place that uses all packages."""

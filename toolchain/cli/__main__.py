@@ -1,11 +1,11 @@
-"""`spikeport`, or `python -m toolchain.cli`: answers signals, and imports the rest then."""
+"""Entry point of `spikeport` and `python -m toolchain.cli`: signals first, then the commands."""
 
 import signal
 
 
 def main() -> None:
     """Entry point of the command line."""
-    # What arrives while `stops` is imported waits until it can be answered.
+    # Signals that arrive while `stops` is imported wait until they can be handled.
     before = signal.pthread_sigmask(
         signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     )

@@ -1,7 +1,7 @@
 """`spikeport`: registers the commands and turns errors into messages and exit codes.
 
 Exit codes: 0 fine, 1 a check or a run failed, 2 wrong use or bad input, 130 stopped by Ctrl-C,
-143 by SIGTERM, 141 if who reads the output went away.
+143 by SIGTERM, 141 if the reader of the output has closed it.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ INSTALLABLE = {
     "distributed": "distributed",
     "pycocotools": "pycocotools",
 }
-"""Packages that some commands need and others do not, and what pip calls them."""
+"""Packages that only some commands need, with their names for pip."""
 
 NO_PATHS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-"""What the system says of paths that cannot be meant."""
+"""Error numbers of the system for invalid paths."""
 
 REPHRASED = (
     ("Value error, ", ""),
@@ -70,9 +70,9 @@ REPHRASED = (
     ("Input should be a valid number", "must be a number"),
     ("Input should be", "must be"),
 )
-"""Words of the parser of options, and what they mean to who typed them."""
+"""Messages of the option parser, and their wording for the user."""
 _WRONG_USE = typer.BadParameter.__bases__[0]
-"""Base of all that the parser of options raises; typer does not name it."""
+"""Base class of all errors of the option parser; typer does not export it."""
 
 app = typer.Typer(
     name="spikeport",
@@ -118,18 +118,18 @@ def _options(
         bool, typer.Option("--quiet", "-q", help="Results, warnings and errors only, no progress.")
     ] = False,
 ) -> None:
-    """Holds the options before the command."""
+    """Options before the command."""
     if verbose and quiet:
         raise typer.BadParameter("--verbose and --quiet contradict each other")
     choose_level(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 
 
 def main() -> None:
-    """Run the command line, and end the process with its exit code."""
-    # Else the collector looks at all that torch has made once more at the end: half a second.
+    """Run the command line, and end the process with the exit code."""
+    # Otherwise the garbage collector scans all objects of torch once more at the end.
     atexit.register(gc.freeze)
     if isinstance(sys.stdout, TextIOWrapper):
-        # Names may hold what the terminal's encoding does not.
+        # Names may contain characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         stops.listen()
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def run_command_line() -> int:
-    """Run the command of the command line; returns its exit code."""
+    """Run the command in the arguments; returns its exit code."""
     command = typer.main.get_command(app)
     try:
         stops.check_streams()
@@ -165,7 +165,7 @@ def run_command_line() -> int:
 
 
 def as_told(error: Exception) -> SpikeportError | None:
-    """What a user is told of an exception; None of what must be a bug."""
+    """The error that a user is shown for an exception; None for a bug."""
     if isinstance(error, SpikeportError):
         return error
     if isinstance(error, _WRONG_USE):
@@ -187,7 +187,7 @@ def _missing(error: ModuleNotFoundError) -> SpikeportError | None:
 
 
 def _from_machine(error: Exception) -> SpikeportError | None:
-    """What the machine could not give."""
+    """The error for a resource that the machine lacks."""
     if isinstance(error, OSError):
         where = None if error.filename is None else str(error.filename)
         kind = UsageError if error.errno in NO_PATHS else MachineError
@@ -204,7 +204,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _wrong_use(error: Exception) -> SpikeportError:
-    """What the parser of options says, in one line; or the help that it shows for no arguments."""
+    """The message of the option parser in one line, or the help that it shows without arguments."""
     message: str = error.format_message()  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     if message.startswith("Usage:"):
@@ -217,7 +217,7 @@ def _wrong_use(error: Exception) -> SpikeportError:
 
 
 def _tell(error: SpikeportError) -> int:
-    """Write an error where its reader looks for it; returns its exit code."""
+    """Write an error to its reader; returns the exit code."""
     text = error.message if error.message.startswith("Usage:") else f"error: {error}"
     if sys.stdout is not None:
         try:
@@ -225,7 +225,7 @@ def _tell(error: SpikeportError) -> int:
                 sys.stdout.write(json.dumps(error.as_dict(), indent=1) + "\n")
                 text = ""
             sys.stdout.flush()
-        except OSError:  # standard output itself may be what failed
+        except OSError:  # standard output itself may have failed
             stops.silence_output()
             text = f"error: {error}"
     if text:

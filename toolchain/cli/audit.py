@@ -24,7 +24,7 @@ def command(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            metavar="CHECKPOINT|FILE.py:FACTORY", help="What the file was converted from."
+            metavar="CHECKPOINT|FILE.py:FACTORY", help="Network that the file was converted from."
         ),
     ] = None,
     weights: Annotated[
@@ -32,10 +32,11 @@ def command(
     ] = None,
     adapter: Adapters = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="OUT.html", help="Write one offline page.")
+        Path | None, typer.Option(metavar="OUT.html", help="Write one self-contained HTML page.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="OUT.json", help="Write the document.")
+        Path | None,
+        typer.Option("-o", "--out", metavar="OUT.json", help="Write the audit as JSON."),
     ] = None,
     gate: Annotated[
         list[str] | None,
@@ -45,20 +46,21 @@ def command(
         ),
     ] = None,
     lava: Annotated[
-        int, typer.Option(min=0, help="Samples that run on Lava as well, by digest.")
+        int, typer.Option(min=0, help="Samples that also run on Lava, compared by digest.")
     ] = LAVA_SAMPLES,
     target: Annotated[
-        str, typer.Option(metavar="NAME|FILE.toml", help="Chip that it is fitted to.")
+        str, typer.Option(metavar="NAME|FILE.toml", help="Chip whose cores are counted.")
     ] = "loihi2",
     budget_samples: Annotated[int, typer.Option(min=1, help="Samples of the error budget.")] = 128,
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Say what each layer of a network loses, and what it needs.
+    """Show what accuracy each layer loses, and what hardware it needs.
 
-    The network runs in four ways: float, quantized, integer reference and Lava. Shown are an error
-    budget and the accuracy that each source of error costs (with --checkpoint); proved and attained
-    ranges; cores of the target; operations. Exit code 1 if a gate fails.
+    The network runs in four ways: float, quantized, integer reference and Lava. The output shows
+    an error budget and the accuracy that each source of error costs (with --checkpoint), the
+    proved and measured ranges, the cores of the target and the operation counts. Exit code 1 if a
+    gate fails.
     """
     from spikeport.auditing import chip_of
     from toolchain.audit.gates import Gate

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def command(
-    expected: Annotated[Path, typer.Argument(metavar="A.npz", help="What is expected.")],
-    found: Annotated[Path, typer.Argument(metavar="B.npz", help="What was found.")],
+    expected: Annotated[Path, typer.Argument(metavar="A.npz", help="Expected recording.")],
+    found: Annotated[Path, typer.Argument(metavar="B.npz", help="Recording to check.")],
     reproduce: Annotated[
         Path | None,
         typer.Option(
@@ -28,17 +28,17 @@ def command(
         ),
     ] = None,
     net: Annotated[
-        Path | None, typer.Option(metavar="NET.net", help="The network both were made with.")
+        Path | None, typer.Option(metavar="NET.net", help="Network of both recordings.")
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="Its data, if not what the recording says."),
+        typer.Option(metavar="SOURCE", help="Data of both recordings, if they do not name it."),
     ] = None,
     json: Json = False,
 ) -> None:
     """Compare two recordings and name the first divergence.
 
-    It is a layer, a step and a neuron. Exit code 1 if there is one.
+    The divergence is a layer, a step and a neuron. Exit code 1 if there is one.
     """
     from toolchain.recording import Recording, compare
 
@@ -72,7 +72,7 @@ def command(
 
 
 def _check_reproducer(folder: Path, read: list[Path | None]) -> None:
-    """Raise OutputError if the files of a reproducer would replace something else."""
+    """Raise OutputError if the files of a reproducer would replace other files."""
     from spikeport.reproducer import NET, SAMPLE, SCRIPT
     from toolchain.output_policy import NETWORK, check_output
     from toolchain.output_policy import SAMPLE as SAMPLE_FILE
@@ -92,7 +92,7 @@ def _reproduce(
     folder: Path,
     output: Output,
 ) -> Path:
-    """Write a reproducer; raises SpikeportError where none can be made."""
+    """Write a reproducer; raises SpikeportError if that is impossible."""
     from spikeport.reproducer import locate, write_reproducer
     from spikeport.running import open_for
     from toolchain.errors import RecordingError

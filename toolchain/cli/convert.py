@@ -31,21 +31,21 @@ class NeuronKind(str, Enum):
 
 
 class Thresholds(str, Enum):
-    """How the threshold of each channel is chosen."""
+    """Choice of the threshold per channel."""
 
     SEARCH = "search"
     LARGEST = "largest"
 
 
 class Rounding(str, Enum):
-    """How weights are rounded."""
+    """Rounding of weights."""
 
     NEAREST = "nearest"
     GPTQ = "gptq"
 
 
 class Pooling(str, Enum):
-    """What becomes of average pools."""
+    """Placement of average pools."""
 
     AUTO = "auto"
     FOLD = "fold"
@@ -53,7 +53,7 @@ class Pooling(str, Enum):
 
 
 class NirReset(str, Enum):
-    """What the tool that wrote a NIR graph does when a neuron has fired."""
+    """Reset of a neuron after a spike, in the tool that wrote a NIR graph."""
 
     SUBTRACT = "subtract"
     ZERO = "zero"
@@ -64,7 +64,7 @@ def command(
         str,
         typer.Argument(
             metavar="CHECKPOINT|FILE.py:FACTORY|model:NAME",
-            help="What to convert; FACTORY also as package.module:FACTORY; model:NAME takes "
+            help="Network to convert. FACTORY also as package.module:FACTORY; model:NAME takes "
             "weights of torchvision or timm; or a FILE.nir.",
         ),
     ],
@@ -78,27 +78,32 @@ def command(
     weight_bits: Annotated[int, typer.Option(help="Signed width of the weights.")] = 8,
     target: Annotated[
         str | None,
-        typer.Option(help="Whose registers must hold it (default loihi2; stock-netx for --stock)."),
+        typer.Option(
+            help="Hardware whose registers it must fit (default loihi2; stock-netx for --stock)."
+        ),
     ] = None,
     calibrate: Annotated[
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Data to measure on: sleep steps (CIF), gptq, thresholds of ReLUs, saturation.",
+            help="Calibration data, for sleep steps (CIF), gptq, thresholds of ReLUs, saturation.",
         ),
     ] = None,
     calibration_samples: Annotated[
-        int, typer.Option(min=1, help="How many samples of it, chosen at random.")
+        int, typer.Option(min=1, help="Number of calibration samples, chosen at random.")
     ] = 256,
-    calibration_seed: Annotated[int, typer.Option(min=0, help="Seed of that choice.")] = 0,
+    calibration_seed: Annotated[int, typer.Option(min=0, help="Seed of the random choice.")] = 0,
     thresholds: Annotated[
-        Thresholds, typer.Option(help="Smallest rounding error (search), or largest that fits.")
+        Thresholds,
+        typer.Option(help="Smallest rounding error (search), or largest threshold that fits."),
     ] = Thresholds.SEARCH,
     rounding: Annotated[
-        Rounding, typer.Option(help="gptq: errors make up for each other; needs --calibrate.")
+        Rounding,
+        typer.Option(help="gptq: rounding errors compensate each other; needs --calibrate."),
     ] = Rounding.NEAREST,
     allow_clipping: Annotated[
-        bool, typer.Option("--allow-clipping", help="Clip outlier weights where that costs less.")
+        bool,
+        typer.Option("--allow-clipping", help="Clip outlier weights if that lowers the error."),
     ] = False,
     relu_percentile: Annotated[
         float | None,
@@ -108,7 +113,7 @@ def command(
         ),
     ] = None,
     report: Annotated[
-        bool, typer.Option("--report", help="Show what integers cost each layer.")
+        bool, typer.Option("--report", help="Show the rounding errors of each layer.")
     ] = False,
     adapter: Adapters = None,
     weights: Annotated[
@@ -119,30 +124,35 @@ def command(
         str | None,
         typer.Option(
             metavar="C,H,W",
-            help="Sample shape; by default that of --calibrate. A checkpoint knows its own.",
+            help="Sample shape; by default that of --calibrate. A checkpoint has its own.",
         ),
     ] = None,
     input_range: Annotated[
         str | None,
         typer.Option(
             metavar="LOW,HIGH",
-            help="Real values samples may take, before --mean and --std; by default 0,1, or what "
-            "the samples of --calibrate span. Pixels are 0 .. 1; floats are taken as they are.",
+            help="Range of real sample values, before --mean and --std; by default 0,1, or that of "
+            "the samples of --calibrate. Pixels are 0 .. 1; floats are used unchanged.",
         ),
     ] = None,
-    input_bits: Annotated[int, typer.Option(min=1, max=24, help="Width of an input spike.")] = 8,
+    input_bits: Annotated[
+        int, typer.Option(min=1, max=24, help="Width of an input spike, in bits.")
+    ] = 8,
     mean: Annotated[
         str,
         typer.Option(
-            help="Subtracted from samples: one per channel, or one for all; 128/255 is a number."
+            help="Subtracted from samples: one number per channel, or one for all, such as 128/255."
         ),
     ] = "0",
     std: Annotated[
-        str, typer.Option(help="Divides what is left: one per channel, or one for all.")
+        str,
+        typer.Option(
+            help="Divisor of samples after --mean: one number per channel, or one for all."
+        ),
     ] = "1",
     nir_reset: Annotated[
         NirReset | None,
-        typer.Option(help="FILE.nir of another tool: what it does when a neuron has fired."),
+        typer.Option(help="FILE.nir of another tool: how its neurons are reset after a spike."),
     ] = None,
     watch_ranges: Annotated[
         bool, typer.Option(help="Accept unproved ranges; runs then watch them.")
@@ -150,8 +160,8 @@ def command(
     pooling: Annotated[
         Pooling,
         typer.Option(
-            help="Average pools: fold into the layers behind, stage (a population that sums), or "
-            "auto, which folds where that is exact."
+            help="Average pools: fold into the following layers, stage (a sum population), or "
+            "auto, which folds if that is exact."
         ),
     ] = Pooling.AUTO,
     stock: Annotated[
@@ -161,7 +171,7 @@ def command(
 ) -> None:
     """Convert a trained network into an integer IF or CIF network.
 
-    It provably fits its registers. The steps are: trace, fold BatchNorm, concatenations and pools,
+    The result provably fits its registers. Steps: trace; fold BatchNorm, concatenations, pools;
     check against the module, integerise with one exact threshold per channel, prove all ranges,
     write, read back.
     """
@@ -213,7 +223,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _from_nir(path: Path, out: Path, output: Output) -> None:
-    """The program in a NIR graph of this project, as it was; other options say nothing to it."""
+    """The program in a NIR graph of this project, unchanged; other options have no effect on it."""
     from exports.nir import has_hash
 
     program = spikeport.load(path)
@@ -227,7 +237,7 @@ def _from_nir(path: Path, out: Path, output: Output) -> None:
 def _steps(
     neuron: NeuronKind, steps: int | None, wake: int | None, sleep: int | None
 ) -> int | None:
-    """Time steps of IF neurons, or wake steps of CIF neurons, if either is given."""
+    """Time steps of IF neurons, or wake steps of CIF neurons, if given."""
     if neuron is NeuronKind.CIF:
         if steps is not None:
             raise ConversionError("--steps goes with --neuron if; CIF takes --wake and --sleep")
@@ -311,7 +321,7 @@ def _report(conversion: Conversion, out: Path, output: Output, *, losses: bool) 
 
 
 def _losses(conversion: Conversion, output: Output) -> None:
-    """A table of what integers cost each layer."""
+    """Print a table of the rounding errors per layer."""
     output.table(
         ("layer", "thresholds", "weights SQNR", "saturated", "rounded to 0", "clipped"),
         [

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 EPOCHS, LEVELS, SEED = 20, 4, 0
 BATCH_SIZE = 64
 INITIAL_THRESHOLD = 2.0
-"""A short run does not bring the papers' 8 down to where the activations of so small a network
-lie."""
+"""Initial threshold of the demo's activations.
+
+In a short run, the papers' 8 does not decrease to the small activations of this network.
+"""
 SETTLE_SAMPLES = 200
 SLEEP_FACTOR = 2
-"""Twice the time the training images needed leaves room for harder test images."""
+"""Factor on the sleep steps that the training images needed, since test images may need more."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class _Row:
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write.")] = Path(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")] = Path(
         "demo"
     ),
     install: Annotated[
-        bool, typer.Option(help="Install Lava into this environment where it is missing.")
+        bool, typer.Option(help="Install Lava into this environment if it is missing.")
     ] = True,
     time_limit: TimeLimit = 600.0,
     json: Json = False,

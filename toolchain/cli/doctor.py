@@ -1,4 +1,4 @@
-"""`spikeport doctor`: what is installed and repaired, and what to type when something is off."""
+"""`spikeport doctor`: installed packages and repairs, with a remedy for each fault."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from toolchain.cli.options import Json
 from toolchain.cli.output import Output
 
 MIN_FILES = 256
-"""Lava opens about 33 + 20 file descriptors per layer."""
+"""Fewest open files; Lava opens about 33, and 20 per layer."""
 MIN_SHARED_MEMORY = 64 << 20
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report; `remedy` is set where something is off."""
+    """One line of the report; a fault has a `remedy`."""
 
     what: str
     found: str
@@ -34,11 +34,11 @@ class Check:
 
 def command(
     fix: Annotated[
-        bool, typer.Option("--fix", help="Install Lava into this environment where it is missing.")
+        bool, typer.Option("--fix", help="Install Lava into this environment if it is missing.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Report the environment; exit 1 when something is off."""
+    """Check the environment. Exit code 1 if there is a fault."""
     output = Output(as_json=json)
     if fix:
         install_lava(output)
@@ -63,7 +63,7 @@ def lava_is_missing() -> bool:
 
 
 def install_lava(output: Output) -> bool:
-    """Install lava-nc and lava-dl as their metadata do not allow; True on success."""
+    """Install lava-nc and lava-dl despite their metadata; True on success."""
     from hw_models.lava_compat import INSTALL, installed_version
 
     if installed_version("lava-nc") and installed_version("lava-dl"):
@@ -77,7 +77,7 @@ def install_lava(output: Output) -> bool:
 
 
 def examine() -> list[Check]:
-    """Look at everything a run depends on."""
+    """Check everything that a run depends on."""
     version = sys.version_info
     findings = [
         Check(

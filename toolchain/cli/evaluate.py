@@ -33,27 +33,27 @@ def command(
         typer.Option(min=1, help="Steps at which layers are compared (as in training)."),
     ] = None,
     lava: Annotated[
-        int, typer.Option(min=0, help="Images that run on Lava as well, compared bit by bit.")
+        int, typer.Option(min=0, help="Images that also run on Lava, compared bit by bit.")
     ] = 0,
     rounding: Annotated[Rounding, typer.Option(help="gptq needs --calibrate.")] = Rounding.NEAREST,
     calibrate: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Data to calibrate on; never test data.")
     ] = None,
     calibration_samples: Annotated[
-        int, typer.Option(min=1, help="How many samples of it, drawn by the seed.")
+        int, typer.Option(min=1, help="Number of calibration samples, chosen by the seed.")
     ] = 256,
     relu_percentile: Annotated[
         float | None, typer.Option(help="Threshold of plain ReLUs, with --calibrate.")
     ] = None,
-    target: Annotated[str, typer.Option(help="Whose registers must hold it.")] = "loihi2",
+    target: Annotated[str, typer.Option(help="Hardware whose registers it must fit.")] = "loihi2",
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
     """Measure accuracies and layer errors into one JSON file.
 
     NQ, QCFS and ReLU networks become IF networks at several steps, in float and in integers;
-    CQReLU networks become CIF with and without sleep, every spike count held against the quantized
-    network. Choices belong to the held-out split: run this on test data once.
+    CQReLU networks become CIF with and without sleep, and every spike count is compared with the
+    quantized network. Choose settings on the held-out split; run this on test data once.
     """
     from toolchain.cli.param_types import positive_numbers
     from toolchain.output_policy import EVALUATION, check_output

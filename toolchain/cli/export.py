@@ -15,7 +15,7 @@ from toolchain.cli.output import Output
 
 
 class Target(str, Enum):
-    """Formats."""
+    """Format of the exported file."""
 
     NIR = "nir"
 
@@ -33,9 +33,9 @@ def command(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write a network as a NIR graph, and say what NIR cannot.
+    """Write a network as a NIR graph, and list what NIR lacks.
 
-    `spikeport convert FILE.nir -o NET.net` makes the same program of it again.
+    `spikeport convert FILE.nir -o NET.net` restores the same program.
     """
     from toolchain.output_policy import NIR, check_output
 

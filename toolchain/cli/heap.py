@@ -1,6 +1,6 @@
-"""Memory of a command that ends soon: kept for the next array, and not searched for garbage.
+"""Memory settings for short commands: freed memory is reused, and garbage is not collected.
 
-Both are for commands whose time is that of large arrays and large libraries.
+Both save time in commands with large arrays and large libraries.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ LARGEST = 2**31 - 1
 
 
 def keep_heap() -> None:
-    """Keep freed memory for the next array until the process ends; nothing without glibc.
+    """Keep freed memory for the next array until the process ends; no effect without glibc.
 
-    By default arrays above 32 MB get pages of their own, which the kernel has to clear: a third of
-    the time in which a network of many weights is converted. All threads share one heap, so that
-    what one has freed serves another.
+    By default, arrays above 32 MB get their own pages, which the kernel has to clear: a large part
+    of the time in which a network of many weights is converted. All threads share one heap, so that
+    memory freed by one is reused by another.
     """
     if os.name != "posix":
         return
@@ -34,10 +34,10 @@ def keep_heap() -> None:
 
 @contextmanager
 def collecting_later() -> Iterator[None]:
-    """Import without the garbage collector, which looks at all that torch makes again and again.
+    """Import without the garbage collector, which would scan all objects of torch repeatedly.
 
-    A sixth of the time that torch and numba take to import. What was imported stays until the end,
-    and is not looked at later either.
+    This saves a part of the import time of torch and numba. Imported objects stay until the end,
+    and are not scanned later either.
     """
     before = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""`spikeport inspect`: what is in a `.net` file, with proved ranges."""
+"""`spikeport inspect`: content of a `.net` file, with proved ranges."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from toolchain.program.synapse import Synapse
 
 ROUNDING = "rounding"
-"""What conversion did to each layer: too much for a terminal."""
+"""Key of the rounding errors per layer in the provenance, too long for a terminal."""
 
 
 def command(net: Net, json: Json = False) -> None:
@@ -110,7 +110,7 @@ def command(net: Net, json: Json = False) -> None:
 
 
 def _told(value: object) -> str:
-    """A value of the provenance in words; what is not set in a group is left to `--json`."""
+    """A value of the provenance in words; unset values of a group appear with `--json` only."""
     if isinstance(value, dict):
         return ", ".join(f"{k} {_told(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, (list, tuple)):

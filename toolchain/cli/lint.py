@@ -1,4 +1,4 @@
-"""`spikeport lint`: what is wrong with a netx file, before anything runs it."""
+"""`spikeport lint`: faults of a netx file, before anything runs it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAILED = 1
 
 
 class Format(str, Enum):
-    """How findings are written."""
+    """Format of the findings."""
 
     TEXT = "text"
     JSON = "json"
@@ -36,21 +36,22 @@ def command(
         list[Path], typer.Argument(metavar="FILE.net...", help="Files of this project or lava-dl.")
     ],
     target: Annotated[
-        str | None, typer.Option(help="Hold programs against the limits of this target as well.")
+        str | None, typer.Option(help="Also compare programs with the limits of this target.")
     ] = None,
     form: Annotated[
         Format, typer.Option("--format", help="text, json, or sarif (2.1.0).")
     ] = Format.TEXT,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write findings there.")
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="Write the findings to this file."),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail as well.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
     json: Json = False,
 ) -> None:
-    """Look for what a loader would change, drop or choke on.
+    """Find data that a loader would change, drop or fail on.
 
-    Hostile files are found as well: files are read in a process of its own with bounded memory and
-    time. Exit code 1 if anything is found at level error.
+    Hostile files are found, too: files are read in a separate process with bounded memory and time.
+    Exit code 1 for any finding at level error.
     """
     from exports.netx.lint import Level, lint_file
 

@@ -34,5 +34,5 @@ Adapters = Annotated[
     typer.Option("--adapter", metavar="FILE.py", help="Adapters for activations."),
 ]
 TimeLimit = Annotated[
-    float, typer.Option("--time-limit", min=0.1, help="Seconds a Lava run may take.")
+    float, typer.Option("--time-limit", min=0.1, help="Time limit of a Lava run, in seconds.")
 ]

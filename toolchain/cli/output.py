@@ -1,9 +1,8 @@
-"""What commands print: tables and lines for people, one JSON object for `--json`.
+"""Output of commands: tables and lines for people, one JSON object for `--json`.
 
-This is where text goes to a terminal: nothing in it is read as markup, and what a terminal would
-act upon is shown as an escape.
-Progress goes to standard error: bars on a terminal, plain lines elsewhere. Results go to
-standard output.
+All text for a terminal passes here: nothing in it is read as markup, and characters that a terminal
+would act upon are shown as escapes. Progress goes to standard error: bars on a terminal, plain
+lines elsewhere. Results go to standard output.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from rich.text import Text
 from toolchain.text import visible
 
 START_SECONDS = 1.0
-"""After which a task that has shown nothing says that it goes on, in plain lines."""
+"""Seconds without output after which a task prints a plain line that it is running."""
 LINE_SECONDS = 5.0
-"""Shortest time between two plain progress lines of one task."""
+"""Shortest time between two plain progress lines of one task, in seconds."""
 PLAIN_WIDTH = 110
-"""Width of tables where there is no terminal."""
+"""Width of tables without a terminal, in characters."""
 BAR_WIDTH = 20
 PROSE = 28
 """Cells with more characters are prose: left-aligned, and wrapped."""
 LEAST_PROSE = 20
-"""Characters of a line of prose at least."""
+"""Fewest characters per line of prose."""
 WHOLE = 48
-"""Characters that are kept on one line where rows are paragraphs."""
+"""Characters that stay on one line if rows are paragraphs."""
 _NUMBER = re.compile(r"[-+]?\d|-?$")
 
 
@@ -50,7 +49,7 @@ _LOGS = tuple(map(logging.getLogger, ("spikeport", "toolchain", "hw_models", "ex
 
 
 def choose_level(level: int) -> None:
-    """What commands show besides results: from this level of `logging` on."""
+    """Show messages from this level of `logging` on, besides results."""
     for log in _LOGS:
         log.setLevel(level)
 
@@ -60,20 +59,20 @@ def _shows_progress() -> bool:
 
 
 class Task(Protocol):
-    """One thing whose progress is shown."""
+    """A task whose progress is shown."""
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Show that `done` of `total` is finished."""
+        """Show that `done` of `total` units are finished."""
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to `main`, which ends all commands alike."""
+        """Leave the error to `main`, which ends all commands in the same way."""
         raise BrokenPipeError
 
 
 class Output:
-    """Prints for one command."""
+    """Output of one command."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
@@ -86,29 +85,29 @@ class Output:
             choose_level(logging.INFO)
 
     def say(self, text: str, style: str = "") -> None:
-        """A line for people; nothing with `--json`."""
+        """Print a line for people; nothing with `--json`."""
         if not self.as_json:
             self._out.print(Text(visible(text), style))
 
     def progress_line(self, text: str) -> None:
-        """A line about what is going on, on standard error; nothing with `--json`."""
+        """Print a line about progress on standard error; nothing with `--json`."""
         if not self.as_json and _shows_progress():
             self._err.print(Text(visible(text)))
 
     def logged(self, text: str) -> None:
-        """A line that the toolchain logs, on standard error; nothing with `--json`."""
+        """Print a log line of the toolchain on standard error; nothing with `--json`."""
         if not self.as_json:
             self._err.print(Text(visible(text)))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:
-        """A table for people; no cell is cut short and no number broken.
+        """Print a table for people; no cell is cut and no number is broken.
 
-        Where it is wider than the terminal, every row becomes a list.
+        If it is wider than the terminal, every row becomes a list.
 
         Parameters
         ----------
         rows:
-            Of cells; a tuple is a cell of several lines.
+            Rows of cells; a tuple is a cell of several lines.
         """
         if self.as_json:
             return
@@ -139,7 +138,7 @@ class Output:
         self._out.print(table, width=max(narrowest, self._out.width))
 
     def _list(self, columns: Sequence[str], cells: list[list[str]], title: str) -> None:
-        """Rows as paragraphs: the first cell, then the others, each with its column's name."""
+        """Print rows as paragraphs: the first cell, then the others with their columns' names."""
         self.say(title, "bold")
         for row in cells:
             first, *rest = (cell.replace("\n", ", ") for cell in row)
@@ -157,7 +156,7 @@ class Output:
                 self.say(line.replace("\xa0", " "))
 
     def result(self, value: dict[str, Any]) -> None:
-        """The machine-readable result; printed with `--json` only."""
+        """Print the machine-readable result, with `--json` only."""
         if self.as_json:
             sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
 
@@ -167,7 +166,7 @@ class Output:
         if self.as_json or not _shows_progress():
             yield _Silent()
         elif sys.stderr.isatty():
-            # Where the terminal is narrow, the description is cut and the note wrapped: no number.
+            # On a narrow terminal the description is cut and the note wrapped, but no number.
             columns = (
                 _Shortened("{task.description}", markup=False, table_column=Column()),
                 BarColumn(BAR_WIDTH, table_column=Column(width=BAR_WIDTH)),
@@ -193,17 +192,17 @@ def _lines(cell: object) -> str:
 
 
 class _Shortened(TextColumn):
-    """Text of one line that gives way to the other columns."""
+    """Text in one line that is shortened in favour of the other columns."""
 
     def render(self, task: RichTask) -> Text:
-        """The text, cut short where there is no room."""
+        """The text, shortened if there is no space."""
         text = super().render(task)
         text.no_wrap, text.overflow = True, "ellipsis"
         return text
 
 
 class _Logged(logging.Handler):
-    """Shows what the toolchain logs among the progress of a command."""
+    """Shows log messages of the toolchain between the progress lines of a command."""
 
     def __init__(self, output: Output) -> None:
         super().__init__()
@@ -234,10 +233,10 @@ class _Lines:
         self._last = time.monotonic()
         self._shown = -1
         self._first: tuple[float, int] | None = None
-        """When the first report came, and how far it was: a resumed task does not start at 0."""
+        """Time and state of the first report, since a resumed task does not start at 0."""
 
     def started(self) -> None:
-        """Say that it goes on, if nothing was said yet."""
+        """Print that the task is running, if nothing was printed yet."""
         if self._shown < 0:
             self._output.progress_line(f"{self._what}: started")
 

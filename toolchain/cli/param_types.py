@@ -1,4 +1,4 @@
-"""What is typed on the command line, as values: lists of numbers, sizes, files that are read."""
+"""Parsers of arguments: lists of numbers, sizes, paths that are read."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import typer
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 LARGE_EXPONENT = re.compile(r"[eE][+-]?\d{4}")
-"""Of numbers beyond all floats; to work them out exactly would take hours."""
+"""Numbers beyond the range of floats, whose exact value would take hours to compute."""
 
 
 def positive_numbers(option: str, text: str) -> tuple[int, ...]:
-    """The numbers in `text`, each once, in its order.
+    """The numbers in `text`, each once, in order.
 
     Raises
     ------
     DataError
-        If one is no whole number of at least 1, or more than any schedule has.
+        If an item is no whole number of at least 1, or is larger than any schedule allows.
     """
     from toolchain.errors import DataError
     from toolchain.program.int_program import MOST_STEPS
@@ -47,7 +47,7 @@ def real_numbers(option: str, text: str) -> tuple[float, ...]:
     Raises
     ------
     DataError
-        If one is no finite number.
+        If an item is no finite number.
     """
     from toolchain.errors import DataError
 
@@ -65,7 +65,7 @@ def real_numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def divisors(option: str, text: str) -> tuple[float, ...]:
-    """As `real_numbers`, all positive, such as a standard deviation per channel."""
+    """The numbers in `text` as in `real_numbers`, all positive, such as a std per channel."""
     from toolchain.errors import DataError
 
     values = real_numbers(option, text)
@@ -75,12 +75,12 @@ def divisors(option: str, text: str) -> tuple[float, ...]:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `2GB`, `512MiB`, `1.5g` or a plain number.
+    """Number of bytes of `2GB`, `512MiB`, `1.5g` or a plain number.
 
     Raises
     ------
     typer.BadParameter
-        If it is none of these, or not positive.
+        If the text has another form, or is not positive.
     """
     found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmg]i?)?b?", text.strip().lower())
     size = int(float(found[1]) * UNITS[found[2] or ""]) if found else 0
@@ -95,7 +95,7 @@ def parse_pixels(option: str, text: str) -> tuple[int, int]:
     Raises
     ------
     typer.BadParameter
-        If it is neither.
+        If the text has another form.
     """
     found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.strip().lower())
     sides = (int(found[2] or found[1]), int(found[1])) if found else (0, 0)
@@ -107,7 +107,7 @@ def parse_pixels(option: str, text: str) -> tuple[int, int]:
 
 
 def data_path(source: str | None) -> Path | None:
-    """The file or folder of a data source, None if it has none.
+    """The file or folder of a data source; None if it has none.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def data_path(source: str | None) -> Path | None:
 
 
 def network_path(source: str | None) -> Path | None:
-    """The file or folder of CHECKPOINT, FILE.py:FACTORY or FILE.nir; None of model:NAME."""
+    """The file or folder of CHECKPOINT, FILE.py:FACTORY or FILE.nir; None for model:NAME."""
     if source is None:
         return None
     file, separator, _ = source.rpartition(":")

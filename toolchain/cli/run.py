@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
 
 class BackendName(str, Enum):
-    """Where a program runs."""
+    """Backend that runs a program."""
 
     REFERENCE = "reference"
     LAVA = "lava"
 
 
 class Models(str, Enum):
-    """Which models Lava runs; the bits are the same."""
+    """Lava models; all give the same bits."""
 
     FIXED_PT = "fixed_pt"
     FAST = "fast"
 
 
 LONG = 60.0
-"""Seconds of a run on stock synapses from which the user is told of the fast models."""
+"""Seconds of a run on stock synapses from which the fast models are recommended."""
 
 
 class NeuronImpl(str, Enum):
-    """Whose neurons Lava runs behind stock synapses; the bits are the same."""
+    """Neurons in Lava with stock synapses; all give the same bits."""
 
     OWN = "own"
     ATRLIF = "atrlif"
 
 
 class EngineName(str, Enum):
-    """How the reference simulator goes; the bits are the same."""
+    """Method of the reference simulator; all give the same bits."""
 
     AUTO = "auto"
     FAST = "fast"
@@ -52,7 +52,7 @@ class EngineName(str, Enum):
 
 
 class Record(str, Enum):
-    """How much a recording keeps."""
+    """Detail of a recording."""
 
     FULL = "full"
     COUNTS = "counts"
@@ -67,25 +67,27 @@ def command(
         Path, typer.Option("-o", "--out", metavar="REC.npz", help="Recording to write.")
     ],
     backend: Annotated[BackendName, typer.Option(help="Simulator.")] = BackendName.REFERENCE,
-    record: Annotated[Record, typer.Option(help="How much to keep.")] = Record.FULL,
+    record: Annotated[Record, typer.Option(help="Detail of the recording.")] = Record.FULL,
     models: Annotated[
         Models | None,
-        typer.Option(help="On Lava: stock synapses (fixed_pt), or whole blocks of layers (fast)."),
+        typer.Option(
+            help="On Lava: stock synapses (fixed_pt), or one process per block of layers (fast)."
+        ),
     ] = None,
     engine: Annotated[
         EngineName | None,
         typer.Option(
-            help="Reference: layer by layer (fast), step by step as the equations read, or what "
-            "is sooner there [auto].",
+            help="Reference: layer by layer (fast), step by step (stepwise), or the one that gives "
+            "its result first [auto].",
         ),
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Reference, fast: memory to work in, like 2GB."),
+        typer.Option(metavar="SIZE", help="Reference, fast: memory limit, such as 2GB."),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(metavar="cuda[:N]", help="Reference, fast: a GPU instead of the processor."),
+        typer.Option(metavar="cuda[:N]", help="Reference, fast: a GPU instead of the CPU."),
     ] = None,
     neuron_impl: Annotated[
         NeuronImpl | None,
@@ -95,23 +97,27 @@ def command(
         bool,
         typer.Option(
             "--watch-ranges",
-            help="ATRLIF: run also where the worst case does not fit; stop if a value does not.",
+            help="ATRLIF: run even if the worst case does not fit; stop if a value does not.",
         ),
     ] = False,
     blocks: Annotated[
-        int | None, typer.Option(min=1, help="Fast models: processes the network is cut into [1].")
+        int | None,
+        typer.Option(min=1, help="Fast models: number of processes for the network [1]."),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Fast models: samples that advance together [16].")
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="On Lava: go on behind what an interrupted run finished."),
+        typer.Option(
+            "--resume",
+            help="On Lava: continue after the last finished sample of an interrupted run.",
+        ),
     ] = False,
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Run a network over data and record what every layer did."""
+    """Run a network on data and record every layer."""
     from spikeport.backends import Lava, open_backend
     from spikeport.running import open_for, quality, run_data
     from toolchain.output_policy import RECORDING, check_output, check_program
@@ -169,7 +175,7 @@ def command(
 
 
 def _kept(parts: Path) -> str:
-    """What a run that is stopped leaves, and how to go on."""
+    """A note on the finished samples of a stopped run, and how to continue."""
     if parts.is_dir():
         return f"finished samples are kept in {parts}; --resume goes on behind them"
     return KEPT_NOTHING

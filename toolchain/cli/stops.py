@@ -1,7 +1,7 @@
-"""How a command ends before its time: Ctrl-C, a scheduler's SIGTERM, and streams that are closed.
+"""Early end of a command: Ctrl-C, a scheduler's SIGTERM, and closed streams.
 
-SIGTERM and SIGHUP raise a KeyboardInterrupt as Ctrl-C does, so that all that is cleaned up then
-is cleaned up for them as well. Before a command begins and after it has finished there is nothing
+SIGTERM and SIGHUP raise a KeyboardInterrupt like Ctrl-C, so that they cause the same
+clean-up. Before a command begins and after it has finished there is nothing
 to clean up, and they end the process at once.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from toolchain.errors import OutputError
 
 BY_SIGNAL = 128
-"""Added to a signal's number this is the exit code, as shells have it: 130 Ctrl-C, 143 SIGTERM."""
+"""Added to a signal's number, it is the exit code, as in shells: 130 Ctrl-C, 143 SIGTERM."""
 KEPT_NOTHING = "nothing half-written is left; repeat the command to begin again"
 
 
@@ -27,11 +27,11 @@ FINISHED = "the command had finished"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _Handler = Callable[[int, FrameType | None], Any]
 _ANSWERS: dict[int, _Handler] = {}
-"""What answers a signal here."""
+"""Handlers of signals that this module has set."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that asks the process to end; `number` is which. It may say what is kept."""
+    """A signal that asks the process to end, with its `number`; the text may say what is kept."""
 
     def __init__(self, number: int, *kept: str) -> None:
         self.number = number
@@ -39,21 +39,21 @@ class Stopped(KeyboardInterrupt):
 
 
 def end_at_once(kept: str) -> None:
-    """From now on Ctrl-C, SIGTERM and SIGHUP end the process where it stands, and `kept` is said.
+    """Make Ctrl-C, SIGTERM and SIGHUP end the process at once, with the message `kept`.
 
-    This is for before and after a command: an exception would come out of whatever is imported or
-    closed just then.
+    This is for the time before and after a command: an exception would interrupt imports or
+    clean-up.
     """
     for number in SIGNALS:
         _answer(number, lambda number, _: leave(Stopped(number, kept)))
 
 
 def listen() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt in this process, SIGTERM and SIGHUP Stopped."""
+    """Make Ctrl-C raise KeyboardInterrupt in this process, and SIGTERM and SIGHUP raise Stopped."""
     here = os.getpid()
 
     def stop(number: int, _: FrameType | None) -> None:
-        if os.getpid() != here:  # a forked child dies of it as it would have
+        if os.getpid() != here:  # a forked child ends as without this handler
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         raise Stopped(number)
@@ -63,7 +63,7 @@ def listen() -> None:
 
 
 def _answer(number: int, handler: _Handler) -> None:
-    """Nothing where a signal is ignored, or answered by somebody else."""
+    """Set a handler, unless the signal is ignored or has another handler."""
     ours = (signal.SIG_DFL, signal.default_int_handler, _ANSWERS.get(number))
     if signal.getsignal(number) in ours:
         _ANSWERS[number] = handler
@@ -72,7 +72,7 @@ def _answer(number: int, handler: _Handler) -> None:
 
 @contextmanager
 def telling(kept: Callable[[], str]) -> Iterator[None]:
-    """What `kept` says is shown if the command is stopped inside the `with` block."""
+    """Show the result of `kept` if the command is stopped inside the `with` block."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -81,14 +81,14 @@ def telling(kept: Callable[[], str]) -> Iterator[None]:
 
 
 def kept_epochs(folder: Path) -> str:
-    """What a training run that is stopped leaves, and how to go on."""
+    """A note on the finished epochs of a stopped training run, and how to continue."""
     if any(folder.glob("last.*")):
         return f"finished epochs are kept in {folder}; repeat the command to go on behind them"
     return "no epoch was finished; repeat the command to begin again"
 
 
 def leave(stop: KeyboardInterrupt) -> NoReturn:
-    """Say what is kept and end at once; threads that still compute are not waited for."""
+    """Print what is kept and end at once, without waiting for threads that still compute."""
     number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
     told = stop.args[0] if stop.args else KEPT_NOTHING
     try:
@@ -100,9 +100,9 @@ def leave(stop: KeyboardInterrupt) -> NoReturn:
 
 
 def check_streams() -> None:
-    """Give closed streams a place to go; raises OutputError if that is standard output.
+    """Redirect closed streams; raises OutputError if standard output is closed.
 
-    Else the next file that is opened would take their numbers, and be written over by messages.
+    Otherwise the next file that is opened would get their numbers, and messages would overwrite it.
     """
     for number in range(3):
         try:
@@ -116,5 +116,5 @@ def check_streams() -> None:
 
 
 def silence_output() -> None:
-    """Let what is still buffered for standard output go nowhere: its reader or disk is gone."""
+    """Discard the buffer of standard output, whose reader or disk is gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`spikeport sweep`: many conversions, and which of them are worth having."""
+"""`spikeport sweep`: many conversions and their Pareto front."""
 
 from __future__ import annotations
 
@@ -24,20 +24,31 @@ def command(
     ],
     data: Data,
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="SWEEP.sqlite", help="Results; goes on there.")
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="SWEEP.sqlite",
+            help="File of results; a repeated command continues it.",
+        ),
     ],
     steps: Annotated[str, typer.Option(help="Time steps, or wake steps of CIF.")] = "1,2,4,8",
     weight_bits: Annotated[str, typer.Option(help="Widths of the weights.")] = "4,8",
     neurons: Annotated[str, typer.Option(help="if, cif, or both.")] = "if",
     target: Annotated[
-        str, typer.Option(metavar="NAME|FILE.toml", help="Whose cores are counted.")
+        str, typer.Option(metavar="NAME|FILE.toml", help="Hardware whose cores are counted.")
     ] = "loihi2",
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="A Dask scheduler; by default all runs here."),
+        typer.Option(
+            metavar="ADDRESS", help="A Dask scheduler; by default, points run on this machine."
+        ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Points at a time, if all runs here; each uses all cores.")
+        int,
+        typer.Option(
+            min=1, help="Points that run at the same time on this machine; each uses all cores."
+        ),
     ] = 1,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the Pareto front.")
@@ -46,10 +57,9 @@ def command(
 ) -> None:
     """Convert and run every combination of settings.
 
-    These are networks, neurons, steps and weight bits.
-    A sweep that was stopped, or killed, goes on where it was when the command is repeated. The
-    table marks the Pareto front: no other result is better in accuracy, synops, latency or cores
-    and as good in the rest. Ends with 1 if every point failed.
+    Settings are networks, neurons, steps and weight bits. A repeated command continues a sweep that
+    was stopped or killed. The table marks the Pareto front: no other result is better in accuracy,
+    synops, latency or cores and as good in the rest. Exit code 1 if every point failed.
     """
     from toolchain.output_policy import PLOT, STORE, check_output
 

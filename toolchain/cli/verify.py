@@ -1,4 +1,4 @@
-"""`spikeport verify` tells whether a file is what it says, and still does what it did."""
+"""`spikeport verify`: whether a file is intact, and its program still computes what it did."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def command(
         str | None, typer.Option("--data", metavar="SOURCE", help="Data to replay.")
     ] = None,
     record: Annotated[
-        bool, typer.Option("--record", help="Keep what this run did in the file, to verify later.")
+        bool, typer.Option("--record", help="Store this run in the file, to verify it later.")
     ] = False,
     backend: Annotated[
-        BackendName, typer.Option(help="Where it is replayed.")
+        BackendName, typer.Option(help="Backend of the replay.")
     ] = BackendName.REFERENCE,
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Check a file's hashes and ranges, and replay a kept run.
+    """Check a file's hashes and ranges, and replay a stored run.
 
-    Exit code 1 if a layer does not do what it did when the run was kept, or a range does not hold.
+    Exit code 1 if a layer differs from the stored run, or a range does not hold.
     """
     output = Output(as_json=json)
     with output.progress(f"{backend.value}: {net.stem}") as task:

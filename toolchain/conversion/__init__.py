@@ -1,1 +1,1 @@
-"""From a torch module to an integer program; `pipeline.convert` reads top to bottom."""
+"""The conversion of a torch module to an integer program; start reading at `pipeline.convert`."""

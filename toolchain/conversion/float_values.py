@@ -1,4 +1,4 @@
-"""Runs a FloatProgram in torch, in float64, so that tracing and folding can be checked."""
+"""Evaluation of a FloatProgram in torch, in float64, to check tracing and folding."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from toolchain.program.float_program import (
 
 @torch.no_grad()
 def evaluate(program: FloatProgram, samples: Tensor, *, clipped: Collection[str] = ()) -> Tensor:
-    """The only output (N, ...) for normalised samples (N, ...), both float64.
+    """The only output, (N, ...), for normalised samples (N, ...), both float64.
 
-    The activations named in `clipped` only clip to [0, threshold], the others quantize.
+    The activations named in `clipped` only clip to [0, threshold]; the others quantize.
     """
     (output,) = program.outputs
     return node_values(program, samples, clipped=clipped)[output]
@@ -44,7 +44,7 @@ def evaluate(program: FloatProgram, samples: Tensor, *, clipped: Collection[str]
 def node_values(
     program: FloatProgram, samples: Tensor, *, clipped: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """Output (N, ...) of every node by name; arguments as in `evaluate`."""
+    """The output (N, ...) of every node by name; arguments as in `evaluate`."""
     values = {program.input.name: samples.double()}
     for node in program.nodes[1:]:
         inputs = [values[s] for s in node.sources]
@@ -63,7 +63,7 @@ def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:
 
 @singledispatch
 def _apply(node: object, quantized: bool, *inputs: Tensor) -> Tensor:
-    """Output of one node for its inputs; an unknown node raises."""
+    """The output of one node for its inputs; raises ProgramError for an unknown node."""
     raise ProgramError("no evaluation for this node", found=type(node).__name__)
 
 
@@ -120,31 +120,33 @@ def _(node: Activation, quantized: bool, x: Tensor) -> Tensor:
 
 
 RELU = "relu"
-"""Kind of an activation that stands for a plain ReLU; until it is measured, its threshold is
-`UNBOUNDED`."""
+"""Kind of an activation that replaces a plain ReLU.
+
+Its threshold is `UNBOUNDED` until it is measured.
+"""
 UNBOUNDED = 1e300
-"""Threshold of an activation that stands for a plain ReLU; clipping there is no clipping."""
+"""Threshold of an unmeasured plain ReLU, so large that nothing is clipped."""
 TIES = 0.25
-"""Share of samples in which a value may lie on the tie between two levels."""
+"""Largest share of samples in which a value may lie on a tie between two levels."""
 WITHOUT_TIES = 4
-"""Samples that are looked at where no value can lie on a tie: there every one has to agree."""
+"""Number of samples if no value can lie on a tie; then every sample must agree."""
 TRACE_TOLERANCE = 1e-6
-"""Relative; float64 rounding over a deep network stays several orders below."""
+"""Relative tolerance; float64 rounding over a deep network is several orders below it."""
 
 
 @torch.no_grad()
 def check_against_module(model: nn.Module, program: FloatProgram, samples: Tensor) -> None:
-    """Compare a float program with the module it came from, in float64, over all outputs.
+    """Compare a float program with its module in float64, on samples (N, ...), over all outputs.
 
-    A guard of tracing and of every pass. A quantized value on a tie can flip a level by rounding,
-    so the project's own activation modules are compared in clipped mode; adapted and functional
-    activations quantize, and there a few ties are told from a wrong program by the share of
-    samples concerned. Plain ReLUs are compared as such, also where they have got a threshold.
+    This checks tracing and every pass. A quantized value on a tie can change its level by rounding,
+    so the project's own activation modules are compared in clipped mode. Adapted and functional
+    activations quantize; there the share of samples that differ distinguishes a few ties from a
+    wrong program. Plain ReLUs are compared as ReLUs, even if they have a measured threshold.
 
     Raises
     ------
     ConversionError
-        If the two differ: the program is not the network, which is a bug or an adapter's mistake.
+        If the two differ: a bug of this project, or of an adapter.
     UnsupportedModuleError
         If the module fails.
     """
@@ -162,7 +164,7 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
         found = values[name]
         same_shape = wanted.shape == found.shape
         difference = (wanted - found if same_shape else wanted * np.nan).abs().flatten(1).amax(1)
-        # Not "greater than": a difference that is not a number is wrong as well.
+        # Not "greater than": a NaN difference is an error too.
         wrong = ~(difference <= TRACE_TOLERANCE * (1.0 + wanted.abs().max()))
         if float(wrong.double().mean()) > allowed:
             raise _differ(
@@ -174,7 +176,7 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
 
 
 def _without_measured(program: FloatProgram) -> FloatProgram:
-    """The program with the thresholds of plain ReLUs taken away again."""
+    """The program without the measured thresholds of its plain ReLUs."""
     nodes = (
         replace(n, threshold=np.array([UNBOUNDED]))
         if isinstance(n, Activation) and n.kind == RELU
@@ -201,9 +203,9 @@ def _differ(model: nn.Module, name: str, found: str) -> ConversionError:
 
 
 def _is_own_module(model: nn.Module, name: str) -> bool:
-    """Whether a node stands for one of the project's own modules.
+    """Whether a node comes from one of the project's own modules.
 
-    "#2" marks a second call, "[0]" the share of a concatenation's first operand.
+    "#2" marks a second call, "[0]" the part of a concatenation's first operand.
     """
     path = re.split(r"[#\[]", name, maxsplit=1)[0]
     try:

@@ -1,4 +1,4 @@
-"""The conversion, stage by stage: trace, fold, check, integerise to fit, prove."""
+"""The conversion, stage by stage: trace, fold, check, integerise, fit, prove."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from toolchain.program.int_program import IntProgram, Schedule
 
 _log = logging.getLogger(__name__)
 NOTED_ERROR = 2.5
-"""Weight errors of a layer above this many half units are told; one is what rounding costs."""
+"""Weight error in half units above which a layer is noted; rounding alone costs one."""
 
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """What the user chooses.
+    """The user's choices.
 
     Attributes
     ----------
@@ -43,17 +43,18 @@ class ConversionOptions:
     weight_bits:
         Signed width of the weights, at most the target's.
     watch_ranges:
-        Accept what the range analysis cannot prove and have the run watch it.
+        Accept ranges that the analysis cannot prove, and have runs watch them.
     pooling:
-        What becomes of average pools: "fold" into the layers behind, or "stage", a population
-        that sums; "auto" folds where that is exact. See `average_pools`.
+        Placement of average pools: "fold" into the following layers, or "stage", a population that
+        sums; "auto" folds if that is exact. See `average_pools`.
     thresholds:
-        "search" for each channel's threshold with the smallest rounding error, or "largest" that
-        fits. See `threshold_search`.
+        "search": per channel the threshold with the smallest rounding error; "largest": the largest
+        that fits. See `threshold_search`.
     rounding:
         "nearest", or "gptq", which needs calibration data. See `rounding`.
     allow_clipping:
-        Let the search clip a channel's largest weights where that costs less; it is counted.
+        Let the search clip a channel's largest weights if that lowers the error; clipped weights
+        are counted.
     relu_percentile:
         Percentile of a plain ReLU's outputs that becomes its threshold; needs calibration data.
         None refuses plain ReLUs. See `percentile`.
@@ -72,7 +73,7 @@ class ConversionOptions:
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """An integer program with what its making found out."""
+    """An integer program, with facts about its conversion."""
 
     program: IntProgram
     float_program: FloatProgram
@@ -93,13 +94,14 @@ def convert(
 ) -> Conversion:
     """Convert a trained network into an integer program that provably stays in its ranges.
 
-    A module is traced, and what comes of it is checked against it; a float program is taken as it
-    is. What integerisation cost each layer is added to the program's provenance.
+    A module is traced, and the result is checked against it; a float program is used unchanged.
+    The rounding errors of each layer are added to the program's provenance.
 
     Raises
     ------
     SpikeportError
-        Naming the module or layer, what is allowed and what to do.
+        If the network cannot be converted exactly. The error says where, what is allowed and what
+        to do.
     """
     prepared = prepare(model, quantizer, options, limits, calibration=calibration)
     return lower(prepared, name=name, provenance=provenance)
@@ -107,14 +109,14 @@ def convert(
 
 @dataclass(frozen=True)
 class Prepared:
-    """A network ready to be integerised; the module it came from is not needed any more.
+    """A network ready to be integerised; its module is no longer needed.
 
     Attributes
     ----------
     folded:
         As in `Conversion`.
     notes:
-        What the user should know so far.
+        Notes for the user so far.
     quantizer, options, limits, calibration:
         As given to `prepare`.
     """
@@ -135,12 +137,12 @@ def prepare(
     *,
     calibration: Calibration | None = None,
 ) -> Prepared:
-    """The first half of `convert`: traced, folded, and checked against the module.
+    """The first half of `convert`: trace, fold, and check against the module.
 
     Raises
     ------
     SpikeportError
-        As `convert`.
+        See `convert`.
     """
     _check_options(options, quantizer, limits, calibration)
     folded, notes = folded_program(
@@ -158,12 +160,12 @@ def prepare(
 def lower(
     prepared: Prepared, *, name: str, provenance: Mapping[str, Any] | None = None
 ) -> Conversion:
-    """The second half of `convert`: integers, and proof of their ranges.
+    """The second half of `convert`: integerise, and prove the ranges.
 
     Raises
     ------
     SpikeportError
-        As `convert`.
+        See `convert`.
     """
     folded, options, calibration = prepared.folded, prepared.options, prepared.calibration
     quantizer, limits = prepared.quantizer, prepared.limits
@@ -194,9 +196,9 @@ def _integers(
     name: str,
     statistics: Mapping[str, LayerStatistics],
 ) -> tuple[IntProgram, list[LayerRounding]]:
-    """Integers that fit their ranges, and what they cost.
+    """Integers that fit their ranges, and their rounding errors.
 
-    Ranges are fitted with rounding to the nearest; compensating rounding starts from there, since
+    Ranges are fitted with rounding to the nearest. Compensating rounding starts from there, since
     it changes sums of weights only a little.
     """
     choice = IntegerChoice(options.thresholds, options.rounding, options.allow_clipping, statistics)
@@ -218,7 +220,7 @@ def _integers(
     if options.watch_ranges:
         program, rounding = lowered(choice)(room)
     else:
-        # Half a unit of a narrow weight is coarse by itself; half as much again is the cost.
+        # Half a unit of a narrow weight is already coarse; half as much again is the cost.
         coarsest = max(COARSEST, 1.5 * _half_unit(options.weight_bits))
         nearest = replace(choice, rounding="nearest")
         program, rounding = fit_ranges(lowered(nearest), room, coarsest=coarsest)
@@ -232,7 +234,7 @@ def _integers(
 
 
 def _half_unit(weight_bits: int) -> float:
-    """Rounding error of a weight, relative to the largest one of these bits."""
+    """Rounding error of a weight of these bits, relative to the largest one."""
     return 0.5 / IntRange.signed(weight_bits).high
 
 
@@ -242,9 +244,9 @@ def _origin(
     options: ConversionOptions,
     calibration: Calibration | None,
 ) -> dict[str, Any]:
-    """How the integers were chosen and what it cost, for the provenance.
+    """How the integers were chosen and their rounding errors, for the provenance.
 
-    Thresholds that are measured, not trained, cannot be read off the checkpoint: they stand there.
+    Measured thresholds are included, since they are not in the checkpoint.
     """
     measured: dict[str, Any] = {}
     if options.relu_percentile is not None:
@@ -318,7 +320,7 @@ def _check_options(
 
 
 def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[str, ...]:
-    """CIF is loss-free only when the wake steps are the trained levels."""
+    """Notes on the steps; CIF is lossless only if the wake steps are the trained levels."""
     levels = {n.name: n.levels for n in program.nodes if isinstance(n, Activation)}
     steps = options.schedule.wake_steps
     if options.neuron == "cif":
@@ -343,9 +345,9 @@ def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[st
 def _losses(
     rounding: list[LayerRounding], options: ConversionOptions, limits: TargetLimits
 ) -> tuple[str, ...]:
-    """Notes on layers scaled down, coarse or clipped.
+    """Notes on layers that are scaled down, coarse or clipped.
 
-    Coarse is much more than rounding's half unit; compensating rounding moves weights further
+    Coarse means an error far above half a unit; compensating rounding moves weights further
     than that on purpose.
     """
     told = NOTED_ERROR / (1 << options.weight_bits) if options.rounding == "nearest" else np.inf

@@ -1,9 +1,9 @@
 """Exact synaptic sums of whole planes, as convolutions and matrix products.
 
-- int8: oneDNN's convolution or product of unsigned bytes with signed 8-bit weights. It adds up in
-  int32 and hands out float32, which is exact below 2^24. Without VNNI instructions such kernels may
-  saturate in 16 bits, so they are used only where the processor has them.
-- float32 and float64 by the same bounds as in the reference simulator.
+- int8: oneDNN's convolution or product of unsigned bytes with signed 8-bit weights. It sums in
+  int32 and returns float32, which is exact below 2^24. Without VNNI instructions such kernels may
+  saturate in 16 bits, so they are used only if the CPU has VNNI.
+- float32 and float64, with the same bounds as in the reference simulator.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ from toolchain.simulator.currents import exact_dtype
 from toolchain.torch_private import INT8_SUMS, onednn, processor_has
 
 Multiply = Callable[[Tensor, int], Tensor]
-"""From spikes (m, H, W, C), as coded, and their offset."""
+"""Sums of encoded spikes (m, H, W, C) with the given offset."""
 UNROLLED = 2
-"""A convolution is written out as a matrix of at most this many times its weights: planes are then
-so small that most of what a kernel covers is padding."""
+"""Largest size of a convolution written as a matrix, relative to its weights.
+
+Planes are then so small that a kernel covers mostly padding.
+"""
 
 
 class Arithmetic(Enum):
-    """How a synapse is summed up."""
+    """Arithmetic in which a synapse is summed."""
 
     INT8 = "int8"
     FLOAT32 = "float32"
@@ -42,7 +44,7 @@ class Arithmetic(Enum):
 
 @cache
 def has_int8() -> bool:
-    """Whether oneDNN's int8 sums are there and exact: the processor has VNNI."""
+    """Whether oneDNN's int8 sums are available and exact: the CPU has VNNI."""
     return processor_has("vnni") and all(hasattr(onednn, name) for name in INT8_SUMS)
 
 
@@ -52,7 +54,7 @@ def choose_arithmetic(name: str, synapse: Synapse, spikes: IntRange) -> Arithmet
     Raises
     ------
     ValueRangeError
-        If not even float64 is exact.
+        If float64 is not exact either.
     """
     if exact_dtype(name, synapse, spikes) is torch.float64:
         return Arithmetic.FLOAT64
@@ -68,17 +70,17 @@ def choose_arithmetic(name: str, synapse: Synapse, spikes: IntRange) -> Arithmet
 
 @cache
 def has_amx() -> bool:
-    """Whether the processor multiplies tiles of bytes."""
+    """Whether the CPU multiplies tiles of bytes (AMX)."""
     return processor_has("amx_tile")
 
 
 def plane_time(
     synapse: ConvSynapse | DenseSynapse, source: tuple[int, ...], arithmetic: Arithmetic
 ) -> float:
-    """Nanoseconds that the products of one plane take in one thread, about.
+    """Estimated time of the products of one plane in one thread, in nanoseconds.
 
-    Measured with oneDNN on an AMD EPYC (Zen 5, VNNI). AMX is said to be four times as fast as VNNI
-    at its best; half of that is counted on.
+    The factors per product are estimates for oneDNN on CPUs with VNNI, and AMX counts as twice as
+    fast. `benchmarks/simulator_speed.py` measures the whole engine.
     """
     if isinstance(synapse, ConvSynapse) and pays_unrolled(synapse, source):
         products = prod(source) * prod(synapse.output_shape(source))
@@ -124,7 +126,7 @@ _DTYPES = {
 
 
 def dense_weight(synapse: DenseSynapse, source: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """(F_out, F_in) for spikes that lie in H, W, C order; the program's are in C, H, W order."""
+    """Weights (F_out, F_in) for spikes in H, W, C order; the program has C, H, W order."""
     weight = torch.from_numpy(synapse.weight.copy()).reshape(-1, *source)
     laid_out = weight.movedim(1, -1) if len(source) == 3 else weight
     return laid_out.flatten(1).to(dtype).contiguous()
@@ -137,7 +139,7 @@ def pays_unrolled(synapse: ConvSynapse, source: tuple[int, ...]) -> bool:
 
 
 def unrolled_weight(synapse: ConvSynapse, source: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """The matrix of a convolution, (H_out W_out C_out, H W C_in)."""
+    """A convolution as a matrix, (H_out W_out C_out, H W C_in)."""
     weight = torch.from_numpy(synapse.weight.copy()).to(dtype)
     height, width, channels = plane_of(synapse.output_shape(source))
     matrix = torch.zeros((height, width, channels, *plane_of(source)), dtype=dtype)
@@ -153,7 +155,7 @@ def unrolled_weight(synapse: ConvSynapse, source: tuple[int, ...], dtype: torch.
 
 
 class _Int8Convolution:
-    """uint8 (m, H, W, C) with zero point `offset`, times int8 weights, to float32."""
+    """Convolution of uint8 (m, H, W, C), zero point `offset`, with int8 weights, to float32."""
 
     def __init__(self, synapse: ConvSynapse, source: tuple[int, ...], offset: int) -> None:
         channels = len(synapse.weight)
@@ -204,14 +206,14 @@ class _FloatConvolution:
     def __call__(self, coded: Tensor, offset: int) -> Tensor:
         spikes = (coded.to(self._weight.dtype) - offset).permute(0, 3, 1, 2)
         s = self._synapse
-        # NNPACK's convolutions are not sums of products only (see `currents`).
+        # NNPACK's convolutions are not plain sums of products (see `currents`).
         with torch.backends.nnpack.flags(enabled=False):
             total = F.conv2d(spikes, self._weight, None, s.stride, s.padding, s.dilation, s.groups)
         return total.permute(0, 2, 3, 1).contiguous()
 
 
 class _Int8Dense:
-    """uint8 (m, H, W, C) with zero point `offset`, times int8 weights, to float32."""
+    """Product of uint8 (m, H, W, C), zero point `offset`, with int8 weights, to float32."""
 
     def __init__(self, weight: Tensor, offset: int) -> None:
         outputs = len(weight)

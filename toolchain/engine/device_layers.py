@@ -1,7 +1,7 @@
-"""Layers on a GPU: the steps of the neurons on tensors that stay there over a block.
+"""Layers on a GPU: the neurons' steps on tensors that stay on the device over a block.
 
-Tensors lie as (T, n, H, W, C) or (n, H, W, C). What a block gives comes to the processor when it is
-asked for. The extremes of each step are kept on the device and looked at once per block.
+Tensors are (T, n, H, W, C) or (n, H, W, C). The results of a block are copied to the CPU when they
+are read. The extremes of each step stay on the device and are checked once per block.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from toolchain.simulator.watch import watch
 
 
 def open_device(name: str) -> torch.device:
-    """The device called `name`, such as cuda or cuda:1.
+    """The torch device called `name`, such as cuda or cuda:1.
 
     Raises
     ------
     TargetError
-        If it is neither the processor nor a CUDA device by its name.
+        If the name is neither that of the CPU nor of a CUDA device.
     BackendRunError
-        If it is not there or cannot compute.
+        If the device is missing or cannot compute.
     """
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
         raise TargetError("no such device", node=name, allowed="cuda, cuda:1, ...")
@@ -58,12 +58,12 @@ def open_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class DeviceSpikes:
-    """Spikes of one layer.
+    """Spikes of one layer, on a device.
 
     Attributes
     ----------
     values:
-        Integers (T, n, H, W, C); T is 1 for what is the same at every step.
+        Integers (T, n, H, W, C); T is 1 if all steps are equal.
     shape:
         (C, H, W) or (F,) of the layer.
     """
@@ -73,22 +73,22 @@ class DeviceSpikes:
 
     @classmethod
     def of_input(cls, inputs: np.ndarray, device: torch.device) -> DeviceSpikes:
-        """Graded input spikes, int (n, ...), which are the same at every wake step."""
+        """Graded input spikes, int (n, ...), equal at every wake step."""
         laid_out = torch.from_numpy(channels_last(inputs).astype(np.int32))
         return cls(laid_out[None].to(device), inputs.shape[1:])
 
     def as_int8(self) -> np.ndarray:
-        """int8 (T, n, H, W, C)."""
+        """The spikes as int8 (T, n, H, W, C)."""
         return self.values.to(torch.int8).cpu().numpy()
 
     def spikes(self) -> np.ndarray:
-        """int8 (T, n, C, H, W) or (T, n, F)."""
+        """The spikes as int8 (T, n, C, H, W) or (T, n, F)."""
         return channels_first(self.as_int8(), self.shape)
 
 
 @dataclass(frozen=True)
 class DeviceResult:
-    """What a layer did in a block; the names of `layers.Result`, in arrays when asked for."""
+    """Result of a layer in a block, with the names of `layers.LayerResult`, copied when read."""
 
     sent: DeviceSpikes | None
     last: Tensor
@@ -97,32 +97,32 @@ class DeviceResult:
 
     @cached_property
     def potential(self) -> np.ndarray:
-        """Int (n, H, W, C), at the end of the block."""
+        """Membrane potential at the end of the block, int (n, H, W, C)."""
         return self.last.cpu().numpy()
 
     @cached_property
     def trace(self) -> np.ndarray:
-        """Int (T, n, H, W, C), after each step; empty where not wanted."""
+        """Membrane potential after each step, int (T, n, H, W, C); empty if not requested."""
         return self.steps.cpu().numpy()
 
 
 @dataclass
 class _Held:
-    """State of a layer for a number of samples, replaced at every step."""
+    """State of a layer for a number of samples, replaced in every step."""
 
     samples: int
     state: Any
 
 
 class DeviceLayer:
-    """A population made ready to run on a device.
+    """A population prepared to run on a device.
 
     Raises
     ------
     ProgramError
         If its neuron is unknown.
     ValueRangeError
-        If a sum could pass what float64 holds exactly.
+        If a sum could exceed the exact range of float64.
     """
 
     def __init__(
@@ -155,15 +155,15 @@ class DeviceLayer:
             self._sums.append((synapse.source, total))
 
     def _tensor(self, values: np.ndarray) -> Tensor:
-        """Integers on the device."""
+        """Integers as a tensor on the device."""
         return torch.from_numpy(np.array(values)).to(self.device, self.integer)
 
     def _zeros(self, samples: int, plane: tuple[int, int, int]) -> Tensor:
-        """(n, H, W, C)."""
+        """Zeros (n, H, W, C)."""
         return torch.zeros((samples, *plane), dtype=self.integer, device=self.device)
 
     def _per_channel(self, values: np.ndarray) -> Tensor:
-        """A parameter of the neuron, (C,): channels come last here."""
+        """A parameter of the neuron, (C,), as a tensor; channels are last here."""
         return self._parameters[id(values)]
 
     def start(self, samples: int) -> _Held:
@@ -176,7 +176,7 @@ class DeviceLayer:
     def run(
         self, held: _Held, sent: Mapping[str, DeviceSpikes], moment: StepContext
     ) -> DeviceResult:
-        """Advance the state by a block.
+        """Advance the state by a block of steps.
 
         Raises
         ------
@@ -215,7 +215,7 @@ class DeviceLayer:
         return step._replace(state=_cast(step.state, self.integer))
 
     def _pool(self, state: PoolState, arriving: Tensor, s: WindowSynapse) -> Step:
-        """A LIPool's step on whole planes: each count is kept once, not once per window."""
+        """A step of a LIPool on whole planes: each count is stored once, not once per window."""
         counts = state.counts + arriving
         (above, left) = s.padding
         padded = F.pad(counts.double(), (0, 0, left, left, above, above)).permute(0, 3, 1, 2)
@@ -224,7 +224,7 @@ class DeviceLayer:
         return Step(PoolState(counts, now), now, now - state.maximum, counts)
 
     def _current(self, sent: Mapping[str, DeviceSpikes]) -> Tensor:
-        """(T or 1, n, H, W, C) of all synapses, or what a pool takes; (0,) where nothing comes."""
+        """Current (T or 1, n, H, W, C) of all synapses, or a pool's input; (0,) without spikes."""
         if self.window is not None:
             return sent[self.window.source].values.to(self.integer)
         summed: Tensor | None = None
@@ -240,7 +240,7 @@ class DeviceLayer:
         return summed
 
     def _extremes(self, current: Tensor) -> Tensor:
-        """Lowest and highest, int64 (2,)."""
+        """Lowest and highest value, int64 (2,)."""
         if not current.numel():
             return torch.zeros(2, dtype=torch.int64, device=self.device)
         return torch.stack(torch.aminmax(current)).long()
@@ -256,7 +256,7 @@ class DeviceLayer:
 
 
 def _cast(state: Any, integer: torch.dtype) -> Any:
-    """A state whose tensors have the layer's type: products with spikes have a wider one."""
+    """A state with tensors of the layer's type, since products with spikes have a wider type."""
     if isinstance(state, Tensor):
         return state.to(integer)
     return type(state)(*(v.to(integer) if isinstance(v, Tensor) else v for v in state))

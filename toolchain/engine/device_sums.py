@@ -1,14 +1,14 @@
 """Exact synaptic sums on a GPU, as matrix products of integers.
 
-- int8: `int_product`, which adds up in int32 (tensor cores, where there are any). Graded spikes
-  up to 255 are moved into the range of signed bytes, and what that adds is taken away again.
-- float64 for grouped convolutions and whatever does not fit bytes, where it is proved exact.
+- int8: `int_product`, which sums in int32 (on tensor cores, if available). Graded spikes
+  up to 255 are shifted into the range of signed bytes, and the sums are corrected.
+- float64 for grouped convolutions and values that do not fit bytes, if it is proved exact.
 
-Convolutions become products with the windows laid out as rows. cuDNN's own are not used: they hand
-out bfloat16 where they take it, and with float32 they may choose Winograd's algorithm, whose
-fractions do not cancel. Nothing here needs a GPU but the speed: the processor gives the same bits,
-which is how it is tested. The first result of each synapse, and that of random spikes, are compared
-with float64 on the processor; int8 that gives other sums, or fails, becomes float64.
+Convolutions become products with the windows as rows. Those of cuDNN are not used: they return
+bfloat16 for bfloat16, and with float32 they may choose Winograd's algorithm, whose
+fractions do not cancel. The CPU gives the same bits,
+which is how this file is tested. The first result of each synapse, and that of random spikes, are
+compared with float64 on the CPU; if int8 gives other sums, or fails, float64 replaces it.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from toolchain.torch_private import int_product
 
 INT32 = IntRange.signed(32)
 WINDOWS = 256 << 20
-"""Bytes of windows laid out at a time."""
+"""Bytes of windows arranged at once."""
 MULTIPLE = 8
-"""What inputs and outputs of `int_product` must be a multiple of on CUDA."""
+"""On CUDA, the sizes of inputs and outputs of `int_product` must be multiples of this."""
 MANY_ROWS = 17
-"""The fewest rows it takes there."""
+"""Fewest rows that `int_product` takes on CUDA."""
 ON_DEVICE = "leave out --device, and please report it"
-"""What is left where its sums fail in both ways."""
+"""Remedy if the device's sums fail in int8 and in float64."""
 
 
 def byte_shift(spikes: IntRange) -> int | None:
-    """What is taken from spikes of this range to make them signed bytes; None if none will do."""
+    """Number subtracted from spikes of this range to make them signed bytes; None if none fits."""
     low, high = min(spikes.low, 0), max(spikes.high, 0)
     if INT8.contains(low, high):
         return 0
@@ -57,13 +57,13 @@ def byte_shift(spikes: IntRange) -> int | None:
 class DeviceSum:
     """Sums of one synapse of the population called `name`; `shift` is its weight exponent.
 
-    `__call__` takes spikes, int (m, H, W, C), and gives sums without the exponent, int32 or int64
+    `__call__` takes spikes, int (m, H, W, C), and returns sums without the exponent, int32 or int64
     (m, H_out, W_out, C_out).
 
     Raises
     ------
     ValueRangeError
-        If a sum could pass what float64 holds exactly.
+        If a sum could exceed the exact range of float64.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class DeviceSum:
         self._int8, self._moved = False, 0
 
     def __call__(self, spikes: Tensor) -> Tensor:
-        """Raises BackendRunError if neither way gives exact sums."""
+        """Sum the spikes; raises BackendRunError if neither arithmetic gives exact sums."""
         while True:
             try:
                 total = self._of_all(spikes)
@@ -151,11 +151,11 @@ class DeviceSum:
         return total.reshape(samples, *self._out)
 
     def _in_group(self) -> int:
-        """Channels of the source that a group takes."""
+        """Number of source channels per group."""
         return plane_of(self._source)[2] // self._groups
 
     def _windows(self, planes: Tensor) -> Tensor:
-        """(m H_out W_out, K_h K_w C) of planes (m, H, W, C), which no spikes surround."""
+        """Windows (m H_out W_out, K_h K_w C) of planes (m, H, W, C), with zeros as padding."""
         s = self._synapse
         if isinstance(s, DenseSynapse):
             return planes.reshape(len(planes), -1)
@@ -176,7 +176,7 @@ class DeviceSum:
         return windows.reshape(len(planes) * self._out[0] * self._out[1], -1)
 
     def _is_exact(self, spikes: Tensor, total: Tensor) -> bool:
-        """Whether the first sums, and those of random spikes, are float64's on the processor."""
+        """Whether the first sums, and those of random spikes, equal float64 sums on the CPU."""
         random = probe(self._range, plane_of(self._source))
         first, of_first = spikes[:COMPARED_SAMPLES].cpu().long(), total[:COMPARED_SAMPLES]
         of_random = self._of_all(random.to(spikes.device, spikes.dtype))
@@ -187,7 +187,7 @@ class DeviceSum:
 
 
 def _rows(synapse: ConvSynapse | DenseSynapse, source: tuple[int, ...]) -> np.ndarray:
-    """Weights as int64 (C_out, K) in the order of the windows: K_h, K_w, C or H, W, C."""
+    """Weights as int64 (C_out, K), in the order of the windows: K_h, K_w, C or H, W, C."""
     weight = synapse.weight.astype(np.int64)
     if isinstance(synapse, DenseSynapse):
         weight = weight.reshape(-1, *source)
@@ -197,7 +197,7 @@ def _rows(synapse: ConvSynapse | DenseSynapse, source: tuple[int, ...]) -> np.nd
 
 
 def _int_product(rows: Tensor, weight: Tensor) -> Tensor:
-    """int32 (m, n) of int8 (m, k), and (k', n) that `k` may have to be filled up to."""
+    """Product int32 (m, n) of int8 (m, k) and (k', n), where k is padded to k'."""
     missing = (0, weight.shape[0] - rows.shape[1], 0, max(0, MANY_ROWS - len(rows)))
     filled = F.pad(rows, missing) if any(missing) else rows
     return int_product(filled.contiguous(), weight)[: len(rows)]

@@ -1,6 +1,6 @@
-"""Which planes to convolve, which to sum event by event, and which to leave out.
+"""The choice between convolving a plane, summing it event by event, and skipping it.
 
-A plane is what one layer sends in one step of one sample, bytes (H, W, C).
+A plane contains the spikes of one layer in one step of one sample, bytes (H, W, C).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from toolchain.compiled import parallel
 from toolchain.engine.neuron_layout import allowed_threads
 
 WORTH_CHOOSING = 0.6
-"""Share of planes to convolve below which it is worth picking them out."""
+"""Largest share of planes to convolve at which picking them out saves time."""
 TOGETHER = 8
-"""Planes are convolved in multiples of this many, as oneDNN makes a kernel for each number."""
+"""The number of convolved planes is a multiple of this: oneDNN makes a kernel per number."""
 
 
 @dataclass(frozen=True)
 class Planes:
-    """Numbers of planes, int64 each: those to convolve, to sum event by event, and to leave out.
+    """Indices of planes, int64 each: those to convolve, to sum event by event, and to skip.
 
-    Dense ones may include others, to make up their number. The sparse ones come with the most
-    spikes first.
+    `dense` may include others, to reach a multiple of `TOGETHER`. In `sparse`, planes with the most
+    spikes come first.
     """
 
     dense: np.ndarray
@@ -33,9 +33,9 @@ class Planes:
 
 
 def sort_planes(spikes: np.ndarray, limit: float) -> Planes | None:
-    """How to sum planes with these numbers of spikes, int64 (k,); None to convolve them all.
+    """How to sum planes with these spike counts, int64 (k,); None to convolve all of them.
 
-    `limit` is how many may be summed event by event.
+    `limit` is the largest spike count of a plane that is summed event by event.
     """
     (dense,) = (spikes > limit).nonzero()
     wanted = -(-len(dense) // TOGETHER) * TOGETHER
@@ -51,9 +51,9 @@ def sort_planes(spikes: np.ndarray, limit: float) -> Planes | None:
 
 
 def count_spikes(planes: np.ndarray, silence: int, numbers: np.ndarray | None = None) -> np.ndarray:
-    """Spikes of all planes of bytes (m, ...), or of some, int64 (k,).
+    """Spike counts of all planes of bytes (m, ...), or of those in `numbers`: int64 (k,).
 
-    One of the value n counts as n, whatever its sign.
+    A spike of magnitude n counts as n.
     """
     if numbers is None:
         numbers = np.arange(len(planes))
@@ -65,7 +65,7 @@ def count_spikes(planes: np.ndarray, silence: int, numbers: np.ndarray | None = 
 
 @parallel
 def count_all(planes, silence, numbers, counts):  # type: ignore[no-untyped-def]
-    """See `count_spikes`; planes are (m, K)."""
+    """Fill `counts`, see `count_spikes`; planes are (m, K)."""
     for m in numba.prange(len(numbers)):
         plane = planes[numbers[m]]
         count = np.int64(0)

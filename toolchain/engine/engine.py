@@ -1,4 +1,4 @@
-"""A program run block by block: every layer over all steps of a block, then the next block."""
+"""Simulation block by block: every layer over all steps of a block, then the next block."""
 
 from __future__ import annotations
 
@@ -21,31 +21,33 @@ from toolchain.simulator.currents import settle_threads
 
 
 class Detail(Enum):
-    """What a block holds when it is handed out."""
+    """Content of a simulated block."""
 
     READOUT = "readout"
     SPIKES = "spikes"
     TRACE = "trace"
-    """Nothing more than the readout, but listeners get the potential of every step."""
+    """Only the readout, but listeners get the membrane potential of every step."""
     EVERYTHING = "everything"
 
 
 @dataclass(frozen=True)
 class SimulatedBlock:
-    """Consecutive local steps of one pass of n samples, all awake or all asleep.
+    """Consecutive local steps of one pass of n samples, all wake steps or all sleep steps.
 
     Attributes
     ----------
     first:
-        Local step before it, from 0.
+        Number of local steps before the block.
     steps:
-        How many.
+        Number of steps in the block.
     outputs:
-        By readout its accumulator after each step, int (T, n, K) or (T, n, C, H, W).
+        Accumulator after each step by readout, int (T, n, K) or (T, n, C, H, W).
     spikes:
-        By spiking population, int8 (T, n, C, H, W) or (T, n, F); empty with `Detail.READOUT`.
+        Spikes by spiking population, int8 (T, n, C, H, W) or (T, n, F); empty with
+        `Detail.READOUT`.
     membrane:
-        By population after each step, int32, with `Detail.EVERYTHING`; else empty.
+        Membrane potential after each step by population, int32, with `Detail.EVERYTHING`; else
+        empty.
     """
 
     first: int
@@ -57,15 +59,15 @@ class SimulatedBlock:
 
     @property
     def readout(self) -> np.ndarray:
-        """The only output: of a classifier, int (T, n, K)."""
+        """The only output of a classifier, int (T, n, K)."""
         (output,) = self.outputs.values()
         return output
 
     @property
     def active_steps(self) -> int:
-        """Steps up to the last in which a neuron fired, by the kept `spikes`.
+        """Number of steps up to the last with a spike, from the stored `spikes`.
 
-        Asleep, nothing fires after a step without any spike.
+        On sleep steps, nothing fires after a step without any spike.
         """
         for step in range(self.steps, 0, -1):
             if any(bool(spikes[step - 1].any()) for spikes in self.spikes.values()):
@@ -78,7 +80,7 @@ Listener = Callable[[Population, int, AnyResult], None]
 
 
 def _feed(recorder: LayerRecorder, first: int, result: AnyResult, shape: tuple[int, ...]) -> None:
-    """Hand a block over step by step, as (n, H, W, C) or (n, F)."""
+    """Feed a block to a recorder step by step, as (n, H, W, C) or (n, F)."""
     flat = len(shape) == 1
     spikes = None if result.sent is None else result.sent.as_int8()
     steps = len(result.trace) if spikes is None else len(spikes)
@@ -98,32 +100,32 @@ def _feed(recorder: LayerRecorder, first: int, result: AnyResult, shape: tuple[i
 
 
 class Engine:
-    """A program made ready to run; use one for many passes.
+    """A program prepared to run; one engine serves many passes.
 
     Parameters
     ----------
     block:
-        Steps a block has at most; by default the wake steps.
+        Most steps per block; by default the wake steps.
     memory:
-        Bytes that a pass may work in; None for what is fastest.
+        Memory of a pass, in bytes; None for the fastest choice.
     traced:
-        Whether passes keep the potential of every step, for `memory`.
+        Whether passes store the potential of every step; counts in `memory`.
     device:
-        Where layers are run as tensors, a GPU; None for compiled loops on the processor.
+        GPU on which layers run as tensors; None for compiled loops on the CPU.
 
     Attributes
     ----------
     samples:
-        Samples of a pass.
+        Number of samples per pass.
 
     Raises
     ------
     ProgramError, ValueRangeError
-        If the program holds what the engine cannot run exactly.
+        If the engine cannot run the program exactly.
     TargetError
         If one sample needs more than `memory`.
     BackendRunError
-        If torch fails at every way of summing a synapse.
+        If torch fails at a synapse in every arithmetic.
     """
 
     def __init__(
@@ -155,12 +157,12 @@ class Engine:
     def passes(
         self, inputs: np.ndarray, keep: Detail = Detail.READOUT
     ) -> Iterator[tuple[slice, Iterator[SimulatedBlock]]]:
-        """Run graded spikes, int (N, ...): samples of a pass, and its blocks, pass by pass.
+        """Run graded spikes, int (N, ...): yields the samples of each pass and its blocks.
 
         Raises
         ------
         ProgramError, ValueRangeError
-            As `run`.
+            See `run`.
         """
         for start in range(0, len(inputs), self.samples):
             where = slice(start, min(start + self.samples, len(inputs)))
@@ -174,7 +176,7 @@ class Engine:
         Parameters
         ----------
         listen:
-            Called with each population, the steps before the block, and what it did.
+            Called with each population, the number of steps before the block, and its result.
 
         Raises
         ------
@@ -183,7 +185,7 @@ class Engine:
         ValueRangeError
             If an input is out of range, or a sum or state leaves the program's state range.
         BackendRunError
-            If torch fails at every way of summing a synapse, or a device's sums are not exact.
+            If torch fails at a synapse in every arithmetic, or a device's sums are not exact.
         """
         settle_threads()
         program, schedule = self._program, self._program.schedule
@@ -206,12 +208,12 @@ class Engine:
             first += steps
 
     def record(self, inputs: np.ndarray, recorders: Mapping[str, LayerRecorder]) -> None:
-        """Run graded spikes, int (n, ...), as one pass and feed every step to the recorders.
+        """Run graded spikes, int (n, ...), as one pass, and feed every step to the recorders.
 
         Raises
         ------
         ProgramError, ValueRangeError
-            As `run`.
+            See `run`.
         """
         traced = any(recorder.traces for recorder in recorders.values())
 
@@ -257,6 +259,6 @@ class Engine:
         return SimulatedBlock(first, moment.steps, moment.awake, outputs, spikes, membrane)
 
     def _forget(self, sent: dict[str, Any], done: str) -> None:
-        """Let go of spikes that no later layer takes."""
+        """Free the spikes that no later layer takes."""
         for source in [s for s in sent if self._last_use.get(s) == done]:
             del sent[source]

@@ -1,7 +1,7 @@
-"""Compiled loops that list the spikes of planes, and what each output is to add up.
+"""Compiled loops that list the spikes of planes, and the weights that each output sums.
 
-A spike is the number x * C + c of its site in a row of the plane (H, W, C): the spikes that an
-output takes from one row then follow each other, and so do their weights.
+A spike is the index x * C + c of its site in a row of the plane (H, W, C). The spikes that an
+output takes from one row are then consecutive, and so are their weights.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _ONES = 0x0101010101010101
 
 
 class Weighted(NamedTuple):
-    """Weights of an ungrouped convolution, and where they lie.
+    """Weights of an ungrouped convolution, and their layout.
 
     Attributes
     ----------
     weight:
-        int16 words, for as many outputs at a time as `widths` say, (K_h, K_w, C_in, width) each.
+        int16 words, for groups of outputs of the sizes `widths`, (K_h, K_w, C_in, width) each.
     kernel, stride, padding, dilation:
-        Of height and width, int64 (2,).
+        Vertical and horizontal, int64 (2,).
     rows:
-        Rows of the kernel whose weights stay in the cache together.
+        Number of kernel rows whose weights fit the cache together.
     """
 
     weight: np.ndarray
@@ -49,20 +49,20 @@ class Weighted(NamedTuple):
 
 
 class Arriving(NamedTuple):
-    """Planes of which some are to be summed.
+    """Planes, some of which are to be summed.
 
     Attributes
     ----------
     planes:
-        uint8 (m, H, W, C), `silence` for no spike.
+        uint8 (m, H, W, C), where `silence` means no spike.
     signs:
-        2 where spikes may be negative, else 1.
+        2 if spikes may be negative, else 1.
     most:
-        The largest spike, whatever its sign.
+        Largest magnitude of a spike.
     numbers:
-        int64 (k,), of the planes that may be summed.
+        int64 (k,), indices of the planes that may be summed.
     counts:
-        int64 (k,), how many spikes each of them has; one of the value n counts as n.
+        int64 (k,), spike count of each of them; a spike of magnitude n counts as n.
     """
 
     planes: np.ndarray
@@ -79,7 +79,7 @@ class Listed(NamedTuple):
     Attributes
     ----------
     starts:
-        int64 (planes, signs, H * W + 1), where those of each pixel begin.
+        int64 (planes, signs, H * W + 1), index of the first event of each pixel.
     events:
         uint32 (E,).
     """
@@ -89,14 +89,14 @@ class Listed(NamedTuple):
 
 
 class Notes(NamedTuple):
-    """What the outputs of one row add up, written anew for each row: see `add_weights`.
+    """The sums of the outputs of one row, written anew for each row: see `add_weights`.
 
     Attributes
     ----------
     counts:
-        int64 (2,), how many `runs` and how many `sums` are noted.
+        int64 (2,), number of `runs` and of `sums`.
     spare:
-        int32, for sums of more outputs than there are.
+        int32, space for sums of more outputs than exist.
     """
 
     runs: np.ndarray
@@ -107,10 +107,10 @@ class Notes(NamedTuple):
 
 @part_of_another
 def list_words(row, choice, starts, events, n):  # type: ignore[no-untyped-def]
-    """Append the spikes of a row of the plane, words of eight bytes where C is a multiple of 8.
+    """Append the spikes of a row of the plane, by words of eight bytes, if 8 divides C.
 
-    `choice` says which bytes are spikes: those of 1, where all are 0 or 1; or those of 2 or 0,
-    where all are 0, 1 or 2.
+    `choice` selects the bytes that are spikes: those of 1, if all are 0 or 1; or those of 2 or 0,
+    if all are 0, 1 or 2.
     """
     each = row.shape[0] // starts.shape[0]
     for x in range(starts.shape[0]):
@@ -129,7 +129,7 @@ def list_words(row, choice, starts, events, n):  # type: ignore[no-untyped-def]
 
 @part_of_another
 def list_bytes(row, silence, sign, starts, events, n):  # type: ignore[no-untyped-def]
-    """Append the spikes of one sign in a row of the plane (W, C), one of the value n n times."""
+    """Append the spikes of one sign in a row of the plane (W, C), a spike of size n n times."""
     channels = row.shape[1]
     for x in range(row.shape[0]):
         starts[x] = n
@@ -175,10 +175,10 @@ def list_planes(arriving, mine):  # type: ignore[no-untyped-def]
 
 @part_of_another
 def find_spans(size, weighted, outputs):  # type: ignore[no-untyped-def]
-    """Which columns of a row each of the outputs in a row takes, int64 (W_out, pieces, 3).
+    """Column ranges of a row that each output of a row takes, int64 (W_out, pieces, 3).
 
-    First column, the one after the last, and what makes the number of an event there that of its
-    weights in a row of the kernel. With dilation columns are pieces of their own.
+    First column, the one after the last, and the offset from the number of an event to that of its
+    weights in a row of the kernel. With dilation each column is a separate piece.
     """
     pieces = 1 if weighted.dilation[1] == 1 else weighted.kernel[1]
     together = weighted.kernel[1] // pieces
@@ -195,7 +195,7 @@ def find_spans(size, weighted, outputs):  # type: ignore[no-untyped-def]
 
 @part_of_another
 def note(sums, number, at, first, stop, sign, fresh, events):  # type: ignore[no-untyped-def]
-    """Note one sum."""
+    """Add one sum to the notes."""
     sums[number, 0] = at
     sums[number, 1] = first
     sums[number, 2] = stop
@@ -206,7 +206,7 @@ def note(sums, number, at, first, stop, sign, fresh, events):  # type: ignore[no
 
 @part_of_another
 def note_output(starts, rows, inside, spans, x, at, fresh, runs, sums, counts):  # type: ignore[no-untyped-def]
-    """Note what one output adds up of a plane's rows, (first pixel, first weights) each."""
+    """Add the sums of one output over a plane's rows, (first pixel, first weights) each."""
     run, number = counts[0], counts[1]
     for s in range(starts.shape[0]):
         first, left = run, MOST_EVENTS
@@ -243,7 +243,7 @@ def hears(starts, rows, inside, across):  # type: ignore[no-untyped-def]
 def put_plane(  # type: ignore[no-untyped-def]
     starts, events, size, weighted, place, width, first, above, below, spans, total, notes
 ):
-    """Sums of one plane of size (H, W, C), outputs `first` and on, over some rows of the kernel."""
+    """Sum one plane of size (H, W, C), outputs from `first` on, over some rows of the kernel."""
     outputs = total.shape[2]
     rows = np.empty((below - above, 2), np.int64)
     runs, sums, counts = notes.runs, notes.sums, notes.counts
@@ -276,7 +276,7 @@ def put_plane(  # type: ignore[no-untyped-def]
 
 @part_of_another
 def put_group(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
-    """Sums of the planes `mine`, in one thread."""
+    """Sum the planes `mine`, in one thread."""
     size, across = arriving.planes.shape[1:], total.shape[2]
     listed = list_planes(arriving, mine)
     spans = find_spans(size, weighted, across)
@@ -314,7 +314,7 @@ def put_group(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
 def _make_put_sums(source: str) -> Any:
     @parallel
     def put_sums(arriving, which, groups, weighted, total):  # type: ignore[no-untyped-def]
-        _ = source  # what it closes over is part of numba's key to the code that it keeps
+        _ = source  # numba's cache key includes the values of the closure
         for g in numba.prange(groups):
             put_group(arriving, which[g::groups], weighted, total)
 
@@ -324,5 +324,5 @@ def _make_put_sums(source: str) -> Any:
 put_sums = _make_put_sums(SOURCE)
 """`put_sums(arriving, which, groups, weighted, total)`: sums of the planes `which`.
 
-They are put into `total`, int32 (k, H_out, W_out, C_out).
+The sums are written into `total`, int32 (k, H_out, W_out, C_out).
 """

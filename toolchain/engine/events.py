@@ -1,7 +1,7 @@
-"""Sums of planes event by event: each spike adds its weights, and silence costs nothing.
+"""Sums of planes event by event: each spike adds its weights, and silent sites cost nothing.
 
-Most neurons are silent in most steps. Adding up 8-bit weights of the spikes alone is faster than
-convolving whole planes, even in int8, where fewer than a quarter or so of the sites have one.
+Most neurons are silent in most steps. Adding the 8-bit weights of the spikes alone is faster than
+convolving whole planes, even in int8, if fewer than about a quarter of the sites have a spike.
 """
 
 from __future__ import annotations
@@ -18,20 +18,24 @@ from toolchain.engine.spike_encoding import coded_offset
 from toolchain.int_range import IntRange
 
 OF_VECTOR = 0.45
+"""Estimated time to add one vector of weights, in nanoseconds."""
 OF_RUN = 7.0
+"""Estimated time to begin a row of a kernel, in nanoseconds."""
 OF_SITE = 0.15
-"""Nanoseconds to add one vector of weights, to begin a row of a kernel, and to look at a site, as
-measured on an AMD EPYC (Zen 5)."""
+"""Estimated time to read a site, in nanoseconds.
+
+`benchmarks/simulator_speed.py` measures the whole engine.
+"""
 COLUMNS = (4, 2)
-"""How many neighbouring outputs go at once where they have few channels, the best first."""
+"""Numbers of neighbouring outputs summed together if they have few channels, the best first."""
 FEW_CHANNELS = 128
-"""Outputs that go at once so, at most."""
+"""Most outputs summed together in this way."""
 CACHED = 1 << 19
-"""Bytes of weights that stay in a core's cache while planes pass by."""
+"""Bytes of weights that stay in a core's cache while planes are processed."""
 SUMS = 1 << 16
-"""Sums of the planes that pass by between two changes of weights."""
+"""Sums of planes between two changes of weights."""
 LINE = 64
-"""Bytes of a line of the cache."""
+"""Bytes of a cache line."""
 
 Pair = tuple[int, int]
 
@@ -42,18 +46,19 @@ class EventSum:
     Parameters
     ----------
     weight:
-        Integers of 8 bits, (C_out, K_h, K_w, C_in).
+        8-bit integers, (C_out, K_h, K_w, C_in).
     geometry:
-        Stride, padding and dilation, of height and width each.
+        Stride, padding and dilation, (vertical, horizontal) each.
     plane:
-        (H, W, C_in) of what arrives.
+        (H, W, C_in) of the source.
     spikes:
-        Its range.
+        Range of the spikes.
 
     Notes
     -----
-    Where outputs have few channels, neighbours in a row are summed at once: a convolution of B
-    times the stride whose outputs are those of B columns, with zeros where they take nothing.
+    If outputs have few channels, neighbours in a row are summed together: a convolution with B
+    times the stride whose outputs are those of B columns, with zero weights where a column takes
+    nothing.
     """
 
     def __init__(
@@ -83,9 +88,9 @@ class EventSum:
         self._weighted: Weighted | None = None
 
     def limit(self, time: float) -> float:
-        """Spikes of a plane up to which this takes less than `time`, nanoseconds in one thread.
+        """Largest spike count of a plane that takes less than `time`, nanoseconds in one thread.
 
-        0 where no output meets a site of the plane, only padding.
+        0 if the outputs meet padding only, and no site of the plane.
         """
         runs = prod(self._out[:2]) * len(self._widths) * self._signs * self._kernel[0]
         fixed = OF_RUN * runs + OF_SITE * prod(self._plane) * self._signs
@@ -105,11 +110,11 @@ class EventSum:
         counts: np.ndarray,
         total: np.ndarray,
     ) -> None:
-        """Put the sums of some planes into int32 (k, H_out, W_out, C_out).
+        """Write the sums of some planes into `total`, int32 (k, H_out, W_out, C_out).
 
-        `planes`, uint8 (m, H, W, C), are all there are; k of them have the `numbers`, int64 (k,),
-        and `counts` spikes; of those, the ones in `which` are summed. Those that come
-        first should have the most spikes: work is dealt out in turns.
+        `planes`, uint8 (m, H, W, C), are all planes; k of them have the `numbers`, int64 (k,),
+        and `counts` spikes; of those, the planes in `which` are summed. The first
+        ones should have the most spikes: threads take them in turn.
         """
         if self._weighted is None:
             self._weighted = self._lay_out()
@@ -135,19 +140,19 @@ class EventSum:
 def _meetings(
     size: int, kernel: int, outputs: int, stride: int, padding: int, dilation: int
 ) -> int:
-    """Along one axis, pairs of an output and a place of the kernel that lies in the plane."""
+    """Along one axis, the number of pairs of an output and a kernel position inside the plane."""
     places = np.arange(outputs)[:, None] * stride - padding + np.arange(kernel) * dilation
     return int(((places >= 0) & (places < size)).sum())
 
 
 def _columns(outputs: int, across: int) -> int:
-    """How many neighbouring outputs are summed at once."""
+    """Number of neighbouring outputs summed together."""
     fitting = (n for n in COLUMNS if n * outputs <= FEW_CHANNELS and across % n == 0)
     return next(fitting, 1)
 
 
 def _of_columns(weight: np.ndarray, columns: int, stride: int) -> np.ndarray:
-    """Weights of a convolution whose outputs are those of several neighbours, one by one; int8."""
+    """Weights, int8, of a convolution whose outputs are those of several neighbours in order."""
     outputs, rows, across, inputs = weight.shape
     spread = np.zeros((columns, outputs, rows, across + (columns - 1) * stride, inputs), np.int8)
     for column in range(columns):
@@ -156,7 +161,7 @@ def _of_columns(weight: np.ndarray, columns: int, stride: int) -> np.ndarray:
 
 
 def _widths(outputs: int) -> np.ndarray:
-    """How many outputs go at once, one after the other; the last may be filled up. int64."""
+    """Sizes of the groups of outputs summed together, int64; the last may be padded."""
     widths, left = [], outputs
     while left > 0:
         fitting = [width for width in WIDTHS if width <= left]
@@ -166,7 +171,7 @@ def _widths(outputs: int) -> np.ndarray:
 
 
 def _in_widths(weight: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """See `Weighted`; the first word begins where a line of the cache does."""
+    """Weights as in `Weighted`; the first word is aligned with a cache line."""
     size = int(widths.sum()) * weight[0].size // 2
     memory = np.empty(size + LINE // 2, np.int16)
     start = -memory.ctypes.data % LINE // 2

@@ -1,7 +1,7 @@
-"""Synapses that need no convolution: each spike reaches the one neuron at its own place.
+"""Synapses without a convolution: each spike reaches the one neuron at its own position.
 
-The identity of a residual sum is such a synapse, or two that share its weight between exponents.
-Its spikes are weighted where the neurons take their current, instead of in a pass of their own.
+The identity of a residual sum is such a synapse, or two that split its weight by exponents.
+Its spikes are weighted when the neurons take their current, not in a separate pass.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DirectSynapse:
 
 
 def is_direct(synapse: Synapse) -> bool:
-    """Whether neuron (c, y, x) takes spikes from (c, y, x) of its source, and no others."""
+    """Whether neuron (c, y, x) takes spikes from (c, y, x) of its source only."""
     return (
         isinstance(synapse, ConvSynapse)
         and synapse.weight.shape[1:] == (1, 1, 1)
@@ -45,7 +45,7 @@ def part_direct(
 ) -> tuple[DirectSynapse | None, list[ConvSynapse | DenseSynapse]]:
     """The direct synapses of the first source that has some and sends bytes, and all others.
 
-    None where there would be no others: a current that is only direct is best summed as such.
+    None if there would be no others: a current from direct synapses alone is summed as usual.
     """
     weighted = [s for s in population.synapses if isinstance(s, ConvSynapse | DenseSynapse)]
     sources = [

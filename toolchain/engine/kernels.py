@@ -1,15 +1,17 @@
 """Compiled loops over the neurons of one layer and a block of steps; exact integers throughout.
 
-Neurons lie in rows: `width` neurons whose parameters are laid out alongside, so that the inner
-loop is long and free of branches and the row's state stays in the cache over all steps. A current
-has one step (the same at every step) or several, after which there are zeros, begins with the row
-`base`, and counts in `unit`s, powers of two.
-`direct`, (T or 1, rows, width) or empty, are spikes of a population of the same shape, sent with
-`zero` added, each of which reaches one neuron with the weight `gain`, (width,): see `arrive`.
-`initial`, (width,) or empty, is the potential before the first step, where this block begins there.
-`v`, (rows, width), is the potential, which is written only where it is to be `kept`.
-Every kernel runs over the rows `start .. stop` and returns the lowest and highest of what it is to
-have watched: the current, and the state before firing. The equations stand in
+Neurons are arranged in rows of `width` neurons, with their parameters beside them, so that the
+inner loop is long and free of branches and the row's state stays in the cache over all steps.
+
+- A current has one step (equal at every step) or several, followed by zeros. It begins with the row
+  `base` and is in units of `unit`, a power of two.
+- `direct`, (T or 1, rows, width) or empty, are spikes of a population of the same shape, sent with
+  `zero` added. Each reaches one neuron with the weight `gain`, (width,): see `arrive`.
+- `initial`, (width,) or empty, is the potential before the first step, if the block begins there.
+- `v`, (rows, width), is the potential, which is written only if `kept`.
+
+Every kernel runs over the rows `start .. stop` and returns the lowest and highest value of the
+current and of the state before firing, which the caller checks. The equations are in
 `toolchain.program.neurons`.
 """
 
@@ -26,16 +28,17 @@ from toolchain.compiled import compiled, parallel
 
 @dataclass(frozen=True)
 class Kernel:
-    """A loop over rows, for one thread and for several.
+    """A loop over rows, for one thread and for several threads.
 
     Attributes
     ----------
     alone:
         `alone(*arguments, start, stop)` returns the extremes.
     together:
-        `together(edges, reaches, *arguments)` runs from each of the edges, (n + 1,), to the next at
-        once and leaves the extremes in `reaches`, int64 (n, 4). Where numba's threads are OpenMP's,
-        they are the ones torch has; others would wait while torch's, done, still spin.
+        `together(edges, reaches, *arguments)` runs from each of the edges, (n + 1,), to the next in
+        parallel and writes the extremes into `reaches`, int64 (n, 4). If numba's threads are
+        OpenMP's, torch uses the same ones; other threads would wait while torch's idle threads
+        spin.
     """
 
     alone: Callable[..., tuple[int, int, int, int]]
@@ -44,14 +47,14 @@ class Kernel:
 
 @compiled
 def copy_row(into, values):  # type: ignore[no-untyped-def]
-    """Copy (width,). A slice of an array would do it, but compiling its check takes two seconds."""
+    """Copy (width,) values; a slice of an array would compile slowly because of its check."""
     for k in range(into.shape[0]):
         into[k] = values[k]
 
 
 @compiled
 def accumulate(total, current, unit, first, start, stop):  # type: ignore[no-untyped-def]
-    """Add `current * unit` to `total`, int (T, rows, width), which the `first` one fills."""
+    """Add `current * unit` to `total`, int (T, rows, width); the `first` one overwrites it."""
     one = total.dtype.type(unit)
     for row in range(start, stop):
         for t in range(total.shape[0]):
@@ -68,7 +71,7 @@ def accumulate(total, current, unit, first, start, stop):  # type: ignore[no-unt
 
 @compiled
 def heard(current, t):  # type: ignore[no-untyped-def]
-    """The step of the current that counts at step t, or -1 for none."""
+    """Index of the current's step that applies at step t, or -1 for none."""
     if current.shape[0] == 1:
         return 0
     return t if t < current.shape[0] else -1
@@ -76,7 +79,7 @@ def heard(current, t):  # type: ignore[no-untyped-def]
 
 @compiled
 def arrive(into, current, base, unit, direct, zero, gain, t, row):  # type: ignore[no-untyped-def]
-    """Put what reaches a row at step t, the current and the direct spikes, into `into`."""
+    """Write the input of a row at step t, the current and the direct spikes, into `into`."""
     kind = into.dtype.type
     step = heard(current, t)
     if step < 0:
@@ -93,7 +96,7 @@ def arrive(into, current, base, unit, direct, zero, gain, t, row):  # type: igno
 
 @compiled
 def begin(potential, initial, v, kept, row):  # type: ignore[no-untyped-def]
-    """Set a row's potential to what it is before a block."""
+    """Set a row's potential to its value before a block."""
     if initial.shape[0]:
         copy_row(potential, initial)
     elif not kept:
@@ -102,7 +105,7 @@ def begin(potential, initial, v, kept, row):  # type: ignore[no-untyped-def]
 
 @compiled
 def fire(potential, drive, unit, bias, threshold, fired, reach):  # type: ignore[no-untyped-def]
-    """One step of a row of IF neurons, with the current `drive * unit`."""
+    """Compute one step of a row of IF neurons, with the current `drive * unit`."""
     kind = potential.dtype.type
     one = kind(unit)
     low_current, high_current, low, high = reach[0], reach[1], reach[2], reach[3]
@@ -135,7 +138,7 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
     start,
     stop,
 ):
-    """IF; `trace`, (T, rows, width) or empty, receives the potential after each step."""
+    """Run IF neurons; `trace`, (T, rows, width) or empty, gets the potential after each step."""
     reach = np.zeros(4, v.dtype)
     arriving, spare = np.empty(v.shape[1], v.dtype), np.empty(v.shape[1], v.dtype)
     for row in range(start, stop):
@@ -158,9 +161,9 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
 def fire_consistently(  # type: ignore[no-untyped-def]
     potential, count, cap, drive, unit, bias, threshold, fired, reach
 ):
-    """One step of a row of CIF neurons, with the current `drive * unit`.
+    """Compute one step of a row of CIF neurons, with the current `drive * unit`.
 
-    Returns whether any has fired.
+    Returns whether any neuron has fired.
     """
     kind = potential.dtype.type
     one = kind(unit)
@@ -175,7 +178,7 @@ def fire_consistently(  # type: ignore[no-untyped-def]
         up = (u >= threshold[k]) & (n < cap)
         down = (u < 0) & (n > 0)
         busy |= up | down
-        # Numba's integers grow to 64 bits; in this form LLVM finds that 32 and 8 are enough.
+        # Numba widens integers to 64 bits; in this form LLVM recognises that 32 and 8 are enough.
         rose, fell = np.int32(up), np.int32(down)
         fired[k] = np.uint8(1 + rose - fell)
         count[k] = n + rose - fell
@@ -205,10 +208,10 @@ def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
     start,
     stop,
 ):
-    """CIF; `wakes` are the wake steps before this block, spikes are sent as 1 + s.
+    """Run CIF neurons; `wakes` are the wake steps before this block, spikes are sent as 1 + s.
 
-    Asleep, a current that is the same at every step is zero. A row that has not fired in a step
-    fires no more until something arrives.
+    On sleep steps, a current that is equal at every step is zero. A row that has not fired in a
+    step does not fire again until a spike arrives.
     """
     last = 0 if current.shape[0] == 1 else current.shape[0] - 1
     if awake or direct.shape[0]:
@@ -248,7 +251,7 @@ def consistent_integrate_and_fire(  # type: ignore[no-untyped-def]
 def read_out(  # type: ignore[no-untyped-def]
     current, unit, base, direct, zero, gain, bias, initial, v, trace, start, stop
 ):
-    """A readout; `trace` receives the accumulator after each step."""
+    """Run a readout; `trace` gets the accumulator after each step."""
     kind = v.dtype.type
     low_current = high_current = kind(0)
     low = high = kind(0)
@@ -272,7 +275,7 @@ def read_out(  # type: ignore[no-untyped-def]
 def relay(  # type: ignore[no-untyped-def]
     current, unit, base, direct, zero, gain, offset, spikes, start, stop
 ):
-    """A relay: the current as a graded spike, sent with `offset` added."""
+    """Run a relay: it sends the current as a graded spike, with `offset` added."""
     low = high = np.int64(0)
     arriving = np.empty(spikes.shape[2], gain.dtype)
     for row in range(start, stop):
@@ -302,7 +305,7 @@ def count_up(incoming, offset, counts):  # type: ignore[no-untyped-def]
 
 @compiled
 def largest_of_window(counts, top, left, kernel, dilation, largest):  # type: ignore[no-untyped-def]
-    """Put the maximum over one window of `counts`, (H, W, C), and 0 into `largest`, (C,)."""
+    """Write the maximum of one window of `counts`, (H, W, C), and 0 into `largest`, (C,)."""
     largest[:] = 0
     for a in range(kernel[0]):
         row = top + a * dilation[0]
@@ -318,10 +321,10 @@ def largest_of_window(counts, top, left, kernel, dilation, largest):  # type: ig
 def lipool(  # type: ignore[no-untyped-def]
     incoming, offset, kernel, stride, padding, dilation, counts, largest, spikes, trace, start, stop
 ):
-    """LIPool of `incoming` bytes (T, n, H, W, C), for the samples `start .. stop`.
+    """Run LIPool on `incoming` bytes (T, n, H, W, C), for the samples `start .. stop`.
 
-    `counts`, int32 (n, H, W, C), are the source's; `largest`, int32 (n, H_out, W_out, C), what
-    has been sent so far; `spikes` are sent with `offset` added.
+    `counts`, int32 (n, H, W, C), are the source's; `largest`, int32 (n, H_out, W_out, C), the sum
+    of the spikes sent so far; `spikes` are sent with `offset` added.
     """
     low = high = np.int32(0)
     now = np.zeros(counts.shape[3], np.int32)
@@ -345,55 +348,55 @@ def lipool(  # type: ignore[no-untyped-def]
 
 @compiled
 def keep(reaches, i, reach):  # type: ignore[no-untyped-def]
-    """Extremes of part `i`."""
+    """Store the extremes of part `i`."""
     for k in range(4):
         reaches[i, k] = reach[k]
 
 
 @parallel
 def accumulate_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
-    """See `Kernel`."""
+    """Run `accumulate` in threads, see `Kernel`."""
     for i in numba.prange(len(edges) - 1):
         keep(reaches, i, accumulate(*arguments, edges[i], edges[i + 1]))
 
 
 @parallel
 def integrate_and_fire_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
-    """See `Kernel`."""
+    """Run `integrate_and_fire` in threads, see `Kernel`."""
     for i in numba.prange(len(edges) - 1):
         keep(reaches, i, integrate_and_fire(*arguments, edges[i], edges[i + 1]))
 
 
 @parallel
 def consistent_integrate_and_fire_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
-    """See `Kernel`."""
+    """Run `consistent_integrate_and_fire` in threads, see `Kernel`."""
     for i in numba.prange(len(edges) - 1):
         keep(reaches, i, consistent_integrate_and_fire(*arguments, edges[i], edges[i + 1]))
 
 
 @parallel
 def read_out_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
-    """See `Kernel`."""
+    """Run `read_out` in threads, see `Kernel`."""
     for i in numba.prange(len(edges) - 1):
         keep(reaches, i, read_out(*arguments, edges[i], edges[i + 1]))
 
 
 @parallel
 def relay_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
-    """See `Kernel`."""
+    """Run `relay` in threads, see `Kernel`."""
     for i in numba.prange(len(edges) - 1):
         keep(reaches, i, relay(*arguments, edges[i], edges[i + 1]))
 
 
 @parallel
 def lipool_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
-    """See `Kernel`."""
+    """Run `lipool` in threads, see `Kernel`."""
     for i in numba.prange(len(edges) - 1):
         keep(reaches, i, lipool(*arguments, edges[i], edges[i + 1]))
 
 
-# Numba keeps compiled code by file and name, and notices changes of that file: so there is a
-# function for each kernel, and it stands here.
+# Numba caches compiled code by file and name, and detects changes of that file. So there is one
+# function per kernel, and it is in this file.
 ACCUMULATE = Kernel(accumulate, accumulate_together)
 INTEGRATE_AND_FIRE = Kernel(integrate_and_fire, integrate_and_fire_together)
 CONSISTENT_INTEGRATE_AND_FIRE = Kernel(

@@ -1,4 +1,4 @@
-"""One population over a block of steps: its currents summed up, its neurons run, both watched."""
+"""One population over a block of steps: its currents, its neurons, and the watching of both."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.watch import watch
 
 SpikesBySource = Mapping[str, CodedSpikes]
-"""Spikes by source; asleep, the input is left out."""
+"""Spikes by source; on sleep steps the input is absent."""
 INT32 = IntRange.signed(32)
 CURRENTS = 8 << 20
-"""Bytes of currents (float32) summed up before the neurons take them: few enough to be written and
-read in turn, and for the allocator to hand the same memory out again; enough samples for the
-convolutions to pay."""
+"""Bytes of currents (float32) summed before the neurons take them.
+
+Few enough to stay in the cache and for the allocator to reuse the memory; enough samples for
+efficient convolutions.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ class StepContext:
     Attributes
     ----------
     steps:
-        How many.
+        Number of steps.
     wakes:
-        Wake steps before it.
+        Number of wake steps before the block.
     traced:
-        Whether the membrane potential after each step is wanted.
+        Whether the membrane potential after each step is requested.
     kept:
-        Whether the state after it is wanted, by a later block or a listener.
+        Whether a later block or a listener needs the state after the block.
     """
 
     steps: int
@@ -63,26 +65,26 @@ class StepContext:
 
     @property
     def begins(self) -> bool:
-        """Whether nothing came before it."""
+        """Whether no step precedes the block."""
         return self.awake and not self.wakes
 
 
 @dataclass(frozen=True)
 class LayerResult:
-    """What a layer did in a block.
+    """Result of a layer in a block.
 
     Attributes
     ----------
     sent:
-        None from a readout.
+        Spikes sent; None from a readout.
     potential:
-        int (n, H, W, C), at the end of the block; empty where it was not kept.
+        int (n, H, W, C), at the end of the block; empty if it was not stored.
     trace:
-        int (T, n, H, W, C), after each step; empty where not wanted.
+        int (T, n, H, W, C), after each step; empty if not requested.
     reach:
         Extremes of the summed current and of the state before firing.
     quiet:
-        Whether it is known, without looking, that nothing is sent.
+        Whether it is known, without a search, that no spike is sent.
     """
 
     sent: CodedSpikes | None
@@ -93,7 +95,7 @@ class LayerResult:
 
 
 class EngineLayer(ABC):
-    """A population made ready to run; what changes lies in the state that `start` makes."""
+    """A population prepared to run; `start` makes the state, the only part that changes."""
 
     def __init__(
         self, program: IntProgram, population: Population, bound: PopulationBounds
@@ -122,11 +124,11 @@ class EngineLayer(ABC):
 
     @abstractmethod
     def start(self, samples: int) -> Any:
-        """State of `samples` samples, which the first block sets."""
+        """Uninitialised state of `samples` samples, which the first block sets."""
 
     @abstractmethod
     def run(self, state: Any, sent: SpikesBySource, moment: StepContext) -> LayerResult:
-        """Advance `state` by a block.
+        """Advance `state` by a block of steps.
 
         Raises
         ------
@@ -135,11 +137,11 @@ class EngineLayer(ABC):
         """
 
     def _unset(self, samples: int) -> np.ndarray:
-        """Potential that the first block sets, (n, H, W, C)."""
+        """Uninitialised potential, (n, H, W, C), which the first block sets."""
         return np.empty((samples, *self._plane), self._integer)
 
     def _initial(self, values: np.ndarray, rows: Rows, moment: StepContext) -> np.ndarray:
-        """A potential per channel along a row, in the first block; empty later."""
+        """An initial potential per channel along a row, in the first block; empty later."""
         return self._along(values, rows) if moment.begins else np.empty(0, self._integer)
 
     def _rows(self, samples: int, moment: StepContext) -> tuple[Rows, list[slice]]:
@@ -157,7 +159,7 @@ class EngineLayer(ABC):
         moment: StepContext,
         *arguments: Any,
     ) -> Reach:
-        """`kernel(current, unit, base, *direct, *arguments, start, stop)` part by part.
+        """Run `kernel(current, unit, base, *direct, *arguments, start, stop)` part by part.
 
         Returns the extremes over all parts.
         """
@@ -175,7 +177,7 @@ class EngineLayer(ABC):
     def _direct_spikes(
         self, sent: SpikesBySource, rows: Rows
     ) -> tuple[np.ndarray, int, np.ndarray]:
-        """(T or 1, rows, width) or empty, the byte that says no spike, and the gain along a row."""
+        """Direct spikes (T or 1, rows, width) or empty, the byte for no spike, and the gain."""
         if self._direct is None or self._direct.source not in sent:
             nothing = np.empty((0, rows.count, rows.width), np.uint8)
             return nothing, 0, np.zeros(rows.width, self._integer)
@@ -185,7 +187,7 @@ class EngineLayer(ABC):
     def _current(
         self, sent: SpikesBySource, part: slice, rows: Rows, moment: StepContext
     ) -> tuple[np.ndarray, int]:
-        """(up to T, rows of the part, width) of all sums, and what one unit of it is."""
+        """Current (up to T, rows of the part, width) of all sums, and its unit."""
         arriving = [
             (rows.of(total(sent[name], part)), total.unit)
             for name, total in self._sums
@@ -206,11 +208,11 @@ class EngineLayer(ABC):
         return summed, 1
 
     def _along(self, values: np.ndarray, rows: Rows) -> np.ndarray:
-        """A value per channel, laid out along a row."""
+        """A value per channel, repeated along a row."""
         return np.tile(values.astype(self._integer), rows.width // len(values))
 
     def _bias(self, rows: Rows, moment: StepContext) -> np.ndarray:
-        """Along a row; zeros asleep."""
+        """The bias along a row; zeros on sleep steps."""
         bias = self.population.bias
         return self._along(bias if moment.awake else np.zeros_like(bias), rows)
 
@@ -227,7 +229,7 @@ class EngineLayer(ABC):
         return any(synapse.source in sent for synapse in self.population.synapses)
 
     def _quiet(self, potential: np.ndarray, moment: StepContext) -> LayerResult:
-        """A block in which nothing arrives and nothing is sent."""
+        """Result of a block in which no spike arrives and none is sent."""
         samples, steps = len(potential), moment.steps
         spikes = CodedSpikes.silence(steps, samples, self._offset, self.population.shape)
         traced = steps if moment.traced else 0
@@ -235,14 +237,14 @@ class EngineLayer(ABC):
         return LayerResult(spikes, potential, trace, (0, 0, 0, 0), quiet=True)
 
     def _watch(self, what: str, reach: Reach, limits: IntRange) -> None:
-        """Check the extremes that a kernel has seen."""
+        """Raise ValueRangeError if the extremes of a kernel exceed the limits."""
         name = self.population.name
         watch(name, "summed current", int(reach[0]), int(reach[1]), self._limits)
         watch(name, what, int(reach[2]), int(reach[3]), limits)
 
 
 class _IntegrateAndFireLayer(EngineLayer):
-    """State: potential (n, H, W, C)."""
+    """IF neurons; the state is the potential (n, H, W, C)."""
 
     def start(self, samples: int) -> np.ndarray:
         return self._unset(samples)
@@ -278,7 +280,7 @@ class _ConsistentState:
 
 
 class _ConsistentLayer(EngineLayer):
-    """Asleep, neurons that have not fired in a step fire no more until something arrives."""
+    """CIF neurons; asleep, a neuron that has not fired stays silent until a spike arrives."""
 
     def __init__(
         self, program: IntProgram, population: Population, bound: PopulationBounds
@@ -324,7 +326,7 @@ class _ConsistentLayer(EngineLayer):
 
 
 class _ReadoutLayer(EngineLayer):
-    """State: accumulator (n, H, W, C). It is always traced: the trace is what it gives."""
+    """A readout; the state is the accumulator (n, H, W, C), which is always traced."""
 
     def start(self, samples: int) -> np.ndarray:
         return self._unset(samples)
@@ -347,7 +349,7 @@ class _ReadoutLayer(EngineLayer):
 
 
 class _RelayLayer(EngineLayer):
-    """State: none but the zeros that stand for its potential."""
+    """A relay; its state is only zeros, its potential in recordings."""
 
     def start(self, samples: int) -> np.ndarray:
         return np.zeros((samples, *self._plane), self._integer)
@@ -372,7 +374,7 @@ class _RelayLayer(EngineLayer):
 
 
 class _PoolLayer(EngineLayer):
-    """State: counts of the source and the largest sent so far, int32 (n, H, W, C) each."""
+    """LIPool; the state is the source's counts and the largest sent, int32 (n, H, W, C) each."""
 
     def __init__(
         self, program: IntProgram, population: Population, bound: PopulationBounds
@@ -433,7 +435,7 @@ def make_layer(program: IntProgram, population: Population, bound: PopulationBou
     ProgramError
         If the engine does not know its neuron or synapse.
     ValueRangeError
-        If a sum could pass what float64 holds exactly.
+        If a sum could exceed the exact range of float64.
     """
     kind = type(population.neuron)
     if kind not in _LAYERS:

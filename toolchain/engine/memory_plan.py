@@ -1,4 +1,4 @@
-"""How many samples and steps the engine takes at once: what is fast, and what memory allows."""
+"""Number of samples and steps that the engine processes at once, for speed and within memory."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import WindowSynapse
 
 SPIKES = 64 << 20
-"""Bytes of the largest layer's spikes of a pass: enough samples for small layers to pay."""
+"""Spikes of the largest layer in a pass, in bytes: enough samples for small layers."""
 LARGEST_PASS = 512
-"""Samples a pass, at most."""
+"""Most samples per pass."""
 INTEGER = 8
-"""Bytes of a potential at most; most programs need 4."""
+"""Largest size of a potential in bytes; most programs need 4."""
 
 
 def samples_and_steps(
     program: IntProgram, block: int, *, memory: int | None = None, traced: bool = False
 ) -> tuple[int, int]:
-    """Samples of a pass, and steps of a block, at most `block`.
+    """Number of samples of a pass, and of steps of a block (at most `block`).
 
     Parameters
     ----------
     memory:
         Bytes for weights, spikes, currents and states.
     traced:
-        Whether the potential of every step is wanted.
+        Whether the potential of every step is requested.
 
     Raises
     ------
     TargetError
-        If not even a single sample and step fit.
+        If a single sample and step do not fit.
     """
     largest = max(prod(p.shape) for p in program.populations)
     samples = max(1, min(LARGEST_PASS, SPIKES // (largest * block)))
@@ -53,7 +53,7 @@ def samples_and_steps(
 
 
 def _weights(program: IntProgram) -> int:
-    """Weights in the program, as the products pack or write them out, and in words for events."""
+    """Bytes of the weights: in the program, as packed for products, and as words for events."""
     count = sum(
         s.weight.size
         for p in program.populations
@@ -64,7 +64,7 @@ def _weights(program: IntProgram) -> int:
 
 
 def _of_sample(program: IntProgram, steps: int, *, traced: bool) -> int:
-    """Bytes of one sample over a block: all states, and the layer that needs most beside them."""
+    """Bytes per sample over a block: all states, and the layer that needs most besides them."""
     states = sum(2 * INTEGER * prod(p.shape) for p in program.populations)
     last = {s.source: i for i, p in enumerate(program.populations) for s in p.synapses}
     worst = alive = 0
@@ -82,7 +82,7 @@ def _of_sample(program: IntProgram, steps: int, *, traced: bool) -> int:
 
 
 def _of_layer(population: Population, sizes: dict[str, int], steps: int, *, traced: bool) -> int:
-    """Currents of each synapse in two layouts and picked out, their sum, spikes, lists, trace."""
+    """Bytes of a layer: currents in two layouts and picked out, their sum, spikes, lists, trace."""
     neurons = sizes[population.name]
     arriving = sum(sizes[s.source] for s in population.synapses)
     branches = len(population.synapses)

@@ -1,4 +1,4 @@
-"""How a layer's neurons are laid out for the kernels, and shared out among threads."""
+"""Layout of a layer's neurons for the kernels, and their distribution over threads."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import torch
 from toolchain.engine.kernels import Kernel
 
 ROW = 2048
-"""Neurons a row holds, at most, where the channels allow: a row's state stays in the cache."""
+"""Most neurons per row, if the channels allow it: a row's state stays in the cache."""
 THREADS: int = numba.get_num_threads()
-"""As many as numba has."""
+"""Number of threads of numba."""
 WORTH_A_THREAD = 1 << 16
-"""Neuron steps from which a second thread pays."""
+"""Number of neuron steps from which a second thread saves time."""
 
 Plane = tuple[int, int, int]
 Reach = tuple[int, int, int, int]
@@ -28,12 +28,12 @@ Reach = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Rows:
-    """`count` rows of `width` neurons; a row holds whole sets of channels.
+    """`count` rows of `width` neurons; a row contains whole sets of channels.
 
     Attributes
     ----------
     samples:
-        How many samples fill whole rows.
+        Number of samples that fill whole rows.
     """
 
     count: int
@@ -43,7 +43,7 @@ class Rows:
 
     @classmethod
     def of_layer(cls, samples: int, plane: Plane, chunk: int) -> Rows:
-        """Rows for n samples of a layer of (H, W, C), of which `chunk` or a rest go at a time."""
+        """Rows for n samples of a layer of (H, W, C), processed `chunk` or fewer at a time."""
         return _rows(samples, plane[0] * plane[1], plane[2], gcd(samples, chunk))
 
     def of(self, values: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ class Rows:
         return values.reshape(*values.shape[:-4], count, self.width)
 
     def between(self, part: slice) -> tuple[int, int]:
-        """The rows of the samples in `part`."""
+        """First row of the samples in `part`, and the row after their last."""
         return (
             part.start * self.of_samples // self.samples,
             part.stop * self.of_samples // self.samples,
@@ -68,12 +68,12 @@ def _rows(samples: int, sites: int, channels: int, part: int) -> Rows:
 
 
 def allowed_threads() -> int:
-    """As many as torch uses, of those that numba has."""
+    """Number of threads that torch uses, limited by those of numba."""
     return min(torch.get_num_threads(), THREADS)
 
 
 def in_threads(kernel: Kernel, where: tuple[int, int], work: int, *arguments: Any) -> Reach:
-    """`kernel(*arguments, start, stop)` over the rows `where`, in as many threads as torch uses.
+    """Run `kernel(*arguments, start, stop)` over the rows `where`, in as many threads as torch.
 
     `work` is the number of neuron steps. Returns the extremes over all parts.
     """
@@ -89,6 +89,6 @@ def in_threads(kernel: Kernel, where: tuple[int, int], work: int, *arguments: An
 
 
 def joined(reaches: Sequence[Sequence[int]]) -> Reach:
-    """Extremes (low, high, low, high) of several parts as those of all."""
+    """Extremes (low, high, low, high) over several parts."""
     low, high, lowest, highest = zip(*reaches, strict=True)
     return int(min(low)), int(max(high)), int(min(lowest)), int(max(highest))

@@ -1,9 +1,9 @@
-"""Convolutions that pool first: blocks of equal weights, whose spikes may be added up before.
+"""Convolutions with blocks of equal weights, factored into a sum over windows and a smaller one.
 
-Folding an average pool into the convolution behind it gives each weight once for every site of a
-window: a 3x3 convolution behind a 2x2 pool is a 6x6 one of stride 2 with blocks of 2x2 equal
-weights. Spikes of a block always meet the same weight, so that adding them up as graded spikes and
-convolving those with one weight per block gives the same sums with a fourth of the products.
+Folding an average pool into the following convolution repeats each weight for every site of a
+window: a 3x3 convolution after a 2x2 pool becomes a 6x6 one of stride 2 with blocks of 2x2 equal
+weights. The spikes of a block always have the same weight, so summing them to graded spikes and
+convolving these with one weight per block gives the same sums with a fourth of the products.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from toolchain.program.synapse import ConvSynapse
 
 @dataclass(frozen=True)
 class PooledConvolution:
-    """A convolution as windows added up, and what remains to be convolved.
+    """A convolution as sums over windows, and a smaller convolution of these sums.
 
     Attributes
     ----------
     window:
-        Height and width of a block.
+        (height, width) of a block.
     synapse:
-        One weight per block: it takes the sums over windows.
+        The smaller convolution, with one weight per block, of the sums over windows.
     spikes:
-        Range of such a sum.
+        Range of a sum over a window.
     """
 
     window: tuple[int, int]
@@ -46,7 +46,7 @@ class PooledConvolution:
 
     @property
     def is_all(self) -> bool:
-        """Whether nothing remains: each sum is what its neuron takes, and fits a signed byte."""
+        """Whether each sum is the whole input of its neuron, and fits a signed byte."""
         weights = self.synapse.weight
         return (
             is_direct(self.synapse)
@@ -55,7 +55,7 @@ class PooledConvolution:
         )
 
     def add_up(self, coded: CodedSpikes) -> CodedSpikes:
-        """Sums over windows, coded as bytes again; needs bytes."""
+        """Sums over windows, encoded as bytes again; the spikes must be bytes."""
         steps, samples, height, width, channels = coded.values.shape
         rows, columns = self.window
         sums = np.empty((steps, samples, height // rows, width // columns, channels), np.uint8)
@@ -71,9 +71,9 @@ class PooledConvolution:
 def as_pooled(
     synapse: object, source: tuple[int, ...], spikes: IntRange
 ) -> PooledConvolution | None:
-    """The convolution with its largest blocks, if it has any whose sums fit bytes.
+    """The convolution factored with its largest blocks whose sums fit bytes; None without any.
 
-    Blocks must lie on the same grid under every output: they divide stride, padding, kernel and
+    Blocks must have the same grid under every output: they divide stride, padding, kernel and
     the source's plane.
     """
     if not isinstance(synapse, ConvSynapse) or synapse.dilation != (1, 1):
@@ -100,7 +100,7 @@ def _divisors(number: int) -> list[int]:
 
 @parallel
 def add_windows(planes, sums):  # type: ignore[no-untyped-def]
-    """Fill `sums`, uint8 (m, H, W, C), with sums over windows of `planes`, as many as fit."""
+    """Fill `sums`, uint8 (m, H, W, C), with sums over the windows of `planes` that fit."""
     rows, columns = planes.shape[1] // sums.shape[1], planes.shape[2] // sums.shape[2]
     for m in numba.prange(sums.shape[0]):
         for y in range(sums.shape[1]):

@@ -1,4 +1,4 @@
-"""How many sleep steps a CIF program needs until no neuron can fire any more."""
+"""Number of sleep steps that a CIF program needs until no neuron can fire."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from toolchain.program.bounds import PopulationBounds, analyse, prove
 from toolchain.program.int_program import IntProgram, Schedule
 
 MAX_SLEEP_FACTOR = 16
-"""Longest sleep tried, in wake steps; CASC's scripts use 7 (Q = 8, S = 56)."""
+"""Longest sleep tried, in multiples of the wake steps; CASC's scripts use 7 (Q = 8, S = 56)."""
 
 
 def settle_time(program: IntProgram, inputs: np.ndarray) -> int:
-    """Smallest number of sleep steps after which every sample of `inputs` has settled.
+    """Smallest number of sleep steps after which all `inputs`, int (N, ...), have settled.
 
-    A sleep step in which no neuron of any layer fires changes nothing, so nothing fires after
+    A sleep step in which no neuron of any layer fires changes nothing, so no neuron fires after
     it either; the time is that of the last step with a spike.
 
     Raises
     ------
     ConversionError
-        If some sample has not settled within `MAX_SLEEP_FACTOR` times the wake steps.
+        If a sample has not settled within `MAX_SLEEP_FACTOR` times the wake steps.
     """
     wake = program.schedule.wake_steps
     longest = replace(program, schedule=Schedule(wake, MAX_SLEEP_FACTOR * wake))
@@ -57,9 +57,9 @@ class Settled:
     Attributes
     ----------
     program:
-        With the new schedule.
+        The program with the new schedule.
     bounds:
-        Its ranges, proved anew (or only analysed, if the program has them watched).
+        Its ranges, proved again (or only analysed, if runs watch them).
     measured:
         Sleep steps that the samples needed.
     """
@@ -72,12 +72,12 @@ class Settled:
 def with_measured_sleep(program: IntProgram, inputs: np.ndarray, *, factor: int = 1) -> Settled:
     """`program` with `factor` times the sleep steps that `inputs`, int (N, ...), need.
 
-    A factor above 1 leaves room for samples that take longer than these.
+    A factor above 1 leaves room for samples that need longer than these.
 
     Raises
     ------
     ConversionError
-        If some sample does not settle.
+        If a sample does not settle.
     UnprovedRangeError
         If ranges cannot be proved for the new schedule.
     """

@@ -1,7 +1,7 @@
-"""Vector code for two loops that compilers do not vectorise by themselves.
+"""Vector code for two loops that compilers do not vectorise.
 
-Written as LLVM's vectors of fixed length, which it maps to what the processor has: nothing here
-names an instruction set, and every processor computes the same integers.
+The code uses LLVM vectors of fixed length, which LLVM maps to the CPU's instructions. Nothing here
+names an instruction set, and every CPU computes the same integers.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from numba.extending import intrinsic
 from toolchain.files import file_sha256
 
 SOURCE = file_sha256(Path(__file__))
-"""Of this file, by which code compiled with it is kept: numba only looks at the caller's."""
+"""Hash of this file, part of the cache key of its callers: numba checks the caller's file only."""
 LANES = 32
-"""Words of one vector, int16: 512 bits."""
+"""Words per vector, int16: 512 bits."""
 PAIRED = 2 * LANES
-"""Outputs of one vector of weights: a word holds two."""
+"""Outputs per vector of weights: a word contains two."""
 WIDTHS = (PAIRED, 2 * PAIRED, 4 * PAIRED)
-"""Outputs that `add_weights` can sum up at once, in up to half the registers of AVX-512."""
+"""Numbers of outputs that `add_weights` can sum together, in half of AVX-512's registers."""
 MOST_EVENTS = 255
-"""Weights that may be added up in 16 bits: 255 * -128 >= -2^15, and 255 * 255 < 2^16."""
+"""Most weights that may be added in 16 bits: 255 * -128 >= -2^15, and 255 * 255 < 2^16."""
 BIAS = 128
-"""Added to the lower weight of a word, which makes it one without a sign."""
+"""Added to the lower weight of a word, which makes it unsigned."""
 
 _I16, _I32, _I64 = (ir.IntType(bits) for bits in (16, 32, 64))
 
@@ -47,7 +47,7 @@ def _vector_at(builder: ir.IRBuilder, pointer: Any, start: int, kind: ir.VectorT
 def _add_weights(  # type: ignore[no-untyped-def]
     _context, total, weight, width, events, runs, sums, count
 ):
-    """Add up rows of weights for each of `count` sums of `width` outputs.
+    """Add rows of weights for each of `count` sums of `width` outputs.
 
     A sum is `total[at : at + width] += sign * weight[(base + events[i]) * width : ... + width]`
     over the events of its runs.
@@ -66,13 +66,13 @@ def _add_weights(  # type: ignore[no-untyped-def]
         int64 (n, 3): first event, the one after the last, `base`.
     sums:
         int64 (m, 6): `at`, first run, the one after the last, sign (1 or -1), whether to overwrite
-        (1) what `total` holds, and how many events, at most `MOST_EVENTS`.
+        (1) the values in `total`, and the number of events, at most `MOST_EVENTS`.
 
     Notes
     -----
-    A word is 256 h + l + 128 for two weights h and l. Its sum modulo 2^16 less 256 times the sum of
-    the h, which an arithmetic shift gives, is the sum of the l + 128: two additions and a shift
-    for 64 weights.
+    A word is 256 h + l + 128 for two weights h and l. The sum of words modulo 2^16 less 256 times
+    the sum of the h, which an arithmetic shift gives, is the sum of the l + 128: two additions and
+    a shift for 64 weights.
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -115,9 +115,9 @@ def _sum_of_runs(
     first_run: Any,
     last_run: Any,
 ) -> Sequence[Any]:
-    """Sums over all runs, vectors of int16, with the builder behind the loop.
+    """Sums over all runs, vectors of int16, with the builder after the loop.
 
-    Of each vector of words one of the words and one of the upper weights.
+    For each vector of words, one sum of the words and one of the upper weights.
     """
     kind = ir.VectorType(_I16, LANES)
     words = width // 2
@@ -179,7 +179,7 @@ def _sum_of_runs(
 
 
 def _everywhere(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
-    """A vector of int32 with a value in each lane."""
+    """A vector of int32 with one value in each lane."""
     kind = ir.VectorType(_I32, lanes)
     unset = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(unset, builder.trunc(value, _I32), ir.Constant(_I32, 0))
@@ -189,7 +189,7 @@ def _everywhere(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
 def _put(
     builder: ir.IRBuilder, total: Any, sums: Sequence[Any], events: Any, sign: Any, fresh: Any
 ) -> None:
-    """Store `sign` times the weights' sums at `total` where it is fresh, else add them."""
+    """Store `sign` times the weights' sums at `total` if `fresh`, else add them."""
     kind = ir.VectorType(_I32, LANES)
     signs = _everywhere(builder, sign, LANES)
     bias = _everywhere(builder, builder.mul(events, ir.Constant(_I64, BIAS)), LANES)
@@ -214,18 +214,18 @@ def _put(
 
 
 def paired(weight: np.ndarray) -> np.ndarray:
-    """Weights of 8 bits, (..., 64 n), as words, int16 (..., 32 n): see `add_weights`."""
+    """8-bit weights, (..., 64 n), as words, int16 (..., 32 n): see `add_weights`."""
     blocks = weight.astype(np.int16).reshape(*weight.shape[:-1], -1, 2, LANES)
     words = 256 * blocks[..., 1, :] + blocks[..., 0, :] + BIAS
     return words.reshape(*weight.shape[:-1], -1)
 
 
 SPREAD = 0x0102040810204080
-"""Times a word of bytes 0 or 1, it gathers them as bits of the highest byte, the lowest first."""
+"""Multiplying a word of bytes 0 or 1 by it gathers them as bits of the highest byte in order."""
 
 
 def _positions() -> np.ndarray:
-    """uint32 (256, 8): the numbers of the bits of each byte that are set, in order, then zeros."""
+    """Table uint32 (256, 8): the positions of the set bits of each byte, in order, then zeros."""
     table = np.zeros((256, 8), np.uint32)
     for byte in range(256):
         bits = [bit for bit in range(8) if byte >> bit & 1]
@@ -235,13 +235,13 @@ def _positions() -> np.ndarray:
 
 POSITIONS = _positions()
 POSITIONS_OF = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
-"""How many bits of each byte are set."""
+"""Number of set bits of each byte."""
 
 
 def _put_positions(  # type: ignore[no-untyped-def]
     _context, events, at, positions, byte, base
 ):
-    """`events[at : at + 8] = base + positions[byte]`; uint32 (E,), uint32 (256, 8)."""
+    """Set `events[at : at + 8] = base + positions[byte]`; uint32 (E,), uint32 (256, 8)."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         kind = ir.VectorType(_I32, 8)

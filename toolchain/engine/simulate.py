@@ -1,7 +1,7 @@
-"""Runs a program in exact integers: by the fast engine, or step by step as the contract reads.
+"""Simulation of a program in exact integers, by the fast engine or step by step.
 
-Both give the same bits. The fast one goes layer by layer (`engine`); the other (`reference`) is
-slow and obvious, and what everything else is held against.
+Both give the same bits. The fast engine computes layer by layer (`engine`). The reference simulator
+(`reference`) is slow and simple, and every other result is compared with it.
 """
 
 from __future__ import annotations
@@ -24,24 +24,27 @@ from toolchain.simulator import reference
 
 _log = logging.getLogger(__name__)
 SMALL = 1 << 30
-"""Multiply-adds; step by step they took 4 s on one core, compiling 8 to 20 s."""
+"""Multiply-adds below which a stepwise run is faster than compiling the loops of the engine.
+
+`benchmarks/first_run.py` measures both.
+"""
 READOUTS = (read_out, read_out_together)
 """Loops of the fast engine that every run needs."""
 Progress = Callable[[int, int], None]
 
 
 class Way(Enum):
-    """How a program is simulated."""
+    """Method of simulation."""
 
     FAST = "fast"
     STEPWISE = "stepwise"
 
 
 def quicker_way(program: IntProgram, num_samples: int) -> Way:
-    """The way that gives the first result sooner.
+    """The method that gives the first result sooner.
 
-    That is step by step for a small run where the loops of the fast engine would have to be
-    compiled, which takes longer than the run.
+    Step by step for a small run if the loops of the fast engine are not compiled yet, since
+    compiling takes longer than the run.
     """
     steps = program.schedule.num_steps * num_samples
     small = dense_operations(program) * steps < SMALL
@@ -64,12 +67,12 @@ def simulate(
     Parameters
     ----------
     memory:
-        Bytes that the fast engine may work in, the recording itself not counted; None for what
-        is fastest.
+        Memory of the fast engine in bytes, without the recording itself; None for the fastest
+        choice.
     device:
-        A GPU for the fast engine; None for its compiled loops on the processor.
+        GPU for the fast engine; None for its compiled loops on the CPU.
     progress:
-        Called with (samples done, samples in all).
+        Called with the samples done and the samples in all.
 
     Raises
     ------
@@ -79,6 +82,8 @@ def simulate(
         If an input is out of range, or a sum or state leaves the program's state range.
     TargetError
         If one sample needs more than `memory`.
+    BackendRunError
+        If torch fails at a synapse in every arithmetic, or a device's sums are not exact.
     """
     if way is Way.STEPWISE:
         return reference.simulate(program, inputs, mode=mode, labels=labels, progress=progress)

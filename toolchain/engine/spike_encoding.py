@@ -1,7 +1,7 @@
-"""Spikes of one layer over a block of steps, as unsigned bytes with the channels last.
+"""Encoding of one layer's spikes over a block of steps: unsigned bytes, channels last.
 
-Unsigned bytes are what int8 convolutions take; `offset` is what the byte of "no spike" says, so
-that signed spikes fit. Channels lie last because convolutions are fastest that way; a flat layer
+int8 convolutions take unsigned bytes; `offset` is the byte for "no spike", so
+that signed spikes fit. Channels are last because convolutions are fastest that way; a flat layer
 (F,) counts as one of H = W = 1.
 """
 
@@ -18,20 +18,20 @@ INT8 = IntRange.signed(8)
 
 
 def coded_offset(spikes: IntRange) -> int | None:
-    """What is added to spikes in this range to make them bytes; None if they do not fit."""
+    """Offset that makes spikes in this range unsigned bytes; None if they do not fit."""
     low, high = min(spikes.low, 0), max(spikes.high, 0)
     return -low if high - low < BYTE_VALUES else None
 
 
 def channels_last(values: np.ndarray) -> np.ndarray:
-    """(n, C, H, W) or (n, F) as (n, H, W, C), in that order in memory."""
+    """An array (n, C, H, W) or (n, F) as (n, H, W, C), in that order in memory."""
     if values.ndim == 2:
         return np.ascontiguousarray(values[:, None, None, :])
     return np.ascontiguousarray(values.transpose(0, 2, 3, 1))
 
 
 def channels_first(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Values of any leading axes and (H, W, C) as a view (..., C, H, W) or (..., F)."""
+    """Values with any leading axes and (H, W, C) as a view (..., C, H, W) or (..., F)."""
     return values[..., 0, 0, :] if len(shape) == 1 else np.moveaxis(values, -1, -3)
 
 
@@ -42,13 +42,13 @@ def plane_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class CodedSpikes:
-    """Spikes of one layer.
+    """Encoded spikes of one layer.
 
     Attributes
     ----------
     values:
-        uint8 (T, n, H, W, C), `offset` for no spike; or, with offset 0, int64 where a graded
-        input does not fit a byte. T is 1 for what is the same at every step.
+        uint8 (T, n, H, W, C), `offset` for no spike; or, with offset 0, int64 if a graded input
+        does not fit a byte. T is 1 if all steps are equal.
     shape:
         (C, H, W) or (F,) of the layer.
     """
@@ -59,7 +59,7 @@ class CodedSpikes:
 
     @classmethod
     def of_input(cls, inputs: np.ndarray, spikes: IntRange) -> CodedSpikes:
-        """Graded input spikes, int (n, ...), which are the same at every wake step."""
+        """Graded input spikes, int (n, ...), equal at every wake step."""
         laid_out = channels_last(inputs)[None]
         offset = coded_offset(spikes)
         shape = inputs.shape[1:]
@@ -69,24 +69,24 @@ class CodedSpikes:
 
     @classmethod
     def silence(cls, steps: int, samples: int, offset: int, shape: tuple[int, ...]) -> CodedSpikes:
-        """No spike at all, as a read-only view of a single byte."""
+        """Spikes of a silent layer, as a read-only view of a single byte."""
         whole = (steps, samples, *plane_of(shape))
         return cls(np.broadcast_to(np.uint8(offset), whole), offset, shape)
 
     @property
     def is_byte(self) -> bool:
-        """Whether they are bytes."""
+        """Whether the values are bytes."""
         return self.values.dtype == np.uint8
 
     def of_samples(self, part: slice) -> CodedSpikes:
-        """Those of some samples, as a view."""
+        """The spikes of the samples in `part`, as a view."""
         return CodedSpikes(self.values[:, part], self.offset, self.shape)
 
     def as_int8(self) -> np.ndarray:
-        """int8 (T, n, H, W, C), without the offset; a view where it is 0."""
+        """The spikes as int8 (T, n, H, W, C), without the offset; a view if it is 0."""
         values = self.values if self.offset == 0 else self.values - np.uint8(self.offset)
         return values.view(np.int8)
 
     def spikes(self) -> np.ndarray:
-        """int8 (T, n, C, H, W) or (T, n, F), without the offset; a view where it is 0."""
+        """The spikes as int8 (T, n, C, H, W) or (T, n, F), without offset; a view if it is 0."""
         return channels_first(self.as_int8(), self.shape)

@@ -1,8 +1,8 @@
-"""Exact synaptic sums over a block of steps: each plane by the way that is fastest for it.
+"""Exact synaptic sums over a block of steps, with the fastest method for each plane.
 
-Busy planes are convolved, sparse ones summed event by event, silent ones left out. The first result
-of each way is compared with a sum in float64, and so are the products of random spikes; a way that
-gives other sums, or fails, is not taken again: int8 becomes float32, that float64, and events
+Busy planes are convolved, sparse ones summed event by event, silent ones skipped. The first result
+of each method is compared with a sum in float64, and so are the products of random spikes. A method
+that gives other sums, or fails, is replaced: int8 by float32, float32 by float64, and events by
 products.
 """
 
@@ -36,14 +36,14 @@ from toolchain.simulator.currents import (
 
 SAFER = {Arithmetic.INT8: Arithmetic.FLOAT32, Arithmetic.FLOAT32: Arithmetic.FLOAT64}
 FEW_WEIGHTS = 32
-"""Weights a neuron has, at most, where sums cost no more than picking out planes does."""
+"""Most weights per neuron at which products cost no more than picking out planes."""
 
 
 class SynapticSum:
     """Sums of one synapse of the population called `name`.
 
-    `__call__` gives them in `unit`s, 2^weight exponent: integers (T, n, H, W, C), as floating point
-    where all of them are products.
+    `__call__` returns them in units of `unit`, 2^weight exponent: integers (T, n, H, W, C), as
+    floating point if all of them are products.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class SynapticSum:
         self._verified = {Arithmetic.FLOAT64.value}
 
     def __call__(self, spikes: CodedSpikes, part: slice) -> np.ndarray:
-        """Sums of some samples.
+        """Sums for the samples in `part`.
 
-        One step of zeros where nothing arrives at all; else the steps after the last with a spike
-        may be left out, down to two.
+        One step of zeros if no spike arrives at all; otherwise the steps after the last with a
+        spike may be missing, down to two.
 
         Raises
         ------
         BackendRunError
-            If torch fails at every way of summing, the making of this one included.
+            If torch fails in every arithmetic, or while preparing one.
         """
         if self._pooled:
             spikes = self._pooled.add_up(spikes.of_samples(part))
@@ -111,7 +111,7 @@ class SynapticSum:
         chosen: Planes,
         spikes: CodedSpikes,
     ) -> np.ndarray:
-        """Sums (k, H, W, C) of the k planes with these numbers, each by its own way."""
+        """Sums (k, H, W, C) of the k planes with these numbers, each by its own method."""
         result = np.empty((len(numbers), *self._out), self._integer)
         if len(chosen.silent):
             result[chosen.silent] = 0
@@ -133,7 +133,7 @@ class SynapticSum:
         return result
 
     def _make_products(self) -> Multiply:
-        """The products in this arithmetic, or in the next safer one that can be made."""
+        """The products in the current arithmetic, or in the next safer one that works."""
         offset = coded_offset(self._range) or 0
         while True:
             try:
@@ -142,14 +142,14 @@ class SynapticSum:
                 self._leave_arithmetic(error)
 
     def _leave_arithmetic(self, error: RuntimeError) -> None:
-        """Take a safer arithmetic than one that fails; raises BackendRunError if none is left."""
+        """Replace a failed arithmetic by a safer one; raises BackendRunError if none is left."""
         if self.arithmetic not in SAFER:
             raise no_way_left(self._name, error, ON_PROCESSOR) from error
         report_failed(self._name, self.arithmetic.value, error)
         self.arithmetic = SAFER[self.arithmetic]
 
     def _of_products(self, values: np.ndarray, spikes: CodedSpikes) -> np.ndarray:
-        """Sums of bytes (..., H, W, C) of these spikes."""
+        """Sums of the encoded spikes `values`, bytes (..., H, W, C)."""
         flat = torch.from_numpy(values).reshape(-1, *values.shape[-3:])
         while True:
             way = self.arithmetic.value
@@ -169,7 +169,7 @@ class SynapticSum:
             self._products = self._make_products()
 
     def _probe(self, spikes: CodedSpikes) -> torch.Tensor:
-        """One plane of random spikes, coded as these, (1, H, W, C)."""
+        """One plane of random spikes, in the same encoding, (1, H, W, C)."""
         height, width, channels = plane_of(self._source)
         random = probe(self._range, (height, width, channels)) + spikes.offset
         return random.to(torch.from_numpy(spikes.values[:0]).dtype)
@@ -177,7 +177,7 @@ class SynapticSum:
     def _is_exact(
         self, way: str, values: np.ndarray, spikes: CodedSpikes, result: np.ndarray
     ) -> bool:
-        """Whether the first result of a way is that of a sum in float64; says so if not."""
+        """Whether the first result of a method equals a sum in float64; logs it if not."""
         if way in self._verified:
             return True
         self._verified.add(way)
@@ -197,7 +197,7 @@ class SynapticSum:
 def _by_events(
     synapse: ConvSynapse | DenseSynapse, source: tuple[int, ...], spikes: IntRange
 ) -> EventSum | None:
-    """The synapse's sums event by event, where weights and spikes fit bytes."""
+    """The synapse's sums event by event, if weights and spikes fit bytes; else None."""
     weights = int(synapse.weight.min()), int(synapse.weight.max())
     if not INT8.contains(*weights) or coded_offset(spikes) is None:
         return None

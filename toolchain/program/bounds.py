@@ -5,10 +5,10 @@ border only makes sums smaller):
 
 - the current of one step lies in [lo * P + hi * M, hi * P + lo * M] for spikes in [lo, hi];
 - the net count of a source after t steps, n of them awake, is bounded by `count_growth`; the
-  summed current is bounded by it as the current is by the spikes;
-- what follows for the state, each neuron says itself (`state_interval`).
+  summed current is bounded by the counts as the current is by the spikes;
+- the bounds of the state follow from the neuron (`state_interval`).
 
-All are worst cases over every input, not over a data set.
+All bounds are worst cases over every possible input, not over a data set.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PopulationBounds:
     state:
         Membrane potential (or accumulator) before and after firing.
     channel:
-        Channel in which the state's bound of largest magnitude occurs.
+        Channel with the state bound of largest magnitude.
     """
 
     name: str
@@ -47,7 +47,7 @@ class PopulationBounds:
     channel: int
 
     def headroom_bits(self, state: IntRange) -> float:
-        """log2 of how many times larger the state could grow."""
+        """Bits by which the state could still grow inside `state`: log2 of the factor."""
         worst = max(abs(self.state.low), abs(self.state.high), 1)
         return float(np.log2(state.high / worst))
 
@@ -64,7 +64,7 @@ def prove(program: IntProgram) -> tuple[PopulationBounds, ...]:
     Raises
     ------
     UnprovedRangeError
-        Naming the first population whose sums or state could leave it, and the bound.
+        If a sum or state could leave it. The error names the first such population and the bound.
     """
     state = program.state_range
     bounds = analyse(program)
@@ -83,9 +83,9 @@ def prove(program: IntProgram) -> tuple[PopulationBounds, ...]:
 
 
 def overload(program: IntProgram) -> dict[str, np.ndarray]:
-    """How far each channel's worst case reaches into its range: float64 (C,) by population.
+    """Worst case per channel, as a share of the state range: float64 (C,) by population.
 
-    1 fills the range exactly; above 1 it cannot be proved to stay inside.
+    1 fills the range exactly; above 1 the state cannot be proved to stay inside.
     """
     state = program.state_range
     growths = count_growths(program)
@@ -120,10 +120,10 @@ def _channel_bounds(
 
 
 def undischarged(program: IntProgram) -> dict[str, np.ndarray]:
-    """Bounds of start, currents and biases summed up since a sample began, spikes not subtracted.
+    """Bounds of start, currents and biases summed since a sample began, without any reset.
 
-    int64 (2, C), lowest and highest over all steps, by the names of IF populations and readouts;
-    what neurons need whose reset moves the threshold in place of the potential.
+    int64 (2, C), lowest and highest over all steps, by the names of IF populations and readouts.
+    Needed for neurons whose reset raises the threshold instead of lowering the membrane potential.
     """
     growths = count_growths(program)
     found = {}

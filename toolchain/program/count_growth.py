@@ -1,4 +1,4 @@
-"""How far the net spike count of a layer can go: linear bounds in wake steps and in steps.
+"""Linear bounds of the net spike count of each layer, in wake steps and in steps.
 
 After t steps, n of them awake, the net count of a layer (the sum of all spikes it has sent) lies
 in [n * wake.low + t * step.low, n * wake.high + t * step.high].
@@ -11,7 +11,7 @@ from toolchain.program.neurons import CountGrowth, Readout
 
 
 def count_growths(program: IntProgram) -> dict[str, CountGrowth]:
-    """Of the input layer and every population that sends spikes, by name."""
+    """Bounds of the input layer and of every spiking population, by name."""
     growths = {INPUT: CountGrowth(wake=program.input.range)}
     for population in program.populations:
         if not isinstance(population.neuron, Readout):

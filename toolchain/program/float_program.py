@@ -1,8 +1,8 @@
 """The float program: the traced network as immutable nodes with float64 arrays.
 
-One node an operation, named by the qualified path of the module it came from, in topological
-order. A node names the nodes it takes its inputs from in `sources`; branches meet in `Add` and
-`Concat`. Passes (BatchNorm folding, pool folding) return a new program. Shapes leave out the
+One node per operation, named by the qualified path of its module, in topological
+order. `sources` of a node names the nodes of its inputs; branches meet in `Add` and
+`Concat`. Passes (BatchNorm folding, pool folding) return a new program. Shapes exclude the
 batch axis.
 """
 
@@ -26,14 +26,14 @@ _ARRAYS = ("weight", "bias", "gain", "offset", "threshold")
 
 @dataclass(frozen=True, eq=False)
 class _Node:
-    """What every node has: a name, and the names of the nodes it takes its inputs from."""
+    """Common fields of all nodes: a name, and the names of the source nodes."""
 
     name: str
     sources: tuple[str, ...]
 
     @property
     def source(self) -> str:
-        """The only source; raises ProgramError where there is not exactly one."""
+        """The only source; raises ProgramError if there is not exactly one."""
         if len(self.sources) != 1:
             raise ProgramError("a node with one source is needed", node=self.name)
         return self.sources[0]
@@ -64,7 +64,7 @@ class Input(_Node):
 
 @dataclass(frozen=True, eq=False)
 class Conv2d(_Node):
-    """Correlation as in torch; weight (C_out, C_in/groups, K_h, K_w), bias (C_out,)."""
+    """Cross-correlation as in torch; weight (C_out, C_in/groups, K_h, K_w), bias (C_out,)."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -76,7 +76,7 @@ class Conv2d(_Node):
 
 @dataclass(frozen=True, eq=False)
 class Linear(_Node):
-    """weight (F_out, F_in), bias (F_out,)."""
+    """Dense layer; weight (F_out, F_in), bias (F_out,)."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -84,7 +84,10 @@ class Linear(_Node):
 
 @dataclass(frozen=True, eq=False)
 class BatchNorm(_Node):
-    """`y = x * gain + offset`, one gain and offset per channel, from the running statistics."""
+    """Affine map `y = x * gain + offset` per channel, from the running statistics.
+
+    `gain` and `offset` are float64 (C,).
+    """
 
     gain: np.ndarray
     offset: np.ndarray
@@ -92,9 +95,9 @@ class BatchNorm(_Node):
 
 @dataclass(frozen=True, eq=False)
 class AvgPool2d(_Node):
-    """Mean over windows; `kernel`, `stride`, `padding` as (vertical, horizontal).
+    """Mean over windows; `kernel`, `stride`, `padding` are (vertical, horizontal).
 
-    With `count_padding` the divisor is always the window size, as torch does by default.
+    With `count_padding` the divisor is always the window size, as by default in torch.
     """
 
     kernel: Pair
@@ -105,7 +108,7 @@ class AvgPool2d(_Node):
 
 @dataclass(frozen=True, eq=False)
 class MaxPool2d(_Node):
-    """Largest value of each window; padding never wins, as in torch (minus infinity)."""
+    """Maximum of each window; padding counts as minus infinity, as in torch."""
 
     kernel: Pair
     stride: Pair
@@ -115,17 +118,17 @@ class MaxPool2d(_Node):
 
 @dataclass(frozen=True, eq=False)
 class Flatten(_Node):
-    """All axes into one, in C, H, W order."""
+    """All axes joined into one, in C, H, W order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Add(_Node):
-    """Sum of two or more sources of one shape; a source may stand several times."""
+    """Sum of two or more sources of one shape; a source may occur several times."""
 
 
 @dataclass(frozen=True, eq=False)
 class Concat(_Node):
-    """Two or more sources one after the other along the channels (or features) axis."""
+    """Concatenation of two or more sources along the axis of channels (or features)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,13 +182,13 @@ FloatNode = (
 
 
 def conv_output(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Length of a convolution's or pool's output along one axis (torch's formula)."""
+    """Length of the output of a convolution or pool along one axis (torch's formula)."""
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
 @singledispatch
 def node_shape(node: object, *sources: Shape) -> Shape:
-    """Output shape of `node` for sources of these shapes, in the order of `node.sources`.
+    """Output shape of `node`, from the shapes of its sources in the order of `node.sources`.
 
     Raises
     ------
@@ -350,7 +353,7 @@ def _per_channel(
 class FloatProgram:
     """Nodes in topological order; checked on construction.
 
-    `outputs` are the names of those whose values the network returns, in its order; by default
+    `outputs` are the names of the nodes whose values the network returns, in its order; by default
     the last node's.
     """
 
@@ -384,7 +387,7 @@ class FloatProgram:
         raise KeyError(name)
 
     def shapes(self) -> dict[str, Shape]:
-        """Output shape of every node; raises ProgramError if one does not fit."""
+        """Output shape of every node by name; raises ProgramError if a node does not fit."""
         shapes: dict[str, Shape] = {self.input.name: self.input.shape}
         for node in self.nodes[1:]:
             if node.name in shapes:

@@ -1,6 +1,6 @@
-"""From real-valued samples to the graded integer spikes of the input layer.
+"""Quantization of real-valued samples to the graded integer spikes of the input layer.
 
-Normalisation (mean, std per channel) comes first, then the quantizer, so that zero padding in
+Normalisation (mean and std per channel) comes first, then quantization, so that zero padding in
 the network means a real zero. A value outside the quantizer's range is an error: nothing is
 clipped.
 """
@@ -16,7 +16,7 @@ from toolchain.errors import DataError, ProgramError, ValueRangeError
 from toolchain.int_range import IntRange
 
 GRID_TOLERANCE = 1e-9
-"""In units; float64 rounding of a mean given as a fraction stays orders below."""
+"""Tolerance in units of `scale`; float64 rounding of a mean given as a fraction is far below it."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class InputQuantizer:
     scale:
         Real value of one unit: normalised x = scale * q.
     bits, signed:
-        Width and signedness of the graded input spike.
+        Width and sign of the graded input spike.
     mean, std:
-        One value per channel (the first axis of `shape`), or one for all.
+        One value per channel (first axis of `shape`), or one for all channels.
     """
 
     shape: tuple[int, ...]
@@ -53,17 +53,17 @@ class InputQuantizer:
 
     @property
     def range(self) -> IntRange:
-        """Integers an input spike may take."""
+        """Range of the input spikes."""
         return IntRange.signed(self.bits) if self.signed else IntRange.unsigned(self.bits)
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of its samples.
+        """(height, width) of the samples.
 
         Raises
         ------
         DataError
-            If they are no images.
+            If the samples are no images.
         """
         if len(self.shape) != 3:
             raise DataError("the network takes no images", node="input", found=self.shape)
@@ -81,11 +81,16 @@ class InputQuantizer:
         std: tuple[float, ...] = (1.0,),
         levels: int | None = None,
     ) -> InputQuantizer:
-        """The finest quantizer that holds every real x in [low, high] after normalisation.
+        """The finest quantizer for every real x in [low, high], which is normalised first.
 
-        `levels` = k says that x is a multiple of (high - low) / k starting at low = 0 (pixels:
-        255). Where the mean is such a multiple too (0, or 128/255 for pixels) and one for all
-        channels, as std is, such data are held exactly, in as few bits as they need up to `bits`.
+        `levels` = k states that x is a multiple of (high - low) / k, with low = 0 (k = 255 for
+        pixels). If the mean is such a multiple too (0, or 128/255 for pixels), and mean and std are
+        the same for all channels, these data are exact, in as few bits as they need up to `bits`.
+
+        Raises
+        ------
+        DataError
+            If the interval is empty or not finite, or needs a sign that one bit cannot hold.
         """
         _check_normalisation(shape, mean, std)
         normalised = [((b - m) / s) for b in (low, high) for m, s in _pairs(mean, std)]
@@ -145,7 +150,7 @@ class InputQuantizer:
             ) from error
 
     def normalise(self, samples: np.ndarray) -> np.ndarray:
-        """What real samples (N, ...) stand for in the float network: float64 (N, ...)."""
+        """Normalised values of real samples, the float network's input: float64 (N, ...)."""
         channel_shape = (-1, *([1] * (len(self.shape) - 1)))
         mean = np.asarray(self.mean, np.float64).reshape(channel_shape)
         std = np.asarray(self.std, np.float64).reshape(channel_shape)
@@ -165,7 +170,7 @@ class InputQuantizer:
 
     @classmethod
     def from_description(cls, fields: dict[str, Any]) -> InputQuantizer:
-        """Inverse of `describe`."""
+        """The quantizer from the result of `describe`."""
         return cls(
             tuple(int(s) for s in fields["shape"]),
             float(fields["scale"]),
@@ -179,7 +184,7 @@ class InputQuantizer:
 def _check_normalisation(
     shape: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> None:
-    """Raise ProgramError unless each has one value, or one per channel, that can be meant."""
+    """Raise ProgramError unless mean and std have one value, or one per channel, and are valid."""
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, shape[0]):
             raise ProgramError(
@@ -204,7 +209,7 @@ def _on_grid(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> tuple[int, int] | None:
-    """Units below and above a common mean that is one of `levels` + 1 grid points, or None."""
+    """Units below and above a common mean that is one of `levels` + 1 grid points; else None."""
     low, high = interval
     if low != 0 or len(set(mean)) > 1 or len(set(std)) > 1:
         return None

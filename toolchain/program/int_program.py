@@ -1,9 +1,9 @@
-"""The integer program: populations, synapses, neurons and a schedule, in integers only.
+"""The integer program: populations, synapses, neurons and a schedule, all in integers.
 
-Every backend runs this and nothing else. Contract (t = 1..T is a population's local time):
-on every wake step the input layer sends its graded spikes and every population adds its bias;
-asleep it sends nothing and adds none. Currents of several synapses add up. State is reset
-before local step 1 of each sample.
+Every backend runs this program. Contract (t = 1..T is a population's local time):
+on every wake step the input layer sends its graded spikes and every population adds its bias.
+On sleep steps, nothing is sent and no bias is added. Currents of several synapses add. State is
+reset before local step 1 of each sample.
 """
 
 from __future__ import annotations
@@ -30,17 +30,20 @@ __all__ = ["INPUT", "IntProgram", "Population", "Schedule"]
 _Kind = TypeVar("_Kind")
 
 MAX_STATE_BITS = 32
-"""Recordings keep membrane potentials as int32."""
+"""Largest width of a state: recordings store membrane potentials as int32."""
 
 
 MOST_STEPS = 1 << 16
-"""Of wake and of sleep steps. A rate over T steps has T + 1 values: more steps tell no more apart
-than 16 bits do, and each costs a pass over the network."""
+"""Largest number of wake steps, and of sleep steps.
+
+A rate over T steps has T + 1 values, so more steps would exceed 16 bits; each step costs a pass
+over the network.
+"""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Wake steps with input and biases on, then sleep steps with both off."""
+    """Wake steps with input and biases, followed by sleep steps without both."""
 
     wake_steps: int
     sleep_steps: int = 0
@@ -61,7 +64,7 @@ class Schedule:
 
     @property
     def num_steps(self) -> int:
-        """Local steps a sample takes."""
+        """Local steps per sample."""
         return self.wake_steps + self.sleep_steps
 
 
@@ -72,18 +75,19 @@ class IntProgram:
     Attributes
     ----------
     name:
-        What the user calls it.
+        Name given by the user.
     input:
-        Quantizer that makes the graded input spikes; the input layer is called "input".
+        Quantizer that makes the graded input spikes; the name of the input layer is "input".
     populations:
-        In topological order; the last of them are the readouts, one or more, and no others.
+        Populations in topological order; the last ones, and only they, are the readouts (one or
+        more).
     weight_bits, state_bits:
-        Signed widths the weights and the states are held to.
+        Signed widths of the weights and of the states.
     watch_ranges:
-        True when the range analysis could not prove every state and the user chose to have
-        the run watched instead (both backends always watch).
+        True if the range analysis could not prove every state and the user chose to have the runs
+        watched instead (both backends always watch).
     provenance:
-        Where it came from (checkpoint hash, seeds, versions); not part of `hash`.
+        Origin (checkpoint hash, seeds, versions); not part of `hash`.
     """
 
     name: str
@@ -112,12 +116,12 @@ class IntProgram:
 
     @property
     def readout(self) -> Population:
-        """The only readout, a vector: the logits of a classifier.
+        """The only readout, of shape (K,): the logits of a classifier.
 
         Raises
         ------
         ProgramError
-            If the program has several, or one that is an image.
+            If the program has several readouts, or one that is an image.
         """
         readouts = self.readouts
         if len(readouts) > 1 or len(readouts[0].shape) > 1:
@@ -140,7 +144,13 @@ class IntProgram:
         return self.input.shape if name == INPUT else self.population(name).shape
 
     def spike_range(self, name: str) -> IntRange:
-        """Values the spikes of the population or input layer `name` may take."""
+        """Values that the spikes of the population or input layer `name` may have.
+
+        Raises
+        ------
+        ProgramError
+            If the layer sends no spikes.
+        """
         if name not in self._spike_ranges:
             raise ProgramError(
                 "sends no spikes", node=name, allowed=", ".join(sorted(self._spike_ranges))
@@ -160,30 +170,30 @@ class IntProgram:
 
     @property
     def state_range(self) -> IntRange:
-        """What a membrane potential or summed current may be."""
+        """Range of a membrane potential or summed current."""
         return IntRange.signed(self.state_bits)
 
     def depths(self) -> dict[str, int]:
-        """Latency of each layer in steps behind the input (its depth), the input at 0."""
+        """Latency of each layer in steps after the input (its depth); the input has 0."""
         depths = {INPUT: 0}
         for population in self.populations:
             depths[population.name] = 1 + max(depths[s.source] for s in population.synapses)
         return depths
 
     def delay(self, population: Population, synapse: Synapse) -> int:
-        """Steps the spikes of a synapse wait for those of the longest branch; 0 if adjacent."""
+        """Steps by which the spikes of a synapse wait for the longest branch; 0 without a wait."""
         depths = self.depths()
         return depths[population.name] - depths[synapse.source] - 1
 
     def check_inputs(self, inputs: np.ndarray) -> None:
-        """Check graded input spikes, (N, ...), before a run.
+        """Check graded input spikes, int (N, ...), before a run.
 
         Raises
         ------
         ProgramError
             If the shape is not that of at least one sample.
         ValueRangeError
-            If a value is out of the input's range, or not an integer.
+            If a value is outside the input's range, or not an integer.
         """
         if inputs.shape[1:] != self.input.shape or len(inputs) == 0:
             raise ProgramError(
@@ -195,22 +205,22 @@ class IntProgram:
         self.input.range.check(INPUT, inputs)
 
     def check(self) -> None:
-        """Well-formedness, see `well_formed`: names, order, shapes, widths, kinds.
+        """Check names, order, shapes, widths and kinds, see `well_formed`.
 
         Raises
         ------
         ProgramError, ValueRangeError
-            Naming the population and what is wrong with it.
+            If the program is not well formed. The error names the population and the fault.
         """
         if not 2 <= self.state_bits <= MAX_STATE_BITS:
             raise ProgramError(
                 f"state_bits must be 2 .. {MAX_STATE_BITS}", node=self.name, found=self.state_bits
             )
-        # The pass that finds the spike ranges checks everything on its way.
+        # The pass that computes the spike ranges checks everything else.
         _ = self._spike_ranges
 
     def structure(self) -> dict[str, Any]:
-        """Everything but the arrays and the provenance, as JSON."""
+        """All fields except arrays and provenance, as JSON."""
         return {
             "name": self.name,
             "input": self.input.describe(),
@@ -232,7 +242,7 @@ class IntProgram:
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every integer array by a unique name."""
+        """All integer arrays by unique names."""
         arrays: dict[str, np.ndarray] = {}
         for p in self.populations:
             for index, synapse in enumerate(p.synapses):
@@ -245,17 +255,17 @@ class IntProgram:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of all that decides the bits of a run (name and provenance left out)."""
+        """SHA-256 of everything that decides the bits of a run (name and provenance excluded)."""
         structure = {k: v for k, v in self.structure().items() if k != "name"}
         return content_hash(structure, self.arrays())
 
     def origin(self, part: str, kind: type[_Kind]) -> _Kind | None:
-        """A part of the provenance, as the declared type `kind`; None if there is none.
+        """A part of the provenance, as the declared type `kind`; None if it is absent.
 
         Raises
         ------
         ProgramError
-            If it is of another type.
+            If the part does not have that type.
         """
         if part not in self.provenance:
             return None

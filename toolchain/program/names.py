@@ -1,10 +1,10 @@
-"""Names of nodes and populations, where users' names and ours share a program."""
+"""Unique names of nodes and populations, for names made beside those of users."""
 
 from __future__ import annotations
 
 
 def new_name(wanted: str, taken: set[str]) -> str:
-    """`wanted`, or with the number of its use behind it where it is taken; taken from then on."""
+    """`wanted`, with a number appended if it is already in `taken`; adds the result to `taken`."""
     name, count = wanted, 2
     while name in taken:
         name, count = f"{wanted}#{count}", count + 1

@@ -1,4 +1,4 @@
-"""A population: the neurons of one layer with all that feeds them."""
+"""A population: the neurons of one layer, with their synapses and bias."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ INPUT = "input"
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Neurons of one layer with all that feeds them.
+    """The neurons of one layer, with their synapses and bias.
 
     Attributes
     ----------
     name:
-        Qualified path of the module it came from.
+        Qualified path of the module that it came from.
     shape:
         (C, H, W) or (F,); channels come first.
     synapses:
-        One or more; their currents add. A concatenation is several synapses, each with the
-        weights of its own source.
+        One or more; their currents add. A concatenation is several synapses, each with the weights
+        of its own source.
     bias:
         int32, (C,), added on wake steps.
     """

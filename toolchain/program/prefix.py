@@ -14,9 +14,9 @@ READOUT = "readout"
 
 
 def prefix(program: IntProgram, layer: str, neuron: int = 0) -> IntProgram:
-    """The program cut off behind `layer`: that layer and all that it depends on.
+    """The program cut off after `layer`: that layer and all layers it depends on.
 
-    A program ends in a readout, so a layer that is none gets one: a single accumulator that counts
+    A program ends in a readout, so a spiking layer gets one: a single accumulator that counts
     the spikes of one of its neurons.
 
     Parameters

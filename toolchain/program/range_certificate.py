@@ -1,4 +1,4 @@
-"""The proved bounds of a program in a form that files keep, so that anyone can prove them again."""
+"""The proved bounds of a program, in the form that files store, so that anyone can check them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from toolchain.program.bounds import analyse
 from toolchain.program.int_program import IntProgram
 
 VERSION = 1
-"""Of the analysis: raised when a change of it moves bounds."""
+"""Version of the analysis: raised when a change of the analysis changes bounds."""
 
 
 def range_certificate(program: IntProgram) -> dict[str, Any]:
-    """Worst cases over every input, by population, as JSON.
+    """Worst-case bounds over every input, by population, as JSON.
 
     `current` is the sum of one step without bias, `state` the membrane potential (accumulator,
-    count) before and after firing; `holds` says whether all fit `state_bits`.
+    count) before and after firing; `holds` states whether all fit `state_bits`.
     """
     state = program.state_range
     bounds = analyse(program)

@@ -1,4 +1,4 @@
-"""What spikes and currents may be, by interval arithmetic over the synapses.
+"""Ranges of spikes and currents, by interval arithmetic over the synapses.
 
 Per channel, with P and M the sums of positive and negative weights over the whole kernel (the
 border only makes sums smaller), spikes in [lo, hi] give a current in
@@ -16,14 +16,14 @@ from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 MAX_WEIGHT_SUM = 1 << 36
-"""Keeps products with 24-bit graded spikes, and sums of a few of them, inside int64."""
+"""Largest sum of weights: products with 24-bit graded spikes, and sums of a few, fit int64."""
 
 
 @singledispatch
 def weight_sums(synapse: object) -> tuple[np.ndarray, np.ndarray]:
     """Sums of positive and of negative weights per channel, exponent included.
 
-    int64, (C,) each, or (1,) where all channels are alike.
+    int64, (C,) each, or (1,) if all channels are equal.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def _(synapse: DenseSynapse) -> tuple[np.ndarray, np.ndarray]:
 
 @weight_sums.register
 def _(synapse: WindowSynapse) -> tuple[np.ndarray, np.ndarray]:
-    # Each element of its current is one spike.
+    # Each element of the current is one spike.
     return np.ones(1, np.int64), np.zeros(1, np.int64)
 
 
@@ -65,12 +65,12 @@ def _signed_sums(synapse: ConvSynapse | DenseSynapse) -> tuple[np.ndarray, np.nd
 
 
 def largest_sum(synapse: Synapse, spikes: IntRange) -> int:
-    """What no partial sum of a synapse exceeds in magnitude, in whatever order it is added up.
+    """Bound of the magnitude of every partial sum of a synapse, in any order of addition.
 
     Raises
     ------
     ProgramError
-        As `weight_sums`.
+        See `weight_sums`.
     """
     positive, negative = weight_sums(synapse)
     return int((positive - negative).max()) * max(abs(spikes.low), abs(spikes.high))
@@ -79,7 +79,10 @@ def largest_sum(synapse: Synapse, spikes: IntRange) -> int:
 def weighted(
     positive: np.ndarray, negative: np.ndarray, spikes: IntRange
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest weighted sum per channel, for every spike in `spikes`: int64 (C,) each."""
+    """Lowest and highest weighted sum per channel for spikes in `spikes`: int64 (C,) each.
+
+    `positive` and `negative` are the results of `weight_sums`.
+    """
     return (
         spikes.low * positive + spikes.high * negative,
         spikes.high * positive + spikes.low * negative,

@@ -1,7 +1,8 @@
-"""Bounds of a potential over all local steps, for any input in range.
+"""Bounds of a membrane potential over all local steps, for any input in range.
 
 The summed current bounds the potential from one side: v(t) = v0 + summed current + n b - theta *
-(own spikes after t - 1 steps). A step-by-step interval is kept beside it, and the tighter wins.
+(own spikes after t - 1 steps). An interval is also carried from step to step; the tighter one is
+taken.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 AfterFiring = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""From bounds of v before firing, int64 (C,) each, to those after it."""
+"""From bounds of v before firing, int64 (C,) each, to the bounds after it."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class Currents:
     Attributes
     ----------
     now:
-        In one step.
+        Bounds in one step.
     by_wake_steps, by_steps:
-        Of the sum over steps, for each wake step and for each step.
+        Bounds of the sum over steps: added per wake step, and per step.
     bias:
         int64 (C,), added on wake steps.
     """
@@ -37,7 +38,7 @@ class Currents:
     num_steps: int
 
     def count_interval(self) -> np.ndarray:
-        """Lowest and highest sum of currents, or 0, after any number of steps: int64 (2, C)."""
+        """Lowest and highest sum of currents after any number of steps, from 0: int64 (2, C)."""
         reached = np.zeros_like(self.now)
         for t in range(1, self.num_steps + 1):
             low, high = min(t, self.wake_steps) * self.by_wake_steps + t * self.by_steps
@@ -51,14 +52,15 @@ class Currents:
         own_spikes: Callable[[int, int], int] = lambda t, n: 0,
         after_firing: AfterFiring = lambda low, high: (low, high),
     ) -> np.ndarray:
-        """Interval of a potential that starts at `start` and loses `theta` with each own spike.
+        """Interval of a potential that starts at `start` and is reduced by `theta` per own spike.
 
         Parameters
         ----------
         start, theta:
             int64 (C,).
         own_spikes:
-            From a step t, from 1, and the wake steps n up to it: most spikes sent before it.
+            Function of a step t, from 1, and the wake steps n up to it: the largest number of
+            spikes before t.
 
         Returns
         -------

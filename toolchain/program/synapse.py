@@ -1,8 +1,8 @@
-"""Integer synapses: how the spikes of one population become currents of another.
+"""Integer synapses: how the spikes of one population become the currents of another.
 
 `I = 2^weight_exponent * W s`. Shapes: convolution weights (C_out, C_in/groups, K_h, K_w),
 correlation as in torch; dense weights (F_out, F_in), the source flattened in C, H, W order.
-A `WindowSynapse` has no weights: it hands the spikes of each window of a pool over one by one.
+A `WindowSynapse` has no weights: it passes on the spikes of each window of a pool separately.
 A new kind of synapse is one dataclass here and one handler in each pass that dispatches on it.
 """
 
@@ -19,7 +19,7 @@ from toolchain.errors import ProgramError
 
 Pair = tuple[int, int]
 MAX_WEIGHT_EXPONENT = 31
-"""Far above what any state holds; keeps shifted sums of weights inside int64."""
+"""Largest exponent: far above what any state holds, and shifted sums of weights fit int64."""
 
 
 def _positive(node: str, name: str, pair: Pair, minimum: int) -> None:
@@ -54,14 +54,14 @@ def _plane(
 
 @dataclass(frozen=True, eq=False)
 class ConvSynapse:
-    """2-D convolution from population `source`.
+    """2-D convolution of the spikes of population `source`.
 
     Attributes
     ----------
     weight:
         int32, (C_out, C_in/groups, K_h, K_w).
     stride, padding, dilation:
-        (vertical, horizontal), zero padding on both sides.
+        (vertical, horizontal); zero padding on both sides.
     weight_exponent:
         The summed current is shifted left by this many bits (>= 0).
     """
@@ -108,11 +108,11 @@ class ConvSynapse:
         return (self.weight.shape[0], *_plane(self, kernel, source_shape))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Its integer arrays by name."""
+        """Integer arrays by name."""
         return {"weight": self.weight}
 
     def describe(self) -> dict[str, Any]:
-        """Everything but the weights, as JSON."""
+        """All fields except the weights, as JSON."""
         return {
             "kind": "conv",
             "source": self.source,
@@ -165,20 +165,20 @@ class DenseSynapse:
         return (self.weight.shape[0],)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Its integer arrays by name."""
+        """Integer arrays by name."""
         return {"weight": self.weight}
 
     def describe(self) -> dict[str, Any]:
-        """Everything but the weights, as JSON."""
+        """All fields except the weights, as JSON."""
         return {"kind": "dense", "source": self.source, "weight_exponent": self.weight_exponent}
 
 
 @dataclass(frozen=True)
 class WindowSynapse:
-    """The windows of a pool over population `source`, channel by channel; feeds a LIPool only.
+    """Windows of a pool over population `source`, channel by channel; only for a LIPool.
 
-    Hands over each spike of a window separately: its current has shape
-    (N, C, H_out, W_out, K_h * K_w), the window in row order, 0 in the padding.
+    It passes on each spike of a window separately: the current has shape
+    (N, C, H_out, W_out, K_h * K_w), with the window in row order and 0 in the padding.
 
     Attributes
     ----------
@@ -214,7 +214,7 @@ class WindowSynapse:
         Raises
         ------
         ProgramError
-            If the source does not have three axes, or a window holds nothing but padding, whose
+            If the source does not have three axes, or a window contains only padding, whose
             maximum would be minus infinity in torch and 0 here.
         """
         node = f"synapse from {self.source}"
@@ -232,11 +232,11 @@ class WindowSynapse:
         return (source_shape[0], *plane)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Its integer arrays by name: none."""
+        """Integer arrays by name: a window has none."""
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """All fields as JSON."""
         return {
             "kind": "window",
             "source": self.source,

@@ -1,7 +1,7 @@
 """Fan-out of every neuron, exact at the borders, for counting synaptic operations.
 
-A synop is one weight added because one spike arrived; a graded spike counts once, whatever its
-magnitude. Zero weights count: the synapse is there. A pool's window takes one per spike it covers.
+A synop is one weight added because of one spike; a graded spike counts once, whatever its
+magnitude. Zero weights count, since the synapse exists. A pool's window adds one per spike in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from toolchain.program.synapse import ConvSynapse, DenseSynapse, Pair, WindowSyn
 
 @singledispatch
 def synapse_fan_out(synapse: object, source_shape: tuple[int, ...]) -> np.ndarray:
-    """Number of targets of each source neuron: int64, `source_shape`."""
+    """Number of target neurons per source neuron: int64, `source_shape`.
+
+    Raises ProgramError for an unknown synapse.
+    """
     raise ProgramError("no fan-out for this synapse", found=type(synapse).__name__)
 
 
@@ -41,7 +44,7 @@ def _(synapse: WindowSynapse, source_shape: tuple[int, ...]) -> np.ndarray:
 def _covering(
     synapse: ConvSynapse | WindowSynapse, kernel: Pair, source_shape: tuple[int, ...]
 ) -> np.ndarray:
-    """How many positions of a sliding kernel cover each source neuron: int64, `source_shape`."""
+    """Number of kernel positions that cover each source neuron: int64, `source_shape`."""
     target = synapse.output_shape(source_shape)
     per_axis = []
     for axis in range(2):
@@ -59,7 +62,7 @@ def _covering(
 
 
 def fan_out(program: IntProgram) -> dict[str, np.ndarray]:
-    """Total fan-out of every neuron of the input and each spiking population."""
+    """Total fan-out of every neuron of the input and of each spiking population: int64, by name."""
     totals = {INPUT: np.zeros(program.input.shape, np.int64)}
     totals |= {p.name: np.zeros(p.shape, np.int64) for p in program.spiking}
     for population in program.populations:
@@ -70,10 +73,10 @@ def fan_out(program: IntProgram) -> dict[str, np.ndarray]:
 
 
 def dense_operations(program: IntProgram) -> int:
-    """Multiply-adds of one forward pass of the network it came from (border-exact).
+    """Multiply-adds of one forward pass of the original network, exact at the borders.
 
-    The windows of max pools are left out, since they only compare; a skip counts, as a multiply-add
-    with the weight it has here.
+    The windows of max pools are excluded, since they only compare; a skip connection counts as a
+    multiply-add with its weight in the program.
     """
     return sum(
         int(synapse_fan_out(synapse, program.source_shape(synapse.source)).sum())

@@ -1,4 +1,4 @@
-"""Numbers of a program against what a target's registers hold."""
+"""Comparison of a program's numbers with the registers of a target."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from toolchain.program.synapse import WindowSynapse
 
 @dataclass(frozen=True)
 class Beyond:
-    """Values that a target does not hold.
+    """Values that a target cannot hold.
 
     Attributes
     ----------
     node:
-        The population, or "input"; "program" for what all share.
+        The population, or "input"; "program" for values common to all.
     limit:
-        Field of `TargetLimits`.
+        Name of the field of `TargetLimits`.
     what:
-        The same in words.
+        Name of the values in words.
     """
 
     node: str
@@ -32,7 +32,7 @@ class Beyond:
 
 
 def beyond_target(program: IntProgram, limits: TargetLimits) -> list[Beyond]:
-    """Everything that lies outside, in the program's order; empty where all is held."""
+    """All values outside the target's limits, in the program's order; empty if all fit."""
     return [found for found in _numbers(program, limits) if not _held(found)]
 
 

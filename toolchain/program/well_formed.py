@@ -1,4 +1,4 @@
-"""Well-formedness of an integer program's populations: names, order, shapes, widths, kinds."""
+"""Checks of an integer program's populations: names, order, shapes, widths, kinds."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from toolchain.program.synapse import Synapse, WindowSynapse
 
 @dataclass
 class Senders:
-    """What is known of the layers before a population.
+    """Properties of the layers before a population.
 
     Attributes
     ----------
     shapes, ranges:
         Shape and spike range of the input and of each spiking population so far, by name.
     counting:
-        Names of those that send unary or signed unary spikes (no graded ones).
+        Names of the layers that send unary or signed unary spikes (not graded).
     state:
-        What a threshold, a bias or a relayed current may be.
+        Range of thresholds, biases and relayed currents.
     """
 
     state: IntRange
@@ -49,7 +49,7 @@ def check_populations(
     Raises
     ------
     ProgramError, ValueRangeError
-        Naming the population and what is wrong with it.
+        If one is not well formed. The error names the population and the fault.
     """
     if not populations:
         raise ProgramError("a program needs at least one population", node=program)

@@ -1,4 +1,4 @@
-"""Recordings of runs: what they hold, how they are built, digested and compared."""
+"""Recordings of runs: their content, construction, digests and comparison."""
 
 from toolchain.recording.builder import RecordingBuilder
 from toolchain.recording.compare import Comparison, Divergence, compare

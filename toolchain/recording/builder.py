@@ -1,4 +1,4 @@
-"""Puts a recording together from what was kept of each layer, chunk after chunk of samples."""
+"""Construction of a recording from the records of each layer, by chunks of samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolchain.recording.recording import RECORDING_VERSION, Mode, Recording
 class RecordingBuilder:
     """Collects a run of `program` in the given mode.
 
-    For each chunk of consecutive samples: `recorders` to feed, then `add` with what they kept;
+    For each chunk of consecutive samples: take and feed `recorders`, then `add` their records;
     at the end `finish`.
     """
 
@@ -40,7 +40,7 @@ class RecordingBuilder:
         }
 
     def digests(self) -> dict[str, np.ndarray]:
-        """Digests of all samples so far, by population; empty where none are kept."""
+        """Digests of all samples so far, by population; empty if the mode has none."""
         return dict(self._digests)
 
     def add(self, inputs: np.ndarray, records: Mapping[str, LayerRecord]) -> None:
@@ -58,7 +58,7 @@ class RecordingBuilder:
             times = record.spike_times
             if times is not None:
                 times = times + np.array([self._num_samples, 0, 0, 0], np.int32)
-            # What has been added up already is not kept for each chunk.
+            # Values that are summed already are not stored per chunk.
             nothing = np.zeros(0, np.int64)
             chunk[name] = replace(record, activity=nothing, digests=None, spike_times=times)
         self._chunks.append(chunk)
@@ -67,7 +67,7 @@ class RecordingBuilder:
     def finish(
         self, backend: str, labels: np.ndarray | None, extra: Mapping[str, Any]
     ) -> Recording:
-        """The recording; `extra` (versions, seeds, data) joins its `meta`."""
+        """The recording; `extra` (versions, seeds, data) is added to its `meta`."""
         program = self._program
         meta = {
             **extra,
@@ -96,7 +96,7 @@ class RecordingBuilder:
         )
 
     def _joined(self, what: str, axis: int) -> dict[str, np.ndarray]:
-        """One kind of array of every layer that has it, over all chunks."""
+        """One kind of array, for every layer that has it, over all chunks."""
         joined = {}
         for name in self._chunks[0]:
             parts = [getattr(chunk[name], what) for chunk in self._chunks]

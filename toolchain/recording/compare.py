@@ -17,19 +17,19 @@ from toolchain.recording.recording import Mode, Recording
 from toolchain.recording.schema import check_complete
 
 SCHEDULE, LABELS = "/schedule", "/labels"
-"""Stand for a layer's name where steps or labels differ; no layer's name has a slash."""
+"""Names in place of a layer's if steps or labels differ; no layer's name has a slash."""
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where two recordings first differ.
+    """The first difference between two recordings.
 
     Attributes
     ----------
     step:
-        Local step, from 1; None where only totals are known.
+        Local step, from 1; None if only totals are known.
     sample, neuron:
-        Index of the sample and (c, y, x) or (f,) of the neuron; None where only digests are known.
+        Index of the sample, and (c, y, x) or (f,) of the neuron; None if only digests are known.
     expected, found:
         The value in the first and in the second recording.
     """
@@ -56,16 +56,16 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Outcome of a comparison.
+    """The result of a comparison.
 
     Attributes
     ----------
     compared:
-        Values (or digests) compared.
+        Number of values (or digests) compared.
     mismatches:
-        Values (or digests) that differ, by layer; layers without any are left out.
+        Number of values (or digests) that differ, by layer; layers without any are absent.
     same_program:
-        Whether both came from the same program.
+        Whether both recordings are of the same program.
     """
 
     granularity: str
@@ -76,12 +76,12 @@ class Comparison:
 
     @property
     def total(self) -> int:
-        """All mismatches."""
+        """Total number of mismatches."""
         return sum(self.mismatches.values())
 
     @property
     def equal(self) -> bool:
-        """Same program, and every value the same."""
+        """Whether the programs and all values are the same."""
         return self.same_program and self.total == 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,17 +111,17 @@ class _Tally:
 
 
 def compare(expected: Recording, found: Recording) -> Comparison:
-    """Compare everything both recordings hold: every value in full mode, digests otherwise.
+    """Compare all values that both recordings contain: every value in full mode, digests otherwise.
 
-    Two recordings of events are compared spike by spike, and the potentials by digest.
+    Two recordings of events are compared spike by spike; their potentials, by digest.
 
-    Schedules that differ count as a divergence; the steps both have are compared all the same.
+    Different schedules count as a divergence; the common steps are still compared.
 
     Raises
     ------
     RecordingError
-        If one lacks what its mode calls for, or they do not describe the same layers, shapes or
-        samples, or hold nothing in common.
+        If a recording is incomplete for its mode, or they do not have the same layers, shapes or
+        samples, or have no data in common.
     """
     for recording in (expected, found):
         check_complete(recording)
@@ -159,7 +159,7 @@ def compare(expected: Recording, found: Recording) -> Comparison:
 def _check_comparable(expected: Recording, found: Recording) -> None:
     for what in ("layers", "num_samples", "shapes"):
         values = (expected.meta.get(what), found.meta.get(what))
-        if None not in values and values[0] != values[1]:  # the first recordings had no shapes
+        if None not in values and values[0] != values[1]:  # early ones have no shapes
             raise RecordingError(
                 f"the recordings differ in {what} and cannot be compared",
                 found=values[1],
@@ -182,7 +182,7 @@ def _compare_schedules(expected: Recording, found: Recording, tally: _Tally) -> 
 
 
 def _compare_labels(expected: Recording, found: Recording, tally: _Tally) -> None:
-    """Note labels that differ; they are no values of the network and are not counted."""
+    """Note labels that differ; they are not values of the network and are not counted."""
     different = np.flatnonzero(expected.labels != found.labels)
     if len(different):
         sample = int(different[0])
@@ -233,7 +233,7 @@ def _digest_mismatches(
     tally: _Tally,
     quantities: tuple[int, ...] = (MEMBRANE, SPIKES),
 ) -> tuple[int, Divergence | None]:
-    """How many digests differ, and the first; `quantities` in the order of cause and effect."""
+    """Number of different digests, and the first; `quantities` in the order of cause and effect."""
     steps = _common_steps(expected, found)
     a, b = expected.digests[layer][:steps], found.digests[layer][:steps]
     different = (a != b).any(axis=2)[:, list(quantities)]
@@ -255,10 +255,10 @@ def _digest_mismatches(
 
 
 def _compare_events(layer: str, expected: Recording, found: Recording, tally: _Tally) -> None:
-    """Spikes one by one, potentials by digest; the first is that of the earlier step."""
+    """Compare spikes one by one and potentials by digest; the earlier step comes first."""
     outcomes = [_digest_mismatches(layer, expected, found, tally, (MEMBRANE,))]
     if layer in expected.spike_times:
-        # In the same step the neuron tells more than the digest.
+        # In the same step, the spike, which names a neuron, takes precedence over the digest.
         outcomes.insert(0, _spike_mismatches(layer, expected, found, tally))
     found_any = [outcome for outcome in outcomes if outcome[0]]
     for outcome in sorted(found_any, key=lambda o: o[1].step if o[1] and o[1].step else 0):
@@ -268,7 +268,7 @@ def _compare_events(layer: str, expected: Recording, found: Recording, tally: _T
 def _spike_mismatches(
     layer: str, expected: Recording, found: Recording, tally: _Tally
 ) -> tuple[int, Divergence | None]:
-    """Spikes of the steps that both have; one that only one of them has differs from 0."""
+    """Differences in the spikes of the common steps; a missing spike counts as 0."""
     steps = _common_steps(expected, found)
     events = [r.spike_times[layer] for r in (expected, found)]
     a, b = (rows[rows[:, 1] <= steps] for rows in events)

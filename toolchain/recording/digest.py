@@ -2,8 +2,8 @@
 
 For each layer and local step two chains run over the samples in order, one of the spikes (int8)
 and one of the membrane potentials (int32, little-endian), channels last (H, W, C): from 16 zero
-bytes on, each sample makes the chain XXH3-128 of the chain so far followed by its bytes. A chain
-can be taken up where it was left, and 16 bytes are all there is to keep.
+bytes on, each sample replaces the chain by the XXH3-128 of the chain followed by its bytes. A chain
+can be continued at any sample, and its state has only 16 bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class StepDigests:
         Parameters
         ----------
         spikes:
-            int8 (n, H, W, C) or (n, F); None for a readout, whose chain stays as it is.
+            int8 (n, H, W, C) or (n, F); None for a readout, whose chain stays unchanged.
         membrane:
             int32, in the same axes.
         """
@@ -46,7 +46,7 @@ class StepDigests:
         chains[MEMBRANE] = _continued(chains[MEMBRANE], np.ascontiguousarray(membrane, "<i4"))
 
     def result(self) -> np.ndarray:
-        """uint8 (T, 2, 16): for each step the digest of the spikes and of the membrane."""
+        """Digests uint8 (T, 2, 16): per step those of the spikes and the membrane potential."""
         return np.array([[np.frombuffer(c, np.uint8) for c in pair] for pair in self._chains])
 
 

@@ -1,6 +1,6 @@
-"""What is kept of one layer, gathered step by step as a backend runs.
+"""Recording of one layer, step by step while a backend runs.
 
-Arrays come with the channels last, as backends have them; they are kept with the channels first.
+Backends deliver arrays with the channels last; recordings store them with the channels first.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from toolchain.recording.digest import StepDigests
 from toolchain.recording.recording import Mode
 
 BYTE, INT8_MAX = 255, 127
-"""What an unsigned and a signed byte hold."""
+"""Largest values of an unsigned and of a signed byte."""
 
 
 def channels_first(values: np.ndarray) -> np.ndarray:
-    """(n, H, W, C) as (n, C, H, W); (n, F) stays."""
+    """An array (n, H, W, C) as (n, C, H, W); (n, F) stays."""
     return np.moveaxis(values, -1, 1)
 
 
 def channels_last(values: np.ndarray) -> np.ndarray:
-    """(n, C, H, W) as (n, H, W, C); (n, F) stays."""
+    """An array (n, C, H, W) as (n, H, W, C); (n, F) stays."""
     return np.moveaxis(values, 1, -1)
 
 
 @dataclass
 class LayerRecord:
-    """What is kept of a layer over some samples; see `Recording` for the arrays.
+    """The record of a layer over some samples; see `Recording` for the arrays.
 
     Attributes
     ----------
     activity:
-        How often each neuron sent anything but 0, int64 (C, H, W) or (F,); 0 for a readout.
+        Number of nonzero spikes of each neuron, int64 (C, H, W) or (F,); 0 for a readout.
     unsettled:
-        Neurons, over all samples, that would still fire without input.
+        Number of neurons, over all samples, that would still fire without input.
     output:
-        Of a readout its accumulator at the end, int64 (n, K) or (n, C, H, W); else None.
+        Accumulator of a readout at the end, int64 (n, K) or (n, C, H, W); else None.
     """
 
     activity: np.ndarray
@@ -53,13 +53,13 @@ class LayerRecord:
     spike_times: np.ndarray | None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that is there, by name."""
+        """All arrays that the record has, by name."""
         found = {k: v for k, v in self.__dict__.items() if v is not None}
         return {k: np.asarray(v) for k, v in found.items()}
 
     @classmethod
     def of_arrays(cls, arrays: dict[str, np.ndarray]) -> LayerRecord:
-        """Inverse of `arrays`."""
+        """The record from the result of `arrays`."""
         optional = ("output", "counts", "digests", "spikes", "membrane", "spike_times")
         return cls(
             arrays["activity"],
@@ -78,12 +78,12 @@ class _Kept:
 
 
 class LayerRecorder:
-    """Takes every local step of a population, batch after batch of samples.
+    """Records every local step of a population, batch after batch of samples.
 
     Parameters
     ----------
     digests:
-        Digests of the samples before, to go on from.
+        Digests of the samples before, to be continued.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class LayerRecorder:
         self._activity = np.zeros(shape, np.int64)
         self._counts: np.ndarray | None = None
         unary = isinstance(population.neuron, ThresholdNeuron)
-        # A byte holds the count of that many spikes of 1 and -1, and adding bytes is fastest.
+        # A byte can count that many spikes of 1 and -1, and adding bytes is fastest.
         self._count_type = np.int8 if unary and schedule.num_steps <= INT8_MAX else np.int32
         self._unsettled = 0
         self._samples = 0
@@ -108,7 +108,7 @@ class LayerRecorder:
 
     @property
     def traces(self) -> bool:
-        """Whether it takes the membrane potential of every step, and not of the last only."""
+        """Whether it needs the membrane potential of every step, not only of the last."""
         return self._mode is not Mode.COUNTS
 
     def step(self, local_step: int, spikes: np.ndarray | None, membrane: np.ndarray | None) -> None:
@@ -117,7 +117,7 @@ class LayerRecorder:
         Parameters
         ----------
         spikes:
-            int8 (n, H, W, C) or (n, F); None by a readout.
+            int8 (n, H, W, C) or (n, F); None from a readout.
         membrane:
             int32, in the same axes, after firing; of a LIPool the largest count of its window, of a
             relay 0. None, before the last step, where it does not take it.
@@ -125,7 +125,7 @@ class LayerRecorder:
         Raises
         ------
         RecordingError
-            If they are of another type or shape.
+            If an array has another type or shape, or a membrane potential is missing.
         """
         last = local_step == self._schedule.num_steps
         if membrane is not None:
@@ -193,7 +193,7 @@ class LayerRecorder:
             self._kept.counts.append(_kept_copy(self._counts).astype(np.int32))
 
     def finish(self) -> LayerRecord:
-        """What was kept."""
+        """The record of all batches."""
         kept, full = self._kept, self._mode is Mode.FULL
         return LayerRecord(
             activity=channels_first(self._activity[None])[0],
@@ -216,7 +216,7 @@ def _kept_copy(values: np.ndarray) -> np.ndarray:
 
 
 def _number_of_spikes(spikes: np.ndarray) -> np.ndarray:
-    """How many of n samples sent anything, int64 (...): bytes as long as those hold them."""
+    """Number of samples, of n, with a nonzero spike, int64 (...), counted in bytes if possible."""
     sent = (spikes != 0).view(np.uint8)
     parts = [sent[i : i + BYTE] for i in range(0, len(sent), BYTE)]
     counts = [np.add.reduce(part, axis=0, dtype=np.uint8) for part in parts]
@@ -224,7 +224,7 @@ def _number_of_spikes(spikes: np.ndarray) -> np.ndarray:
 
 
 def _spike_times(spikes: np.ndarray, local_step: int, first: int) -> np.ndarray:
-    """Events of a step, int32 (E, 4), see `Recording`; sample 0 of these has the index `first`."""
+    """Events of a step, int32 (E, 4), see `Recording`; the first sample has the index `first`."""
     flat = channels_first(spikes).reshape(len(spikes), -1)
     sample, neuron = np.nonzero(flat)
     columns = (sample + first, np.full(len(sample), local_step), neuron, flat[sample, neuron])
@@ -232,11 +232,11 @@ def _spike_times(spikes: np.ndarray, local_step: int, first: int) -> np.ndarray:
 
 
 def _sorted(events: list[np.ndarray]) -> np.ndarray:
-    """All events by sample, step and neuron."""
+    """All events, sorted by sample, step and neuron."""
     rows = np.concatenate([np.zeros((0, 4), np.int32), *events])
     return rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
 
 
 def _by_step(batches: list[list[np.ndarray]]) -> np.ndarray:
-    """Batches of steps of (n, ...) as (T, N, ...)."""
+    """Batches of steps of (n, ...) as one array (T, N, ...)."""
     return np.concatenate([np.stack(steps) for steps in batches], axis=1)

@@ -1,6 +1,6 @@
-"""Finished chunks of a run that is still going on, so that a crash loses no more than one.
+"""Finished chunks of a run in progress, so that a crash loses at most one chunk.
 
-A folder beside the recording: `run.json` says what run it is, `<chunk>.npz` holds the records of
+A folder beside the recording: `run.json` identifies the run, `<chunk>.npz` contains the records of
 every population. It is removed when the recording is written.
 """
 
@@ -22,7 +22,7 @@ from toolchain.files import atomic_path
 from toolchain.recording.layer_recorder import LayerRecord
 
 PROGRAM = "program"
-"""What a run's identity calls the hash of its program."""
+"""Key of the program's hash in a run's identity."""
 
 
 class Parts:
@@ -31,14 +31,14 @@ class Parts:
     Parameters
     ----------
     identity:
-        All that decides what the chunks hold, as JSON.
+        All that decides the content of the chunks, as JSON.
     resume:
-        Take up what is there; otherwise what was kept of the same program is thrown away.
+        Continue with the chunks of the folder; otherwise chunks of the same program are deleted.
 
     Raises
     ------
     RecordingError
-        If what is to be taken up is of another run, or damaged; if what is to be thrown away is
+        If chunks to continue with are of another run, or damaged; if chunks to delete are
         of another program.
     """
 
@@ -75,7 +75,7 @@ class Parts:
             )
 
     def load(self, chunk: int) -> dict[str, LayerRecord] | None:
-        """Records of a chunk by population; None if it is not finished.
+        """The records of a chunk by population; None if it is not finished.
 
         Raises
         ------
@@ -93,7 +93,7 @@ class Parts:
             return {name: LayerRecord.of_arrays(a) for name, a in arrays.items()}
 
     def save(self, chunk: int, records: Mapping[str, LayerRecord]) -> None:
-        """Keep a finished chunk; the first one makes the folder."""
+        """Store a finished chunk; the first one creates the folder."""
         if not (self._folder / "run.json").is_file():
             self._folder.mkdir(exist_ok=True)
             with atomic_path(self._folder / "run.json") as partial:
@@ -108,12 +108,12 @@ class Parts:
 
     @staticmethod
     def remove_folder(folder: Path) -> None:
-        """Remove what a run kept, if there is anything; other files make it an error.
+        """Remove the folder of chunks, if it exists; other files in it are an error.
 
         Raises
         ------
         RecordingError
-            If the folder is there and does not look like the parts of a run.
+            If the folder exists and contains anything else than the parts of a run.
         """
         if folder.is_dir() and not (folder / "run.json").is_file() and any(folder.iterdir()):
             raise RecordingError(

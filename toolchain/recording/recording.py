@@ -35,16 +35,17 @@ from toolchain.files import atomic_path
 from toolchain.recording.schema import check_complete
 
 RECORDING_VERSION = 2
-"""2: digests are chains of XXH3-128, channels last; 1 hashed all samples at once with BLAKE2b."""
+"""Version 2: digests are chains of XXH3-128, channels last. Version 1 hashed all samples at once
+with BLAKE2b."""
 
 LOGITS, OUTPUT = "logits", "output"
 """Names of the outputs in a file."""
 _GROUPS = (OUTPUT, "spikes", "membrane", "counts", "digest", "spike_times")
-"""Prefixes of arrays of layers in a file, in the order of `Recording`'s fields."""
+"""Prefixes of layers' arrays in a file, in the order of `Recording`'s fields."""
 
 
 class Mode(Enum):
-    """How much a recording keeps."""
+    """Detail of a recording."""
 
     FULL = "full"
     COUNTS = "counts"
@@ -62,7 +63,7 @@ class Recording:
         At least `program_hash`, `backend`, `mode`, `wake_steps`, `sleep_steps`, `layers` (names
         in topological order, the readouts last), `shapes` by layer, `synops` and `unsettled`.
     outputs:
-        By readout its accumulator after the last step, int64 (N, K) or (N, C, H, W).
+        Accumulator after the last step by readout, int64 (N, K) or (N, C, H, W).
     """
 
     meta: dict[str, Any]
@@ -76,22 +77,22 @@ class Recording:
 
     @property
     def mode(self) -> Mode:
-        """How much it keeps."""
+        """Detail of the recording."""
         return Mode(self.meta["mode"])
 
     @property
     def layers(self) -> list[str]:
-        """Names in topological order."""
+        """Names of the layers, in topological order."""
         return list(self.meta["layers"])
 
     @property
     def num_samples(self) -> int:
-        """N."""
+        """Number of samples N."""
         return len(self.labels)
 
     @property
     def is_classifier(self) -> bool:
-        """Whether its only output is a vector."""
+        """Whether the only output is a vector."""
         return len(self.outputs) == 1 and all(a.ndim == 2 for a in self.outputs.values())
 
     @property
@@ -115,7 +116,7 @@ class Recording:
         return logits
 
     def named_outputs(self) -> dict[str, np.ndarray]:
-        """The outputs as they are called in a file: `logits`, or `output/<readout>`."""
+        """The outputs by their names in a file: `logits`, or `output/<readout>`."""
         if self.is_classifier:
             return {LOGITS: self.logits}
         return {f"{OUTPUT}/{name}": array for name, array in self.outputs.items()}
@@ -127,7 +128,7 @@ class Recording:
 
     @property
     def synops(self) -> int:
-        """Synaptic operations of all samples; the size of a graded spike is not counted."""
+        """Synaptic operations of all samples; a graded spike counts once per synapse."""
         return int(sum(self.meta["synops"].values()))
 
     def accuracy(self) -> float | None:
@@ -137,7 +138,7 @@ class Recording:
         return float((self.predictions == self.labels).mean())
 
     def save(self, path: Path | str) -> None:
-        """Write as `.npz`, through a temporary file and a rename."""
+        """Write the recording as `.npz`, through a temporary file and a rename."""
         arrays: dict[str, np.ndarray] = {"meta": np.array(canonical_json(self.meta))}
         groups = (self.spikes, self.membrane, self.counts, self.digests, self.spike_times)
         for prefix, group in zip(_GROUPS[1:], groups, strict=True):
@@ -148,7 +149,7 @@ class Recording:
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         ):
             for name, array in arrays.items():
-                # A fixed date makes equal recordings equal files.
+                # A fixed date, so that equal recordings are equal files.
                 entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 with archive.open(entry, "w", force_zip64=True) as member:

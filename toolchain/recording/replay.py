@@ -1,6 +1,6 @@
-"""A run in a few bytes: enough to tell, anywhere and at any time, whether another is the same.
+"""A run reduced to hashes, with which a later run can be compared.
 
-Of every layer the digests of all steps are hashed into one, so that a whole test set stands in one
+The digests of all steps of a layer are hashed into one, so that a whole test set fits in one
 line of JSON, and the first layer that differs can still be named.
 """
 
@@ -18,18 +18,18 @@ from toolchain.recording.recording import LOGITS, OUTPUT, Recording
 
 @dataclass(frozen=True)
 class Replay:
-    """What a program did with some data.
+    """The results of a program on some data, as hashes.
 
     Attributes
     ----------
     data, data_sha256, samples:
-        Name of the source, hash of its samples and labels, and how many.
+        Name of the source, hash of its samples and labels, and their number.
     program_hash:
-        Of the program that ran.
+        Hash of the program that ran.
     layers:
-        SHA-256 by layer over its step digests.
+        SHA-256 of the step digests, by layer.
     outputs:
-        SHA-256 by output over its values; names as in a recording, `logits` or `output/<readout>`.
+        SHA-256 of the values, by output; names as in a recording, `logits` or `output/<readout>`.
     """
 
     data: str
@@ -41,12 +41,12 @@ class Replay:
 
     @classmethod
     def of(cls, recording: Recording, data: str, data_sha256: str) -> Replay:
-        """From a recording with digests.
+        """The replay of a recording with digests.
 
         Raises
         ------
         RecordingError
-            If it has none.
+            If the recording has no digests.
         """
         if not recording.digests:
             raise RecordingError("a recording without digests cannot be replayed", node=data)
@@ -58,9 +58,9 @@ class Replay:
 
     @classmethod
     def from_description(cls, fields: dict[str, Any]) -> Replay:
-        """From what `describe` gave; raises KeyError or TypeError where it is something else.
+        """The replay from the result of `describe`; raises KeyError or TypeError for anything else.
 
-        Files written before outputs had a place of their own hold them among the layers.
+        Older files list outputs among the layers.
         """
         layers = {str(k): str(v) for k, v in dict(fields["layers"]).items()}
         if "outputs" in fields:
@@ -78,18 +78,18 @@ class Replay:
         )
 
     def describe(self) -> dict[str, Any]:
-        """As JSON."""
+        """All fields as JSON."""
         return asdict(self)
 
     def differences(self, kept: Replay) -> list[str]:
-        """Layers that did something else than in `kept`, in the order of this one, then outputs.
+        """Layers with other results than in `kept`, in the order of this run, then outputs.
 
-        An output called O is spelled `output/O`, which no layer's name can be.
+        An output called O is listed as `output/O`, which is no valid name of a layer.
 
         Raises
         ------
         RecordingError
-            If the two do not tell of the same layers and outputs of one program.
+            If the two do not have the same program, layers and outputs.
         """
         for what, mine, other in (
             ("program", {self.program_hash}, {kept.program_hash}),

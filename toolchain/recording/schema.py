@@ -1,4 +1,4 @@
-"""What a recording must hold: its meta data by declared types, each array by type and shape."""
+"""Required content of a recording: its meta data by declared types, arrays by type and shape."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from toolchain.recording.recording import Recording
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
-"""A number of things; synops of millions of images stay below."""
+"""A number of things; synops of millions of images stay below the limit."""
 Side = Annotated[int, Meta(ge=1, le=1 << 31)]
 EVENT_FIELDS = 4
-"""Sample, step, neuron, spike."""
+"""Number of fields of an event: sample, step, neuron, spike."""
 
 
 @dataclass(frozen=True)
 class RecordingMeta:
-    """The fields of `meta` that readers rely on; there may be others.
+    """The fields of `meta` that readers rely on; others are allowed.
 
-    The first recordings had no `shapes`; those of events all have them.
+    Early recordings have no `shapes`; those with events always have them.
     """
 
     program: str
@@ -46,12 +46,12 @@ class RecordingMeta:
 
 
 def check_complete(recording: Recording) -> None:
-    """Check that a recording holds what its mode calls for, of every layer, and nothing else.
+    """Check that a recording contains exactly what its mode requires, for every layer.
 
     Raises
     ------
     RecordingError
-        Naming the array that is missing, of another type or shape, or too many, or what is wrong
+        If an array is missing, has another type or shape, or is superfluous, or if there is a fault
         with `meta`.
     """
     with as_error(RecordingError, "not a recording", "meta"):
@@ -83,7 +83,7 @@ def check_complete(recording: Recording) -> None:
 
 @dataclass(frozen=True)
 class _Form:
-    """Type and shape of an array; a side of None may be any, and so may those behind `...`."""
+    """Type and shape of an array; a size of None may be any, and so may those after `...`."""
 
     dtype: str
     shape: tuple[Any, ...]
@@ -135,7 +135,7 @@ def _held(recording: Recording) -> dict[str, np.ndarray]:
 
 
 def _check_events(name: str, events: np.ndarray, meta: RecordingMeta) -> None:
-    """Raise RecordingError if an event is of no sample, step or neuron of the run."""
+    """Raise RecordingError if an event has no valid sample, step or neuron of the run."""
     steps = meta.wake_steps + meta.sleep_steps
     neurons = math.prod((meta.shapes or {})[name])
     low, high = np.array([0, 1, 0]), np.array([meta.num_samples - 1, steps, neurons - 1])

@@ -1,1 +1,1 @@
-"""The reference simulator: exact integers in PyTorch, batched, slow and obvious."""
+"""The reference simulator: exact integers in PyTorch, batched, slow and simple."""

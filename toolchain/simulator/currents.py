@@ -1,11 +1,11 @@
-"""Synaptic currents in exact integers, by floating-point sums that are proved to be exact.
+"""Synaptic currents in exact integers, by floating-point sums that are proved exact.
 
-Every partial sum of a synapse is an integer of at most the sum of its absolute weights times the
-largest spike, in whatever order it is added up. Below 2^24 that is exact in float32, below 2^53
-in float64; beyond, it is refused. Algorithms that do not only multiply and add are kept out:
-NNPACK's convolutions (Winograd, off by 0.05 on small integers) are switched off. The first result
-of every float32 synapse, and that of random spikes, are compared with float64, which sums up the
-synapse from then on if they differ, or if the library fails at them.
+Every partial sum of a synapse is an integer whose magnitude is at most the sum of its absolute
+weights times the largest spike, in any order of addition. Below 2^24 it is exact in float32, below
+2^53 in float64; a larger sum is an error. Algorithms that do not only multiply and add are not
+used: NNPACK's convolutions (Winograd, wrong by 0.05 on small integers) are switched off. The first
+result of every float32 synapse, and that of random spikes, are compared with float64, which
+replaces float32 if they differ, or if the library fails.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from toolchain.program.spike_ranges import largest_sum
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
 EXACT_FLOAT32 = 2**24
-"""Integers up to here are exact in float32 (IEEE 754: 24 significant bits)."""
+"""Integers up to this are exact in float32 (IEEE 754: 24 significant bits)."""
 EXACT_FLOAT64 = 2**53
-"""Integers up to here are exact in float64 (IEEE 754: 53 significant bits)."""
+"""Integers up to this are exact in float64 (IEEE 754: 53 significant bits)."""
 COMPARED_SAMPLES = 2
-"""Samples of the first batch that are summed in float64 as well."""
+"""Number of samples of the first batch that are also summed in float64."""
 PROBE_SEED = 0
 ON_PROCESSOR = "install another torch"
-"""What is left where torch fails even in float64."""
+"""Remedy if torch fails even in float64."""
 NO_MEMORY = "t allocate memory"
-"""What torch says where memory is not enough."""
+"""Part of torch's message when memory is exhausted."""
 
 _log = logging.getLogger(__name__)
 _PROCESS = os.getpid()
@@ -47,7 +47,7 @@ class ExactCurrent:
     Raises
     ------
     ValueRangeError
-        If a sum could pass what float64 holds exactly.
+        If a sum could exceed the exact range of float64.
     """
 
     def __init__(self, name: str, synapse: Synapse, spikes: IntRange) -> None:
@@ -58,7 +58,7 @@ class ExactCurrent:
         self._unverified = self._dtype is torch.float32
 
     def __call__(self, spikes: Tensor) -> Tensor:
-        """Current int64 (N, ...) for spikes int64 (N, ...).
+        """Current, int64 (N, ...), for spikes, int64 (N, ...).
 
         Raises
         ------
@@ -78,7 +78,7 @@ class ExactCurrent:
         return exact_current(self._name, self._synapse, spikes)
 
     def _is_exact(self, spikes: Tensor, current: Tensor) -> bool:
-        """Whether the first sample's current, and that of random spikes, are float64's."""
+        """Whether the first current, and that of random spikes, equal those in float64."""
         random = probe(self._range, tuple(spikes.shape[1:]))
         exact = exact_current(self._name, self._synapse, torch.cat([spikes[:1], random]))
         found = synaptic_current(self._synapse, random, self._dtype)
@@ -86,23 +86,23 @@ class ExactCurrent:
 
 
 def settle_threads() -> None:
-    """Have torch use one thread in a forked process, where it would wait for its parent's."""
+    """Let torch use one thread in a forked process; others would wait for the parent's."""
     if os.getpid() != _PROCESS and torch.get_num_threads() > 1:
         _log.info("a forked process: one thread")
         torch.set_num_threads(1)
 
 
 def probe(spikes: IntRange, shape: tuple[int, ...]) -> Tensor:
-    """One sample of random spikes in this range, int64 (1, ...): what a wrong sum shows on.
+    """One sample of random spikes in this range, int64 (1, ...), which reveals a wrong sum.
 
-    The first spikes of a run may be few, and those of a deep layer none.
+    The first spikes of a run may be few, and a deep layer may have none.
     """
     generator = torch.Generator().manual_seed(PROBE_SEED)
     return torch.randint(spikes.low, spikes.high + 1, (1, *shape), generator=generator)
 
 
 def report_inexact(name: str, way: str) -> None:
-    """Log that the sums of the population `name` are made in another way than `way`."""
+    """Log that the sums of the population `name` are not exact by the method `way`."""
     _log.warning(
         "%s: %s sums of torch %s are not exact here; a slower, exact way is taken",
         name,
@@ -112,12 +112,12 @@ def report_inexact(name: str, way: str) -> None:
 
 
 def report_failed(name: str, way: str, error: RuntimeError) -> None:
-    """Log that torch fails at `way` of summing the population `name`, so another one is taken.
+    """Log that torch fails at the sums of the population `name` by the method `way`.
 
     Raises
     ------
     RuntimeError
-        The `error` itself, if memory is what was missing: another way needs no less.
+        The `error` itself, if memory was exhausted: another method needs no less.
     """
     check_memory(error)
     _log.warning(
@@ -130,13 +130,13 @@ def report_failed(name: str, way: str, error: RuntimeError) -> None:
 
 
 def check_memory(error: RuntimeError) -> None:
-    """Raise `error` if it says that memory is not enough."""
+    """Raise `error` if it states that memory is exhausted."""
     if isinstance(error, torch.cuda.OutOfMemoryError) or NO_MEMORY in str(error):
         raise error
 
 
 def no_way_left(name: str, error: RuntimeError, remedy: str) -> BackendRunError:
-    """The error for sums of the population `name` that torch fails at in every way."""
+    """The error for sums of the population `name` at which torch fails by every method."""
     check_memory(error)
     return BackendRunError(
         f"torch {torch.__version__} fails at these sums, and no other way is left",
@@ -147,12 +147,12 @@ def no_way_left(name: str, error: RuntimeError, remedy: str) -> BackendRunError:
 
 
 def exact_current(name: str, synapse: Synapse, spikes: Tensor) -> Tensor:
-    """`synaptic_current` in float64, with which others are compared.
+    """Compute `synaptic_current` in float64, for comparison with other methods.
 
     Raises
     ------
     BackendRunError
-        If torch fails at it.
+        If torch fails.
     """
     try:
         return synaptic_current(synapse, spikes, torch.float64)
@@ -161,12 +161,12 @@ def exact_current(name: str, synapse: Synapse, spikes: Tensor) -> Tensor:
 
 
 def exact_dtype(name: str, synapse: Synapse, spikes: IntRange) -> torch.dtype:
-    """float32 or float64: the smaller one that holds every partial sum exactly.
+    """The smaller of float32 and float64 in which every partial sum is exact.
 
     Raises
     ------
     ValueRangeError
-        If a sum of the population `name` could pass what float64 holds exactly.
+        If a sum of the population `name` could exceed the exact range of float64.
     """
     bound = largest_sum(synapse, spikes)
     if bound >= EXACT_FLOAT64:
@@ -181,7 +181,10 @@ def exact_dtype(name: str, synapse: Synapse, spikes: IntRange) -> torch.dtype:
 
 @singledispatch
 def synaptic_current(synapse: Synapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
-    """Current int64 (N, ...) for spikes int64 (N, ...), summed up in `dtype`."""
+    """Current, int64 (N, ...), for spikes, int64 (N, ...), summed in `dtype`.
+
+    Raises ProgramError for an unknown synapse.
+    """
     raise ProgramError("no simulation for this synapse", found=type(synapse).__name__)
 
 
@@ -208,7 +211,7 @@ def _(synapse: DenseSynapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
 
 @synaptic_current.register
 def _(synapse: WindowSynapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
-    """Nothing is summed: one element of the last axis for each position of the window."""
+    """Gather the spikes of a window without a sum: one element of the last axis per position."""
     _, height, width = synapse.output_shape(tuple(spikes.shape[1:]))
     (above, left), (down, right) = synapse.padding, synapse.stride
     padded = F.pad(spikes, (left, left, above, above))

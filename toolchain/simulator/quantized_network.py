@@ -1,9 +1,9 @@
-"""The quantized network that an integer program stands for: the same integers, without time.
+"""The quantized network that corresponds to an integer program, without time.
 
 A spiking population sends `N = clip(floor((v0 + X) / theta), 0, Q)` with X the weighted counts of
-its sources plus Q times its bias; the input counts Q times its graded spike. It is what settled
-CIF neurons reach exactly (docs/METHODS.md, "Settled CIF is lossless"), and what IF neurons
-approximate.
+its sources plus Q times its bias; the input counts Q times its graded spike. Settled
+CIF neurons reach these counts exactly (docs/METHODS.md, "Settled CIF is lossless"), and IF neurons
+approximate them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def quantized_counts(
 
 
 def even_counts(population: Population, total: Tensor, wake: int) -> Tensor:
-    """What a population makes of evenly coming input: counts, or a readout's sum, int64 (n, ...).
+    """Result of a population for an even input: counts, or a readout's sum, int64 (n, ...).
 
     `total` is the summed current of all steps without bias, int64 (n, ...).
     """

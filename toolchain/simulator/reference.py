@@ -1,9 +1,9 @@
 """The reference simulator: the semantic contract, step by step, in exact integers.
 
-At local step t every population takes its sources' spikes of local step t; so the program runs
+At local step t every population takes its sources' spikes of local step t. So the program runs
 in topological order inside one loop over steps. Sums are exact (see `currents`); state is int64
-and watched for leaving the program's state range at every step. What is recorded as a membrane
-potential: of a LIPool the largest count of its window, of a relay 0.
+and must stay in the program's state range at every step. Recorded as membrane
+potential are, for a LIPool, the largest count of its window, and for a relay 0.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def simulate(
         If the inputs do not fit the program.
     ValueRangeError
         If an input is out of range, or a sum or state leaves the program's state range.
+    BackendRunError
+        If torch fails even in float64.
     """
     program.check_inputs(inputs)
     currents = _currents(program)
@@ -63,7 +65,7 @@ Currents = dict[str, list[ExactCurrent]]
 
 
 def _currents(program: IntProgram) -> Currents:
-    """By population, one for each of its synapses."""
+    """The currents of each population, one per synapse."""
     return {
         p.name: [ExactCurrent(p.name, s, program.spike_range(s.source)) for s in p.synapses]
         for p in program.populations
@@ -72,14 +74,14 @@ def _currents(program: IntProgram) -> Currents:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What happened in one local step.
+    """The result of one local step.
 
     Attributes
     ----------
     spikes:
-        By spiking population, int64 (N, ...).
+        Spikes by spiking population, int64 (N, ...).
     membrane:
-        By population, the readout included, int64 (N, ...), after firing.
+        Membrane potential after firing by population, readouts included, int64 (N, ...).
     """
 
     awake: bool
@@ -88,18 +90,18 @@ class StepResult:
 
     @property
     def silent(self) -> bool:
-        """Whether no neuron of any sample fired; asleep, none fires from then on."""
+        """Whether no neuron of any sample fired; on sleep steps, none fires after that."""
         return not any(bool(spikes.any()) for spikes in self.spikes.values())
 
 
 @torch.no_grad()
 def run_steps(program: IntProgram, inputs: np.ndarray) -> Iterator[StepResult]:
-    """Run one batch of graded spikes (N, ...) step by step and keep nothing.
+    """Run one batch of graded spikes, int (N, ...), step by step, without a recording.
 
     Raises
     ------
     ProgramError, ValueRangeError
-        As `simulate`.
+        See `simulate`.
     """
     program.check_inputs(inputs)
     yield from _steps(program, _currents(program), torch.from_numpy(inputs.astype(np.int64)))

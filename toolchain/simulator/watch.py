@@ -1,4 +1,4 @@
-"""What both simulators say when a sum or a state leaves its range during a run."""
+"""The error of both simulators when a sum or a state leaves its range during a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from toolchain.int_range import IntRange
 
 
 def watch(name: str, what: str, low: int, high: int, limits: IntRange) -> None:
-    """Raise ValueRangeError if `low .. high`, seen in population `name`, is not within limits."""
+    """Raise ValueRangeError if `low .. high`, seen in population `name`, exceeds the limits."""
     if not limits.contains(low, high):
         raise ValueRangeError(
             f"the {what} left its range during the run",

@@ -1,6 +1,6 @@
-"""Sweeps: many conversions of trained networks on one data source, side by side.
+"""Sweeps: many conversions of trained networks, compared on one data source.
 
-`grid` (what is tried) -> `measure` (one point, anywhere) -> `schedule` (many, by threads here or on
-Dask) -> `store` (one SQLite file that a killed sweep goes on from) -> `pareto` (which are worth
-having) -> `plot`.
+`grid` (the points) -> `measure` (one point) -> `schedule` (all points, in threads or on
+Dask) -> `store` (one SQLite file, from which a killed sweep continues) -> `pareto` (the
+front) -> `plot`.
 """

@@ -1,4 +1,4 @@
-"""What a sweep tries."""
+"""The points of a sweep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolchain.canonical import canonical_json
 from toolchain.program.int_program import Schedule
 
 SLEEP_FACTOR = 4
-"""Sleep steps a wake step of CIF networks, as `convert` gives them by default."""
+"""Sleep steps per wake step of CIF networks, as by default in `convert`."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Point:
     Attributes
     ----------
     run:
-        Checkpoint folder; its levels were chosen in training.
+        Checkpoint folder; its quantization levels were chosen in training.
     levels:
-        Those of the checkpoint, for the table.
+        Quantization levels of the checkpoint, for the table.
     steps:
         Time steps of IF, wake steps of CIF.
     """
@@ -38,11 +38,11 @@ class Point:
 
     @property
     def schedule(self) -> Schedule:
-        """Wake steps, and for CIF sleep steps."""
+        """The wake steps, and for CIF the sleep steps."""
         return Schedule(self.steps, SLEEP_FACTOR * self.steps if self.neuron == "cif" else 0)
 
     def key(self, checkpoint_sha256: str, data_sha256: str, target: str) -> str:
-        """What names this point's result; equal bits have equal names, wherever they lie."""
+        """Key of this point's result: equal networks and data have equal keys in any folder."""
         fields: dict[str, Any] = asdict(self)
         del fields["run"]
         fields |= {"checkpoint": checkpoint_sha256, "data": data_sha256, "target": target}

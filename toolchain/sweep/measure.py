@@ -1,4 +1,4 @@
-"""One point of a sweep, measured: runs in any process that sees the same files."""
+"""Measurement of one point of a sweep, in any process that has access to the files."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from toolchain.sweep.grid import Point
 
 @dataclass(frozen=True)
 class Result:
-    """What was found at a point.
+    """The result of one point.
 
     Attributes
     ----------
     correct, total:
-        Samples predicted as labelled.
+        Number of samples predicted as labelled, and of samples.
     synops:
         Synaptic operations per sample.
     latency:
-        Steps until the answer.
+        Steps until the prediction.
     cores:
-        Of the target.
+        Number of cores of the target.
     seconds:
-        That it took.
+        Duration of the measurement.
     error:
-        Why there is nothing, in one line; then all numbers are 0.
+        Reason of a failure, in one line; then all numbers are 0.
     """
 
     key: str
@@ -58,7 +58,7 @@ class Result:
 
 
 _TRACING = Lock()
-"""torch.fx replaces `Module.__call__` for the whole process while it traces."""
+"""Lock for tracing: torch.fx replaces `Module.__call__` for the whole process meanwhile."""
 
 
 @lru_cache(maxsize=4)
@@ -72,7 +72,7 @@ def _data(source: str) -> Dataset:
 
 
 def measure(key: str, point: Point, data: str, limits: TargetLimits, chip: Chip) -> Result:
-    """Convert and run one point; what cannot be converted is a result as well."""
+    """Convert and run one point; a failed conversion is a result with an error."""
     started = time.perf_counter()
     try:
         found = _measured(key, point, data, limits, chip)

@@ -1,4 +1,4 @@
-"""Which results are worth having: no other is better in one respect and as good in all."""
+"""The Pareto front of results: no other is better in one respect and at least as good in all."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from toolchain.sweep.measure import Result
 
 
 def costs(result: Result) -> tuple[float, float, int, int]:
-    """Errors, synops, latency and cores: less is better of each."""
+    """Errors, synops, latency and cores of a result; less is better."""
     return (-result.accuracy, result.synops, result.latency, result.cores)
 
 
 def front(results: Sequence[Result]) -> list[Result]:
-    """Those that no other result dominates, in their order; failed ones are never among them."""
+    """The results that no other dominates, in their order, without the failed ones."""
     whole = [r for r in results if not r.error]
     table = np.array([costs(r) for r in whole], np.float64).reshape(len(whole), 4)
     kept = []

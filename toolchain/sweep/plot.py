@@ -1,4 +1,4 @@
-"""A picture of a sweep: accuracy against what it costs."""
+"""A figure of a sweep: accuracy against cost."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _AXES: tuple[tuple[str, Callable[[Result], float]], ...] = (
 
 
 def draw(results: Sequence[Result]) -> Figure:
-    """Accuracy against synops, latency and cores; every point is the number of its time steps.
+    """Accuracy against synops, latency and cores; each point shows its number of time steps.
 
-    Those on the front are filled. A line joins the points of one network with the same neuron and
-    width of weights, which have a colour.
+    Points on the front are filled. A line joins the points of one network with the same neuron and
+    weight width, which share a colour.
     """
     best = {r.key for r in front(results)}
     whole = sorted((r for r in results if not r.error), key=lambda r: r.latency)
@@ -59,7 +59,7 @@ def _kind(result: Result) -> tuple[str, int]:
 
 
 def _point(axes: Any, x: float, result: Result, colour: str, *, filled: bool) -> None:
-    """A mark with the time steps in it; later ones hide earlier ones."""
+    """A marker with the number of time steps; later markers hide earlier ones."""
     y, above = 100 * result.accuracy, 3 + len(axes.texts)
     face, ink = (colour, "white") if filled else ("white", colour)
     mark: Any = {"marker": MARKERS[result.point.neuron], "facecolor": face, "edgecolor": colour}
@@ -69,7 +69,7 @@ def _point(axes: Any, x: float, result: Result, colour: str, *, filled: bool) ->
 
 
 def _ticks(panels: Any, results: Sequence[Result]) -> None:
-    """Ticks that can be: one at each latency, and whole cores; logarithms of what is not 0."""
+    """Ticks at each latency and at whole cores; logarithmic axes for positive values."""
     if results and all(r.synops for r in results):
         panels[0].set_xscale("log")
         panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -86,7 +86,7 @@ def _ticks(panels: Any, results: Sequence[Result]) -> None:
 
 
 def _legend(figure: Figure, kinds: dict[tuple[str, int], str], runs: dict[str, str]) -> None:
-    """Colours and marks of neurons and weights, and the lines of networks."""
+    """Legend of the colours and markers of neurons and weights, and of the networks' lines."""
     handles = []
     for (neuron, bits), colour in kinds.items():
         how: Any = {"color": colour, "marker": MARKERS[neuron], "linestyle": ""}
@@ -99,7 +99,7 @@ def _legend(figure: Figure, kinds: dict[tuple[str, int], str], runs: dict[str, s
 
 
 def save_plot(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that the name ends in, PNG without an ending."""
+    """Write a figure in the format of the name's ending, PNG without an ending."""
     form = path.suffix.lower().removeprefix(".") or "png"
     with atomic_path(path) as temporary, drawing():
         figure.savefig(temporary, dpi=150, format=form)

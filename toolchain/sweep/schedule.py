@@ -1,4 +1,4 @@
-"""Points measured in parallel: by threads of this process, or by workers of a Dask scheduler."""
+"""Parallel measurement of points, in threads of this process or on a Dask scheduler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 RETRIES = 3
-"""Workers that may die over one point before it counts as failed."""
+"""Workers that may die at one point before it counts as failed."""
 
 Progress = Callable[[int, int], None]
 
@@ -35,14 +35,14 @@ def run_points(
     workers: int,
     progress: Progress,
 ) -> None:
-    """Measure all points, by key, that the store does not hold; each is stored when it is done.
+    """Measure all points, by key, that the store does not contain, and store each result.
 
-    A worker that dies has its points measured by others.
+    Other workers measure the points of a worker that dies.
 
     Raises
     ------
     BackendRunError
-        If the scheduler does not answer, or a point ends its workers again and again.
+        If the scheduler does not answer, or the workers of a point die `RETRIES` times.
     """
     missing = {key: point for key, point in points.items() if key not in store.done()}
     done = len(points) - len(missing)
@@ -68,7 +68,7 @@ def _measured(one: tuple[str, Point], data: str, limits: TargetLimits, chip: Chi
 
 
 def _here(measured: Measured, points: Mapping[str, Point], workers: int) -> Iterator[Result]:
-    """Measured by threads that end with the process: no sockets, nothing to wait for."""
+    """Results from threads that end with the process, without sockets."""
 
     def guarded(one: tuple[str, Point]) -> Result:
         try:

@@ -1,4 +1,4 @@
-"""Results in one SQLite file; each is written as soon as it is there, and never twice."""
+"""Storage of results in one SQLite file; each is written as soon as it is measured."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _TYPES = {
 
 
 class Store:
-    """The file at `path`, made if it is not there.
+    """The store in the file at `path`, which is created if it does not exist.
 
     Raises
     ------
     OutputError
-        If it cannot be opened, or is something else.
+        If the file cannot be opened, or is no store.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class Store:
             yield database
 
     def add(self, result: Result) -> None:
-        """Write a result, in place of an earlier one of the same point."""
+        """Write a result, replacing an earlier one of the same point."""
         values = [result.key, *(getattr(result.point, name) for name in _POINT)]
         values += [getattr(result, name) for name in _RESULT]
         marks = ", ".join("?" * len(values))
@@ -68,7 +68,7 @@ class Store:
             )
 
     def done(self) -> set[str]:
-        """Keys of all results that are there."""
+        """Keys of all stored results."""
         with self._opened() as database:
             return {key for (key,) in database.execute("SELECT key FROM results")}
 
@@ -84,7 +84,7 @@ class Store:
 
 
 def _result(row: tuple[object, ...]) -> Result:
-    """The result in a row; raises ValueError for one of other types or without a meaning."""
+    """The result in a row; raises ValueError for wrong types or values."""
     by_name = dict(zip(_COLUMNS, row, strict=True))
     point = {name: by_name[name] for name in _POINT}
     rest = {name: by_name[name] for name in _RESULT}

@@ -1,8 +1,8 @@
-"""Finds what is wrong with a netx file, of this project or of lava-dl, before anything runs it.
+"""Lint for netx files of this project and of lava-dl, before anything runs them.
 
-`rules` says what is looked for, why it hurts and what helps; `limits` keeps hostile files from
-costing memory or time; `stock_layers` and `own_program` look; `isolated` does so in a process of
-its own; `sarif` writes the findings for other tools.
+`rules` defines each rule with its reason and remedy. `exports.hdf5.limits` keeps hostile files from
+costing memory or time. `stock_layers` and `own_program` check a file, `isolated` does so in a
+separate process, and `sarif` writes the findings for other tools.
 """
 
 from exports.netx.lint.findings import Finding, Findings

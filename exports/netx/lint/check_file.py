@@ -1,4 +1,4 @@
-"""Looks at one file, in this process; `isolated` is for files that nobody vouches for."""
+"""Check of one file in this process; `isolated` is for untrusted files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def look_at(path: Path, profile: Profile | None = None) -> Findings:
     except SpikeportError as error:
         findings.add_error("malformed", error)
     except MemoryError:
-        raise  # `isolated` says how much there was
+        raise  # `isolated` reports the amount
     except DAMAGED as error:
         first, *_ = str(error).splitlines() or [""]
         findings.add("unreadable", "/", f"{type(error).__name__}: {first}")
@@ -56,13 +56,13 @@ def look_at(path: Path, profile: Profile | None = None) -> Findings:
 
 
 def _read(root: Group, findings: Findings) -> None:
-    """Add what the reader refuses, if all that is found so far would let it read the file."""
+    """Add the reader's error, if the findings so far would let it read the file."""
     if not findings.sound or any(f.rule_id == "only-there" for f in findings.found):
         return
     try:
         for _ in layers_in(root):
             pass
     except NoInputShape:
-        pass  # whoever reads it says so
+        pass  # the reader of such a file reports it
     except SpikeportError as error:
         findings.add_error("malformed", error)

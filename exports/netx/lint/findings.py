@@ -1,4 +1,4 @@
-"""What lint found in one file."""
+"""Findings of lint in one file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from toolchain.errors import SpikeportError
 
 @dataclass(frozen=True)
 class Finding:
-    """One place where a rule applies.
+    """A place in a file to which a rule applies.
 
     Attributes
     ----------
     where:
         Path inside the file, such as /layer/3/weight.
     found:
-        What stands there.
+        Value at this path.
     own_remedy:
-        What helps here, where a reader knows better than the rule; else empty.
+        A more specific remedy than that of the rule; else empty.
     """
 
     rule_id: str
@@ -30,16 +30,16 @@ class Finding:
 
     @property
     def rule(self) -> Rule:
-        """The rule, with why it hurts and what helps."""
+        """The rule, with its reason and remedy."""
         return RULES[self.rule_id]
 
     @property
     def remedy(self) -> str:
-        """What helps."""
+        """The remedy for this finding."""
         return self.own_remedy or self.rule.remedy
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """All fields as plain values."""
         rule = self.rule
         return {
             "rule": rule.id,
@@ -60,7 +60,7 @@ class Findings:
     Attributes
     ----------
     kind:
-        What the file is: "spikeport", "stock" (lava-dl), or "unknown".
+        Kind of the file: "spikeport", "stock" (lava-dl), or "unknown".
     """
 
     file: str
@@ -68,17 +68,17 @@ class Findings:
     found: list[Finding] = field(default_factory=list)
 
     def add(self, rule_id: str, where: str, found: object, own_remedy: str = "") -> None:
-        """Note that a rule applies; `where` may begin with the file's own path."""
+        """Add a finding; `where` may begin with the path of the file."""
         place = where.removeprefix(f"{self.file}:") or "/"
         self.found.append(Finding(RULES[rule_id].id, place, str(found), own_remedy))
 
     def add_error(self, rule_id: str, error: SpikeportError, where: str = "/") -> None:
-        """Note what a reader refused, at the error's own place if it has one."""
+        """Add the error of a reader, at the error's own place if it has one."""
         found = error.message if error.found is None else f"{error.message}: {error.found}"
         self.add(rule_id, error.node or where, found, error.remedy or "")
 
     def at(self, level: Level) -> list[Finding]:
-        """Those of one level."""
+        """The findings of one level."""
         return [f for f in self.found if f.rule.level is level]
 
     @property
@@ -87,7 +87,7 @@ class Findings:
         return not self.at(Level.ERROR)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """All findings as plain values."""
         return {
             "file": self.file,
             "kind": self.kind,

@@ -1,7 +1,7 @@
-"""Looks at files in a process of its own, with bounded memory and time.
+"""Lint in a separate process, with bounded memory and time.
 
-The HDF5 library has crashed on damaged files before, and a few bytes can ask for any amount of
-memory: what ends the worker is a finding, not the end of the caller.
+The HDF5 library crashes on some damaged files, and a few bytes can request any amount of
+memory. The end of the worker is a finding, not the end of the caller.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from toolchain.errors import BackendRunError
 MEMORY = 1 << 30
 """Bytes of address space for any file."""
 MEMORY_FOR_A_BYTE = 64
-"""Bytes more for each of the file: int8 weights are read as int64, and bounds add temporaries."""
+"""Additional bytes for each byte of the file: int8 weights are read as int64, bounds need
+temporaries."""
 SECONDS = 20.0
 SECONDS_FOR_A_MEGABYTE = 0.5
 
 
 class Worker:
-    """A process that looks at one file after the other, and is started again when one ends it."""
+    """A process that checks files one after the other, and is restarted when a file ends it."""
 
     def __init__(self, profile: str | None = None) -> None:
         self._profile = profile
@@ -79,7 +80,7 @@ class Worker:
         return findings
 
     def _ask(self, question: dict[str, object], seconds: float) -> dict[str, Any] | str:
-        """The worker's answer, or how it ended."""
+        """The worker's answer, or how the worker ended."""
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -128,12 +129,12 @@ def _memory(size: int) -> int:
 
 
 def lint_file(path: Path | str, profile: str | None = None) -> Findings:
-    """All findings of the file at `path`, looked at in a process of its own.
+    """All findings of the file at `path`, checked in a separate process.
 
     Parameters
     ----------
     profile:
-        Target whose limits the program is held against as well.
+        Target whose limits the program is also compared with.
 
     Raises
     ------
@@ -149,7 +150,7 @@ def lint_file(path: Path | str, profile: str | None = None) -> Findings:
 
 
 def serve(profile: Profile | None) -> None:
-    """Answer one question per line until there are no more."""
+    """Answer one request per line until the input ends."""
     from exports.netx.lint.check_file import look_at
 
     for line in sys.stdin:

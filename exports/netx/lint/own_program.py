@@ -1,4 +1,4 @@
-"""Looks into a file of this project: what the reader refuses, and proofs that do not hold."""
+"""Lint for a file of this project: errors of the reader, and proofs that do not hold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from toolchain.text import is_plain
 
 
 def look_at_program(path: Path, findings: Findings, profile: Profile | None) -> None:
-    """Read the program, prove its ranges anew, and hold it against a target's limits."""
+    """Read the program, prove its ranges again, and compare it with a target's limits."""
     try:
         with opened(path, known=True) as root:
             program = program_in(root)
@@ -49,7 +49,7 @@ def _look_at_ranges(program: IntProgram, findings: Findings) -> None:
 
 
 def _look_at_certificate(path: Path, program: IntProgram, findings: Findings) -> None:
-    """The bounds that the file claims against those that are proved here."""
+    """Compare the bounds in the file with those that are proved here."""
     with opened(path, known=True) as root:
         own = root.group(OWN)
         if "certificate" not in own.names():
@@ -72,7 +72,7 @@ def _look_at_certificate(path: Path, program: IntProgram, findings: Findings) ->
 
 
 def _look_at_target(program: IntProgram, profile: Profile, findings: Findings) -> None:
-    """Every number against the limits that conversion keeps to."""
+    """Compare every number with the limits of the target."""
     for number in beyond_target(program, profile.as_target_limits()):
         told = f"{number.what} {number.found}, {number.allowed} on {profile.name}"
         findings.add("other-target", number.node, told)

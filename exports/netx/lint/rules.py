@@ -1,4 +1,4 @@
-"""What lint looks for: one rule each, with why it hurts, what helps, and where that is known from.
+"""The rules of lint: each with its reason, its remedy, and the source of this knowledge.
 
 Sources are files of lava-nc 0.10.0 and lava-dl 0.6.0, the last releases, unless said otherwise.
 """
@@ -13,11 +13,11 @@ from exports.netx.stock_loader import ELSEWHERE, HERE
 
 
 class Level(str, Enum):
-    """How bad it is; the names are SARIF's.
+    """Severity of a rule; the names are SARIF's.
 
-    - error: the file is damaged, or runs as something else than it says;
-    - warning: it runs as it says here, but not everywhere;
-    - note: worth knowing.
+    - error: the file is damaged, or runs as another network than it describes;
+    - warning: it runs correctly here, but not everywhere;
+    - note: information only.
     """
 
     ERROR = "error"
@@ -27,7 +27,7 @@ class Level(str, Enum):
 
 @dataclass(frozen=True)
 class Rule:
-    """One trap.
+    """One rule.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ _ALL = (
         Level.ERROR,
         "a layer type that the loader does not build",
         "pool, average, concat, unpool and convT raise NotImplementedError, dense_comp an "
-        "AttributeError; any other name is skipped without a word, and the layers around it are "
+        "AttributeError; any other name is silently skipped, and the layers around it are "
         "joined",
         "rewrite it with conv and dense layers, or convert it with this project",
         "netx/hdf5.py, Network._create_layers",
@@ -101,7 +101,7 @@ _ALL = (
         Level.NOTE,
         "what lava-dl's own loader runs and this project does not",
         "SDNN neurons, recurrent layers, and complex weights with resonate-and-fire neurons are "
-        "refused by `Network` and by every command; they are not looked into here",
+        "refused by `Network` and by every command; they are not checked here",
         ELSEWHERE,
         "netx/hdf5.py, Network._create, get_neuron_params",
     ),
@@ -126,7 +126,7 @@ _ALL = (
         "unknown-dataset",
         Level.ERROR,
         "a dataset that the loader drops",
-        "what it says does not happen, without a word; `Network` refuses the file",
+        "its content is silently ignored; `Network` refuses the file",
         "remove it, or express it with what the loader reads",
         "netx/hdf5.py",
     ),
@@ -185,7 +185,7 @@ _ALL = (
         "conv-groups",
         Level.ERROR,
         "a convolution of 128 groups or more",
-        "its groups are numbered in 8 bits: the stock process gives zeros without a word",
+        "its groups are numbered in 8 bits: the stock process silently gives zeros",
         f"split the layer; {HERE}",
         "lava/proc/conv/process.py; utils/conv.py",
     ),
@@ -292,7 +292,7 @@ _ALL = (
         "dropped-delay",
         Level.ERROR,
         "delays of a convolution, which are dropped",
-        "only dense layers get delays: spikes arrive early, without a word",
+        "only dense layers get delays: spikes silently arrive early",
         "use a dense layer, or train without delays there",
         "netx/hdf5.py, create_conv",
     ),

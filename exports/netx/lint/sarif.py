@@ -1,4 +1,4 @@
-"""Findings as SARIF 2.1.0, which code hosts and editors show (OASIS, sarif-v2.1.0)."""
+"""Findings as SARIF 2.1.0, which code hosts and editors display (OASIS, sarif-v2.1.0)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
 def as_sarif(all_findings: Sequence[Findings], version: str) -> dict[str, Any]:
-    """One run of this version over some files, as a plain value for JSON."""
+    """One SARIF run of this version over some files, as plain values for JSON."""
     order = list(RULES)
     results = [
         {
@@ -53,7 +53,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 
 def _plain(finding: Finding) -> str:
-    """One line in which braces and brackets are no placeholders and links (3.11.5, 3.11.6)."""
+    """A finding in one line, without placeholders and links of SARIF (3.11.5, 3.11.6)."""
     rule = finding.rule
     text = visible(f"{rule.title}: {finding.found}. {finding.remedy}")
     return re.sub(r"[{}]", r"\g<0>\g<0>", re.sub(r"[\\\[\]]", r"\\\g<0>", text))

@@ -1,7 +1,7 @@
-"""Looks through the layers of a file of lava-dl for all that its loader changes without a word.
+"""Lint for the layers of a lava-dl file: everything that its loader changes silently.
 
-Every layer is looked at, however broken the one before it was: a reader stops at the first thing
-it cannot take, this names all of them.
+Every layer is checked, even after a damaged one: a reader stops at the first error,
+and lint reports all of them.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from toolchain.program.spike_ranges import weight_sums
 from toolchain.program.synapse import ConvSynapse
 
 HIGHEST_FIRING = 131071
-"""Threshold that a membrane of 24 bits, 6 of them a fraction, can still pass."""
+"""Largest threshold that a membrane potential of 24 bits, 6 of them a fraction, can exceed."""
 PAIRS = ("stride", "padding", "dilation")
 SMALL_PLANE = 127
-"""Rows or columns that stock Conv pads in 8 bits."""
+"""Most rows or columns that stock Conv can pad in 8 bits."""
 CONV_BITS = IntRange(-256, 255)
-"""What a synapse of 8 bits and a sign holds."""
+"""Range of a synapse with 8 bits and a sign."""
 
 
 class StockLinter:
-    """Goes through the layers in order and keeps the shape that reaches the next one."""
+    """Checks the layers in order and tracks the shape that reaches the next one."""
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
@@ -57,7 +57,7 @@ class StockLinter:
         self._layers = 0
 
     def look(self, root: Group) -> None:
-        """Look at every layer under /layer."""
+        """Check every layer under /layer."""
         layers = root.group(LAYERS)
         try:
             names = layers.numbered("layers")
@@ -188,7 +188,7 @@ class StockLinter:
     def _conv_numbers(
         self, group: Group, weight: np.ndarray | None, geometry: dict[str, np.ndarray | None]
     ) -> None:
-        """What stock Conv keeps in 8 bits."""
+        """Check the numbers that stock Conv stores in 8 bits."""
         sizes = [values for name, values in geometry.items() if name in PAIRS]
         if weight is not None:
             sizes.append(np.array(weight.shape[2:]))
@@ -209,7 +209,7 @@ class StockLinter:
         source: tuple[int, ...] | None,
         geometry: dict[str, np.ndarray | None],
     ) -> None:
-        """The shape it gives, and how large its sums can get with unary spikes."""
+        """Set the shape of the output, and check the largest sums for unary spikes."""
         ends = {
             name: (int(values.reshape(-1)[0]), int(values.reshape(-1)[-1]))
             for name, values in geometry.items()
@@ -285,7 +285,7 @@ class StockLinter:
             self._say("long-delay", group, f"{delays.min()} .. {delays.max()}", "delay")
 
     def _whole(self, group: Group, name: str) -> np.ndarray | None:
-        """The numbers called `name` as int64; None, with a finding, where they are not whole."""
+        """The numbers called `name` as int64; None, with a finding, if they are not whole."""
         try:
             values = group.numbers(name)
         except FormatError as error:

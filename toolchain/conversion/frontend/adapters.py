@@ -1,6 +1,6 @@
-"""Activations of other people's networks: a registry by class name and attributes.
+"""Adapters of activations in users' networks, registered by class name and attributes.
 
-An adapter says how a module's activation reads as `lam * clip(floor(L * z / lam + shift), 0, L)
+An adapter describes a module's activation as `lam * clip(floor(L * z / lam + shift), 0, L)
 / L`. Add one with
 
     from spikeport import ActivationSpec, activation_adapter
@@ -31,18 +31,18 @@ from toolchain.user_code import load_source
 
 @dataclass(frozen=True)
 class ActivationSpec:
-    """How an activation quantizes.
+    """Parameters of a quantized activation.
 
     Attributes
     ----------
     threshold:
         `lam`: one number, or one per channel.
     levels:
-        L (or Q).
+        Quantization levels L (or Q).
     shift:
         1/2 (QCFS, NQ) or 0 (CQReLU); the initial potential in units of the threshold.
     kind:
-        A word for reports.
+        Name of the activation in reports.
     """
 
     threshold: Any
@@ -72,15 +72,15 @@ _REGISTRY: list[_Entry] = []
 
 
 ANY_CLASS = "*"
-"""Class name of an adapter that goes by attributes alone."""
+"""Class name of an adapter that matches by attributes alone."""
 SIGNED_QCFS = "signed-qcfs"
-"""Kind of an activation that is only exact for inputs >= 0."""
+"""Kind of an activation that is exact for inputs >= 0 only."""
 
 
 def activation_adapter(
     class_name: str, attributes: tuple[str, ...] = ()
 ) -> Callable[[Adapter], Adapter]:
-    """Register an adapter for modules whose class is called so and that have these attributes."""
+    """Register an adapter for modules with this class name and these attributes."""
 
     def register(adapter: Adapter) -> Adapter:
         _REGISTRY.append(_Entry(class_name, attributes, adapter))
@@ -90,7 +90,7 @@ def activation_adapter(
 
 
 def find_adapter(module: nn.Module) -> Adapter | None:
-    """The adapter for `module`, the last registered first, or None."""
+    """The adapter of `module`, the last registered first; None if there is none."""
     if isinstance(module, QuantizedActivation):
         return _own
     for entry in reversed(_REGISTRY):
@@ -110,12 +110,12 @@ def registered() -> list[str]:
 
 
 def load_adapter_file(source: Path | str) -> None:
-    """Load FILE.py or package.module of the user, whose decorators register adapters.
+    """Load the user's FILE.py or package.module, whose decorators register adapters.
 
     Raises
     ------
     UnsupportedModuleError
-        If it is missing, fails, or registers nothing.
+        If the file is missing, fails, or registers nothing.
     """
     before = len(_REGISTRY)
     load_source(str(source))
@@ -135,17 +135,17 @@ def _own(module: nn.Module) -> ActivationSpec:
 
 @activation_adapter("IF", attributes=("thresh", "L", "T"))
 def qcfs_reference(module: Any) -> ActivationSpec:
-    """The layer of the public QCFS code: `thresh` trained, `L` levels, `T` = 0 as an ANN."""
+    """The activation of the public QCFS code: trained `thresh`, `L` levels, `T` = 0 in an ANN."""
     return ActivationSpec(module.thresh, int(module.L), 0.5, "qcfs")
 
 
 @activation_adapter(ANY_CLASS, attributes=("s", "sym", "pos_max", "neg_min"))
 def spikingjelly_quantizer(module: Any) -> ActivationSpec:
-    """SpikingJelly's quantizers, which it too knows by these attributes (2.0, `spikezip_qann`).
+    """SpikingJelly's quantizers (2.0, `spikezip_qann`), recognised by their attributes.
 
     `clip(floor(x / s + 1/2), neg_min, pos_max) * s` is QCFS with lam = s * pos_max and
-    L = pos_max. Its branch below 0 has no counterpart in a neuron that starts from nothing, so
-    one with neg_min < 0 is taken only behind a ReLU; tracing checks that.
+    L = pos_max. Its negative branch has no counterpart in a spiking neuron, so
+    a quantizer with neg_min < 0 is accepted only after a ReLU; tracing checks this.
     """
     levels = int(module.pos_max)
     kind = "qcfs" if int(module.neg_min) >= 0 else SIGNED_QCFS

@@ -1,8 +1,8 @@
-"""In-place operations in a traced graph: what follows one sees the tensor that it changed.
+"""In-place operations in a traced graph: later readers get the changed tensor.
 
-torch.fx records values, not memory: after `z = relu_(y)` the graph still holds the old `y` for
-whoever reads `y` later, where torch gives them `z`. Here those readers take the operation's
-result instead, so that the graph means what the network does.
+torch.fx records values, not memory: after `z = relu_(y)` the graph still gives the old `y` to
+later readers of `y`, while torch gives them `z`. Here those readers take the operation's
+result instead, so that the graph computes what the network computes.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from toolchain.errors import UnsupportedModuleError
 
 _OPERATORS = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 _PASSING: tuple[type[nn.Module], ...] = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
-"""Modules that in evaluation return the very tensor they are given."""
+"""Modules that return their input tensor itself in evaluation mode."""
 _VIEWS = {"flatten", "view", "reshape"}
 _SIZES = {"size", "dim", "numel", getattr, len}
-"""Of a tensor, they give numbers, which nothing writes into."""
+"""Calls on a tensor that return numbers, which no operation writes into."""
 
 
 def resolve_in_place(graph: fx.Graph, model: nn.Module) -> None:
-    """Let every reader behind an in-place operation take its result.
+    """Let every later reader of a changed tensor take the result of the in-place operation.
 
     Raises
     ------
     UnsupportedModuleError
-        If one is read behind it in another shape, as a view.
+        If a changed tensor is read later in another shape, as a view.
     """
     order = {node: index for index, node in enumerate(graph.nodes)}
     numbers: set[fx.Node] = set()
@@ -78,7 +78,7 @@ def _is_in_place(node: fx.Node, model: nn.Module) -> bool:
 
 
 def _argument(node: fx.Node, name: str) -> Any:
-    """An argument of a function call by name; None where it has none."""
+    """An argument of a function call by name; None if it is absent."""
     try:
         bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -94,7 +94,7 @@ def _passes(node: fx.Node, model: nn.Module) -> bool:
 
 
 def _is_view(node: fx.Node, model: nn.Module) -> bool:
-    """Whether `node` returns its first argument's memory in another shape."""
+    """Whether `node` returns the memory of its first argument in another shape."""
     if node.op == "call_module":
         return isinstance(model.get_submodule(str(node.target)), nn.Flatten)
     return node.target is torch.flatten or (node.op == "call_method" and node.target in _VIEWS)

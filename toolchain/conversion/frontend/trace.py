@@ -1,4 +1,4 @@
-"""From a torch module to a FloatProgram, with torch.fx.
+"""Tracing of a torch module to a FloatProgram, with torch.fx.
 
 Every operation is either known (`operators/table.py`) or an error that names its qualified path,
 what is supported and what to do; nothing is skipped.
@@ -33,14 +33,14 @@ from toolchain.user_code import home_of, told, user_code
 
 
 class _Proxy(fx.Proxy):
-    """Tells `a += b`, which writes into a tensor, from `a + b`; both are called "add"."""
+    """Distinguishes `a += b`, which writes into a tensor, from `a + b`; both are named "add"."""
 
     def __iadd__(self, other: Any) -> fx.Proxy:
         return self.tracer.create_proxy("call_function", iadd, (self, other), {}, name="add")
 
 
 class _Tracer(fx.Tracer):
-    """Looks inside a user's modules, but not inside torch's own or known activations."""
+    """Traces into a user's modules, but not into torch's own or known activations."""
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(qcfs, cqrelu))
@@ -59,19 +59,19 @@ def trace(
 ) -> FloatProgram:
     """Trace `model` (in evaluation mode) for samples of `input_shape`, without the batch axis.
 
-    With `plain_relu`, ReLUs become activations without a bound, which `percentile` then gives
-    thresholds to; without, they are refused.
+    With `plain_relu`, ReLUs become activations without a bound, and `percentile` measures their
+    thresholds later; otherwise they are an error.
 
-    Weights are those that hooks and parametrizations make (weight_norm, prune). What follows an
-    in-place operation takes its result.
+    Weights are those that hooks and parametrizations compute (weight_norm, prune). Readers of a
+    tensor that an in-place operation changed take the result.
 
     Raises
     ------
     UnsupportedModuleError
         For an operation with no exact counterpart, data-dependent control flow, several inputs,
-        outputs that are no tensors, or a module that has no code or values (see `user_module`).
+        outputs that are not tensors, or a module without code or values (see `user_module`).
     ConversionError
-        For NaN or infinite weights and thresholds that are not positive.
+        For NaN or infinite weights, and for thresholds that are not positive.
     ProgramError
         If shapes do not fit.
     """
@@ -163,9 +163,9 @@ def _outputs(node: fx.Node, values: Values, nodes: list[FloatNode]) -> tuple[str
         raise UnsupportedModuleError("the network computes nothing", node="output")
     if INPUT in names:
         raise UnsupportedModuleError(
-            "the network returns its input as it is",
+            "the network returns its input unchanged",
             node="output",
-            remedy="return what layers make of it",
+            remedy="return the outputs of layers",
         )
     if len(set(names)) < len(names):
         raise UnsupportedModuleError(

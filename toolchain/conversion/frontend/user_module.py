@@ -1,6 +1,6 @@
-"""A network as the user brings it: what can be converted at all, and what it computes.
+"""The user's network: whether it can be converted, and its outputs.
 
-The module is called in evaluation mode and in float64 on the processor, whatever type and device
+The module is called in evaluation mode and in float64 on the CPU, whatever type and device
 its parameters have, and always inside the guard of `user_code`.
 """
 
@@ -21,11 +21,11 @@ from toolchain.learning.activations import ActivationMode, activation_mode
 from toolchain.user_code import home_of, user_code
 
 FEW = 2
-"""Samples on which two forwards are held against each other."""
+"""Number of samples on which two forward passes are compared."""
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside torch.compile and DataParallel, which compute the same."""
+    """The network inside torch.compile and DataParallel wrappers, which compute the same."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if isinstance(model, nn.DataParallel):
@@ -36,12 +36,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def check_readable(model: nn.Module) -> None:
-    """Refuse networks without Python code, and parameters without values.
+    """Raise an error for networks without Python code, and for parameters without values.
 
     Raises
     ------
     UnsupportedModuleError
-        Naming the module or tensor.
+        If the network cannot be read. The error names the module or tensor.
     """
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
@@ -73,7 +73,7 @@ def check_readable(model: nn.Module) -> None:
 
 
 def narrow_types(model: nn.Module) -> list[str]:
-    """Floating types of its parameters that are narrower than float32."""
+    """Floating types of the parameters that are narrower than float32."""
     kinds = {p.dtype for p in model.parameters() if p.is_floating_point()}
     return sorted(str(k).removeprefix("torch.") for k in kinds if torch.finfo(k).bits < 32)
 
@@ -84,7 +84,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @contextmanager
 def in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the `with` block; afterwards each module is in its own again."""
+    """Evaluation mode inside the `with` block; afterwards each module has its own mode again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -99,23 +99,23 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
 def outputs(
     model: nn.Module, samples: Tensor, mode: ActivationMode = ActivationMode.CLIPPED
 ) -> list[Tensor]:
-    """What the network answers to samples (N, ...): (N, ...) each, float64.
+    """Outputs of the network for samples (N, ...): (N, ...) each, float64.
 
     Parameters
     ----------
     mode:
-        How the project's own activations run.
+        Mode of the project's own activations.
 
     Raises
     ------
     UnsupportedModuleError
-        If its code fails, with the line.
+        If the network's code fails. The error names the line.
     """
     return _forward(model, _in_double(model), samples, mode)
 
 
 def _in_double(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of its parameters and buffers on the processor: floating types as float64."""
+    """Copies of the parameters and buffers on the CPU, floating types as float64."""
     return {
         name: t.detach().to("cpu", torch.float64 if t.is_floating_point() else t.dtype, copy=True)
         for name, t in _tensors(model)
@@ -129,7 +129,7 @@ def _forward(
     samples: Tensor,
     mode: ActivationMode = ActivationMode.CLIPPED,
 ) -> list[Tensor]:
-    """`outputs` with `tensors` in place of its own, which its hooks may write into."""
+    """Compute `outputs` with `tensors` in place of the network's own, which hooks may overwrite."""
     with (
         user_code("the network's forward fails", type(model).__name__, home_of(model)),
         _constants_in_double(model),
@@ -142,7 +142,7 @@ def _forward(
 
 @contextmanager
 def _constants_in_double(model: nn.Module) -> Iterator[None]:
-    """Tensors that modules hold without registering them, in float64 inside the `with` block."""
+    """Unregistered tensors of modules, as float64 inside the `with` block."""
     held = [
         (vars(module), name, value, value.detach().to("cpu", torch.float64))
         for module in model.modules()
@@ -155,12 +155,12 @@ def _constants_in_double(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for attributes, name, value, double in held:
-            if attributes.get(name) is double:  # else a hook has made it anew
+            if attributes.get(name) is double:  # otherwise a hook has replaced it
                 attributes[name] = value
 
 
 def output_list(outputs: Any) -> list[Any]:
-    """What a network returns as a list: one tensor, or several as a tuple, list or dictionary."""
+    """The network's result as a list: one tensor, or several in a tuple, list or dictionary."""
     if isinstance(outputs, Mapping):
         return list(outputs.values())
     return list(outputs) if isinstance(outputs, tuple | list) else [outputs]
@@ -168,10 +168,10 @@ def output_list(outputs: Any) -> list[Any]:
 
 @torch.no_grad()
 def run_hooks(model: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Let hooks before the forward compute the weights that layers have now.
+    """Run the hooks before the forward pass, so that layers have their current weights.
 
-    weight_norm, spectral_norm and prune set an attribute; a hook of the user's own may write into
-    a parameter, which then holds what the network computes with, as after any forward.
+    weight_norm, spectral_norm and prune set an attribute; a user's hook may write into
+    a parameter, which then has the value that the network uses, as after any forward pass.
     """
     if not any(module._forward_pre_hooks for module in model.modules()):
         return
@@ -184,7 +184,7 @@ def run_hooks(model: nn.Module, input_shape: tuple[int, ...]) -> None:
 
 
 def hooked(model: nn.Module) -> list[str]:
-    """Modules with hooks on their forward, which a trace does not see where they are leaves."""
+    """Names of modules with hooks on their forward; a trace does not see those of leaves."""
     return [
         name or type(model).__name__
         for name, module in model.named_modules()
@@ -194,12 +194,12 @@ def hooked(model: nn.Module) -> list[str]:
 
 @contextmanager
 def explained(model: nn.Module, samples: Tensor) -> Iterator[None]:
-    """Where converting fails inside the `with` block, look whether the network itself is why.
+    """If the `with` block fails, check whether the network itself is the cause.
 
     Raises
     ------
     UnsupportedModuleError
-        If its forward fails, or answers the same samples differently.
+        If its forward fails, or gives different outputs for the same samples.
     """
     try:
         yield

@@ -1,1 +1,1 @@
-"""Passes over the float program; each is exact in real arithmetic, or an error."""
+"""Passes over the float program; each is exact in real arithmetic, or raises an error."""

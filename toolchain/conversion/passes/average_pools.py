@@ -1,8 +1,8 @@
-"""Where each average pool goes: folded into the layers that take it, or a stage of its own.
+"""Placement of average pools: folded into the following layers, or a stage of their own.
 
-Folded, its mean becomes part of their kernels (`pool_folding`). As a stage it stays in the
-program and is lowered to a population that sums each window; the 1/k^2 goes into the value of
-its spikes. Both are exact; folding saves a layer and a step of latency, a stage saves weights.
+A folded pool becomes part of the following kernels (`pool_folding`). A stage stays in the
+program and becomes a population that sums each window; the factor 1/k^2 goes into the value of
+its spikes. Both are exact. Folding saves a layer and a step of latency; a stage saves weights.
 """
 
 from __future__ import annotations
@@ -33,12 +33,17 @@ from toolchain.program.float_program import (
 from toolchain.program.neurons import Relay
 
 POOLING = ("auto", "fold", "stage")
-"""`fold`: always into the layers behind, or an error. `stage`: always a stage, or an error.
-`auto`: folded where that is exact and makes no dense layer of more than `MOST_WEIGHTS`, else a
-stage."""
+"""Choices for average pools.
+
+`fold`: always into the following layers, or an error. `stage`: always a stage, or an error.
+`auto`: folded if that is exact and makes no dense layer of more than `MOST_WEIGHTS`, else a stage.
+"""
 MOST_WEIGHTS = 1 << 24
-"""A pool over 7x7 in front of 1000 classes would make 49 times the weights, a hundred million
-behind ResNet50; the stage costs a step of latency instead."""
+"""Largest number of weights of a dense layer into which `auto` folds a pool.
+
+A 7x7 pool before 1000 classes would multiply the weights by 49, to a hundred million after
+ResNet50; the stage costs a step of latency instead.
+"""
 
 
 def place_average_pools(
@@ -48,15 +53,15 @@ def place_average_pools(
 
     Returns
     -------
-    The program, in which a pool that is left is a stage, and a note for each pool that `auto`
-    did not fold. A pool on the network's input is always folded: it has no spikes to sum.
+    The program, in which every remaining pool is a stage, and a note for each pool that `auto`
+    did not fold. A pool of the network's input is always folded: there are no spikes to sum.
 
     Raises
     ------
     ConversionError
-        If `pooling` is none of the three.
+        If `pooling` is not in `POOLING`.
     UnsupportedModuleError
-        Naming a pool that can go nowhere, and why.
+        If a pool can be neither folded nor a stage. The error names the pool and the reason.
     """
     if pooling not in POOLING:
         raise ConversionError("no such pooling", found=pooling, allowed=", ".join(POOLING))
@@ -89,7 +94,7 @@ def place_average_pools(
 
 
 def _large_dense_layer(draft: GraphEditor, pool: AvgPool2d) -> str:
-    """Says which dense layer folding would give more than `MOST_WEIGHTS`; "" if none."""
+    """A note on the dense layer that folding would give more than `MOST_WEIGHTS`; "" if none."""
     shapes = draft.shapes()
     flat = [u.name for u in draft.consumers(pool.name) if isinstance(u, Flatten)]
     for dense in (d for name in flat for d in draft.consumers(name) if isinstance(d, Linear)):
@@ -111,7 +116,7 @@ def _can_be_stage(draft: GraphEditor, pool: AvgPool2d) -> bool:
 
 
 def _fold(draft: GraphEditor, pool: AvgPool2d) -> None:
-    """Fold `pool` into all its users, or raise and leave the draft as it was."""
+    """Fold `pool` into all its users, or raise and leave the draft unchanged."""
     users = draft.consumers(pool.name)
     folded = [f for user in users for f in _folded(user, pool, draft)]
     if not users or pool.name in draft.outputs:
@@ -122,7 +127,7 @@ def _fold(draft: GraphEditor, pool: AvgPool2d) -> None:
 
 @singledispatch
 def _folded(user: object, pool: AvgPool2d, draft: GraphEditor) -> list[FloatNode]:
-    """What takes the place of one user, and takes the pool's source; raises where none can."""
+    """The nodes that replace one user and take the pool's source; raises if that is impossible."""
     raise _no_follower(pool, type(user).__name__)
 
 
@@ -163,7 +168,7 @@ def _(user: Activation, pool: AvgPool2d, draft: GraphEditor) -> list[FloatNode]:
 
 
 def _as_summand(pool: AvgPool2d, draft: GraphEditor) -> list[FloatNode]:
-    """The pool as a convolution of the same name, in front of a sum or an activation."""
+    """The pool as a convolution of the same name, before a sum or an activation."""
     if pool.source not in spiking_values(draft.nodes()):
         raise _no_follower(pool, "a sum or activation behind it, and no activation before it")
     return [pool_as_conv(pool, draft.shapes()[pool.source][0])]
@@ -181,9 +186,9 @@ def _no_follower(pool: AvgPool2d, found: str) -> UnsupportedModuleError:
 def _check_stage(
     draft: GraphEditor, pool: AvgPool2d, error: UnsupportedModuleError | None = None
 ) -> None:
-    """Whether the pool can be a stage: it must sum a fixed number of unary or relayed spikes.
+    """Raise an error unless the pool sums a fixed number of unary or relayed spikes.
 
-    `error` says why it could not be folded, and is raised where a pre-activation is pooled.
+    `error` says why the pool could not be folded; it is raised if a pre-activation is pooled.
     """
     if pool.source not in spiking_values(draft.nodes()):
         raise error or _no_follower(pool, f"behind {pool.source}, which has no activation")
@@ -209,7 +214,7 @@ def _check_stage(
 
 
 def _window_spikes(draft: GraphEditor, pool: AvgPool2d) -> int:
-    """Largest sum that a stage sends in one step: the spikes of its window, stages chained."""
+    """Largest sum that a stage sends in one step: the spikes in its window, over chained stages."""
     spikes, node = 1, draft.node(pool.name)
     while isinstance(node, AvgPool2d):
         spikes *= prod(node.kernel)
@@ -218,7 +223,7 @@ def _window_spikes(draft: GraphEditor, pool: AvgPool2d) -> int:
 
 
 def _pooled(draft: GraphEditor, pool: AvgPool2d) -> FloatNode:
-    """What the pool pools, seen through the average pools before it."""
+    """The node whose values are pooled, before all average pools in a row."""
     node = draft.node(pool.source)
     while isinstance(node, AvgPool2d):
         node = draft.node(node.source)

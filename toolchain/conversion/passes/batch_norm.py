@@ -1,12 +1,12 @@
-"""BatchNorm disappears into what stands before it; exact in real arithmetic, or an error.
+"""Folding of BatchNorm into the nodes before it; exact in real arithmetic, or an error.
 
-- Behind a convolution or dense layer it scales the rows and moves the bias.
-- Behind a sum it goes into every operand, its offset into the first only.
-- Behind a concatenation each operand gets its channels' share.
-- Behind a max pool, where no gain is negative, it goes in front of the pool.
-- Behind spikes, in front of an activation or sum, it becomes a depthwise 1x1 convolution.
+- After a convolution or dense layer it scales the rows and shifts the bias.
+- After a sum it goes into every operand, its offset into the first only.
+- After a concatenation each operand gets the part of its channels.
+- After a max pool it moves before the pool, if no gain is negative.
+- After spikes and before an activation or sum, it becomes a depthwise 1x1 convolution.
 
-Where the layer before has other users, it is copied and the copy takes the BatchNorm's name.
+If the layer before it has other users, that layer is copied; the copy has the BatchNorm's name.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from toolchain.program.float_program import (
 
 
 def fold_batch_norm(program: FloatProgram) -> FloatProgram:
-    """Fold every BatchNorm into what stands before it.
+    """Fold every BatchNorm into the node before it.
 
     Raises
     ------
     UnsupportedModuleError
-        If a BatchNorm stands where it has no exact place.
+        If a BatchNorm cannot be folded exactly.
     """
     draft = GraphEditor(program)
     while True:
@@ -53,7 +53,7 @@ def fold_batch_norm(program: FloatProgram) -> FloatProgram:
 
 
 def _is_term(norm: BatchNorm, draft: GraphEditor) -> bool:
-    """Whether it stands behind spikes, as a summand of a pre-activation."""
+    """Whether the BatchNorm follows spikes, as a summand of a pre-activation."""
     users = draft.consumers(norm.name)
     summed = bool(users) and all(isinstance(u, Activation | Add | Concat) for u in users)
     return summed and norm.source in spiking_values(draft.nodes())
@@ -61,7 +61,7 @@ def _is_term(norm: BatchNorm, draft: GraphEditor) -> bool:
 
 @singledispatch
 def _fold(before: object, norm: BatchNorm, draft: GraphEditor) -> None:
-    """Fold `norm` into the node before it; a node that cannot take it raises."""
+    """Fold `norm` into the node before it; raises if that is impossible."""
     raise UnsupportedModuleError(
         "BatchNorm can only be folded into a convolution or dense layer right before it, or a "
         "sum or concatenation of such",
@@ -128,7 +128,7 @@ def _into_rows(before: Conv2d | Linear, norm: BatchNorm, draft: GraphEditor) -> 
 
 
 def _replace(before: FloatNode, folded: FloatNode, norm: BatchNorm, draft: GraphEditor) -> None:
-    """Put `folded`, made of `before`, in the place of `norm`."""
+    """Put `folded`, made from `before`, in the place of `norm`."""
     if draft.is_shared(before.name):
         draft.put(replace(folded, name=norm.name))
         return
@@ -137,7 +137,7 @@ def _replace(before: FloatNode, folded: FloatNode, norm: BatchNorm, draft: Graph
 
 
 def _diagonal(norm: BatchNorm, channels: int, is_image: bool) -> Conv2d | Linear:
-    """The BatchNorm itself as a linear layer of its own, one weight per channel."""
+    """The BatchNorm as a linear layer with one weight per channel."""
     gain = np.broadcast_to(norm.gain, (channels,))
     offset = np.broadcast_to(norm.offset, (channels,))
     if not is_image:

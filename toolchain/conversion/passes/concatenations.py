@@ -1,11 +1,11 @@
-"""Concatenations disappear: what follows one is split by its channel ranges.
+"""Removal of concatenations: the layers after one are split by its channel ranges.
 
-- A convolution or dense layer becomes the sum of its parts, one for each operand; with groups
-  whose borders are the operands' borders, the concatenation of smaller grouped convolutions.
+- A convolution or dense layer becomes the sum of its parts, one per operand. With groups
+  whose borders are those of the operands, it becomes the concatenation of smaller convolutions.
 - Activations and pools work channel by channel, so each operand gets its own.
-- Beside other summands each operand is set into the full range of channels, zero elsewhere.
+- As a summand, each operand is placed in the full range of channels, with zeros elsewhere.
 
-All of it is exact. A part is called `LAYER[i]`, i counting the operands.
+All steps are exact. A part has the name `LAYER[i]`, where i is the index of the operand.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from toolchain.program.float_program import (
 
 
 def split_concatenations(program: FloatProgram) -> FloatProgram:
-    """Rewrite the users of every concatenation until none is left.
+    """Rewrite the users of every concatenation until no concatenation is left.
 
     Raises
     ------
     UnsupportedModuleError
-        If something other than linear layers, activations and pools follows one.
+        If anything other than linear layers, activations and pools follows a concatenation.
     """
     draft = GraphEditor(program)
     while True:
@@ -52,7 +52,7 @@ def split_concatenations(program: FloatProgram) -> FloatProgram:
 
 @singledispatch
 def _push(user: object, concat: Concat, draft: GraphEditor) -> None:
-    """Rewrite one user of `concat` so that it no longer needs it; an unknown one raises."""
+    """Rewrite one user of `concat` so that it no longer needs it; raises for an unknown one."""
     raise UnsupportedModuleError(
         "no way to split what follows a concatenation",
         node=concat.name,
@@ -136,7 +136,7 @@ def _(user: Conv2d, concat: Concat, draft: GraphEditor) -> None:
 
 
 def _push_by_groups(user: Conv2d, concat: Concat, draft: GraphEditor, groups: list[int]) -> None:
-    """No group takes from two operands: each operand feeds its own output channels only."""
+    """Split a convolution whose groups take no inputs from two operands."""
     height = len(user.weight) // user.groups
     parts, start = [], 0
     for index, source in enumerate(concat.sources):
@@ -173,7 +173,7 @@ def _(user: Add, concat: Concat, draft: GraphEditor) -> None:
 
 
 def _each(user: MaxPool2d | AvgPool2d, concat: Concat, draft: GraphEditor) -> None:
-    """A pool on each operand in the place of one on all channels."""
+    """Give each operand its own pool, in place of one pool of all channels."""
     parts = [
         draft.put(replace(user, name=draft.new_name(f"{user.name}[{i}]"), sources=(s,)))
         for i, s in enumerate(concat.sources)
@@ -182,7 +182,7 @@ def _each(user: MaxPool2d | AvgPool2d, concat: Concat, draft: GraphEditor) -> No
 
 
 def ungrouped(conv: Conv2d) -> Conv2d:
-    """The same convolution with groups = 1: zeros between the groups."""
+    """An equal convolution with groups = 1, with zeros between the groups."""
     c_out, width = conv.weight.shape[:2]
     height = c_out // conv.groups
     weight = np.zeros((c_out, width * conv.groups, *conv.weight.shape[2:]))
@@ -193,7 +193,7 @@ def ungrouped(conv: Conv2d) -> Conv2d:
 
 
 def _embedded(concat: Concat, draft: GraphEditor) -> Add:
-    """The concatenation as a sum: each operand in its channels, zero in the others."""
+    """The concatenation as a sum: each operand in its own channels, zeros in the others."""
     shapes = draft.shapes()
     total, start, parts = shapes[concat.name][0], 0, []
     for source in concat.sources:
@@ -204,7 +204,7 @@ def _embedded(concat: Concat, draft: GraphEditor) -> Add:
 
 
 def _embed(draft: GraphEditor, name: str, start: int, total: int, concat: Concat) -> str:
-    """Name of a node that has the channels of `name` from `start` on, zero elsewhere."""
+    """Name of a node with the channels of `name` from `start` on, and zeros elsewhere."""
     node = draft.node(name)
     shape = draft.shapes()[name]
     rows = slice(start, start + shape[0])

@@ -1,4 +1,4 @@
-"""From a network as it was trained to the folded float program that becomes integers."""
+"""All passes from a trained network to the folded float program."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def folded_program(
     relu_percentile: float | None,
     calibration: Calibration | None,
 ) -> tuple[FloatProgram, tuple[str, ...]]:
-    """The network behind all float passes, and notes; what a module gave is held against it.
+    """The network after all float passes, checked against the module, and notes.
 
     Parameters
     ----------
     pooling:
-        What becomes of average pools, see `average_pools`.
+        Placement of average pools, see `average_pools`.
     levels, relu_percentile, calibration:
-        What plain ReLUs become: activations of `levels` levels, whose threshold is this percentile
-        of their outputs on the calibration data. None refuses them.
+        Plain ReLUs become activations of `levels` levels, whose threshold is this percentile of
+        their outputs on the calibration data. Without a percentile, plain ReLUs are an error.
 
     Raises
     ------
     SpikeportError
-        Naming the module or node that has no place.
+        If a module or node cannot be converted exactly. The error names it.
     """
 
     def passes(program: FloatProgram) -> tuple[FloatProgram, tuple[str, ...]]:
@@ -86,7 +86,7 @@ def folded_program(
 
 
 def trained_levels(model: nn.Module | FloatProgram, input_shape: tuple[int, ...]) -> int | None:
-    """The levels that all trained activations of a network have; None where they differ."""
+    """Quantization levels of all trained activations of a network; None if they differ."""
     traced = (
         model if isinstance(model, FloatProgram) else trace(model, input_shape, plain_relu=True)
     )
@@ -95,15 +95,15 @@ def trained_levels(model: nn.Module | FloatProgram, input_shape: tuple[int, ...]
 
 
 def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tuple[str, ...]]:
-    """All exact passes over a traced program, and notes on what they had to leave.
+    """Apply all exact passes to a traced program; also return notes on what they had to leave.
 
-    The result holds weighted layers, sums, activations, max pools, and the average pools and sums
-    of spikes that stay stages.
+    The result contains weighted layers, sums, activations, max pools, and the average pools and
+    sums of spikes that remain stages.
 
     Raises
     ------
     UnsupportedModuleError, ConversionError
-        Naming the node that has no exact place.
+        If a node cannot be folded exactly. The error names it.
     """
     normed = fold_batch_norm(program)
     split = split_concatenations(normed)
@@ -113,7 +113,7 @@ def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tu
 
 
 def _samples(quantizer: InputQuantizer) -> torch.Tensor:
-    """Seeded samples over the quantizer's whole range, normalised values, to check the trace."""
+    """Seeded samples over the quantizer's whole range, normalised, to check the trace."""
     rng = np.random.default_rng(CHECK_SEED)
     integers = rng.integers(
         quantizer.range.low, quantizer.range.high + 1, (CHECK_SAMPLES, *quantizer.shape)

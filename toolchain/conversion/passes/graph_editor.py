@@ -1,4 +1,4 @@
-"""A float program while a pass rewrites it, and what every pass asks of it."""
+"""A mutable float program for the passes, with the queries that they share."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from toolchain.program.float_program import (
 
 
 class GraphEditor:
-    """Nodes by name, open to changes; `program` gives the checked, immutable result.
+    """Nodes by name, open to changes; `program` returns the checked, immutable result.
 
-    Passes put new nodes in and redirect the users of old ones; what no longer reaches an output
-    is left out of the result.
+    Passes add new nodes and redirect the users of old ones; nodes that no longer reach an output
+    are not part of the result.
     """
 
     def __init__(self, program: FloatProgram) -> None:
@@ -35,19 +35,19 @@ class GraphEditor:
         return self._nodes[name]
 
     def put(self, node: FloatNode) -> str:
-        """Add `node`, or replace the one of the same name; returns the name."""
+        """Add `node`, or replace the node of the same name; returns the name."""
         self._nodes[node.name] = node
         return node.name
 
     def new_name(self, base: str) -> str:
-        """`base`, or with a number where that is taken."""
+        """`base`, with a number appended if it is already used."""
         name, count = base, 2
         while name in self._nodes:
             name, count = f"{base}#{count}", count + 1
         return name
 
     def redirect(self, old: str, new: str) -> None:
-        """Let every user of `old`, other than `new` itself, take `new` instead."""
+        """Let every user of `old`, except `new` itself, take `new` instead."""
         for node in list(self._nodes.values()):
             if old in node.sources and node.name != new:
                 sources = tuple(new if s == old else s for s in node.sources)
@@ -70,11 +70,11 @@ class GraphEditor:
         return tuple(ordered.values())
 
     def consumers(self, name: str) -> tuple[FloatNode, ...]:
-        """Nodes on the way to an output that have `name` among their sources."""
+        """Nodes that reach an output and have `name` among their sources."""
         return tuple(n for n in self.nodes() if name in n.sources)
 
     def is_shared(self, name: str) -> bool:
-        """Whether more than one node uses `name`, or the network returns it as well."""
+        """Whether several nodes use `name`, or one does and the network also returns it."""
         return len(self.consumers(name)) + (name in self.outputs) > 1
 
     def shapes(self) -> dict[str, Shape]:
@@ -82,7 +82,7 @@ class GraphEditor:
         return self.program().shapes()
 
     def program(self) -> FloatProgram:
-        """The result, checked."""
+        """The result, checked and immutable."""
         nodes = self.nodes()
         if self.input not in {n.name for n in nodes}:
             nodes = (self._nodes[self.input], *nodes)
@@ -90,10 +90,10 @@ class GraphEditor:
 
 
 def spiking_values(nodes: tuple[FloatNode, ...]) -> set[str]:
-    """Names of the nodes whose value is made of spikes: a layer can take it, bit by bit.
+    """Names of the nodes whose values are spikes, so that a layer can take them exactly.
 
-    These are the input (graded spikes), activations, and what only selects, arranges or pools
-    the values of others.
+    These are the input (graded spikes), activations, and nodes that only select, arrange or pool
+    the values of such nodes.
     """
     names: set[str] = set()
     for node in nodes:

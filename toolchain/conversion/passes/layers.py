@@ -1,11 +1,11 @@
-"""Groups a folded float program into the layers that become populations.
+"""Grouping of a folded float program into the layers that become populations.
 
 A layer is an activation whose pre-activation is a sum of linear terms of spiking sources, or a
-readout, which has no activation. Names are those users know from their network: the path of the
-convolution or dense layer in front of the activation, or of the addition where several terms
-meet (`layer1.0.add`); the activation's own path where an activation stands directly behind
+readout, which has no activation. Layers have names from the user's network: the path of the
+convolution or dense layer before the activation, or of the addition where several terms
+meet (`layer1.0.add`); the activation's own path where an activation directly follows
 another layer's spikes, or where several activations share one pre-activation. A pool that is
-left in the program, or a sum of spikes that others take as it is, is a layer of its own under its
+left in the program, or a sum of spikes that other nodes read directly, is a layer under its
 own path.
 """
 
@@ -41,14 +41,14 @@ class Term:
     Attributes
     ----------
     operation:
-        Its weights; for an identity (a residual branch) the depthwise 1x1 convolution, or
-        diagonal dense layer, of ones that stands for it.
+        The linear operation with its weights; an identity (residual branch) is a depthwise 1x1
+        convolution, or diagonal dense layer, of ones.
     source:
         Name of the population, or "input", whose spikes it takes.
     source_shape:
-        As the operation takes it, flattened for a dense layer.
+        Shape as the operation takes it, flattened for a dense layer.
     identity:
-        Whether it passes its source on unchanged.
+        Whether it passes on its source unchanged.
     """
 
     operation: Conv2d | Linear
@@ -73,7 +73,7 @@ class IntegerLayer:
 
 @dataclass(frozen=True, eq=False)
 class IntegerPoolLayer:
-    """A population that pools the spikes of `source`, (C, H, W), without weights of its own."""
+    """A population that pools the spikes of `source`, (C, H, W), without weights."""
 
     name: str
     shape: Shape
@@ -83,9 +83,9 @@ class IntegerPoolLayer:
 
 @dataclass(frozen=True, eq=False)
 class SumLayer:
-    """A population that passes on the sum of the spikes of `sources`, (C, H, W) or (F,) each.
+    """A population that sends the sum of the spikes of `sources`, (C, H, W) or (F,) each.
 
-    Their spikes are worth the same (`settle_sums`), so the sum is a graded spike, exactly.
+    All spikes have the same value (`place_sums`), so the sum is exactly a graded spike.
     """
 
     name: str
@@ -97,7 +97,7 @@ AnyLayer = IntegerLayer | IntegerPoolLayer | SumLayer
 
 
 def layers_of(program: FloatProgram) -> list[AnyLayer]:
-    """Group a folded program, in topological order; the readouts come last.
+    """Group a folded program into layers, in topological order; the readouts come last.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def layers_of(program: FloatProgram) -> list[AnyLayer]:
 
 
 def is_stage(program: FloatProgram, node: Add) -> bool:
-    """Whether something takes the value of a sum as it is, other than activations and sums."""
+    """Whether a node other than an activation or a sum reads the value of a sum."""
     users = program.consumers(node.name)
     return any(not isinstance(user, Activation | Add) for user in users)
 
@@ -198,7 +198,7 @@ def _readout(
             found=f"a {type(last).__name__} of shape {shapes[last.name]} at the end",
         )
     terms, bias = _terms(program, output, spiking, shapes)
-    # A pre-activation may be an output beside the layer of the same name.
+    # A pre-activation may be an output, besides the layer of the same name.
     name = f"{output}[output]" if output in taken else output
     return IntegerLayer(name, shapes[output], terms, bias, None)
 
@@ -231,7 +231,7 @@ def _terms(
 
 
 def _identity(name: str, shape: Shape) -> Conv2d | Linear:
-    """The spikes of the value called `name` as a linear layer with one weight per channel."""
+    """The spikes of the value called `name`, as a linear layer with one weight per channel."""
     channels = shape[0]
     if len(shape) == 1:
         return Linear(name, (name,), np.eye(channels), np.zeros(channels))

@@ -1,8 +1,8 @@
-"""Max pools behind their activations, where spikes can be pooled.
+"""Placement of max pools after their activations, where spikes can be pooled.
 
 A quantized activation is monotone and works element by element with one threshold per channel, so
-it commutes with the maximum over a window: `act(max(z)) = max(act(z))`, exactly. Padding never
-wins on either side.
+it commutes with the maximum over a window: `act(max(z)) = max(act(z))`, exactly. Padding is never
+the maximum on either side.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from toolchain.program.float_program import Activation, AvgPool2d, FloatProgram,
 
 
 def place_max_pools(program: FloatProgram) -> FloatProgram:
-    """Move every max pool in front of activations behind them.
+    """Move every max pool from before an activation to after it.
 
     Raises
     ------
     UnsupportedModuleError
-        If a pool has other users in front of an activation, or pools what does not spike one by
-        one: the network's input, or an average.
+        If a pool before an activation has other users, or its source does not send unary
+        spikes: the network's input, or an average pool.
     """
     draft = GraphEditor(program)
     while True:
         nodes = draft.nodes()
         spiking = spiking_values(nodes)
         pools = [n for n in nodes if isinstance(n, MaxPool2d)]
-        # The last of several in a row is the one that stands in front of the activation.
+        # Of several pools in a row, the last one precedes the activation.
         early = [p for p in pools if p.source not in spiking]
         if not early:
             for pool in pools:

@@ -1,4 +1,4 @@
-"""Folding an average pool into the layer that takes it: exact in real arithmetic, or an error."""
+"""Folding an average pool into the layer after it: exact in real arithmetic, or an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toolchain.program.float_program import AvgPool2d, Conv2d, Linear, Shape
 
 
 def _window_weights(pool: AvgPool2d, source: Shape, pooled: Shape, axis: int) -> np.ndarray:
-    """(pooled, source) matrix along one axis with a 1 where a window covers a source element."""
+    """Matrix (pooled, source) along one axis, with a 1 where a window covers a source element."""
     size, count = source[1 + axis], pooled[1 + axis]
     matrix = np.zeros((count, size))
     for index in range(count):
@@ -22,7 +22,10 @@ def _window_weights(pool: AvgPool2d, source: Shape, pooled: Shape, axis: int) ->
 
 
 def pool_into_dense(pool: AvgPool2d, dense: Linear, source: Shape, pooled: Shape) -> Linear:
-    """`dense` behind a flattened pool from `source` to `pooled`, taking the flattened source."""
+    """The dense layer after a flattened pool, rewritten to take the flattened source.
+
+    `source` and `pooled` are the shapes (C, H, W) before and after the pool.
+    """
     rows = _window_weights(pool, source, pooled, 0)
     columns = _window_weights(pool, source, pooled, 1)
     if pool.count_padding:
@@ -36,12 +39,14 @@ def pool_into_dense(pool: AvgPool2d, dense: Linear, source: Shape, pooled: Shape
 
 
 def _spread(weight: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Weights (n, p q) handed on by `rows`, (p, h), and `columns`, (q, w): (n, h w)."""
+    """Weights (n, p q) spread by `rows`, (p, h), and `columns`, (q, w): (n, h w)."""
     return weight @ np.kron(rows, columns)
 
 
 def pool_into_conv(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape) -> Conv2d:
-    """`conv` behind a pool from `source` to `pooled`, taking the source: an upsampled kernel.
+    """The convolution after a pool, rewritten with an enlarged kernel to take the source.
+
+    `source` and `pooled` are the shapes (C, H, W) before and after the pool.
 
     Raises
     ------
@@ -68,7 +73,7 @@ def pool_into_conv(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape) 
 
 
 def _taps_taken(pool: AvgPool2d, conv: Conv2d, axis: int) -> np.ndarray:
-    """(taps, folded taps) matrix along one axis: 1 where a tap takes the mean over a folded one."""
+    """Matrix (taps, folded taps) along one axis: 1 where a tap averages over a folded tap."""
     taps, step = conv.weight.shape[2 + axis], pool.stride[axis] * conv.dilation[axis]
     matrix = np.zeros((taps, step * (taps - 1) + pool.kernel[axis]))
     for tap in range(taps):
@@ -77,7 +82,7 @@ def _taps_taken(pool: AvgPool2d, conv: Conv2d, axis: int) -> np.ndarray:
 
 
 def _check_border(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape, axis: int) -> None:
-    """The convolution's zero padding must not, once folded, reach real source elements."""
+    """Raise an error if the folded zero padding would cover real source elements."""
     size, count = source[1 + axis], pooled[1 + axis]
     if pool.padding[axis] and not pool.count_padding:
         reason = "it leaves the padding out of the mean"
@@ -86,7 +91,7 @@ def _check_border(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape, a
     elif conv.padding[axis] and count * pool.stride[axis] - pool.padding[axis] < size:
         reason = f"it drops the last of {size} rows or columns and the convolution pads"
     else:
-        # The folded kernel may ask for a position the convolution did not compute.
+        # The folded kernel may need a position that the convolution did not compute.
         width = conv.dilation[axis] * (conv.weight.shape[2 + axis] - 1) + 1
         expected = (count + 2 * conv.padding[axis] - width) // conv.stride[axis] + 1
         reach = pool.stride[axis] * (width - 1) + pool.kernel[axis]
@@ -105,12 +110,12 @@ def _check_border(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape, a
 
 
 def pool_into_pool(pool: AvgPool2d, follower: AvgPool2d) -> AvgPool2d:
-    """`follower` behind `pool` as one pool of the source.
+    """Two average pools in a row as one pool of the source.
 
     Raises
     ------
     UnsupportedModuleError
-        If they pad or overlap.
+        If the pools pad or overlap.
     """
     plain = pool.padding == (0, 0) and follower.padding == (0, 0) and pool.kernel == pool.stride
     if not plain:
@@ -127,7 +132,7 @@ def pool_into_pool(pool: AvgPool2d, follower: AvgPool2d) -> AvgPool2d:
 
 
 def pool_as_conv(pool: AvgPool2d, channels: int) -> Conv2d:
-    """The pool itself as a depthwise convolution, for a place among the summands of a layer.
+    """The pool as a depthwise convolution, to serve as a summand of a layer.
 
     Raises
     ------

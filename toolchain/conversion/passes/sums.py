@@ -1,7 +1,7 @@
-"""Sums of spikes that layers take as they are: residual branches with no neuron behind them.
+"""Placement of sums of spikes that layers read directly: residual branches without a neuron.
 
-Where all summands send spikes worth the same, such as behind CQReLU, the sum is a stage of its
-own: a population that passes it on as a graded spike. Elsewhere the layers behind it are spread
+If all summands send spikes of the same value, as after CQReLU, the sum is a stage of its
+own: a population that sends it as a graded spike. Otherwise the following layers are spread
 over the summands, `W (a + b) = W a + W b`, with the same weights for each. Both are exact.
 """
 
@@ -30,14 +30,14 @@ from toolchain.program.float_program import (
 
 
 def place_sums(program: FloatProgram) -> FloatProgram:
-    """Leave sums of equally worthy spikes as stages, and spread what takes other sums.
+    """Keep sums of spikes of equal value as stages, and spread the users of other sums.
 
-    A sum of anything but spikes is left as it is, for the lowering to refuse.
+    A sum of other values stays unchanged; the grouping into layers raises an error for it.
 
     Raises
     ------
     UnsupportedModuleError
-        If what takes a sum of unequal spikes is not linear.
+        If a node that takes a sum of spikes of different values is not linear.
     """
     draft = GraphEditor(program)
     while True:
@@ -52,7 +52,7 @@ def place_sums(program: FloatProgram) -> FloatProgram:
 
 
 def _unequal_stage(draft: GraphEditor) -> Add | None:
-    """A sum of spikes that others take as it is, whose summands are not worth the same."""
+    """A sum of spikes that nodes read directly, and whose summands have different values."""
     now = draft.program()
     stages = [n for n in now.nodes if isinstance(n, Add) and is_stage(now, n)]
     sends = spiking_values(now.nodes) | {stage.name for stage in stages}
@@ -63,7 +63,7 @@ def _unequal_stage(draft: GraphEditor) -> Add | None:
 
 
 def _splice(node: Add, draft: GraphEditor) -> None:
-    """Take the summands of inner sums, unless those are stages."""
+    """Replace inner sums by their summands, unless they are stages."""
     now = draft.program()
     sources: list[str] = []
     for source in node.sources:
@@ -97,7 +97,7 @@ def _worth(node: FloatNode, draft: GraphEditor) -> np.ndarray | None:
 
 @singledispatch
 def _spread(user: object, node: Add, draft: GraphEditor) -> None:
-    """Let one user take each summand by itself; an unknown one raises."""
+    """Let one user take each summand separately; raises for an unknown one."""
     raise UnsupportedModuleError(
         "only linear layers can take a sum of spikes that are worth different values",
         node=node.name,
@@ -110,7 +110,7 @@ def _spread(user: object, node: Add, draft: GraphEditor) -> None:
 @_spread.register(Activation)
 @_spread.register(Add)
 def _(user: Activation | Add, node: Add, draft: GraphEditor) -> None:
-    """They take the summands as currents anyway."""
+    """Leave the node unchanged: it takes the summands as currents anyway."""
 
 
 @_spread.register(Conv2d)

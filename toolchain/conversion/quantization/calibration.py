@@ -1,10 +1,10 @@
-"""What a calibration set says about a network: inputs of each layer, and what saturates.
+"""Measurements on a calibration set: the inputs of each layer, and the saturation.
 
-The float network runs on the samples as the input quantizer gives them, its activations
+The float network runs on the quantized samples, with its activations
 quantized to as many levels as the spiking network has wake steps: the rates of its neurons to
-first order. The inputs are those of the float network and not of one whose earlier layers are
-rounded already: measured on small networks at 2 to 8 bits, the two gave the same counts and
-logits within their scatter, and this way one pass serves all layers and every threshold.
+first order. The inputs are those of the float network, not of one whose earlier layers are
+already rounded. On small networks at 2 to 8 bits both gave the same counts and
+logits within their scatter, and one pass is enough for all layers and thresholds.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from toolchain.program.float_program import Activation, FloatProgram, Linear
 from toolchain.program.input_quantizer import InputQuantizer
 
 MINIMUM_SAMPLES = 16
-"""Fewer say next to nothing about a layer's inputs; GPTQ's authors take 128 sequences."""
+"""Smallest calibration set; GPTQ's authors use 128 sequences."""
 BATCH = 32
 MAX_GRAM_BYTES = 2 << 30
-"""Largest second moments kept for one layer, in bytes: some 16000 inputs of one output."""
+"""Largest second moments of one layer, in bytes: about 16000 inputs of one output."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Samples to calibrate on.
+    """Calibration samples.
 
     Attributes
     ----------
     name:
-        The data source they come from.
+        Name of the data source.
     inputs:
         Graded input spikes, int (N, ...).
     """
@@ -66,7 +66,7 @@ class Calibration:
         return digest.hexdigest()
 
     def batches(self, quantizer: InputQuantizer) -> Iterator[Tensor]:
-        """Normalised samples, float64 (n, ...), as the integer network gets them."""
+        """Normalised samples as the integer network gets them, float64 (n, ...) per batch."""
         for start in range(0, len(self.inputs), BATCH):
             chunk = self.inputs[start : start + BATCH]
             yield torch.from_numpy(chunk * quantizer.scale)
@@ -74,15 +74,15 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class LayerStatistics:
-    """What calibration measured for one layer.
+    """Measurements of one layer on the calibration samples.
 
     Attributes
     ----------
     moments:
-        Of the inputs of the compensated branches, in spikes; None where not asked for.
+        Second moments of the inputs of the compensated branches, in spikes; None if not requested.
     compensated:
-        For each branch whether `moments` hold its inputs. A depthwise branch beside others, such
-        as an identity, is left out: every channel would need moments of its own.
+        Whether `moments` contain the inputs, per branch. A depthwise branch beside others, such as
+        an identity, is excluded: every channel would need its own moments.
     saturated:
         Share of pre-activations at or above the threshold, which the activation clips; None for
         a readout.
@@ -107,7 +107,7 @@ def measure(
     Raises
     ------
     ConversionError
-        If a layer has too many inputs for its second moments to be kept.
+        If a layer has too many inputs for its second moments.
     """
     nodes = (replace(n, levels=levels) if isinstance(n, Activation) else n for n in program.nodes)
     rates = replace(program, nodes=tuple(nodes))
@@ -168,7 +168,7 @@ def _empty(layer: IntegerLayer) -> InputMoments:
 
 
 def _per_channel(values: np.ndarray, like: Tensor) -> Tensor:
-    """`values`, (1,) or (C,), against (N, C, H, W), or (N, F) with F a multiple of C."""
+    """`values`, (1,) or (C,), shaped to broadcast against (N, C, H, W), or (N, F) with F = k C."""
     tensor = torch.from_numpy(np.array(values, np.float64))
     if len(tensor) == 1:
         return tensor

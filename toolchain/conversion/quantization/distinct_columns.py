@@ -1,4 +1,4 @@
-"""Columns of weights that are all the same: what a folded average pool leaves behind."""
+"""Equal columns of weights, which a folded average pool produces."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from toolchain.compiled import compiled
 
 
 def distinct_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """The first of each set of equal columns of float64 (C, K), in order, and how many there are.
+    """First index of each set of equal columns of float64 (C, K), in order, and the set sizes.
 
-    int64 (U,) each; None where no two are equal.
+    int64 (U,) each; None if no two columns are equal.
     """
     _, first, inverse = np.unique(_sums(weight), return_index=True, return_inverse=True)
     if len(first) == weight.shape[1] or not _equal(weight, first[inverse]):
@@ -21,7 +21,7 @@ def distinct_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None
 
 @compiled
 def _add_up(words, sums):  # type: ignore[no-untyped-def]
-    """A sum of the bits of each column modulo 2^64, in which every row has a factor of its own."""
+    """Sum of the bits of each column modulo 2^64, with a different factor for every row."""
     factor = np.uint64(0x9E3779B97F4A7C15)
     for c in range(words.shape[0]):
         row = words[c]
@@ -38,7 +38,7 @@ def _sums(weight: np.ndarray) -> np.ndarray:
 
 @compiled
 def _equal(weight, other):  # type: ignore[no-untyped-def]
-    """Whether each column k is, bit by bit or as a number, the column `other[k]`."""
+    """Whether each column k equals the column `other[k]`, bit by bit or as numbers."""
     for c in range(weight.shape[0]):
         row = weight[c]
         for k in range(row.shape[0]):

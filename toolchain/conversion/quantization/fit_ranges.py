@@ -1,8 +1,8 @@
-"""Makes every range provable by lowering thresholds where the worst case would overflow.
+"""Fitting of thresholds so that every range can be proved.
 
-Weights, bias, threshold and state of a channel all scale with its integer threshold, so a lower
-one makes room in the register, at the price of coarser weights. Only channels that need it pay;
-what it costs them is in the conversion's report and notes.
+Weights, bias, threshold and state of a channel all scale with its integer threshold. A lower
+threshold leaves more room in the register, with coarser weights. Only channels that need it are
+lowered; the conversion's report and notes state the cost.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from toolchain.program.bounds import overload
 from toolchain.program.int_program import IntProgram
 
 MAX_ROUNDS = 8
-"""Each round lowers by what the bound says; rounding of weights can need a second look."""
+"""Most rounds; each lowers thresholds by the bound, and rounded weights may need another round."""
 MARGIN = 0.995
-"""Lowered a little more than needed, so that rounding does not bring the excess back."""
+"""Factor below the exact bound, so that rounding does not bring the excess back."""
 
 COARSEST = 1 / 8
-"""Weight error, relative to a layer's largest weight, that lowering may cost: four units for the
-largest weight, three bits. Fewer bits cost more than that by themselves."""
+"""Largest weight error that lowering may cost, relative to a layer's largest weight.
+
+It leaves the largest weight four units, or three bits.
+"""
 
 Room = dict[str, np.ndarray]
 Lowering = Callable[[Room], tuple[IntProgram, list[LayerRounding]]]
@@ -31,11 +33,11 @@ Lowering = Callable[[Room], tuple[IntProgram, list[LayerRounding]]]
 def fit_ranges(
     lower: Lowering, room: Room, *, coarsest: float = COARSEST
 ) -> tuple[IntProgram, list[LayerRounding]]:
-    """Lower a network so that the range analysis can prove it, if thresholds allow.
+    """Lower thresholds until the range analysis can prove the network, if that is possible.
 
     `lower` integerises with a factor in (0, 1] per channel on the thresholds, by layer. `room`
-    holds the factors to start from, and afterwards those found. Where weights would become
-    coarser than `coarsest`, the network is returned as it was without room; `prove` then names
+    contains the initial factors, and afterwards the final ones. If weights would become
+    coarser than `coarsest`, the network is returned with its initial thresholds; `prove` then names
     the layer and its bound.
     """
     program, rounding = lower(room)

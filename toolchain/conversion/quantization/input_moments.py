@@ -1,6 +1,6 @@
-"""Second moments of a layer's inputs over calibration data: what its rounding errors act on.
+"""Second moments of a layer's inputs on calibration data, which weight its rounding errors.
 
-A row is all that one output neuron's weights multiply in one step: the spikes under the kernel
+A row is the input of one output neuron in one step: the spikes under the kernel
 (im2col) of every synapse of the population, and a 1 for the bias. `G = sum over samples and
 positions of x x^T` is, up to a factor, the Hessian of the layer's squared output error: for
 errors `d` of one channel's weights and bias, `sum (d x)^2 = d G d^T`.
@@ -24,12 +24,12 @@ from toolchain.errors import ProgramError
 from toolchain.program.float_program import Conv2d, Linear
 
 CHUNK = 1 << 24
-"""Elements of an unfolded batch at a time: 128 MiB in float64."""
+"""Elements of an unfolded batch processed at once: 128 MiB in float64."""
 
 
 @singledispatch
 def unfolded(operation: object, x: Tensor) -> Tensor:
-    """What each output position's weights multiply: (N, groups, K, positions) for x (N, ...)."""
+    """Inputs of each output position: (N, groups, K, positions) for x (N, ...)."""
     raise ProgramError("no unfolding for this layer", found=type(operation).__name__)
 
 
@@ -46,7 +46,7 @@ def _(operation: Linear, x: Tensor) -> Tensor:
 
 
 class InputMoments:
-    """Collects `G` of one population, batch by batch, in float64.
+    """Accumulates `G` of one population, batch by batch, in float64.
 
     Parameters
     ----------
@@ -56,10 +56,10 @@ class InputMoments:
     Attributes
     ----------
     gram:
-        Tensor (parts, K + 1, K + 1), K the inputs of all synapses side by side; the last row and
-        column belong to the bias.
+        Tensor (parts, K + 1, K + 1), where K is the number of inputs of all synapses side by side;
+        the last row and column belong to the bias.
     rows:
-        How many rows went into each G: samples times output positions.
+        Number of rows in each G: samples times output positions.
     """
 
     def __init__(self, operations: Sequence[Conv2d | Linear]) -> None:
@@ -76,14 +76,14 @@ class InputMoments:
 
     @classmethod
     def bytes_for(cls, operations: Sequence[Conv2d | Linear]) -> int:
-        """Bytes that G takes for these operations."""
+        """Size of G for these operations, in bytes."""
         parts, width = cls._shape(operations)
         return parts * width * width * 8
 
     def add(self, inputs: Sequence[Tensor]) -> None:
-        """Add a batch: for every synapse the spikes it gets in one step, (N, ...).
+        """Add a batch: for every synapse its spikes of one step, (N, ...).
 
-        Rates (spike counts divided by the steps) stand for the spikes of an average step.
+        Rates (spike counts divided by the steps) represent the spikes of an average step.
         Without operations there is nothing to add.
         """
         if not self.operations:
@@ -107,7 +107,7 @@ class InputMoments:
         self.rows += count * positions
 
     def second_moments(self) -> list[np.ndarray]:
-        """`E[s^2]` of each synapse's inputs by output channel, float64 (C, K) each."""
+        """`E[s^2]` of each synapse's inputs per output channel, float64 (C, K) each."""
         channels = len(self.operations[0].weight)
         diagonal = (self.gram.diagonal(dim1=1, dim2=2) / max(self.rows, 1)).numpy()
         by_channel = np.repeat(diagonal, channels // self.parts, axis=0)

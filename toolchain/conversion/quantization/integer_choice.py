@@ -1,11 +1,11 @@
-"""Thresholds by search and rounding by compensation, on top of the exponents of `thresholds`.
+"""Threshold search and compensating rounding, with the exponents from `thresholds`.
 
 `choose_integers` decides how the branches of a population share its scale, with the largest
-thresholds that fit; that stands. Here each channel's threshold is then searched for the smallest
-rounding error (`threshold_search`), and the weights are rounded to the nearest or so that errors
-make up for each other on calibration data (`rounding`). An identity is rounded to the nearest in
-either case: it is held finely enough (see `thresholds`), and as a branch of one input a channel it
-would ask for second moments of its own for every channel.
+thresholds that fit. Here each channel's threshold is then searched for the smallest
+rounding error (`threshold_search`), and the weights are rounded to the nearest, or so that errors
+compensate each other on calibration data (`rounding`). An identity is rounded to the nearest in
+either case: it is fine enough (see `thresholds`), and as a branch with one input per channel it
+would need its own second moments for every channel.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from toolchain.int_range import IntRange, TargetLimits
 THRESHOLDS = ("search", "largest")
 ROUNDINGS = ("nearest", "gptq")
 SPACED = 6
-"""Thresholds that compensating rounding tries beside the largest and the searched one."""
+"""Thresholds that compensating rounding tries besides the largest and the searched one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +46,13 @@ class IntegerChoice:
     Attributes
     ----------
     thresholds:
-        "search", or "largest" that fits.
+        "search", or "largest" for the largest that fits.
     rounding:
         "nearest" or "gptq"; the latter needs moments of every layer in `statistics`.
     allow_clipping:
-        Whether the search may clip a channel's largest weights where that costs less.
+        Whether the search may clip a channel's largest weights if that lowers the error.
     statistics:
-        From calibration, by layer; may be empty.
+        Measurements on the calibration data, by layer; may be empty.
     """
 
     thresholds: str = "search"
@@ -75,7 +75,7 @@ class IntegerChoice:
             )
 
     def __call__(self, rows: FloatRows, weight_bits: int, limits: TargetLimits) -> IntegerRows:
-        """See `choose_integers`."""
+        """Choose integers as `choose_integers` does."""
         if (self.thresholds, self.rounding) == ("largest", "nearest"):
             return choose_integers(rows, weight_bits, limits)
         start = choose_scales(rows, weight_bits, limits)
@@ -106,9 +106,9 @@ class IntegerChoice:
         return self._compensated(rows, start, terms, bias, candidates, weight_bits, limits)
 
     def _ceiling(self, rows: FloatRows, weight_bits: int, limits: TargetLimits) -> np.ndarray:
-        """What searched thresholds may be at most, (C,).
+        """Upper limits of the searched thresholds, (C,).
 
-        Room is a share of the threshold that was found without it.
+        `room` is a factor on the threshold chosen without it.
         """
         ceiling = np.full(len(rows.bias), float(limits.threshold_max))
         if (rows.room < 1).any():
@@ -191,9 +191,9 @@ class IntegerChoice:
     def _in_thresholds(
         self, rows: FloatRows, start: Scales, weight_bits: int
     ) -> tuple[ErrorTerm, ...]:
-        """The branches in thresholds per spike (logits for a readout), with exponents as chosen.
+        """The branches in thresholds per spike (logits for a readout), with the chosen exponents.
 
-        A branch held in two synapses is one term with the finer exponent and a wider range.
+        A branch in two synapses is one term with the finer exponent and a wider range.
         """
         signed = IntRange.signed(weight_bits)
         lam = np.ones(len(rows.bias)) if rows.lam is None else rows.lam
@@ -236,7 +236,7 @@ def _rows(
 
 
 def _branch(weight: np.ndarray, low: int, high: int) -> IntegerBranch:
-    """Integers of one branch as one synapse, or in two of these exponents."""
+    """Integers of one branch, as one synapse or as two with these exponents."""
     if low == high:
         return IntegerBranch(((low, weight),))
     upper = np.rint(weight / 2.0 ** (high - low)).astype(np.int64)

@@ -6,9 +6,9 @@ threshold `theta`:
     W_int = round(theta * W * lam_in / lam / 2^exponent),  b_int = round(theta * b / lam),
     v0 = floor(theta * shift)
 
-Theta is free, so it carries the channel's scale (`thresholds` chooses it). The threshold itself
-then has no rounding error; all error is in W and b. A readout has one common scale for all
-channels instead. What a spike is worth is in `spike_values`.
+Theta is free, so it carries the channel's scale (see `thresholds` and `integer_choice`). The
+threshold itself then has no rounding error; all error is in W and b. A readout has one common scale
+for all channels instead. The value of a spike is computed in `spike_values`.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ SPIKING_NEURONS: dict[str, type[IntegrateAndFire] | type[ConsistentIntegrateAndF
 
 @dataclass(frozen=True)
 class BranchRounding:
-    """What integerisation did to one branch of a layer.
+    """The integerisation of one branch of a layer.
 
     Attributes
     ----------
     source:
-        Population it comes from, or "input".
+        Source population, or "input".
     exponents:
-        Weight exponent of its synapse; two where it was split into high and low bits because
-        one synapse would have been too coarse.
+        Weight exponent of its synapse; two if it was split into high and low bits because one
+        synapse would have been too coarse.
     weight_error:
         Largest rounding error, relative to the branch's largest weight.
     negligible:
-        Whether it can never add a notable part of a threshold; its error then counts for nothing.
+        Whether it can never add a notable part of a threshold; then its error is ignored.
     """
 
     source: str
@@ -86,32 +86,34 @@ class BranchRounding:
 
 @dataclass(frozen=True)
 class LayerRounding:
-    """What integerisation did to one layer.
+    """The integerisation of one layer.
 
     Attributes
     ----------
     weight_error, bias_error:
-        Largest rounding error, relative to the largest weight of its branch (the worst branch
-        counts), and in the unit of the sums.
+        Largest rounding error of a weight, relative to the largest weight of its branch (of the
+        worst branch), and of the bias, in units of the sums.
     threshold_low, threshold_high:
         Range of the integer thresholds (0 for a readout).
     zeroed:
-        Weights that were not zero and became zero by rounding.
+        Number of nonzero weights that became zero by rounding.
     lowered:
-        Channels whose threshold (readout: scale) was lowered to make every range provable.
+        Number of channels whose threshold (readout: scale) was lowered to make every range
+        provable.
     branches:
-        One a linear term, in the order of the sum.
+        One per linear term, in the order of the sum.
     sqnr_db:
-        Signal to quantization noise ratio of the weights in thresholds (readout: logits), in
-        decibels: 10 log10 of the sum of squares over that of the rounding errors. None where
-        nothing is lost.
+        Signal-to-quantization-noise ratio of the weights in thresholds (readout: logits), in
+        decibels: 10 log10 of the sum of squares over that of the rounding errors. None without any
+        error.
     clipped:
-        Integers (weights and biases) that stand at the end of their range because their target
-        lay beyond it.
+        Number of integers (weights and biases) at the end of their range because their target is
+        beyond it.
     notes:
-        What the choice of integers has to tell.
+        Notes on the choice of integers.
     saturated:
-        Share of pre-activations at or above the threshold on the calibration data; None without.
+        Share of pre-activations at or above the threshold on the calibration data; None without
+        calibration.
     """
 
     name: str
@@ -141,15 +143,15 @@ def integerise(
     room: Mapping[str, np.ndarray] | None = None,
     choose: ChooseIntegers = choose_integers,
 ) -> tuple[IntProgram, list[LayerRounding]]:
-    """Lower a folded float program; the range analysis comes after.
+    """Lower a folded float program to integers, without the range analysis.
 
     `room` lowers thresholds: a factor in (0, 1] per channel, by layer (see `fit_ranges`). `choose`
-    picks thresholds and integer weights of one population.
+    selects thresholds and integer weights of one population.
 
     Raises
     ------
     ConversionError, UnsupportedModuleError
-        Naming the layer.
+        If a layer cannot be integerised. The error names it.
     """
     populations: list[Population] = []
     report: list[LayerRounding] = []
@@ -190,7 +192,7 @@ def _pool(layer: IntegerPoolLayer) -> Population:
 
 
 def _sum(layer: SumLayer) -> Population:
-    """A population that passes on the sum of its sources' spikes."""
+    """A population that sends the sum of its sources' spikes."""
     channels = layer.shape[0]
     none = np.zeros(channels, np.int64)
     synapses = tuple(_unit_synapse(source, layer.shape) for source in layer.sources)
@@ -198,7 +200,7 @@ def _sum(layer: SumLayer) -> Population:
 
 
 def _unit_synapse(source: str, shape: tuple[int, ...]) -> Synapse:
-    """One weight of 1 per neuron."""
+    """A synapse with one weight of 1 per neuron."""
     if len(shape) == 1:
         return DenseSynapse(source, np.eye(shape[0], dtype=np.int64))
     return ConvSynapse(source, np.ones((shape[0], 1, 1, 1), np.int64), groups=shape[0])
@@ -221,7 +223,7 @@ def _float_rows(layer: IntegerLayer, spikes: Mapping[str, Spikes], room: np.ndar
 
 
 def _input_scale(term: Term, values: np.ndarray) -> np.ndarray | float:
-    """`lam_in` arranged to multiply the term's weights along their input axis."""
+    """`lam_in`, shaped to multiply the term's weights along their input axis."""
     operation = term.operation
     if values.size == 1:
         return float(values[0])

@@ -10,15 +10,15 @@ initial potential theta / 2 of Bu et al., ICLR 2022).
 Each channel has its own percentile. A spike of a channel is worth its threshold, and the weights
 behind it take that up, so this is the equalisation of channels (ReLU is positively homogeneous:
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019),
-exact in float: a channel of small values sends as many spikes as one of large values, and no
-channel's weights leave the others' a part of an integer range only. A channel that hardly ever
-fires would get a threshold that a single incoming spike passes many times over, so none is smaller
-than `SMALLEST` of what its sum reaches, up or down.
+exact in float: a channel of small values sends as many spikes as one of large values, and its
+weights do not take the integer range of the others'. A channel that hardly ever fires would get a
+threshold far below the value of a single incoming spike, so each threshold is at least `SMALLEST`
+times the largest sum of its channel, positive or negative.
 
 The percentile is over all outputs of a channel, zeros included, all samples and positions together,
 linear between the two nearest ranks (`numpy.percentile`'s default): with n values in ascending
 order and r = (n - 1) p / 100, it is `v[floor(r)]` plus the fraction of r times the distance to
-the next. Only the largest values down to rank floor(r) are kept, so that memory is bounded by
+the next. Only the largest values down to rank floor(r) are stored, so that memory is bounded by
 the share above the percentile.
 """
 
@@ -38,13 +38,14 @@ from toolchain.program.float_program import Activation, FloatProgram
 
 SHIFT = 0.5
 LOWEST, HIGHEST = 90.0, 100.0
-"""A tenth of all outputs clipped is more than any network bears, and what has to be kept in memory
-grows with the share above the percentile."""
+"""Smallest and largest percentile.
 
-
+Clipping a tenth of all outputs is more than any network tolerates, and the memory needed grows
+with the share above the percentile.
+"""
 SMALLEST = 1 / 64
-"""Of the largest sum of a channel in calibration, the least its threshold may be: what a channel
-that is silent but for a few outputs sends is coarse then, by a 64th of its sum at most."""
+"""Smallest threshold, in units of the channel's largest sum in calibration: the few outputs of a
+channel that is silent otherwise are rounded by at most this part of that sum."""
 
 
 class RunningPercentile:
@@ -73,7 +74,7 @@ class RunningPercentile:
 
 
 def plain_relus(program: FloatProgram) -> list[Activation]:
-    """Activations that stand for plain ReLUs."""
+    """Activations that replace plain ReLUs."""
     return [
         n
         for n in program.nodes
@@ -89,15 +90,15 @@ def with_thresholds(
     percentile: float,
     levels: int,
 ) -> FloatProgram:
-    """`program` with every plain ReLU as a quantized activation of `levels` levels.
+    """`program` with every plain ReLU replaced by a quantized activation of `levels` levels.
 
-    `batches` are `samples` normalised samples in all, float64 (n, ...); all other activations
-    quantize as they are while the ReLUs are measured.
+    `batches` contain `samples` normalised samples in all, float64 (n, ...); all other activations
+    quantize unchanged while the ReLUs are measured.
 
     Raises
     ------
     ConversionError
-        If the percentile is out of range, the network has no plain ReLU, or one of them is dead.
+        If the percentile is out of range, the network has no plain ReLU, or a ReLU is dead.
     """
     if not LOWEST <= percentile <= HIGHEST:
         raise ConversionError(

@@ -1,7 +1,7 @@
-"""What goes into the choice of a population's integers, and what comes out of it.
+"""Input and result of the choice of a population's integers.
 
-`FloatRows` holds the float weights of its branches (one per synapse); `Scales` what thresholds and
-exponents are chosen; `IntegerRows` the integers.
+`FloatRows` contains the float weights of its branches (one per synapse), `Scales` the chosen
+thresholds and exponents, `IntegerRows` the integers.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class Branch:
     Attributes
     ----------
     name:
-        For messages.
+        Name in messages.
     rows:
         float64 (C, n): real weights times the value of one input spike.
     largest_spike:
-        Largest magnitude of a spike it takes: 1, or more for graded ones.
+        Largest magnitude of a source spike: 1, or more for graded spikes.
     identity:
-        Whether it passes its source on unchanged.
+        Whether it passes on its source unchanged.
     taps:
-        How many spikes a graded one is the sum of (a sum pool's window).
+        Number of spikes that a graded spike sums (the window of a sum pool).
     """
 
     name: str
@@ -38,7 +38,7 @@ class Branch:
 
     @property
     def second_moment(self) -> float:
-        """Sum of the squares of the spikes that one input is the sum of, each at its largest."""
+        """Largest sum of squares of the spikes that one input sums."""
         return self.taps * (self.largest_spike / self.taps) ** 2
 
     @cached_property
@@ -50,14 +50,14 @@ class Branch:
 
 @dataclass(frozen=True, eq=False)
 class FloatRows:
-    """All that decides a population's integers.
+    """The data from which a population's integers are chosen.
 
     Attributes
     ----------
     name:
-        The population's, for messages.
+        Name of the population, for messages.
     branches:
-        One a synapse, each (C, n).
+        One per synapse, each (C, n).
     bias:
         float64 (C,).
     lam:
@@ -86,7 +86,7 @@ class IntegerBranch:
     parts: tuple[tuple[int, np.ndarray], ...]
 
     def exponents(self, weight_bits: int) -> tuple[int, int]:
-        """Exponents of the synapses, the finer first; twice the one where there is only one.
+        """Exponents of the synapses, the finer first; a single one is given twice.
 
         The finer one is raised until any remainder of the coarser one fits its bits.
         """
@@ -96,18 +96,18 @@ class IntegerBranch:
 
     @property
     def total(self) -> np.ndarray:
-        """What the parts add up to, exponents included: int64 (C, n)."""
+        """Sum of the parts, exponents included: int64 (C, n)."""
         return self.of_rows(slice(None))
 
     def of_rows(self, part: slice) -> np.ndarray:
-        """`total` of some channels."""
+        """`total` for the channels in `part`."""
         wide = ((exponent, weight[part].astype(np.int64)) for exponent, weight in self.parts)
         return np.asarray(sum(weight << exponent for exponent, weight in wide))
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerRows:
-    """What was chosen.
+    """The chosen integers of a population.
 
     Attributes
     ----------
@@ -118,13 +118,13 @@ class IntegerRows:
     scale:
         Real value of one unit of a readout; None with an activation.
     branches:
-        In the order of the float ones.
+        Integer branches, in the order of the float ones.
     bias:
         float64 (C,), whole numbers.
     clipped:
-        Integers that stand at the end of their range because their target lay beyond it.
+        Number of integers at the end of their range because their target is beyond it.
     notes:
-        What the user should know about this choice.
+        Notes for the user about this choice.
     """
 
     factor: np.ndarray
@@ -138,14 +138,14 @@ class IntegerRows:
 
 @dataclass(frozen=True, eq=False)
 class Scales:
-    """What a population's integers are chosen within.
+    """Thresholds and exponents within which a population's integers are chosen.
 
     Attributes
     ----------
     theta, scale:
         As in `IntegerRows`.
     exponents:
-        Of each branch, as `IntegerBranch.exponents` has them.
+        Two per branch, as `IntegerBranch.exponents` returns them.
     """
 
     theta: np.ndarray

@@ -1,23 +1,23 @@
-"""Rounding of a population's weights once its thresholds stand: to the nearest, or compensating.
+"""Rounding of a population's weights for given thresholds: to the nearest, or compensating.
 
-`round_nearest` rounds every weight by itself. `round_gptq` follows GPTQ (Frantar et al., "GPTQ:
+`round_nearest` rounds every weight separately. `round_gptq` follows GPTQ (Frantar et al., "GPTQ:
 Accurate Post-Training Quantization for Generative Pre-trained Transformers", ICLR 2023, built on
-Optimal Brain Quantization, Frantar & Alistarh, NeurIPS 2022): column by column, and what rounding
-a column costs on calibration data is taken up by the columns not rounded yet, so that the
-layer's output stays, not its weights. With `H` the Hessian of the squared output error and
+Optimal Brain Quantization, Frantar & Alistarh, NeurIPS 2022): it rounds column by column, and the
+columns not rounded yet compensate the error on calibration data, so that the
+layer's output is kept, not its weights. With `H` the Hessian of the squared output error and
 `H^-1 = U^T U`, U upper triangular, column i does
 
     q_i = round(w_i),   w_j -= (w_i - q_i) / U_ii * U_ij   for all j > i
 
 Three things are this project's own. The bias is the last column, against an input that is always
-1; with its many bits it takes up the mean error of all others (the bias correction of Nagel et
-al., "Data-Free Quantization through Weight Equalization and Bias Correction", ICCV 2019, falls
-out). Damping is relative to each column's own moment, since graded inputs, spikes and the bias
-differ by orders of magnitude. And of several thresholds, and of rounding to the nearest, each
-channel keeps what leaves the smallest error on the calibration data, so that its error there is
-never above that of rounding to the nearest.
+1; with its many bits it compensates the mean error of all others (the bias correction of Nagel et
+al., "Data-Free Quantization through Weight Equalization and Bias Correction", ICCV 2019,
+follows from it). Damping is relative to each column's own moment, since graded inputs, spikes and
+the bias differ by orders of magnitude. Among several thresholds, and rounding to the
+nearest, each channel takes the choice with the smallest error on the calibration data, so that its
+error there is never above that of rounding to the nearest.
 
-An input that was never active on the calibration data says nothing about its weights: they are
+An input that was never active on the calibration data does not determine its weights: they are
 rounded to the nearest.
 """
 
@@ -43,12 +43,12 @@ BLOCK = 128
 """Columns rounded before the rest is updated at once; GPTQ's block size."""
 INT32 = IntRange.signed(32)
 DETERMINED = 1e-6
-"""Below this pivot, relative to a column's moment, its inputs are a combination of others."""
+"""Smallest pivot, relative to a column's moment, of an input that is independent of others."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rounded:
-    """Integers of one population.
+    """The integers of one population.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Rounded:
     bias:
         int64, (C,).
     clamped:
-        Values that were set to the end of their range because their target lay beyond it.
+        Number of values set to the end of their range because their target is beyond it.
     """
 
     weights: tuple[np.ndarray, ...]
@@ -67,17 +67,17 @@ class Rounded:
 
 @dataclass(frozen=True, eq=False)
 class Compensated(Rounded):
-    """What `round_gptq` found out beside the integers.
+    """The integers of `round_gptq`, with its errors.
 
     Attributes
     ----------
     threshold:
-        float64, (C,): the candidate kept, the factor from thresholds to integers.
+        float64, (C,): the chosen candidate, the factor from thresholds to integers.
     error, nearest_error:
-        float64, (C,): mean squared error of a step's current on the calibration data, in
-        thresholds, as rounded, and if the first candidate had been rounded to the nearest.
+        float64, (C,): mean squared error of the current of one step on the calibration data, in
+        thresholds, of the result, and of the first candidate rounded to the nearest.
     kept_nearest:
-        Channels rounded to the nearest because compensation did not pay.
+        Number of channels rounded to the nearest because compensation did not lower the error.
     undetermined:
         Whether the calibration data leave some weights undetermined (fewer independent rows than
         inputs); damping then decides in favour of small changes.
@@ -133,24 +133,24 @@ def round_gptq(
     common: bool = False,
     damping: float = DAMPING,
 ) -> Compensated:
-    """Round so that the current on the calibration data stays what it was.
+    """Round so that the current on the calibration data changes as little as possible.
 
     Parameters
     ----------
     terms, bias, limits:
         As in `round_nearest`.
     candidates:
-        (n, C): n factors per channel to choose from by the error that is left; the first is also
-        tried with rounding to the nearest.
+        (n, C): n factors per channel to choose from by the remaining error; the first is also tried
+        with rounding to the nearest.
     moments:
         Second moments of the inputs, in spikes (or graded input units).
     common:
-        The channels take the same candidate, as those of a readout must.
+        Whether all channels take the same candidate, as in a readout.
 
     Raises
     ------
     ConversionError
-        If no calibration data went into `moments`, or they do not fit `terms`.
+        If `moments` contain no calibration data, or do not fit `terms`.
     """
     width = sum(t.weight.shape[1] for t in terms) + 1
     if moments.rows == 0 or moments.gram.shape[1] != width:
@@ -196,20 +196,20 @@ def round_gptq(
 
 
 def _current_moments(moments: InputMoments, part: int, terms: Sequence[ErrorTerm]) -> Tensor:
-    """Mean G of one part of the channels, in units of the integer weights' currents."""
+    """Mean G of one part of the channels, in units of the currents of the integer weights."""
     units = torch.from_numpy(_units(terms))
     return moments.gram[part] / moments.rows * torch.outer(units, units)
 
 
 def _targets(terms: Sequence[ErrorTerm], bias: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    """What is to be rounded, (C, K + 1): all synapses side by side, the bias last."""
+    """Values to round, (C, K + 1): all synapses side by side, the bias last."""
     columns = [t.weight / 2.0**t.weight_exponent for t in terms]
     stacked = np.concatenate([*columns, np.asarray(bias, np.float64)[:, None]], axis=1)
     return np.ascontiguousarray(stacked * np.asarray(threshold, np.float64)[:, None])
 
 
 def _units(terms: Sequence[ErrorTerm]) -> np.ndarray:
-    """The current of one integer step of each column, (K + 1,)."""
+    """Current of one integer unit of each column, (K + 1,)."""
     units = [np.full(t.weight.shape[1], 2.0**t.weight_exponent) for t in terms]
     return np.concatenate([*units, np.ones(1)])
 
@@ -239,7 +239,7 @@ def _split(
 
 
 def _output_error(difference: np.ndarray, gram: Tensor) -> np.ndarray:
-    """`d G d^T` of each channel, (C,)."""
+    """`d G d^T` per channel, (C,)."""
     d = torch.from_numpy(difference)
     result: np.ndarray = ((d @ gram) * d).sum(1).clamp(min=0.0).numpy()
     return result
@@ -251,8 +251,8 @@ def _compensated(
     """Integers (C, K + 1), how many per channel were clamped, and whether G is rank-deficient."""
     moment = gram.diagonal()
     live = moment > 0
-    # The most active inputs first, while most others can still make up for them (the official
-    # code's "act-order"); the bias, which has bits to spare, last.
+    # The most active inputs come first, while most others can still compensate for them (the
+    # official code's "act-order"); the bias, which has bits to spare, last.
     ranking = moment.clone()
     ranking[-1] = -1.0
     order = torch.argsort(ranking, descending=True, stable=True)
@@ -276,7 +276,7 @@ def _compensated(
 
 
 def _column_by_column(columns: Tensor, upper: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
-    """GPTQ's loop over `columns`, (K + 1, C), which it changes; integers, and counts (C,)."""
+    """GPTQ's loop over `columns`, (K + 1, C), which it overwrites; integers, and counts (C,)."""
     count = len(columns)
     rounded = torch.empty_like(columns)
     outside = torch.zeros(columns.shape[1], dtype=torch.int64)

@@ -1,7 +1,7 @@
-"""What rounding a layer's weights costs, and whether they fit: compiled.
+"""Rounding errors of a layer's weights, and whether they fit: compiled loops.
 
-Every candidate has its own sums, taken over the weights in their order, so that they are the same
-on every processor, however many candidates its vectors hold.
+Every candidate has its own sums, computed over the weights in order, so that they are the same
+on every processor, whatever the width of its vector registers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from toolchain.compiled import compiled, compiled_with
 from toolchain.conversion.quantization.row_blocks import in_threads, processors
 
 HALF_EVEN = 1.5 * 2.0**52
-"""Added and taken away again, it rounds a float64 below 2^51 to an integer, ties to even."""
+"""Adding and subtracting it rounds a float64 below 2^51 to an integer, ties to even."""
 WORTH_A_THREAD = 1 << 22
-"""Weights (times thresholds tried) from which a second thread pays."""
+"""Number of weights (times thresholds tried) from which a second thread saves time."""
 
 
 @compiled
@@ -26,7 +26,7 @@ def _rows_errors(  # type: ignore[no-untyped-def]
 ):
     """Fill `apart` and `together`, (n, C), for the rows `start .. stop`.
 
-    Empty `importance` and `weighting`, (1, 0), stand for ones.
+    Empty `importance` and `weighting`, (1, 0), mean ones.
     """
     count = thetas.shape[0]
     plain = importance.shape[1] == 0 and not clips
@@ -52,13 +52,13 @@ def _rows_errors(  # type: ignore[no-untyped-def]
                 error = rounded - scaled
                 squares[n] += error * error * m
                 sums[n] += error * q
-        for n in range(count):  # as a slice, its check alone would take two seconds to compile
+        for n in range(count):  # not a slice: its check alone would take long to compile
             apart[n, c], together[n, c] = squares[n], sums[n]
 
 
 @compiled_with(error_model="numpy", fastmath={"nnan", "nsz"})
 def _rows_reach(weight, low, high, reach, start, stop):  # type: ignore[no-untyped-def]
-    """Fill `reach`, (C,), for the rows `start .. stop`; free of branches but for the smaller."""
+    """Fill `reach`, (C,), for the rows `start .. stop`, with no branch except the minimum."""
     for c in range(start, stop):
         row, nearest = weight[c], np.inf
         for i in range(row.shape[0]):
@@ -90,7 +90,7 @@ def _rows_outside(weight, thetas, low, high, count, start, stop):  # type: ignor
 
 
 def row_reach(weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The factor at which a row's first weight passes its range, (C,); inf for rows of zeros.
+    """The factor at which a row's first weight leaves its range, (C,); inf for rows of zeros.
 
     `weight` is float64 (C, K); `low` < 0 and `high` > 0, (K,), bound a weight times the factor.
     """
@@ -100,7 +100,7 @@ def row_reach(weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
 
 
 def row_peaks(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest of each row of float64 (C, K) and 0: (C,) each."""
+    """Lowest and highest value of each row of float64 (C, K), 0 included: (C,) each."""
     lowest, highest = np.empty(len(weight)), np.empty(len(weight))
     _in_threads(partial(_rows_peaks, weight, lowest, highest), *weight.shape)
     return lowest, highest
@@ -109,7 +109,10 @@ def row_peaks(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def outside(
     weight: np.ndarray, thetas: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> np.ndarray:
-    """How many weights of each row, times its theta and rounded, lie outside: int64 (C,)."""
+    """Number of weights per row that, times theta and rounded, are outside: int64 (C,).
+
+    `weight` is float64 (C, K), `thetas` (C,); `low` and `high`, (K,), bound the integers.
+    """
     count = np.empty(len(weight), np.int64)
     _in_threads(partial(_rows_outside, weight, thetas, low, high, count), *weight.shape)
     return count
@@ -122,18 +125,18 @@ def rounding_errors(
     thetas: np.ndarray,
     bounds: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Errors `d = round(theta w) - theta w`, in units, summed up for each threshold and channel.
+    """Sums of rounding errors `d = round(theta w) - theta w`, per threshold and channel, in units.
 
     Parameters
     ----------
     weight:
         float64 (C, K).
     importance, weighting:
-        float64 (C, K), or (1, K) where they are the same for all channels.
+        float64 (C, K), or (1, K) if they are the same for all channels.
     thetas:
         float64 (n, C); `theta w` stays below 2^51.
     bounds:
-        Lowest and highest integers, float64 (K,) each, to which rounded ones are clipped.
+        Lowest and highest integers, float64 (K,) each, to which rounded values are clipped.
 
     Returns
     -------
@@ -152,7 +155,7 @@ def rounding_errors(
 
 
 def _in_threads(run: Callable[[int, int], None], channels: int, work: int) -> None:
-    """`run(start, stop)` over all channels, of so much work each, where it pays in threads."""
+    """Run `run(start, stop)` over all channels, of `work` each, in threads if that saves time."""
     parts = max(1, min(processors(), channels)) if channels * work >= WORTH_A_THREAD else 1
     edges = [channels * i // parts for i in range(parts + 1)]
     in_threads(lambda part: run(part.start, part.stop), list(map(slice, edges[:-1], edges[1:])))

@@ -1,4 +1,4 @@
-"""Rows of large weight matrices a few at a time, shared out among threads."""
+"""Processing of large weight matrices in blocks of rows, in threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 BLOCK = 1 << 19
-"""Weights worked on at a time: 4 MiB an array, which the allocator hands out again and again."""
+"""Weights per block: 4 MiB per array, which the allocator can reuse."""
 Result = TypeVar("Result")
 
 
@@ -22,12 +22,12 @@ def row_blocks(rows: int, width: int) -> Iterator[slice]:
 
 
 def processors() -> int:
-    """How many this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def in_threads(work: Callable[[slice], Result], blocks: Sequence[slice]) -> list[Result]:
-    """`work` on each of the slices, in as many threads as there are processors; in order."""
+    """The results of `work` on each slice, in order, with one thread per processor."""
     threads = min(processors(), len(blocks))
     if threads < 2:
         return [work(block) for block in blocks]
@@ -36,12 +36,12 @@ def in_threads(work: Callable[[slice], Result], blocks: Sequence[slice]) -> list
 
 
 def of_blocks(work: Callable[[slice], Result], rows: int, width: int) -> list[Result]:
-    """`work` on each of `row_blocks`, see `in_threads`."""
+    """The results of `work` on each of `row_blocks`, see `in_threads`."""
     return in_threads(work, list(row_blocks(rows, width)))
 
 
 def apply_in_blocks(operation: np.ufunc, values: np.ndarray, by: np.ndarray | float) -> np.ndarray:
-    """`operation(values, by)` of float64 arrays that broadcast to the shape of `values`."""
+    """Apply `operation(values, by)` to float64 arrays that broadcast to the shape of `values`."""
     result = np.empty(values.shape)
     other = np.broadcast_to(by, values.shape)
     rows = len(values)

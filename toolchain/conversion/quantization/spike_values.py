@@ -1,4 +1,4 @@
-"""What one spike of each layer is worth in the float network, and how large a graded one gets."""
+"""Value of one spike of each layer in the float network, and the largest graded spike."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from toolchain.program.int_program import INPUT
 
 @dataclass(frozen=True, eq=False)
 class Spikes:
-    """Spikes of one layer.
+    """The spikes of one layer.
 
     Attributes
     ----------
     value:
         Real value of one unit, (1,) or (C,).
     largest:
-        Largest magnitude of a graded one.
+        Largest magnitude of a graded spike.
     taps:
-        How many spikes a graded one is the sum of.
+        Number of spikes that a graded spike sums.
     """
 
     value: np.ndarray
@@ -35,15 +35,15 @@ class Spikes:
 
 
 def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str, Spikes]:
-    """The spikes each layer and the input send, by name; readouts send none.
+    """The spikes of each layer and of the input, by name; readouts send none.
 
-    A max pool passes the values of its source's spikes on; a sum pool's are worth lam / k^2. The
-    summands of a sum are worth the same.
+    A max pool keeps the spike values of its source; those of a sum pool are lam / k^2. The
+    summands of a sum have equal values.
 
     Raises
     ------
     ConversionError
-        If those of a sum are not.
+        If the summands of a sum have different values.
     """
     largest_input = max(abs(quantizer.range.low), abs(quantizer.range.high))
     spikes = {INPUT: Spikes(np.array([quantizer.scale]), largest_input)}

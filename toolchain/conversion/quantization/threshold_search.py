@@ -1,11 +1,11 @@
-"""Choice of each channel's integer threshold: the one whose rounded weights err the least.
+"""Search of each channel's integer threshold with the smallest rounding error.
 
 For an output channel whose float weights are `w_i` thresholds per unit of spike, an integer
 threshold `theta` stands for
 
     W_i = round(theta * w_i / 2^e),  b_int = round(theta * b)
 
-and errs by `d_i = 2^e * W_i / theta - w_i` and `d_b = b_int / theta - b`. What this costs is the
+with the errors `d_i = 2^e * W_i / theta - w_i` and `d_b = b_int / theta - b`. The cost is the
 expected squared error of the current of one step, in thresholds:
 
     J(theta) = (1 - r) sum_i m_i d_i^2 + (sqrt(r) sum_i sqrt(k_i m_i) d_i + d_b)^2
@@ -15,13 +15,13 @@ correlation `E[s_i s_j] / sqrt(m_i m_j)` between two inputs, not measured here: 
 negative, so errors of one sign add up. For r = 0 it is the sum of the squared errors. A graded
 spike that a sum pool made of k spikes counts as those k with one weight, `m = k` times theirs;
 `k_i` is 1 otherwise. So a pool that is folded into the weights and one that is a stage of its own
-get the same thresholds. What is known about single correlations is left to error-compensating
+get the same thresholds. Correlations of single inputs are left to error-compensating
 rounding (`rounding`).
 
-The largest theta that fits is rarely the best: theta decides where every weight falls on the grid,
-and one a little smaller may put most of them closer to it. The search tries thetas between half the
-largest and the largest one whose *rounded* weights fit, so that its error is never above that of
-the largest.
+The largest theta that fits is rarely the best: theta decides where every weight lies on the grid,
+and a slightly smaller one may bring most of them closer to it. The search tries thetas between half
+the largest and the largest one whose *rounded* weights fit, so that its error is never above that
+of the largest.
 """
 
 from __future__ import annotations
@@ -43,18 +43,25 @@ from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 
 ROUNDING = 2.0**-40
-"""Relative slack for float64 rounding, so that a network that is exact in integers stays so; far
-below the half unit that rounding a weight forgives."""
+"""Relative slack for float64 rounding, so that a network that is exact in integers stays exact.
+
+It is far below the half unit that rounding a weight allows.
+"""
 CANDIDATES = 96
-"""Thetas tried per channel, evenly spaced, and again as many between the neighbours of the best."""
+"""Thetas tried per channel, evenly spaced, and then as many between the neighbours of the best."""
 CORRELATION = 0.1
-"""Of independent spikes that fire at one step in ten. Measured on small networks at 2 to 8 bits,
-0.05 to 0.4 gave counts and logits nearer to the float network's than 0, without much difference."""
+"""Correlation r of independent spikes that fire in one step of ten.
+
+On small networks at 2 to 8 bits, 0.05 to 0.4 gave counts and logits closer to the float network
+than 0, with little difference among them.
+"""
 CLIPPING_REACH = 4.0
-"""With clipping allowed, how far above the largest theta that fits the search goes; each doubling
-costs the largest weights a bit and gives it to the others."""
+"""With clipping allowed, the largest theta tried, relative to the largest that fits.
+
+Each doubling costs the largest weights one bit and gives it to the others.
+"""
 EQUAL_ERROR_TOL = 1e-12
-"""Relative difference of two errors that only the order of adding up makes."""
+"""Largest relative difference of two errors that differ by the order of addition only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +75,13 @@ class ErrorTerm:
     weight_exponent:
         The integer current is `2^weight_exponent * W s`.
     held:
-        Integers a weight may become.
+        Range of an integer weight.
     moment:
-        `E[s^2]`, float64, (K,) or (C, K); None stands for 1 everywhere.
+        `E[s^2]`, float64, (K,) or (C, K); None means 1 everywhere.
     taps:
-        k of the module's docstring.
+        k in the module's docstring.
     counts:
-        (K,), how often each column counts; None for once.
+        (K,), multiplicity of each column; None for one.
     """
 
     weight: np.ndarray
@@ -85,9 +92,9 @@ class ErrorTerm:
     counts: np.ndarray | None = None
 
     def without_repeats(self) -> ErrorTerm:
-        """Equal columns once: J is the same but for the order of adding up.
+        """The term with equal columns merged: J is the same except for the order of addition.
 
-        Of columns whose moments were measured, as each has its own, it is the term itself.
+        With measured moments, which differ per column, it is the term itself.
         """
         moment = self.moment
         if moment is not None and (moment.ndim > 1 or (moment != moment[:1]).any()):
@@ -110,12 +117,11 @@ class ThresholdChoice:
     Attributes
     ----------
     threshold, largest:
-        int64, (C,): the choice, and the largest theta for which everything fits.
+        int64, (C,): the choice, and the largest theta for which all values fit.
     error, largest_error:
         float64, (C,): J of both.
     clipped:
-        int64, (C,): weights that the choice leaves outside their range; 0 unless clipping is
-        allowed.
+        int64, (C,): number of weights outside their range; 0 unless clipping is allowed.
     """
 
     threshold: np.ndarray
@@ -130,8 +136,8 @@ class _Rows:
     """All terms of a population side by side, weights in units of their exponent.
 
     `importance` and `weighting`, (C, K) or (1, K), are m and sqrt(k m) of the module's docstring;
-    `low` and `high`, (K,), bound the integers; `clips`: whether a theta may leave rounded weights
-    outside their range.
+    `low` and `high`, (K,), bound the integers; `clips` states whether a theta may leave rounded
+    weights outside their range.
     """
 
     weight: np.ndarray
@@ -145,16 +151,16 @@ class _Rows:
 
     @cached_property
     def peaks(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Lowest and highest weight of each channel, or 0, (C,) each, where bounds are all one.
+        """Lowest and highest weight per channel, 0 included, (C,) each, if all bounds are equal.
 
-        These two meet such bounds before any other weight does.
+        These two reach equal bounds before any other weight does.
         """
         if np.ptp(self.low) or np.ptp(self.high):
             return None
         return row_peaks(self.weight)
 
     def reach(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """See `row_reach`; bounds (K,) that are all one where the rows' own are."""
+        """Compute `row_reach` with bounds (K,), all equal where the rows' own are."""
         if self.peaks is None:
             return row_reach(self.weight, low, high)
         with np.errstate(divide="ignore"):
@@ -184,25 +190,25 @@ def search_thresholds(
     Parameters
     ----------
     name:
-        The layer, for error messages.
+        Name of the layer, for error messages.
     terms:
-        One a synapse.
+        One per synapse.
     bias:
         float64, (C,), in thresholds.
     ceiling:
-        (C,), an upper limit per channel beside the target's, to make room in the state.
+        (C,), an upper limit per channel besides the target's, to leave room in the state.
     allow_clipping:
-        Also try thetas for which the largest weights leave their range and have to be clipped; a
-        clipped weight counts in J with what clipping costs it. The counts are in the result.
+        Also try thetas for which the largest weights leave their range and are clipped; J includes
+        the clipping error. The result contains the counts.
     correlation:
         r of the module's docstring, in [0, 1].
     candidates:
-        How many thetas are tried in each of the two passes.
+        Number of thetas tried in each of the two passes.
 
     Raises
     ------
     ConversionError
-        If no integer threshold fits: a spike is worth more thresholds than a weight can hold.
+        If no integer threshold fits: a spike is worth more thresholds than a weight can represent.
     """
     if not allow_clipping:
         terms = [term.without_repeats() for term in terms]
@@ -239,7 +245,7 @@ def search_scale(
 ) -> float:
     """The scale of a readout, real = scale * integer, with the smallest rounding error.
 
-    One for all channels, so that the largest sum stays the largest; any positive number. `terms`
+    One positive scale for all channels, so that the largest sum stays the largest. `terms`
     and `bias` are in logits, and J, summed over channels, has 1/scale in place of theta. `room`
     in (0, 1] makes the integers smaller by at least that factor.
 
@@ -303,7 +309,7 @@ def _side_by_side(
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Parts (C, K) or (1, K) side by side, (1, K) only if all are; of one part no copy."""
+    """Parts (C, K) or (1, K) side by side, (1, K) only if all are; one part is not copied."""
     if len(parts) == 1:
         return np.ascontiguousarray(parts[0])
     rows = max(len(part) for part in parts)
@@ -341,12 +347,12 @@ def _reach(rows: _Rows, *, forgiven: float) -> np.ndarray:
 def _fitting(name: str, rows: _Rows, limits: TargetLimits) -> tuple[np.ndarray, np.ndarray]:
     """The largest theta that fits unrounded, and the largest one that fits rounded.
 
-    Rounding forgives half a unit, and the negative side of two's complement holds one unit more.
+    Rounding allows half a unit, and the negative side of two's complement has one unit more.
     """
     largest = _largest(name, rows, limits)
     widest = np.minimum(np.floor(_reach(rows, forgiven=0.5)), _bias_limit(rows.bias, limits))
     widest = np.maximum(widest, largest)
-    # A tie may round outwards, and float64 may be off by one.
+    # A tie may round outwards, and float64 may be wrong by one.
     outside = rows.leave(widest)
     for _ in range(2):
         too_wide = outside & (widest > largest)
@@ -368,7 +374,7 @@ def _spaced(low: np.ndarray, high: np.ndarray, count: int) -> np.ndarray:
 def _pass(
     rows: _Rows, best: np.ndarray, error: np.ndarray, candidates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The better of `best` and all candidates, (n, C); between equals the largest."""
+    """The better of `best` and all candidates, (n, C); the largest among equals."""
     best, error = best.copy(), error.copy()
     for theta, found in zip(candidates, _squared_errors(rows, candidates), strict=True):
         same = np.abs(found - error) <= EQUAL_ERROR_TOL * error
@@ -400,5 +406,5 @@ def _squared_errors(rows: _Rows, thetas: np.ndarray) -> np.ndarray:
 
 
 def _outside(rows: _Rows, theta: np.ndarray) -> np.ndarray:
-    """How many rounded weights per channel do not fit their bits: int64 (C,)."""
+    """Number of rounded weights per channel that do not fit their bits: int64 (C,)."""
     return outside(rows.weight, theta, rows.low, rows.high)

@@ -1,17 +1,17 @@
-"""Chooses a population's thresholds and integer weights from the float rows of its synapses.
+"""Choice of a population's thresholds, weight exponents and integer weights.
 
 For an output channel with float threshold `lam` and integer threshold `theta`, a row of real
 weights (times the value of one input spike) becomes
 
     W_int = round(theta * row / lam / 2^exponent)
 
-Theta is free. Here it is the largest integer for which the weights fit their bits; from there
-`threshold_search` looks for a better one. With several branches the one with the largest weights
-would set theta for all (an identity is worth about one threshold per spike, a convolution's weight
-a tenth of that), so branches may use the synapse's weight exponent: candidates raise the exponent
-of the branch that holds the others back, step by step, and the one with the smallest rounding error
-wins. The error is measured, in thresholds: squared, summed over all weights (so by fan-in), times
-the largest spike squared.
+Theta is free. Here it is the largest integer for which the weights fit their bits;
+`threshold_search` then looks for a better one. With several branches the one with the largest
+weights would set theta for all (an identity is worth about one threshold per spike, a convolution's
+weight a tenth of that), so branches may use the synapse's weight exponent: candidates raise the
+exponent of the branch that limits the others, step by step, and the one with the smallest
+rounding error wins. The error is measured, in thresholds: squared, summed over all weights (so by
+fan-in), times the largest spike squared.
 
 A branch with one weight per channel (an identity, a mean over a window) that one exponent leaves
 coarser than `SPLIT_TOL` is split into two synapses: high bits with the exponent, low bits without.
@@ -38,16 +38,22 @@ from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 
 SPLIT_TOL = 1 / 256
-"""Relative error of a uniform branch's weight above which it is held in two synapses: half a unit
-of the largest 8-bit weight."""
+"""Largest relative error of a uniform branch's weight in one synapse; above it, two are used.
+
+It is half a unit of the largest 8-bit weight.
+"""
 THREE_BITS = 1 / 8
-"""A branch that is rounded by more than this part of its largest weight keeps less than three
-bits: half a unit where the largest weight is four. Fewer weight bits cost more by themselves."""
+"""Largest rounding error of a branch, relative to its largest weight.
+
+Above it, less than three bits remain: half a unit if the largest weight is four.
+"""
 NEGLIGIBLE = 1 / 256
-"""A branch that adds fewer thresholds than this per step, whatever spikes, may become coarse."""
+"""Thresholds per step, for any spikes, below which a branch may become coarse."""
 PATIENCE = 12
-"""Candidates without improvement after which the search over more than two branches ends, so
-that sums of dozens stay affordable."""
+"""Candidates without improvement after which the search ends, with more than two branches.
+
+It keeps sums of dozens of branches affordable.
+"""
 
 
 ChooseIntegers = Callable[[FloatRows, int, TargetLimits], IntegerRows]
@@ -59,7 +65,7 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
     Raises
     ------
     ConversionError
-        If a spike is worth more thresholds than weights can hold, all weights of a readout are
+        If a spike is worth more thresholds than weights can represent, all weights of a readout are
         zero, or the branches' scales are too far apart.
     """
     largest = IntRange.signed(weight_bits).high
@@ -95,12 +101,12 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
 
 
 def choose_scales(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> Scales:
-    """The scales of `choose_integers`, without rounding any weight where there is no choice.
+    """The scales of `choose_integers`; no weight is rounded if there is only one choice.
 
     Raises
     ------
     ConversionError
-        As `choose_integers`.
+        See `choose_integers`.
     """
     if len(rows.branches) == 1:
         largest = IntRange.signed(weight_bits).high
@@ -119,10 +125,10 @@ def choose_scales(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> Sc
 def _exponents(peaks: np.ndarray, largest: int, highest: int) -> list[tuple[int, ...]]:
     """Weight exponents to try, one per branch; `peaks` are the largest weights, (branches, C).
 
-    Raising all together only doubles theta, so one is always 0. For two branches that leaves few
-    enough to try all. For more, two paths from all zeros raise one exponent per step: that of the
-    branch that holds back the largest share of its channels, and that of the branch that holds
-    one back most.
+    Raising all exponents together only doubles theta, so one is always 0. For two branches few are
+    left, and all are tried. For more, two paths from all zeros raise one exponent per step: that of
+    the branch that limits the largest share of its channels, and that of the branch that limits
+    one channel most.
     """
     if len(peaks) == 1:
         return [(0,)]
@@ -149,14 +155,14 @@ def _path(
 
 
 def _most_channels(room: np.ndarray) -> np.ndarray:
-    """Share of its own channels, those with weights, that each branch holds back: (branches,)."""
+    """Share of its own nonzero channels that each branch limits: (branches,)."""
     taken = np.isfinite(room)
     holds = taken & (room == room.min(axis=0))
     return holds.sum(axis=1) / np.maximum(taken.sum(axis=1), 1)
 
 
 def _tightest(room: np.ndarray) -> np.ndarray:
-    """One over the smallest theta that each branch allows in a channel: (branches,)."""
+    """Reciprocal of the smallest theta that each branch allows in a channel: (branches,)."""
     return 1.0 / room.min(axis=1)
 
 
@@ -185,7 +191,7 @@ def _scaled(
 
 
 def _lowered(rows: FloatRows, scaled: _Scaled) -> _Scaled:
-    """Within the room that the range analysis left."""
+    """The scales after the factors of the range analysis are applied."""
     if rows.lam is None:
         if scaled.scale is None:
             raise TypeError("a readout needs a scale")
@@ -201,7 +207,7 @@ def _thresholds(
     """The largest integer theta per channel for which weights, bias and theta fit.
 
     `weight`, (branches, C), and `bias`, (C,), are each channel's largest weights and its bias, in
-    thresholds; `reach`, (branches, 1), what the weights may become.
+    thresholds; `reach`, (branches, 1), bounds the integer weights.
     """
     with np.errstate(divide="ignore"):
         widest = np.minimum((reach / weight).min(axis=0), limits.bias_max / np.abs(bias))
@@ -225,7 +231,7 @@ def _rounded(
 ) -> tuple[IntegerRows, float]:
     """Round everything for a given factor, each branch with the smallest exponent that fits.
 
-    Returns the squared rounding error as well, in thresholds per step, summed over all weights.
+    Also returns the squared rounding error, in thresholds per step, summed over all weights.
     """
     factor = scaled.factor
     unit = factor if rows.lam is None else factor * rows.lam
@@ -261,7 +267,7 @@ def _round_branch(
 def _round_uniform(
     branch: Branch, factor: np.ndarray, exponent: int, largest: int, limits: TargetLimits
 ) -> tuple[IntegerBranch, np.ndarray]:
-    """As `_round_branch`, in two synapses: one with this exponent is too coarse."""
+    """Integers of one branch in two synapses, since one with this exponent is too coarse."""
     exact = branch.rows * factor[:, None]
     high = np.rint(exact / 2.0**exponent)
     rest = exact - high * 2.0**exponent
@@ -277,7 +283,7 @@ def _round_uniform(
 
 
 def _magnitude(rows: np.ndarray) -> np.ndarray:
-    """Largest magnitude of each row, (C,), without a copy of them."""
+    """Largest magnitude of each row, (C,), without a copy."""
     result: np.ndarray = np.maximum(np.abs(rows.max(axis=1)), np.abs(rows.min(axis=1)))
     return result
 
@@ -291,7 +297,7 @@ def _smallest_exponent(peak: float, largest: int, highest: int) -> int:
 
 
 def is_negligible(branch: Branch, lam: np.ndarray | None) -> bool:
-    """Whether no spikes of one step can make the branch add a notable part of a threshold."""
+    """Whether the branch adds less than a notable part of a threshold, for any spikes of a step."""
     if lam is None:
         return False
     worst = np.abs(branch.rows).sum(axis=1) * branch.largest_spike / lam
@@ -299,7 +305,7 @@ def is_negligible(branch: Branch, lam: np.ndarray | None) -> bool:
 
 
 def _check_scales(rows: FloatRows, chosen: IntegerRows, weight_bits: int) -> None:
-    """Refuse branches of which one would all but vanish beside another."""
+    """Raise an error if one branch would nearly vanish beside another."""
     half_unit = 0.5 / IntRange.signed(weight_bits).high
     most = max(THREE_BITS, 1.5 * half_unit)
     for branch, integers in zip(rows.branches, chosen.branches, strict=True):

@@ -1,8 +1,8 @@
-"""Neurons: parameters, one pure step, and what follows from both; one file per neuron.
+"""Neurons: parameters, one pure step, and the properties that follow from it; one file per neuron.
 
 `NEURONS` maps the kind written into files to the class; a new neuron is one file and one line.
-The rules use only arithmetic and comparison operators, so they take NumPy arrays and torch tensors
-alike, and importing them loads neither simulator.
+The rules use only arithmetic and comparison operators, so they work on NumPy arrays and torch
+tensors, and importing them loads no simulator.
 """
 
 from toolchain.program.neurons.base import CountGrowth, Neuron

@@ -1,4 +1,4 @@
-"""What a neuron knows of itself: all that the program, its proofs and the simulator ask of one."""
+"""The interface of a neuron: all that the program, its proofs and the simulator need."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ NOTHING = IntRange(0, 0)
 
 
 class Step(NamedTuple):
-    """What one step leaves.
+    """The result of one step.
 
     Attributes
     ----------
     potential:
-        The membrane potential as recordings keep it, after firing.
+        Membrane potential after firing, as recordings store it.
     spikes:
-        None from a readout.
+        Spikes sent; None from a readout.
     watched:
-        The values whose range a run watches: those before firing.
+        Values whose range a run watches: those before firing.
     """
 
     state: Any
@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class CountGrowth:
-    """Net count added by each wake step and by each step of any kind."""
+    """Bounds of the net count added per wake step and per step of any kind."""
 
     wake: IntRange = NOTHING
     step: IntRange = NOTHING
@@ -60,18 +60,18 @@ class CountGrowth:
 class Neuron(ABC):
     """Parameters of a population's neurons, and their rules.
 
-    Arrays are NumPy arrays or torch tensors alike: rules use operators only.
+    Arrays are NumPy arrays or torch tensors: the rules use operators only.
 
     Attributes
     ----------
     kind:
-        Its name in files.
+        Name of the neuron in files.
     array_names, real_names:
-        Parameters that files hold: int32 (C,), and float64.
+        Names of the parameters that files store: int32 (C,), and float64.
     watched:
-        What `Step.watched` is called in a message.
+        Name of `Step.watched` in messages.
     graded:
-        Whether spikes may be of any size, so that nothing can count them one by one.
+        Whether spikes may have any size, so that they cannot be counted one by one.
     """
 
     kind: ClassVar[str]
@@ -81,20 +81,20 @@ class Neuron(ABC):
     graded: ClassVar[bool] = False
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Its integer parameters by name, int32 (C,) each."""
+        """Integer parameters by name, int32 (C,) each."""
         return {name: getattr(self, name) for name in self.array_names}
 
     def reals(self) -> dict[str, float]:
-        """Its real parameters by name."""
+        """Real parameters by name."""
         return {name: getattr(self, name) for name in self.real_names}
 
     def watch_limits(self, state: IntRange) -> IntRange:
-        """What `Step.watched` may be, in a program with states in `state`."""
+        """Range of `Step.watched`, in a program with states in `state`."""
         return state
 
     @abstractmethod
     def check(self, population: Population, senders: Senders) -> None:
-        """Raise ProgramError unless `population` is what these neurons need."""
+        """Raise ProgramError unless `population` is valid for these neurons."""
 
     @abstractmethod
     def begin(self, zeros: Any, per_channel: PerChannel) -> Any:
@@ -102,19 +102,19 @@ class Neuron(ABC):
 
     @abstractmethod
     def advance(self, state: Any, current: Any, awake: bool, per_channel: PerChannel) -> Step:
-        """One local step; `current` is the sum of all synapses, awake with the bias, (N, ...)."""
+        """Compute one local step; `current`, (N, ...), sums all synapses and, awake, the bias."""
 
     @abstractmethod
     def spikes_sent(
         self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
     ) -> IntRange:
-        """Values that its spikes may take, from its sources' `ranges`."""
+        """Range of the spikes, from the spike ranges of the sources by name."""
 
     @abstractmethod
     def count_growth(
         self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
     ) -> CountGrowth:
-        """How far the sum of its spikes can go, from its sources' `growths`."""
+        """Bounds of the sum of the spikes, from those of the sources by name."""
 
     @abstractmethod
     def state_interval(self, currents: Currents) -> np.ndarray:
@@ -122,14 +122,14 @@ class Neuron(ABC):
 
     @abstractmethod
     def settled(self, total: Any, wake_steps: int, per_channel: PerChannel) -> Any:
-        """Net count where the same input comes evenly, or a readout's sum, (N, ...).
+        """Net spike count if the input comes evenly over time, or a readout's sum, (N, ...).
 
         `total`, (N, ...), is the current of all steps, with the bias of all wake steps.
         """
 
     @abstractmethod
     def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:
-        """Neurons (n, ..., C) that would still fire in a further sleep step without any input."""
+        """Number of neurons, of (n, ..., C), that would still fire without any input."""
 
 
 def check_no_bias(population: Population) -> None:

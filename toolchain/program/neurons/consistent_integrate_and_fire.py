@@ -64,24 +64,24 @@ class ConsistentIntegrateAndFire(ThresholdNeuron):
     def spikes_sent(
         self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
     ) -> IntRange:
-        """-1, 0 and 1."""
+        """The range -1 .. 1."""
         return IntRange(-1, 1)
 
     def count_growth(
         self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
     ) -> CountGrowth:
-        """By its rules, 0 <= N <= n."""
+        """Bounds 0 <= N <= n, by the rules of the neuron."""
         return CountGrowth(wake=IntRange(0, 1))
 
     @staticmethod
     def most_spikes(steps: int, wake_steps: int) -> int:
-        """One per step, and never more than wake steps."""
+        """One spike per step, and never more than wake steps."""
         return min(steps - 1, wake_steps)
 
     def after_firing(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Firing may be held back, so both outcomes count.
+        """Bounds after firing; the rules may suppress a spike, so both outcomes count.
 
-        One that takes a spike back goes from below 0 to below the threshold.
+        A negative spike takes the potential from below 0 to below the threshold.
         """
         theta = self.threshold.astype(np.int64)
         after_low = np.where((high >= theta) & (low >= 0), 0, low)
@@ -89,7 +89,7 @@ class ConsistentIntegrateAndFire(ThresholdNeuron):
         return np.minimum(after_low, low), after_high
 
     def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:
-        """Those that may still fire, and those that may still take a spike back."""
+        """Number of neurons that may still send a spike of 1 or -1."""
         fires = (potential >= self.threshold) & (counts < wake_steps)
         takes_back = (potential < 0) & (counts > 0)
         return int((fires | takes_back).sum())

@@ -38,7 +38,7 @@ class IntegrateAndFire(ThresholdNeuron):
 
     @staticmethod
     def start(membrane_potential: Any, zeros: Any) -> IntegrateAndFireState:
-        """State before local step 1; `zeros` has the shape of the state and is not needed."""
+        """State before local step 1; `zeros`, of the shape of the state, is not used."""
         return IntegrateAndFireState(membrane_potential)
 
     @staticmethod
@@ -53,22 +53,22 @@ class IntegrateAndFire(ThresholdNeuron):
     def spikes_sent(
         self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
     ) -> IntRange:
-        """0 and 1."""
+        """The range 0 .. 1."""
         return IntRange(0, 1)
 
     def count_growth(
         self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
     ) -> CountGrowth:
-        """A spike per step at most."""
+        """Bounds 0 <= count <= t: at most one spike per step."""
         return CountGrowth(step=IntRange(0, 1))
 
     @staticmethod
     def most_spikes(steps: int, wake_steps: int) -> int:
-        """One per step."""
+        """One spike per step."""
         return steps - 1
 
     def after_firing(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """It fires at v >= threshold, whatever was before."""
+        """Bounds after firing: the neuron fires whenever v >= threshold."""
         theta = self.threshold.astype(np.int64)
         fires = high >= theta
         stays_high = np.where(low < theta, np.minimum(high, theta - 1), high - theta)
@@ -77,5 +77,5 @@ class IntegrateAndFire(ThresholdNeuron):
         return after_low, after_high
 
     def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:
-        """Those at the threshold or above."""
+        """Number of neurons whose potential is at the threshold or above."""
         return int((potential >= self.threshold).sum())

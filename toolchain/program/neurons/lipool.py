@@ -7,7 +7,7 @@ One step, in this order (`counts(0) = 0`, `m(0) = 0`; `I` holds a window's spike
     s = m_new - m;  m = m_new
 
 So after every step the net count it has sent is the largest net count of its window: exactly the
-max pool of the counts. Spikes are in {0, 1} behind IF and in {-1, 0, 1} behind CIF. Counts are
+max pool of the counts. Spikes are in {0, 1} after IF and in {-1, 0, 1} after CIF. Counts are
 never negative, so padding, which counts 0, never wins over a real element: the same as torch's
 padding with minus infinity. Source: Li et al. (CASC), docs/METHODS.md "Layers in both".
 """
@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from toolchain.program.well_formed import Senders
 
 POOLABLE = IntRange(-1, 1)
-"""Spikes it takes; it counts them."""
+"""Range of the spikes that a LIPool can count."""
 
 
 class PoolState(NamedTuple):
-    """Net spike counts of each window, (N, ..., K), before step 1 the number 0; the largest."""
+    """Net spike counts per window element, (N, ..., K), and their largest, (N, ...).
+
+    `counts` is the number 0 before step 1.
+    """
 
     counts: Any
     maximum: Any
@@ -49,7 +52,7 @@ class LIPool(Neuron):
     watched: ClassVar[str] = "spike count"
 
     def check(self, population: Population, senders: Senders) -> None:
-        """One source of unary spikes, and no bias."""
+        """Raise ProgramError unless the population has one source of unary spikes and no bias."""
         check_no_bias(population)
         if len(population.synapses) != 1:
             raise ProgramError(
@@ -70,7 +73,7 @@ class LIPool(Neuron):
             )
 
     def begin(self, zeros: Any, per_channel: PerChannel) -> PoolState:
-        """Nothing counted, nothing sent."""
+        """State before local step 1: all counts are 0."""
         return PoolState(0, zeros)
 
     @staticmethod
@@ -84,30 +87,30 @@ class LIPool(Neuron):
         return PoolState(counts, largest), largest - state.maximum
 
     def advance(self, state: PoolState, current: Any, awake: bool, per_channel: PerChannel) -> Step:
-        """`step`; its potential is the largest count."""
+        """Compute `step`; the potential is the largest count."""
         state, spikes = self.step(state, current)
         return Step(state, state.maximum, spikes, state.counts)
 
     def spikes_sent(
         self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
     ) -> IntRange:
-        """Its source's: the largest of several counts changes by no more than any of them."""
+        """The range of its source: the largest of several counts changes no faster than they do."""
         return ranges[synapses[0].source]
 
     def count_growth(
         self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
     ) -> CountGrowth:
-        """Its source's: its count is one of its window's counts."""
+        """The bounds of its source: its count is one of the counts of its window."""
         return growths[synapses[0].source]
 
     def state_interval(self, currents: Currents) -> np.ndarray:
-        """Each element of a window brings one source's spikes: the summed current is a count."""
+        """Interval of the summed current, since each window element counts one source's spikes."""
         return currents.count_interval()
 
     def settled(self, total: Any, wake_steps: int, per_channel: PerChannel) -> Any:
-        """The largest count of each window, (N, ..., K)."""
+        """The largest count of each window of `total`, (N, ..., K)."""
         return self.step(PoolState(0, 0), total)[1]
 
     def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:
-        """None: it answers spikes, and sends none of its own accord."""
+        """Always 0: a LIPool sends spikes only in response to spikes."""
         return 0

@@ -39,7 +39,7 @@ class Readout(Neuron):
             raise ProgramError("a readout scale must be positive and finite", found=self.scale)
 
     def check(self, population: Population, senders: Senders) -> None:
-        """A vector or an image."""
+        """Raise ProgramError unless the population is a vector or an image."""
         if len(population.shape) not in (1, 3):
             raise ProgramError(
                 "a readout is a vector or an image",
@@ -49,34 +49,34 @@ class Readout(Neuron):
             )
 
     def begin(self, zeros: Any, per_channel: PerChannel) -> Any:
-        """The accumulator starts at 0."""
+        """State before local step 1: the accumulator is 0."""
         return zeros
 
     def advance(self, state: Any, current: Any, awake: bool, per_channel: PerChannel) -> Step:
-        """The accumulator after adding the current; no spikes."""
+        """Add the current to the accumulator; there are no spikes."""
         accumulator = state + current
         return Step(accumulator, accumulator, None, accumulator)
 
     def spikes_sent(
         self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
     ) -> IntRange:
-        """None."""
+        """The range 0 .. 0: a readout sends no spikes."""
         return IntRange(0, 0)
 
     def count_growth(
         self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
     ) -> CountGrowth:
-        """None."""
+        """Zero: a readout sends no spikes."""
         return CountGrowth()
 
     def state_interval(self, currents: Currents) -> np.ndarray:
-        """The summed current and bias."""
+        """Interval of the summed current and bias."""
         return currents.potential_interval(np.zeros_like(currents.bias))
 
     def settled(self, total: Any, wake_steps: int, per_channel: PerChannel) -> Any:
-        """The sum itself."""
+        """The summed current itself."""
         return total
 
     def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:
-        """None: it never fires."""
+        """Always 0: a readout never fires."""
         return 0

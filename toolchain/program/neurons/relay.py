@@ -1,7 +1,7 @@
 """Relay: a stateless population that passes its summed current on as a graded spike.
 
 One step: `s = I`. It has no bias, no threshold and no memory; recordings keep its membrane
-potential as 0. With depthwise kernels of ones it is the explicit sum pool, for places where the
+potential as 0. With depthwise kernels of ones it is an explicit sum pool, for places where the
 pool cannot be folded into the layers that follow it. Source: docs/METHODS.md,
 "Layers in both" (average pools stay linear).
 """
@@ -34,14 +34,14 @@ class Relay(Neuron):
     watched: ClassVar[str] = "graded spike"
     graded: ClassVar[bool] = True
     spike_limits: ClassVar[IntRange] = IntRange.signed(8)
-    """Recordings keep spikes as int8."""
+    """Range of the spikes: recordings store spikes as int8."""
 
     def watch_limits(self, state: IntRange) -> IntRange:
-        """Those of a spike."""
+        """The range of a spike."""
         return self.spike_limits
 
     def check(self, population: Population, senders: Senders) -> None:
-        """No bias, and spikes that fit 8 bits for any input."""
+        """Raise ProgramError unless there is no bias and spikes fit 8 bits for any input."""
         check_no_bias(population)
         spikes = self.spikes_sent(population.synapses, senders.ranges)
         for limits, what in ((self.spike_limits, "8 bits"), (senders.state, "the state range")):
@@ -55,17 +55,17 @@ class Relay(Neuron):
                 )
 
     def begin(self, zeros: Any, per_channel: PerChannel) -> Any:
-        """Its potential is 0, always."""
+        """State before local step 1: the potential is always 0."""
         return zeros
 
     def advance(self, state: Any, current: Any, awake: bool, per_channel: PerChannel) -> Step:
-        """The current is the spike."""
+        """Send the current as the spike."""
         return Step(state, state, current, current)
 
     def spikes_sent(
         self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
     ) -> IntRange:
-        """What the current may be."""
+        """The range of the current of one step."""
         lows, highs = np.zeros(1, np.int64), np.zeros(1, np.int64)
         for synapse in synapses:
             below, above = weighted(*weight_sums(synapse), ranges[synapse.source])
@@ -75,7 +75,7 @@ class Relay(Neuron):
     def count_growth(
         self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
     ) -> CountGrowth:
-        """What the summed current may be."""
+        """The bounds of the summed current."""
         wake, step = np.zeros((2, 1), np.int64), np.zeros((2, 1), np.int64)
         for synapse in synapses:
             sums, growth = weight_sums(synapse), growths[synapse.source]
@@ -87,13 +87,13 @@ class Relay(Neuron):
         )
 
     def state_interval(self, currents: Currents) -> np.ndarray:
-        """It has none, and recordings keep 0."""
+        """Interval 0 .. 0: a relay has no state."""
         return np.zeros_like(currents.now)
 
     def settled(self, total: Any, wake_steps: int, per_channel: PerChannel) -> Any:
-        """The sum itself."""
+        """The summed current itself."""
         return total
 
     def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:
-        """None: it answers spikes, and sends none of its own accord."""
+        """Always 0: a relay sends spikes only in response to spikes."""
         return 0

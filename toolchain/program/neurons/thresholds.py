@@ -1,4 +1,4 @@
-"""What IF and CIF have in common: a threshold and a start per channel, and a potential."""
+"""The common part of IF and CIF: threshold and initial potential per channel."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ThresholdNeuron(Neuron):
             )
 
     def check(self, population: Population, senders: Senders) -> None:
-        """One threshold per channel; it, the start and the bias within the state's range."""
+        """Raise ProgramError unless threshold, initial potential and bias are valid per channel."""
         channels = (population.shape[0],)
         if self.threshold.shape != channels:
             raise ProgramError(
@@ -82,7 +82,7 @@ class ThresholdNeuron(Neuron):
     @staticmethod
     @abstractmethod
     def start(membrane_potential: Any, zeros: Any) -> Any:
-        """State before local step 1; `zeros` is the spike count to start from."""
+        """State before local step 1; `zeros` is the initial spike count."""
 
     @staticmethod
     @abstractmethod
@@ -90,17 +90,17 @@ class ThresholdNeuron(Neuron):
         """One step; arrays broadcast to (N, ...). Returns the state and the spikes."""
 
     def begin(self, zeros: Any, per_channel: PerChannel) -> Any:
-        """The potential starts at `initial_potential`."""
+        """State before local step 1: the potential is `initial_potential`."""
         return self.start(zeros + per_channel(self.initial_potential), zeros)
 
     def advance(self, state: Any, current: Any, awake: bool, per_channel: PerChannel) -> Step:
-        """`step`, at the threshold of each channel."""
+        """Compute `step` with the threshold of each channel."""
         before = state.membrane_potential + current
         state, spikes = self.step(state, current, per_channel(self.threshold), awake)
         return Step(state, state.membrane_potential, spikes, before)
 
     def state_interval(self, currents: Currents) -> np.ndarray:
-        """The potential's, which `after_firing` lowers or raises after each step."""
+        """Interval of the potential; `after_firing` gives the effect of spikes in each step."""
         return currents.potential_interval(
             self.initial_potential.astype(np.int64),
             self.threshold.astype(np.int64),
@@ -111,13 +111,13 @@ class ThresholdNeuron(Neuron):
     @staticmethod
     @abstractmethod
     def most_spikes(steps: int, wake_steps: int) -> int:
-        """Most spikes sent before step `steps`, `wake_steps` of the steps up to it awake."""
+        """Largest number of spikes before step `steps`, with `wake_steps` wake steps up to it."""
 
     @abstractmethod
     def after_firing(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Bounds of the potential after firing, from those before, int64 (C,) each."""
 
     def settled(self, total: Any, wake_steps: int, per_channel: PerChannel) -> Any:
-        """clip(floor((V(0) + X) / threshold), 0, Q): METHODS, "CIF and wake-sleep"."""
+        """Net count of a settled CIF, see docs/METHODS.md, "Settled CIF is lossless"."""
         v = total + per_channel(self.initial_potential)
         return (v // per_channel(self.threshold)).clip(0, wake_steps)

@@ -1,1 +1,1 @@
-"""Handlers of traced operations, one file a family; `table.py` says which handles what."""
+"""Handlers of traced operations, one file per family; `table.py` lists which handles what."""

@@ -1,4 +1,4 @@
-"""Quantized activations: our own, adapted ones, and functional forms."""
+"""Quantized activations: the project's own, adapted ones, and functional forms."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _activation(node: fx.Node, values: Values, value: Any, spec: ActivationSpec)
 
 
 def adapted_activation(node: fx.Node, values: Values) -> FloatNode:
-    """An activation module read through its adapter."""
+    """An activation module, described by its adapter."""
     module = called_module(node, values)
     adapter = find_adapter(module)
     if adapter is None:
@@ -58,9 +58,9 @@ def adapted_activation(node: fx.Node, values: Values) -> FloatNode:
 
 
 def relu(node: fx.Node, values: Values) -> FloatNode | None:
-    """A ReLU in front of a quantized activation adds nothing, since that starts at 0 anyway.
+    """A ReLU before a quantized activation, which is redundant, since that starts at 0.
 
-    Any other needs a threshold from calibration data, and is refused unless there will be one.
+    Any other ReLU needs a threshold from calibration data, and is an error without calibration.
     """
     source = values.source(node, node.args[0] if node.args else node.kwargs["input"])
     if all(_is_adapted(user, values) for user in node.users):

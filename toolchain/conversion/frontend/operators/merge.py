@@ -15,7 +15,7 @@ from toolchain.program.float_program import Add, Concat, FloatNode
 def add(node: fx.Node, values: Values) -> FloatNode | None:
     """Handle a + b, a += b, torch.add, Tensor.add and Tensor.add_ of two traced tensors.
 
-    The number 0 changes nothing; Python's `sum` of a list starts from it.
+    Adding the number 0 changes nothing; Python's `sum` of a list starts with it.
     """
     given = dict(zip(("input", "other"), node.args, strict=False)) | dict(node.kwargs)
     alpha = given.pop("alpha", 1)

@@ -27,12 +27,12 @@ def _check_windows_fit(
     padding: Pair,
     dilation: Pair,
 ) -> None:
-    """Refuse ceil_mode where it adds a window that hangs over the border; else it does nothing."""
+    """Raise an error if ceil_mode adds a window that extends beyond the border."""
     for axis, word in enumerate(("rows", "columns")):
         size, step = values.shapes[source][1 + axis], stride[axis]
         free = size + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1
         rest = free % step
-        # torch leaves the added window out where it would begin behind the image.
+        # torch drops the added window if it would begin after the image.
         if rest and (free // step + 1) * step < size + padding[axis]:
             raise UnsupportedModuleError(
                 "a pool with ceil_mode whose last window hangs over the border",
@@ -131,7 +131,7 @@ def max_pool_function(node: fx.Node, values: Values) -> FloatNode:
 
 
 def _adaptive_kernel(node: fx.Node, values: Values, source: fx.Node, output_size: Any) -> Pair:
-    """Window of an adaptive pool, which is also its stride, where the windows are equal."""
+    """Window of an adaptive pool, which is also its stride, if all windows are equal."""
     shape = values.shapes[source]
     wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
     target = [shape[1 + i] if wanted[i] is None else int(wanted[i]) for i in range(len(shape[1:]))]

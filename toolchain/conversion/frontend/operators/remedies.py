@@ -1,4 +1,4 @@
-"""What to do about an operation that has no counterpart."""
+"""Remedies for operations without a counterpart."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IN_INPUT = (
 
 
 def remedy(what: str, node: fx.Node, values: Values) -> str:
-    """What to do about `node`, which calls the unsupported operation `what`."""
+    """A remedy for `node`, which calls the unsupported operation `what`."""
     last = what.rpartition(".")[2]
     if last in (*_SHIFTS, *_SCALES) and is_on_input(node):
         return IN_INPUT
@@ -64,7 +64,7 @@ def _general(what: str, last: str) -> str:
 
 
 def is_on_input(node: fx.Node) -> bool:
-    """Whether `node` is arithmetic of the network's input and constants."""
+    """Whether `node` is arithmetic on the network's input and constants."""
     sources = [source for source in node.all_input_nodes if source.op != "get_attr"]
     return bool(sources) and all(
         source.op == "placeholder" or (_is_arithmetic(source) and is_on_input(source))
@@ -79,7 +79,7 @@ def _is_arithmetic(node: fx.Node) -> bool:
 
 
 def _own_module(node: fx.Node, values: Values) -> tuple[str, type] | None:
-    """Path and class of the module that holds `node`, if it may be an activation.
+    """Path and class of the module that contains `node`, if it may be an activation.
 
     Such a module has no submodules and no weights of more than one axis.
     """

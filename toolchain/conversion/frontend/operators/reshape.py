@@ -48,7 +48,7 @@ def flatten_function(node: fx.Node, values: Values) -> FloatNode | None:
 
 
 def view(node: fx.Node, values: Values) -> FloatNode | None:
-    """Handle Tensor.view and Tensor.reshape where they flatten."""
+    """Handle Tensor.view and Tensor.reshape if they flatten."""
     source = values.source(node, node.args[0])
     raw = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
     sizes = list(values.resolve(list(raw)))
@@ -65,7 +65,7 @@ def view(node: fx.Node, values: Values) -> FloatNode | None:
 
 
 def size(node: fx.Node, values: Values) -> None:
-    """Handle Tensor.size: a constant, with a stand-in for the batch axis."""
+    """Handle Tensor.size: a constant, with a placeholder for the batch axis."""
     source = values.source(node, node.args[0])
     sizes = (BATCH_SIZE, *values.shapes[source])
     index = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
@@ -90,7 +90,7 @@ def item(node: fx.Node, values: Values) -> None:
 
 
 def pass_on(node: fx.Node, values: Values) -> None:
-    """Dropout, Identity: nothing in evaluation."""
+    """Handle Dropout and Identity, which do nothing in evaluation mode."""
     values.same(node, values.source(node, node.args[0] if node.args else node.kwargs["input"]))
 
 

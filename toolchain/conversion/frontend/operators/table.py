@@ -1,7 +1,7 @@
-"""Which handler takes which module type, function or tensor method.
+"""The handler of each module type, function and tensor method.
 
-A handler gets the fx node and the values known so far and returns the float nodes it makes, or
-None where the operation changes nothing in evaluation or yields a constant.
+A handler gets the fx node and the values known so far. It returns the float nodes it makes, or
+None if the operation changes nothing in evaluation mode or yields a constant.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ METHODS: dict[str, Handler] = {
 
 
 def supported() -> str:
-    """What the tracer knows, for error messages."""
+    """The supported operations, for error messages."""
     layers = sorted(m.__name__ for m in MODULES if m is not nn.ReLU)
     joins = "a + b, torch.cat"
     return f"{', '.join(layers)}, their functional forms, {joins}, and {', '.join(registered())}"

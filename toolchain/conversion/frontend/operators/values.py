@@ -1,4 +1,4 @@
-"""What each traced value is, and helpers that every family of handlers uses."""
+"""The values of a trace, and helpers for all families of handlers."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from toolchain.program.synapse import Pair
 
 Shape = tuple[int, ...]
 Made = FloatNode | tuple[FloatNode, ...] | None
-"""What a handler makes: one node, several in order, or none."""
+"""Result of a handler: one node, several in order, or none."""
 Handler = Callable[[fx.Node, "Values"], Made]
 
 
 class _BatchSize:
-    """Stands for the size of the batch axis, which a program does not have."""
+    """Placeholder for the size of the batch axis, which a program does not have."""
 
 
 BATCH_SIZE = _BatchSize()
 
 
 class Values:
-    """What each traced value is: a float node's output with its shape, or a constant.
+    """The traced values: each is a float node's output with its shape, or a constant.
 
-    `plain_relu`: whether ReLUs become activations whose threshold is measured later.
+    `plain_relu` states whether ReLUs become activations whose threshold is measured later.
     """
 
     def __init__(self, model: nn.Module, input_shape: Shape, *, plain_relu: bool = False) -> None:
@@ -47,7 +47,7 @@ class Values:
         self._taken = {INPUT}
 
     def path(self, node: fx.Node) -> str:
-        """Qualified path of the module a node calls, or of a function in the module that calls it.
+        """Qualified path of the module that a node calls, or that calls a function.
 
         torch.fx numbers functions through the whole network; inside a module the number is left
         out, so that a block's addition is `layer1.0.add`.
@@ -59,7 +59,7 @@ class Values:
         return f"{where}.{re.sub('_[0-9]+$', '', node.name)}" if where else node.name
 
     def new_name(self, node: fx.Node, suffix: str = "") -> str:
-        """A name not used yet: the path, with the number of the call where it is called again."""
+        """A name not used yet: the path, with the number of the call if it is called again."""
         return new_name(self.path(node) + suffix, self._taken)
 
     def bind(self, node: fx.Node, name: str, shape: Shape) -> None:
@@ -73,7 +73,7 @@ class Values:
         return result
 
     def same(self, node: fx.Node, source: fx.Node) -> None:
-        """Record that `node` passes `source` on unchanged."""
+        """Record that `node` passes on `source` unchanged."""
         self.bind(node, self.names[source], self.shapes[source])
 
     def constant(self, node: fx.Node) -> None:
@@ -88,7 +88,7 @@ class Values:
         self._constants[node] = value
 
     def source(self, node: fx.Node, value: Any) -> fx.Node:
-        """`value` as a traced tensor, or an error naming `node`."""
+        """`value` as a traced tensor; raises an error that names `node` for anything else."""
         if isinstance(value, fx.Node) and value in self.names:
             return value
         raise UnsupportedModuleError(
@@ -98,7 +98,7 @@ class Values:
         )
 
     def resolve(self, value: Any) -> Any:
-        """`value` with traced constants replaced by what they are."""
+        """`value`, with traced constants replaced by their values."""
         if isinstance(value, fx.Node):
             if value not in self._constants:
                 raise UnsupportedModuleError(
@@ -111,7 +111,7 @@ class Values:
 
 
 def as_array(tensor: Tensor | None, length: int = 0) -> np.ndarray:
-    """Return a tensor as float64 array; None becomes `length` zeros."""
+    """A tensor as a float64 array; None becomes `length` zeros."""
     if tensor is None:
         return np.zeros(length)
     values = tensor.detach().cpu()
@@ -121,14 +121,14 @@ def as_array(tensor: Tensor | None, length: int = 0) -> np.ndarray:
 
 
 def as_pair(value: Any) -> Pair:
-    """Return a number or a pair as (vertical, horizontal)."""
+    """A number or a pair as (vertical, horizontal)."""
     if isinstance(value, tuple | list):
         return (int(value[0]), int(value[-1]))
     return (int(value), int(value))
 
 
 def called_module(node: fx.Node, values: Values) -> Any:
-    """Return the module that a call_module node calls."""
+    """The module that a call_module node calls."""
     return values.model.get_submodule(str(node.target))
 
 
@@ -141,8 +141,8 @@ def bind_arguments(
 ) -> dict[str, Any]:
     """Positional and keyword arguments of a functional call by name, constants resolved.
 
-    `kwargs` stands in for the call's own where an argument has two names. The first argument is
-    the traced tensor, or the list of them, and stays as it is.
+    `kwargs` replaces the call's own if an argument has two names. The first argument is
+    the traced tensor, or a list of traced tensors, and stays unchanged.
     """
     given = dict(zip(names, node.args, strict=False))
     given |= dict(node.kwargs if kwargs is None else kwargs)

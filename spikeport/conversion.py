@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from hw_models.profile import load_profile
+from spikeport.agreement import GOOD, advice, agreement
 from spikeport.samples import Data, has_boxes, open_samples
 from spikeport.trained_network import (
     InputDescription,
@@ -186,7 +187,9 @@ def convert(
     conversion = pipeline.lower(prepared, name=name, provenance=origin)
     if calibration is not None and neuron == "cif" and sleep_steps is None:
         conversion = _settled(conversion, calibration)
-    return replace(conversion, notes=(*unsaid, *conversion.notes))
+    found = None if calibration is None else agreement(conversion, calibration)
+    lost = [] if found is None or found.fraction >= GOOD else [advice(found)]
+    return replace(conversion, notes=(*unsaid, *conversion.notes, *lost), agreement=found)
 
 
 def _trained(

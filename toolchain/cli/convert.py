@@ -303,10 +303,17 @@ def _report(conversion: Conversion, out: Path, output: Output, *, losses: bool) 
         _losses(conversion, output)
     for note in conversion.notes:
         output.say(f"note: {note}")
+    from spikeport.agreement import GOOD
+
+    found = conversion.agreement
+    if found is not None and found.fraction >= GOOD:
+        of = f"{found.correct} of {found.total} calibration samples"
+        output.say(f"the class of the trained network on {of}")
     output.say(f"wrote {out}")
     output.result(
         {
             "out": str(out),
+            "agreement": None if found is None else found.describe(),
             "program_hash": program.hash,
             "wake_steps": schedule.wake_steps,
             "sleep_steps": schedule.sleep_steps,

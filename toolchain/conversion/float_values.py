@@ -150,7 +150,7 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
     UnsupportedModuleError
         If the module fails.
     """
-    program = _without_measured(program)
+    program = without_measured(program)
     activations = [n for n in program.nodes if isinstance(n, Activation)]
     clipped = {n.name for n in activations if n.kind == RELU or _is_own_module(model, n.name)}
     allowed = TIES
@@ -175,7 +175,7 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
             )
 
 
-def _without_measured(program: FloatProgram) -> FloatProgram:
+def without_measured(program: FloatProgram) -> FloatProgram:
     """The program without the measured thresholds of its plain ReLUs."""
     nodes = (
         replace(n, threshold=np.array([UNBOUNDED]))

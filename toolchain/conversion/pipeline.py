@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from toolchain.accuracy import Accuracy
 from toolchain.conversion.passes.average_pools import POOLING
 from toolchain.conversion.passes.fold import folded_program
 from toolchain.conversion.passes.layers import IntegerLayer, layers_of
@@ -73,13 +74,20 @@ class ConversionOptions:
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """An integer program, with facts about its conversion."""
+    """An integer program, with facts about its conversion.
+
+    Attributes
+    ----------
+    agreement:
+        Calibration samples on which it has the class of the trained network, where measured.
+    """
 
     program: IntProgram
     float_program: FloatProgram
     rounding: tuple[LayerRounding, ...]
     bounds: tuple[PopulationBounds, ...]
     notes: tuple[str, ...]
+    agreement: Accuracy | None = None
 
 
 def convert(

@@ -1,0 +1,62 @@
+"""How often the integer network answers as the network that was trained, on calibration samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolchain.accuracy import Accuracy
+from toolchain.program.synops import dense_operations
+from toolchain.recording import Mode
+
+if TYPE_CHECKING:
+    from toolchain.conversion.pipeline import Conversion
+    from toolchain.conversion.quantization.calibration import Calibration
+
+MOST_OPERATIONS = 4_000_000_000
+"""Multiply-adds of the samples together: about a second, so that conversion stays fast."""
+FEWEST = 10
+"""Samples below which a share says nothing."""
+GOOD = 0.9
+"""Share below which a note says that accuracy is lost, and what to do."""
+
+
+def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | None:
+    """Calibration samples on which both networks have the same largest output.
+
+    The other network is the one that was trained: quantized activations with their levels, plain
+    ReLUs without a threshold.
+
+    Returns
+    -------
+    None of networks that are no classifiers (several outputs, maps, one number), and of networks so
+    large that fewer than `FEWEST` samples are within `MOST_OPERATIONS`.
+    """
+    import torch
+
+    from toolchain.conversion.float_values import RELU, node_values, without_measured
+    from toolchain.engine.simulate import quicker_way, simulate
+    from toolchain.program.float_program import Activation
+
+    program, folded = conversion.program, without_measured(conversion.float_program)
+    readouts = program.readouts
+    count = min(len(calibration.inputs), MOST_OPERATIONS // dense_operations(program))
+    if len(readouts) != 1 or len(readouts[0].shape) != 1 or readouts[0].shape[0] < 2:
+        return None
+    if count < FEWEST:
+        return None
+    inputs = calibration.inputs[:count]
+    relus = [n.name for n in folded.nodes if isinstance(n, Activation) and n.kind == RELU]
+    samples = torch.from_numpy(inputs * program.input.scale)
+    expected = node_values(folded, samples, clipped=relus)[folded.outputs[0]].numpy()
+    found = simulate(program, inputs, mode=Mode.COUNTS, way=quicker_way(program, count)).logits
+    return Accuracy.of(found, expected.argmax(axis=1))
+
+
+def advice(found: Accuracy) -> str:
+    """A note for a share below `GOOD`."""
+    return (
+        f"accuracy is lost: the class of the trained network on only {found.correct} of "
+        f"{found.total} calibration samples. More steps, a lower percentile for ReLUs (99), "
+        "rounding gptq, more weight bits or CIF neurons change that; an audit says what each layer "
+        "and cause costs"
+    )

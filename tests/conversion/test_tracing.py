@@ -1,5 +1,7 @@
 """Tracing and folding: every supported operation equals torch, everything else is an error."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -190,6 +192,51 @@ def test_common_pools_do_fold():
             assert_program_is(model, (2, 16, 16))
 
 
+@pytest.mark.parametrize(
+    ("kernel", "how", "pads"),
+    [
+        (3, {"stride": 2}, [nn.ZeroPad2d((0, 1, 0, 1))]),
+        (3, {"stride": (2, 1)}, [nn.ZeroPad2d((3, 0, 1, 2)), nn.ConstantPad2d((0, 0, 1, 0), 0.0)]),
+        ((2, 4), {"padding": "same"}, []),
+        ((4, 3), {"padding": "same", "dilation": (1, 2), "groups": 2}, []),
+        ((3, 2), {"padding": 1, "dilation": 2, "bias": False}, [nn.ZeroPad2d((2, 0, 0, 4))]),
+        (1, {"padding": (2, 0)}, [nn.ZeroPad2d(1)]),
+    ],
+)
+def test_zeros_around_a_convolution(kernel, how, pads):
+    """More zeros on one side than on the other, by every way that torch has for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch copies for even kernels
+        assert_program_is(nn.Sequential(*pads, nn.Conv2d(2, 4, kernel, **how)), (2, 7, 9))
+
+
+def test_zeros_by_function_and_what_takes_them():
+    class Padded(nn.Module):
+        def __init__(self, behind):
+            super().__init__()
+            self.behind = behind
+
+        def forward(self, x):
+            return self.behind(F.pad(x, (1, 0, 0, 2)))
+
+    assert_program_is(Padded(nn.Conv2d(2, 3, 3)), (2, 6, 5))
+    with pytest.raises(UnsupportedModuleError, match=r"^pad: zero padding[\s\S]*read by behind"):
+        trace(Padded(nn.AvgPool2d(2)).eval(), (2, 6, 5))
+    for padded in (nn.ConstantPad2d(1, 0.5), nn.ZeroPad2d((-1, 0, 0, 0))):
+        with pytest.raises(UnsupportedModuleError, match="padding other than zeros"):
+            trace(nn.Sequential(padded, nn.Conv2d(2, 3, 3)).eval(), (2, 6, 5))
+    uneven = nn.Sequential(nn.ZeroPad2d((1, 0, 0, 0)), nn.Conv2d(2, 3, 3, dilation=2))
+    with pytest.raises(UnsupportedModuleError, match="no multiple of the dilation"):
+        trace(uneven.eval(), (2, 7, 7))
+
+
+def test_batch_norm_of_several_processes():
+    norm = nn.SyncBatchNorm(3)
+    nn.init.uniform_(norm.running_var, 0.3, 2.0)
+    nn.init.normal_(norm.running_mean)
+    assert_program_is(nn.Sequential(nn.Conv2d(2, 3, 3), norm))
+
+
 def test_a_pool_that_cannot_fold_says_why():
     model = nn.Sequential(
         nn.AvgPool2d(2), nn.Conv2d(2, 3, 3, padding=1), QCFS(), nn.Flatten(), nn.Linear(48, 2)
@@ -248,7 +295,6 @@ class Returns(nn.Module):
             "0",
             "padding mode",
         ),
-        (nn.Sequential(nn.Conv2d(2, 2, 2, padding="same")), "0", "padding='same' is uneven"),
         (Choice(), "Choice", "cannot be traced"),
         (TwoInputs(), "y", "several inputs"),
         (Returns(lambda a, x: (a(x), x)), "output", "returns its input"),

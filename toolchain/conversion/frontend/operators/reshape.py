@@ -105,3 +105,32 @@ def dropout_function(node: fx.Node, values: Values) -> None:
             remedy="pass training=self.training, or use nn.Dropout",
         )
     values.same(node, values.source(node, a["input"]))
+
+
+def _pad(node: fx.Node, values: Values, value: Any, padding: Any, mode: str, fill: Any) -> None:
+    sizes = tuple(int(p) for p in ((padding,) * 4 if isinstance(padding, int) else padding))
+    source, _ = values.unpadded(node, value)
+    sizes += (0, 0) * (len(sizes) == 2)
+    is_image = len(values.shapes[source]) == 3 and len(sizes) == 4
+    if mode != "constant" or fill not in (None, 0, 0.0) or not is_image or min(sizes) < 0:
+        raise UnsupportedModuleError(
+            "padding other than zeros around images",
+            node=values.path(node),
+            found=f"{mode} {'' if fill is None else fill}, {sizes}",
+            allowed="zeros, at no side fewer than 0",
+        )
+    left, right, top, bottom = sizes
+    values.pad(node, source, ((top, bottom), (left, right)))
+
+
+def pad_module(node: fx.Node, values: Values) -> None:
+    """Handle nn.ZeroPad2d and nn.ConstantPad2d."""
+    m = called_module(node, values)
+    _pad(node, values, node.args[0], m.padding, "constant", m.value)
+
+
+def pad_function(node: fx.Node, values: Values) -> None:
+    """Handle F.pad."""
+    names = ("input", "pad", "mode", "value")
+    a = bind_arguments(node, values, names, {"mode": "constant", "value": None})
+    _pad(node, values, a["input"], a["pad"], a["mode"], a["value"])

@@ -23,6 +23,7 @@ MODULES: dict[type[nn.Module], Handler] = {
     nn.Linear: weighted.linear_module,
     nn.BatchNorm1d: weighted.batch_norm_module,
     nn.BatchNorm2d: weighted.batch_norm_module,
+    nn.SyncBatchNorm: weighted.batch_norm_module,
     nn.AvgPool2d: pooling.avg_pool_module,
     nn.AdaptiveAvgPool2d: pooling.adaptive_avg_module,
     nn.MaxPool2d: pooling.max_pool_module,
@@ -33,6 +34,8 @@ MODULES: dict[type[nn.Module], Handler] = {
     nn.Dropout2d: reshape.pass_on,
     nn.Identity: reshape.pass_on,
     nn.ReLU: activations.relu,
+    nn.ZeroPad2d: reshape.pad_module,
+    nn.ConstantPad2d: reshape.pad_module,
 }
 FUNCTIONS: dict[Any, Handler] = {
     F.conv2d: weighted.conv_function,
@@ -53,6 +56,7 @@ FUNCTIONS: dict[Any, Handler] = {
     torch.concatenate: merge.concatenate,
     torch.flatten: reshape.flatten_function,
     F.dropout: reshape.dropout_function,
+    F.pad: reshape.pad_function,
     F.relu: activations.relu,
     torch.relu: activations.relu,
     getattr: reshape.attribute,

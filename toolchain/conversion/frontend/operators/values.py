@@ -23,6 +23,11 @@ Made = FloatNode | tuple[FloatNode, ...] | None
 Handler = Callable[[fx.Node, "Values"], Made]
 
 
+Sides = tuple[Pair, Pair]
+"""Zeros above and below, and left and right."""
+NO_PADDING: Sides = ((0, 0), (0, 0))
+
+
 class _BatchSize:
     """Placeholder for the size of the batch axis, which a program does not have."""
 
@@ -43,6 +48,7 @@ class Values:
         self.names: dict[fx.Node, str] = {}
         self.shapes: dict[fx.Node, Shape] = {}
         self.rectified: set[fx.Node] = set()
+        self.paddings: dict[fx.Node, Sides] = {}
         self._constants: dict[fx.Node, Any] = {}
         self._taken = {INPUT}
 
@@ -87,8 +93,29 @@ class Values:
         """Record a computed constant."""
         self._constants[node] = value
 
+    def pad(self, node: fx.Node, source: fx.Node, sides: Sides) -> None:
+        """Record that `node` is `source` with zeros around it, for the convolution behind."""
+        (top, bottom), (left, right) = sides
+        (above, below), (before, behind) = self.paddings.get(source, NO_PADDING)
+        self.paddings[node] = ((above + top, below + bottom), (before + left, behind + right))
+        channels, height, width = self.shapes[source]
+        self.bind(node, self.names[source], (channels, height + top + bottom, width + left + right))
+
+    def unpadded(self, node: fx.Node, value: Any) -> tuple[fx.Node, Sides]:
+        """`value` as a traced tensor, and the zeros around it that the caller takes over."""
+        if isinstance(value, fx.Node) and value in self.paddings:
+            return value, self.paddings[value]
+        return self.source(node, value), NO_PADDING
+
     def source(self, node: fx.Node, value: Any) -> fx.Node:
         """`value` as a traced tensor; raises an error that names `node` for anything else."""
+        if isinstance(value, fx.Node) and value in self.paddings:
+            raise UnsupportedModuleError(
+                "zero padding in front of anything but a convolution",
+                node=self.path(value),
+                found=f"read by {self.path(node)}",
+                remedy="give the padding to the layer that takes it",
+            )
         if isinstance(value, fx.Node) and value in self.names:
             return value
         raise UnsupportedModuleError(

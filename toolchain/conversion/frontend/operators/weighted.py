@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor, fx
+from torch.nn import functional as F
 
 from toolchain.conversion.frontend.operators.values import (
+    NO_PADDING,
+    Sides,
     Values,
     as_array,
     as_pair,
@@ -15,36 +19,68 @@ from toolchain.conversion.frontend.operators.values import (
     called_module,
 )
 from toolchain.errors import UnsupportedModuleError
-from toolchain.program.float_program import BatchNorm, Conv2d, FloatNode, Linear
+from toolchain.program.float_program import BatchNorm, Conv2d, FloatNode, Linear, node_shape
+from toolchain.program.synapse import Pair
 
 
 def _conv_node(
-    node: fx.Node, values: Values, source: fx.Node, weight: Tensor, bias: Tensor | None, **how: Any
+    node: fx.Node, values: Values, value: Any, weight: Tensor, bias: Tensor | None, **how: Any
 ) -> FloatNode:
-    padding, stride, dilation = how["padding"], as_pair(how["stride"]), as_pair(how["dilation"])
-    if padding == "valid":
-        padding = 0
-    if padding == "same":
-        reach = [dilation[i] * (int(weight.shape[2 + i]) - 1) for i in range(2)]
-        if stride != (1, 1) or any(r % 2 for r in reach):
-            raise UnsupportedModuleError(
-                "padding='same' is uneven here",
-                node=values.path(node),
-                allowed="odd kernels and stride 1",
-                remedy="give the padding as numbers",
-            )
-        padding = (reach[0] // 2, reach[1] // 2)
+    stride, dilation = as_pair(how["stride"]), as_pair(how["dilation"])
+    source, outside = values.unpadded(node, value)
+    own = _sides(how["padding"], weight, dilation)
+    sides = [(b + o, e + p) for (b, e), (o, p) in zip(outside, own, strict=True)]
+    weight, padding = _with_even_padding(node, values, weight, sides, dilation)
     result = Conv2d(
         values.new_name(node),
         (values.names[source],),
         as_array(weight),
         as_array(bias, int(weight.shape[0])),
         stride,
-        as_pair(padding),
+        padding,
         dilation,
         int(how["groups"]),
     )
-    return values.made(node, result, source)
+    if outside == NO_PADDING:
+        return values.made(node, result, source)
+    channels, height, width = values.shapes[source]
+    inner = (channels, height - sum(outside[0]), width - sum(outside[1]))
+    values.bind(node, result.name, node_shape(result, inner))
+    return result
+
+
+def _sides(padding: Any, weight: Tensor, dilation: Pair) -> Sides:
+    """Zeros around the input by the convolution's own padding; torch puts an odd one behind."""
+    if padding == "valid":
+        return NO_PADDING
+    if padding != "same":
+        above, left = as_pair(padding)
+        return ((above, above), (left, left))
+    totals = [d * (int(k) - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    rows, columns = ((t // 2, t - t // 2) for t in totals)
+    return (rows, columns)
+
+
+def _with_even_padding(
+    node: fx.Node, values: Values, weight: Tensor, sides: Sequence[Pair], dilation: Pair
+) -> tuple[Tensor, Pair]:
+    """A kernel and an even padding that compute the convolution with these zeros around its input.
+
+    Where one side has fewer zeros than the other, zeros in the kernel move it off the surplus.
+    """
+    padding = (max(sides[0]), max(sides[1]))
+    missing = [p - s for p, both in zip(padding, sides, strict=True) for s in both]
+    steps = [dilation[0], dilation[0], dilation[1], dilation[1]]
+    if any(m % d for m, d in zip(missing, steps, strict=True)):
+        raise UnsupportedModuleError(
+            "padding that differs between two sides by no multiple of the dilation",
+            node=values.path(node),
+            found=f"{sides[0]} rows and {sides[1]} columns, dilation {dilation}",
+        )
+    top, bottom, left, right = (m // d for m, d in zip(missing, steps, strict=True))
+    if not any(missing):
+        return weight, padding
+    return F.pad(weight, (left, right, top, bottom)), padding
 
 
 def conv_module(node: fx.Node, values: Values) -> FloatNode:
@@ -57,11 +93,10 @@ def conv_module(node: fx.Node, values: Values) -> FloatNode:
             found=m.padding_mode,
             allowed="zeros",
         )
-    source = values.source(node, node.args[0])
     return _conv_node(
         node,
         values,
-        source,
+        node.args[0],
         m.weight,
         m.bias,
         stride=m.stride,
@@ -76,8 +111,8 @@ def conv_function(node: fx.Node, values: Values) -> FloatNode:
     names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
     defaults = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
     a = bind_arguments(node, values, names, defaults)
-    source = values.source(node, a.pop("input"))
-    return _conv_node(node, values, source, a.pop("weight"), a.pop("bias"), **a)
+    value, weight, bias = a.pop("input"), a.pop("weight"), a.pop("bias")
+    return _conv_node(node, values, value, weight, bias, **a)
 
 
 def _linear(

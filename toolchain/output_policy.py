@@ -9,20 +9,24 @@ Commands check this before any work begins.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import zipfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain.containers import read_npz
 from toolchain.documents import as_error, parse_json
-from toolchain.errors import OutputError
+from toolchain.errors import OutputError, SpikeportError
 from toolchain.files import check_writable
 
 HEAD_BYTES = 4096
 """Bytes that are read of an existing file at an output path."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -134,28 +138,15 @@ def check_output(path: Path, kind: Kind, inputs: Iterable[Path | None] = ()) -> 
         )
 
 
-def check_program(path: Path, program_hash: str) -> None:
-    """Raise OutputError, before any work, if an earlier recording at `path` is of another program.
-
-    Raises
-    ------
-    OutputError
-        Also if the recording does not say of which program it is.
-    """
+def tell_replaced(path: Path, program_hash: str) -> None:
+    """Log a warning, before any work, if the recording to be replaced is of another program."""
     if not path.exists() or not path.stat().st_size:
         return
-    remedy = "give another name, or delete it"
-    told = "a recording of an unknown program stands there, and is not replaced"
-    with as_error(OutputError, told, str(path), remedy):
-        found = str(parse_json(str(read_npz(path, ("meta",))["meta"]))["program_hash"])
-    if found != program_hash:
-        raise OutputError(
-            "a recording of another program stands there, and is not replaced",
-            node=str(path),
-            found=found[:16],
-            allowed=program_hash[:16],
-            remedy=remedy,
-        )
+    found = "unknown"
+    with suppress(SpikeportError), as_error(OutputError, "no recording of ours", str(path)):
+        found = str(parse_json(str(read_npz(path, ("meta",))["meta"]))["program_hash"])[:16]
+    if found != program_hash[:16]:
+        _log.warning("%s: a recording of another program (%s) is replaced", path, found)
 
 
 def _is_one(path: Path, kind: Kind) -> bool:

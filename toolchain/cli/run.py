@@ -120,7 +120,7 @@ def command(
     """Run a network on data and record every layer."""
     from spikeport.backends import Lava, open_backend
     from spikeport.running import open_for, quality, run_data
-    from toolchain.output_policy import RECORDING, check_output, check_program
+    from toolchain.output_policy import RECORDING, check_output, tell_replaced
     from toolchain.recording.parts import Parts
 
     output = Output(as_json=json)
@@ -142,7 +142,7 @@ def command(
         options |= {"time_limit": time_limit, "parts": parts}
     chosen = open_backend(backend.value, **options)
     program = spikeport.load(net)
-    check_program(out, program.hash)
+    tell_replaced(out, program.hash)
     samples = open_for(program, data)
     if isinstance(chosen, Lava) and chosen.models == Models.FIXED_PT.value:
         _announce(program, len(samples), output)

@@ -25,7 +25,7 @@ from toolchain.conversion.frontend.adapters import load_adapter_file
 from toolchain.conversion.passes.fold import trained_levels
 from toolchain.conversion.quantization.calibration import Calibration
 from toolchain.engine.settle import with_measured_sleep
-from toolchain.errors import ConversionError, UnsupportedModuleError
+from toolchain.errors import ConversionError, UnsupportedModuleError, ValueRangeError
 from toolchain.learning.data import Samples, input_spikes
 from toolchain.learning.data.dataset import choose_samples
 from toolchain.program.int_program import Schedule
@@ -187,8 +187,13 @@ def convert(
     conversion = pipeline.lower(prepared, name=name, provenance=origin)
     if calibration is not None and neuron == "cif" and sleep_steps is None:
         conversion = _settled(conversion, calibration)
-    found = None if calibration is None else agreement(conversion, calibration)
-    lost = [] if found is None or found.fraction >= GOOD else [advice(found)]
+    found, lost = None, []
+    try:
+        found = None if calibration is None else agreement(conversion, calibration)
+    except ValueRangeError as error:  # only with watch_ranges
+        lost = [f"runs end with an error, as one of the calibration samples does: {error}"]
+    if found is not None and found.fraction < GOOD:
+        lost = [advice(found)]
     return replace(conversion, notes=(*unsaid, *conversion.notes, *lost), agreement=found)
 
 

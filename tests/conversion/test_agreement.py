@@ -56,3 +56,23 @@ def test_where_there_is_no_class_nothing_is_said(monkeypatch):
     assert spikeport.convert(two, calibrate=samples()).agreement.total == 12
     monkeypatch.setattr(agreement, "MOST_OPERATIONS", 9 * 1152)
     assert spikeport.convert(two, calibrate=samples()).agreement is None
+
+
+def test_a_watched_range_that_does_not_hold_is_told():
+    """With ranges watched, conversion goes on where runs will not."""
+    model = Net(nn.ReLU()).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(3e3)  # beside the bias, which stays
+        model.conv.bias[0] = -40.0  # this channel's potential only falls
+    made = spikeport.convert(
+        model,
+        calibrate=samples(),
+        steps=60_000,
+        relu_percentile=100.0,
+        watch_ranges=True,
+        input_range=(0, 1),
+    )
+    assert made.agreement is None
+    assert any("runs end with an error" in note and "left its range" in note for note in made.notes)
+    with pytest.raises(spikeport.SpikeportError, match="left its range"):
+        spikeport.run(made, samples(2))

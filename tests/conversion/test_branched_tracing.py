@@ -250,6 +250,12 @@ def test_broadcasting_is_refused():
 # ---- refusals in folding and grouping
 
 
+def shifted():
+    norm = nn.BatchNorm2d(2)
+    nn.init.ones_(norm.bias)
+    return norm
+
+
 def head(features=128):
     return nn.Sequential(nn.Flatten(), nn.Linear(features, 2))
 
@@ -286,9 +292,13 @@ REFUSED = {
         nn.Sequential(conv(), nn.MaxPool2d(2), nn.BatchNorm2d(2), act(), head(32)),
         r"(?s)^2: BatchNorm with a negative gain.*channel 1, behind 1.*between the layer and",
     ),
-    "BatchNorm in front of a convolution": (
-        nn.Sequential(conv(), act(), nn.BatchNorm2d(2), conv(), act(), head()),
-        r"(?s)^2: BatchNorm can only be folded.*behind 1 \(Activation\)",
+    "BatchNorm in front of a convolution with padding": (
+        nn.Sequential(conv(), act(), shifted(), nn.Conv2d(2, 2, 3, padding=1), act(), head()),
+        r"(?s)^2: this BatchNorm behind spikes.*3 pads with zeros.*between a layer and its",
+    ),
+    "BatchNorm with a negative gain in front of a max pool": (
+        nn.Sequential(conv(), act(), nn.BatchNorm2d(2), nn.MaxPool2d(2), head(32)),
+        r"(?s)^2: this BatchNorm behind spikes.*negative gain.*max pool 3 behind",
     ),
     "average pool on the input that cannot fold": (
         nn.Sequential(nn.AvgPool2d(3, 2, 1), conv(2, 2, 3, padding=1), act(), head(32)),

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.branched_modules import randomise, wrap
-from toolchain.conversion.float_values import check_against_module, evaluate
+from toolchain.conversion.float_values import check_against_module, evaluate, node_values
 from toolchain.conversion.frontend.adapters import (
     ActivationSpec,
     activation_adapter,
@@ -230,6 +230,47 @@ def test_zeros_by_function_and_what_takes_them():
         trace(uneven.eval(), (2, 7, 7))
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [
+        [nn.Conv2d(4, 6, (2, 3), stride=2, groups=2)],
+        [nn.Flatten(), nn.Linear(4 * 7 * 8, 5)],
+        [nn.MaxPool2d(3, 2, 1), nn.Conv2d(4, 3, 2)],
+        [nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48, 5)],
+        [nn.AvgPool2d(2), nn.Conv2d(4, 3, 2, dilation=2), QCFS(4, 1.0), nn.Conv2d(3, 2, 1)],
+        [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3), CQReLU(4), nn.Linear(3, 2)],
+    ],
+)
+@pytest.mark.parametrize("first", [[], [nn.Conv2d(4, 4, 3, padding=1), QCFS(4, 1.0)]])
+def test_batch_norm_behind_spikes(first, behind):
+    """Behind an activation or on the input, through pools and flattens."""
+    assert_program_is(nn.Sequential(*first, nn.BatchNorm2d(4), *behind), (4, 7, 8))
+
+
+def test_batch_norm_behind_spikes_with_several_users():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)
+            self.one, self.two = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+            self.pool, self.head = nn.MaxPool2d(2), nn.Linear(36, 2)
+
+        def forward(self, x):
+            x = qcfs(self.first(x), torch.tensor(1.0), 4)
+            y = self.norm(x)
+            z = qcfs(self.one(y) + self.two(y), torch.tensor(1.0), 4)
+            return self.head((self.pool(y)).flatten(1)), self.two(x), self.one(z)
+
+    model = randomise(Shared()).double()
+    samples = torch.randn(5, 2, 8, 8, dtype=torch.float64)
+    program = fold_batch_norm(trace(model, (2, 8, 8)))
+    assert not any(isinstance(n, BatchNorm) for n in program.nodes)
+    values = node_values(program, samples)
+    with torch.no_grad():
+        for name, expected in zip(program.outputs, model(samples), strict=True):
+            assert torch.allclose(values[name], expected, atol=1e-9)
+
+
 def test_batch_norm_of_several_processes():
     norm = nn.SyncBatchNorm(3)
     nn.init.uniform_(norm.running_var, 0.3, 2.0)
@@ -321,11 +362,7 @@ def test_unsupported(model, path, message):
         (nn.Sequential(nn.Flatten(), nn.Linear(128, 2), QCFS()), "2", "ends in an activation"),
         (nn.Sequential(QCFS(), nn.Flatten(), nn.Linear(128, 2)), "0", "must follow a convolution"),
         (nn.Sequential(nn.Conv2d(2, 2, 1), nn.Flatten()), "1", "must end in dense layers or conv"),
-        (
-            nn.Sequential(nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(128, 2)),
-            "0",
-            "only be folded into",
-        ),
+        (nn.Sequential(nn.Conv2d(2, 2, 1), QCFS(), nn.BatchNorm2d(2)), "2", "network returns it"),
         (nn.Sequential(nn.Conv2d(2, 2, 1), nn.AvgPool2d(2), QCFS()), "1", "must be followed by"),
     ],
 )

@@ -1,10 +1,13 @@
-"""Folding of BatchNorm into the nodes before it; exact in real arithmetic, or an error.
+"""Folding of BatchNorm into the nodes beside it; exact in real arithmetic, or an error.
 
 - After a convolution or dense layer it scales the rows and shifts the bias.
 - After a sum it goes into every operand, its offset into the first only.
 - After a concatenation each operand gets the part of its channels.
 - After a max pool it moves before the pool, if no gain is negative.
 - After spikes and before an activation or sum, it becomes a depthwise 1x1 convolution.
+- After spikes otherwise (an activation, the input) it goes into the columns of the layers behind
+  it, through flattens, average pools and, if no gain is negative, max pools. A convolution with
+  padding takes a gain only: the zeros of its border would need the offset too.
 
 If the layer before it has other users, that layer is copied; the copy has the BatchNorm's name.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import singledispatch
+from math import prod
 
 import numpy as np
 
@@ -22,9 +26,11 @@ from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
     Activation,
     Add,
+    AvgPool2d,
     BatchNorm,
     Concat,
     Conv2d,
+    Flatten,
     FloatNode,
     FloatProgram,
     Linear,
@@ -33,7 +39,7 @@ from toolchain.program.float_program import (
 
 
 def fold_batch_norm(program: FloatProgram) -> FloatProgram:
-    """Fold every BatchNorm into the node before it.
+    """Fold every BatchNorm into the nodes before or behind it.
 
     Raises
     ------
@@ -48,6 +54,8 @@ def fold_batch_norm(program: FloatProgram) -> FloatProgram:
         if _is_term(norm, draft):
             shape = draft.shapes()[norm.source]
             draft.put(_diagonal(norm, shape[0], is_image=len(shape) == 3))
+        elif norm.source in spiking_values(draft.nodes()):
+            _into_followers(norm, draft)
         else:
             _fold(draft.node(norm.source), norm, draft)
 
@@ -144,3 +152,86 @@ def _diagonal(norm: BatchNorm, channels: int, is_image: bool) -> Conv2d | Linear
         return Linear(norm.name, norm.sources, np.diag(gain), offset)
     weight = gain.reshape(-1, 1, 1, 1)
     return Conv2d(norm.name, norm.sources, weight, offset, (1, 1), (0, 0), (1, 1), channels)
+
+
+def _into_followers(norm: BatchNorm, draft: GraphEditor) -> None:
+    """Fold `norm`, which follows spikes, into all nodes that take it."""
+    users = draft.consumers(norm.name)
+    if norm.name in draft.outputs or not users:
+        raise _no_follower(norm, "the network returns it")
+    for user in users:
+        _fold_back(user, norm, draft)
+
+
+@singledispatch
+def _fold_back(user: object, norm: BatchNorm, draft: GraphEditor) -> None:
+    """Fold `norm` into a node behind it, or move it behind that node; raises if impossible."""
+    raise _no_follower(norm, f"taken by {getattr(user, 'name', '')} ({type(user).__name__})")
+
+
+@_fold_back.register
+def _(user: Linear, norm: BatchNorm, draft: GraphEditor) -> None:
+    bias = user.bias + user.weight @ np.broadcast_to(norm.offset, user.weight.shape[1])
+    weight = handed_over(user.weight * norm.gain)
+    draft.put(replace(user, sources=norm.sources, weight=weight, bias=bias))
+
+
+@_fold_back.register
+def _(user: Conv2d, norm: BatchNorm, draft: GraphEditor) -> None:
+    if any(user.padding) and norm.offset.any():
+        raise _no_follower(norm, f"{user.name} pads with zeros, to which the offset is not added")
+    shape = (user.groups, len(user.weight) // user.groups, *user.weight.shape[1:])
+    channels = user.groups * user.weight.shape[1]
+    gain, offset = (
+        np.broadcast_to(v, channels).reshape(user.groups, 1, -1, 1, 1)
+        for v in (norm.gain, norm.offset)
+    )
+    grouped = user.weight.reshape(shape)
+    bias = user.bias + (grouped * offset).sum((2, 3, 4)).reshape(-1)
+    weight = handed_over((grouped * gain).reshape(user.weight.shape))
+    draft.put(replace(user, sources=norm.sources, weight=weight, bias=bias))
+
+
+@_fold_back.register
+def _(user: Flatten, norm: BatchNorm, draft: GraphEditor) -> None:
+    channels, *image = draft.shapes()[norm.source]
+    each = [np.repeat(np.broadcast_to(v, channels), prod(image)) for v in (norm.gain, norm.offset)]
+    _behind(user, norm, draft, *each)
+
+
+@_fold_back.register
+def _(user: AvgPool2d, norm: BatchNorm, draft: GraphEditor) -> None:
+    if any(user.padding) and user.count_padding and norm.offset.any():
+        raise _no_follower(norm, f"{user.name} pads with zeros, to which the offset is not added")
+    _behind(user, norm, draft, norm.gain, norm.offset)
+
+
+@_fold_back.register
+def _(user: MaxPool2d, norm: BatchNorm, draft: GraphEditor) -> None:
+    if (norm.gain < 0).any():
+        raise _no_follower(norm, f"a negative gain, and the max pool {user.name} behind it")
+    _behind(user, norm, draft, norm.gain, norm.offset)
+
+
+def _behind(
+    user: Flatten | AvgPool2d | MaxPool2d,
+    norm: BatchNorm,
+    draft: GraphEditor,
+    gain: np.ndarray,
+    offset: np.ndarray,
+) -> None:
+    """Let `norm`, with these values, change places with `user`."""
+    moved = BatchNorm(draft.new_name(norm.name), (user.name,), gain, offset)
+    draft.put(moved)
+    draft.redirect(user.name, moved.name)
+    draft.put(replace(user, sources=norm.sources))
+
+
+def _no_follower(norm: BatchNorm, found: str) -> UnsupportedModuleError:
+    return UnsupportedModuleError(
+        "this BatchNorm behind spikes cannot be folded into the layers that take it",
+        node=norm.name,
+        found=found,
+        allowed="dense layers, convolutions without padding, and pools and flattens before these",
+        remedy="put it between a layer and its activation",
+    )

@@ -39,7 +39,9 @@ def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | No
 
     program, folded = conversion.program, without_measured(conversion.float_program)
     readouts = program.readouts
-    count = min(len(calibration.inputs), MOST_OPERATIONS // dense_operations(program))
+    # A convolution that sees padding only has no multiply-add at all.
+    most = MOST_OPERATIONS // max(dense_operations(program), 1)
+    count = min(len(calibration.inputs), most)
     if len(readouts) != 1 or len(readouts[0].shape) != 1 or readouts[0].shape[0] < 2:
         return None
     if count < FEWEST:

@@ -5,5 +5,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /spikeport
 COPY . .
-RUN make .venv/.installed PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# --build-arg PIP_OPTIONS="--extra-index-url URL" takes torch's CPU build, see README.md.
+ARG PIP_OPTIONS=""
+RUN make .venv/.installed PIP_OPTIONS="$PIP_OPTIONS"
 CMD ["sh", "-c", "make demo && make test"]

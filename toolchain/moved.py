@@ -43,7 +43,8 @@ class _OldNames(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Called by Python for every module that is not imported yet."""
-        return ModuleSpec(fullname, self) if _new_name(fullname) else None
+        ours = fullname.startswith("toolchain.")
+        return ModuleSpec(fullname, self) if ours and _new_name(fullname) else None
 
     def exec_module(self, module: ModuleType) -> None:
         """Replace the module that Python made for the old name by the module itself."""

@@ -4,7 +4,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from toolchain.conversion.float_values import evaluate
+from toolchain.conversion.frontend.trace import trace
+from toolchain.conversion.passes.average_pools import place_average_pools
+from toolchain.conversion.passes.batch_norm import fold_batch_norm
+from toolchain.conversion.passes.layers import layers_of
 from toolchain.learning.activations import QCFS, CQReLU
+from toolchain.program.float_program import AvgPool2d, BatchNorm
+
+SHAPE = (2, 8, 8)
 
 
 def act(levels=4, threshold=1.0):
@@ -269,3 +277,21 @@ def randomise(model, seed=0):
 def wrap(module):
     """A module two levels deep, so that its path is worth naming."""
     return nn.Sequential(nn.Sequential(nn.Conv2d(2, 2, 1), module))
+
+
+def assert_program_is(model, shape=SHAPE, *, fold=True):
+    """The traced and folded program computes what the module computes, in float64."""
+    model = randomise(model).double()
+    samples = torch.randn(5, *shape, dtype=torch.float64)
+    program = trace(model, shape)
+    programs = [program]
+    if fold:
+        programs.append(place_average_pools(fold_batch_norm(program), "fold")[0])
+        assert not any(isinstance(n, BatchNorm | AvgPool2d) for n in programs[1].nodes)
+        layers_of(programs[1])
+    with torch.no_grad():
+        expected = model(samples)
+    for each in programs:
+        found = evaluate(each, samples)
+        assert torch.allclose(found, expected, atol=1e-9), each
+    return programs[-1]

@@ -19,10 +19,10 @@ def assert_recording_is(recording, spikes, membrane, inputs=None):
         assert np.array_equal(output, membrane[name][-1])
 
 
-def assert_same(program, inputs, block=None):
-    """Every spike and potential of every step is the reference simulator's."""
+def assert_same(program, inputs, block=None, device=None):
+    """Every spike and potential of every step of the engine is the reference simulator's."""
     expected = simulate(program, inputs, mode=Mode.FULL)
-    blocks = list(Engine(program, block=block).run(inputs, Detail.EVERYTHING))
+    blocks = list(Engine(program, block=block, device=device).run(inputs, Detail.EVERYTHING))
     for name, membrane in expected.membrane.items():
         found = np.concatenate([b.membrane[name] for b in blocks])
         assert np.array_equal(found, membrane), name

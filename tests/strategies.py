@@ -9,18 +9,24 @@ from toolchain.engine import dispatch, synaptic_sum
 from toolchain.engine.events import EventSum
 from toolchain.program.int_program import Schedule
 
-CONVS = st.lists(
-    st.tuples(
-        st.sampled_from([2, 4, 6]),
-        st.integers(1, 3),
-        st.integers(1, 2),
-        st.integers(0, 2),
-        st.integers(1, 2),
-        st.sampled_from([1, 2]),
-    ),
-    min_size=1,
-    max_size=3,
-)
+
+def convolutions(channels=(2, 4, 6), least=0, most=2):
+    """Channels, kernel, stride, padding, dilation and groups of each, for `random_program`."""
+    return st.lists(
+        st.tuples(
+            st.sampled_from(channels),
+            st.integers(1, 3),
+            st.integers(1, 2),
+            st.integers(0, 2),
+            st.integers(1, 2),
+            st.sampled_from([1, 2]),
+        ),
+        min_size=least,
+        max_size=most,
+    )
+
+
+CONVS = convolutions(least=1, most=3)
 
 
 SCHEDULES = {

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.branched_modules import NETWORKS, act, randomise, wrap
-from tests.conversion.test_tracing import SHAPE
+from tests.branched_modules import NETWORKS, SHAPE, act, randomise, wrap
 from toolchain.conversion.float_values import check_against_module, evaluate
 from toolchain.conversion.frontend.trace import trace
 from toolchain.conversion.passes.average_pools import place_average_pools

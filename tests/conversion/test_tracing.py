@@ -1,7 +1,5 @@
 """Tracing and folding: every supported operation equals torch, everything else is an error."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from tests.branched_modules import randomise, wrap
-from toolchain.conversion.float_values import check_against_module, evaluate, node_values
+from tests.branched_modules import SHAPE, assert_program_is, wrap
+from toolchain.conversion.float_values import check_against_module
 from toolchain.conversion.frontend.adapters import (
     ActivationSpec,
     activation_adapter,
@@ -23,27 +21,6 @@ from toolchain.conversion.passes.batch_norm import fold_batch_norm
 from toolchain.conversion.passes.layers import layers_of
 from toolchain.errors import ConversionError, ProgramError, UnsupportedModuleError
 from toolchain.learning.activations import NQ, QCFS, CQReLU, cqrelu, qcfs
-from toolchain.program.float_program import AvgPool2d, BatchNorm
-
-SHAPE = (2, 8, 8)
-
-
-def assert_program_is(model, shape=SHAPE, *, fold=True):
-    """The traced and folded program computes what the module computes, in float64."""
-    model = randomise(model).double()
-    samples = torch.randn(5, *shape, dtype=torch.float64)
-    program = trace(model, shape)
-    programs = [program]
-    if fold:
-        programs.append(place_average_pools(fold_batch_norm(program), "fold")[0])
-        assert not any(isinstance(n, BatchNorm | AvgPool2d) for n in programs[1].nodes)
-        layers_of(programs[1])
-    with torch.no_grad():
-        expected = model(samples)
-    for each in programs:
-        found = evaluate(each, samples)
-        assert torch.allclose(found, expected, atol=1e-9), each
-    return programs[-1]
 
 
 def test_sequential_network():
@@ -190,92 +167,6 @@ def test_common_pools_do_fold():
                 nn.AvgPool2d(k), conv, QCFS(4, 1.0), nn.Flatten(), nn.Linear(out, 2)
             )
             assert_program_is(model, (2, 16, 16))
-
-
-@pytest.mark.parametrize(
-    ("kernel", "how", "pads"),
-    [
-        (3, {"stride": 2}, [nn.ZeroPad2d((0, 1, 0, 1))]),
-        (3, {"stride": (2, 1)}, [nn.ZeroPad2d((3, 0, 1, 2)), nn.ConstantPad2d((0, 0, 1, 0), 0.0)]),
-        ((2, 4), {"padding": "same"}, []),
-        ((4, 3), {"padding": "same", "dilation": (1, 2), "groups": 2}, []),
-        ((3, 2), {"padding": 1, "dilation": 2, "bias": False}, [nn.ZeroPad2d((2, 0, 0, 4))]),
-        (1, {"padding": (2, 0)}, [nn.ZeroPad2d(1)]),
-    ],
-)
-def test_zeros_around_a_convolution(kernel, how, pads):
-    """More zeros on one side than on the other, by every way that torch has for it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch copies for even kernels
-        assert_program_is(nn.Sequential(*pads, nn.Conv2d(2, 4, kernel, **how)), (2, 7, 9))
-
-
-def test_zeros_by_function_and_what_takes_them():
-    class Padded(nn.Module):
-        def __init__(self, behind):
-            super().__init__()
-            self.behind = behind
-
-        def forward(self, x):
-            return self.behind(F.pad(x, (1, 0, 0, 2)))
-
-    assert_program_is(Padded(nn.Conv2d(2, 3, 3)), (2, 6, 5))
-    with pytest.raises(UnsupportedModuleError, match=r"^pad: zero padding[\s\S]*read by behind"):
-        trace(Padded(nn.AvgPool2d(2)).eval(), (2, 6, 5))
-    for padded in (nn.ConstantPad2d(1, 0.5), nn.ZeroPad2d((-1, 0, 0, 0))):
-        with pytest.raises(UnsupportedModuleError, match="padding other than zeros"):
-            trace(nn.Sequential(padded, nn.Conv2d(2, 3, 3)).eval(), (2, 6, 5))
-    uneven = nn.Sequential(nn.ZeroPad2d((1, 0, 0, 0)), nn.Conv2d(2, 3, 3, dilation=2))
-    with pytest.raises(UnsupportedModuleError, match="no multiple of the dilation"):
-        trace(uneven.eval(), (2, 7, 7))
-
-
-@pytest.mark.parametrize(
-    "behind",
-    [
-        [nn.Conv2d(4, 6, (2, 3), stride=2, groups=2)],
-        [nn.Flatten(), nn.Linear(4 * 7 * 8, 5)],
-        [nn.MaxPool2d(3, 2, 1), nn.Conv2d(4, 3, 2)],
-        [nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48, 5)],
-        [nn.AvgPool2d(2), nn.Conv2d(4, 3, 2, dilation=2), QCFS(4, 1.0), nn.Conv2d(3, 2, 1)],
-        [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3), CQReLU(4), nn.Linear(3, 2)],
-    ],
-)
-@pytest.mark.parametrize("first", [[], [nn.Conv2d(4, 4, 3, padding=1), QCFS(4, 1.0)]])
-def test_batch_norm_behind_spikes(first, behind):
-    """Behind an activation or on the input, through pools and flattens."""
-    assert_program_is(nn.Sequential(*first, nn.BatchNorm2d(4), *behind), (4, 7, 8))
-
-
-def test_batch_norm_behind_spikes_with_several_users():
-    class Shared(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.norm = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)
-            self.one, self.two = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
-            self.pool, self.head = nn.MaxPool2d(2), nn.Linear(36, 2)
-
-        def forward(self, x):
-            x = qcfs(self.first(x), torch.tensor(1.0), 4)
-            y = self.norm(x)
-            z = qcfs(self.one(y) + self.two(y), torch.tensor(1.0), 4)
-            return self.head((self.pool(y)).flatten(1)), self.two(x), self.one(z)
-
-    model = randomise(Shared()).double()
-    samples = torch.randn(5, 2, 8, 8, dtype=torch.float64)
-    program = fold_batch_norm(trace(model, (2, 8, 8)))
-    assert not any(isinstance(n, BatchNorm) for n in program.nodes)
-    values = node_values(program, samples)
-    with torch.no_grad():
-        for name, expected in zip(program.outputs, model(samples), strict=True):
-            assert torch.allclose(values[name], expected, atol=1e-9)
-
-
-def test_batch_norm_of_several_processes():
-    norm = nn.SyncBatchNorm(3)
-    nn.init.uniform_(norm.running_var, 0.3, 2.0)
-    nn.init.normal_(norm.running_mean)
-    assert_program_is(nn.Sequential(nn.Conv2d(2, 3, 3), norm))
 
 
 def test_a_pool_that_cannot_fold_says_why():

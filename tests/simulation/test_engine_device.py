@@ -11,6 +11,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.comparing import assert_same
 from tests.networks import (
     BLOCKS,
     branched_program,
@@ -24,7 +25,7 @@ from tests.strategies import CONVS, SCHEDULES
 from toolchain.engine import device_sums
 from toolchain.engine.device_layers import open_device
 from toolchain.engine.device_sums import DeviceSum, byte_shift
-from toolchain.engine.engine import Detail, Engine
+from toolchain.engine.engine import Engine
 from toolchain.engine.simulate import simulate
 from toolchain.errors import BackendRunError, TargetError, ValueRangeError
 from toolchain.int_range import IntRange
@@ -38,18 +39,6 @@ from toolchain.simulator.reference import simulate as simulate_stepwise
 DEVICES = [torch.device(d) for d in ("cpu", *(["cuda"] if torch.cuda.is_available() else []))]
 
 
-def assert_same(program, inputs, device, block=None):
-    """Every spike and potential of every step is the reference simulator's."""
-    expected = simulate_stepwise(program, inputs, mode=Mode.FULL)
-    blocks = list(Engine(program, block=block, device=device).run(inputs, Detail.EVERYTHING))
-    for name, membrane in expected.membrane.items():
-        assert np.array_equal(np.concatenate([b.membrane[name] for b in blocks]), membrane), name
-    for name, spikes in expected.spikes.items():
-        found = np.concatenate([b.spikes[name] for b in blocks])
-        assert found.dtype == np.int8
-        assert np.array_equal(found, spikes), name
-
-
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
@@ -60,7 +49,7 @@ def test_chains(device, data):
     schedule, signed = data.draw(SCHEDULES[kind]), data.draw(st.booleans())
     program = random_program(seed, kind, (2, 7, 6), convs, schedule=schedule, signed_input=signed)
     inputs = random_inputs(program, data.draw(st.integers(1, 5)), seed)
-    assert_same(program, inputs, device, data.draw(st.none() | st.integers(1, 6)))
+    assert_same(program, inputs, data.draw(st.none() | st.integers(1, 6)), device)
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
@@ -72,7 +61,7 @@ def test_branches(device, data):
     schedule = data.draw(SCHEDULES[kind])
     program = branched_program(seed, kind, blocks, schedule=schedule, low=-9, high=9)
     inputs = random_inputs(program, data.draw(st.integers(1, 4)), seed)
-    assert_same(program, inputs, device, data.draw(st.none() | st.integers(1, 6)))
+    assert_same(program, inputs, data.draw(st.none() | st.integers(1, 6)), device)
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
@@ -108,7 +97,7 @@ def test_sums_by_definition(device, seed, kernel, stride, padding, dilation, cha
 def test_windows_a_few_at_a_time(device, monkeypatch):
     monkeypatch.setattr(device_sums, "WINDOWS", 500)
     program = branched_program(4, "cif", sorted(BLOCKS), schedule=Schedule(3, 4), low=-9, high=9)
-    assert_same(program, random_inputs(program, 7), device)
+    assert_same(program, random_inputs(program, 7), device=device)
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
@@ -117,7 +106,7 @@ def test_largest_inputs_and_weights(device, bits, signed):
     program = one_convolution(np.full((1, 1, 3, 3), -128), bits, signed)
     low, high = program.input.range.low, program.input.range.high
     inputs = np.stack([np.full((1, 3, 3), low), np.full((1, 3, 3), high)]).astype(np.int32)
-    assert_same(program, inputs, device)
+    assert_same(program, inputs, device=device)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +162,7 @@ def test_products_that_are_wrong_become_float64(device, wrong, told, first, monk
     program = one_convolution(np.full((1, 1, 3, 3), 100))
     inputs = np.repeat([first, 7], 2).reshape(-1, 1, 1, 1) * np.ones((1, 1, 3, 3), int)
     with caplog.at_level(logging.WARNING):
-        assert_same(program, inputs.astype(np.int32), device)
+        assert_same(program, inputs.astype(np.int32), device=device)
     messages = [r.getMessage() for r in caplog.records]
     assert [m.partition(" sums")[0] for m in messages] == [
         f"{p.name}: int8" for p in program.populations

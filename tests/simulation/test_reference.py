@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.comparing import assert_recording_is
 from tests.networks import fits, random_inputs, random_program
 from tests.oracles import numpy_loop
+from tests.strategies import convolutions
 from toolchain.errors import ProgramError, ValueRangeError
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
@@ -111,24 +112,11 @@ def test_inputs_are_checked():
         simulate(program, np.zeros((1, 2), int))
 
 
-CONVS = st.lists(
-    st.tuples(
-        st.sampled_from([2, 4]),
-        st.integers(1, 3),
-        st.integers(1, 2),
-        st.integers(0, 2),
-        st.integers(1, 2),
-        st.sampled_from([1, 2]),
-    ),
-    max_size=2,
-)
-
-
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
     kind=st.sampled_from(["if", "cif"]),
-    convs=CONVS,
+    convs=convolutions((2, 4)),
     hidden=st.lists(st.integers(1, 5), max_size=2),
     wake=st.integers(1, 4),
     sleep=st.integers(0, 3),

@@ -13,6 +13,7 @@ from tests.command_line import ROOT, fails, ok
 from tests.comparing import assert_recording_is
 from tests.networks import BLOCKS, branched_program, fits, random_inputs, random_program
 from tests.oracles import numpy_loop
+from tests.strategies import convolutions
 from toolchain.cli.param_types import parse_size
 from toolchain.engine import synaptic_sum
 from toolchain.engine.dense_sums import Arithmetic
@@ -23,17 +24,7 @@ from toolchain.program.int_program import Schedule
 from toolchain.recording import Mode, Recording, compare
 from toolchain.simulator import reference
 
-CONVS = st.lists(
-    st.tuples(
-        st.sampled_from([2, 4, 6]),
-        st.integers(1, 3),
-        st.integers(1, 2),
-        st.integers(0, 2),
-        st.integers(1, 2),
-        st.sampled_from([1, 2]),
-    ),
-    max_size=2,
-)
+CONVS = convolutions()
 SCHEDULES = {
     "if": st.builds(Schedule, st.integers(1, 64)),
     "cif": st.builds(Schedule, st.integers(1, 12), st.integers(0, 20)),

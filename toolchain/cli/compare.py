@@ -38,7 +38,7 @@ def command(
 ) -> None:
     """Compare two recordings and name the first divergence.
 
-    The divergence is a layer, a step and a neuron. Exit code 1 if there is one.
+    A divergence names a layer, a step and a neuron, and ends with exit code 1.
     """
     from toolchain.recording import Recording, compare
 

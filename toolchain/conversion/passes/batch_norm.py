@@ -101,11 +101,9 @@ def _(before: Add, norm: BatchNorm, draft: GraphEditor) -> None:
 
 @_fold.register
 def _(before: Concat, norm: BatchNorm, draft: GraphEditor) -> None:
-    shapes = draft.shapes()
-    sources, start = [], 0
-    for index, source in enumerate(before.sources):
-        share = slice(start, start + shapes[source][0])
-        start = share.stop
+    sources = []
+    shares = draft.shares(before)
+    for index, (source, share) in enumerate(zip(before.sources, shares, strict=True)):
         name = draft.new_name(f"{norm.name}[{index}]")
         part = BatchNorm(name, (source,), norm.gain[share], norm.offset[share])
         sources.append(draft.put(part))

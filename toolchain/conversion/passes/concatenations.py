@@ -88,11 +88,8 @@ def _(user: AvgPool2d, concat: Concat, draft: GraphEditor) -> None:
 
 @_push.register
 def _(user: Activation, concat: Concat, draft: GraphEditor) -> None:
-    shapes = draft.shapes()
-    parts, start = [], 0
-    for index, source in enumerate(concat.sources):
-        share = slice(start, start + shapes[source][0])
-        start = share.stop
+    parts = []
+    for index, (source, share) in enumerate(zip(concat.sources, draft.shares(concat), strict=True)):
         threshold = user.threshold if user.threshold.size == 1 else user.threshold[share]
         name = draft.new_name(f"{user.name}[{index}]")
         parts.append(draft.put(replace(user, name=name, sources=(source,), threshold=threshold)))
@@ -101,11 +98,8 @@ def _(user: Activation, concat: Concat, draft: GraphEditor) -> None:
 
 @_push.register
 def _(user: Linear, concat: Concat, draft: GraphEditor) -> None:
-    shapes = draft.shapes()
-    parts, start = [], 0
-    for index, source in enumerate(concat.sources):
-        share = slice(start, start + shapes[source][0])
-        start = share.stop
+    parts = []
+    for index, (source, share) in enumerate(zip(concat.sources, draft.shares(concat), strict=True)):
         name = draft.new_name(f"{user.name}[{index}]")
         bias = user.bias if index == 0 else np.zeros_like(user.bias)
         parts.append(draft.put(Linear(name, (source,), user.weight[:, share], bias)))
@@ -120,10 +114,8 @@ def _(user: Conv2d, concat: Concat, draft: GraphEditor) -> None:
         _push_by_groups(user, concat, draft, [c // width for c in channels])
         return
     whole = ungrouped(user)
-    parts, start = [], 0
-    for index, source in enumerate(concat.sources):
-        share = slice(start, start + channels[index])
-        start = share.stop
+    parts = []
+    for index, (source, share) in enumerate(zip(concat.sources, draft.shares(concat), strict=True)):
         part = replace(
             whole,
             name=draft.new_name(f"{user.name}[{index}]"),

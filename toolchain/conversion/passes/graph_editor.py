@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate, pairwise
 
 from toolchain.program.float_program import (
     Activation,
@@ -76,6 +77,12 @@ class GraphEditor:
     def is_shared(self, name: str) -> bool:
         """Whether several nodes use `name`, or one does and the network also returns it."""
         return len(self.consumers(name)) + (name in self.outputs) > 1
+
+    def shares(self, concat: Concat) -> list[slice]:
+        """Channels of each source in the concatenation, in its order."""
+        shapes = self.shapes()
+        edges = accumulate((shapes[s][0] for s in concat.sources), initial=0)
+        return [slice(*ends) for ends in pairwise(edges)]
 
     def shapes(self) -> dict[str, Shape]:
         """Output shape of every node that reaches an output."""

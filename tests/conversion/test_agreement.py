@@ -81,5 +81,5 @@ def test_a_watched_range_that_does_not_hold_is_told():
 def test_a_network_that_multiplies_nothing():
     """Its only kernel sees the padding around one pixel."""
     only = nn.Sequential(nn.Conv2d(1, 2, 2, padding=1, dilation=2)).eval()
-    made = spikeport.convert(only, calibrate=np.ones((12, 1, 1, 1), np.float32), input_range=(0, 1))
+    made = spikeport.convert(only, calibrate=np.ones((20, 1, 1, 1), np.float32), input_range=(0, 1))
     assert made.agreement is None

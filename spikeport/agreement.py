@@ -33,7 +33,7 @@ def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | No
     """
     import torch
 
-    from toolchain.conversion.float_values import RELU, node_values, without_measured
+    from toolchain.conversion.float_values import node_values, without_measured
     from toolchain.engine.simulate import quicker_way, simulate
     from toolchain.program.float_program import Activation
 
@@ -47,7 +47,7 @@ def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | No
     if count < FEWEST:
         return None
     inputs = calibration.inputs[:count]
-    relus = [n.name for n in folded.nodes if isinstance(n, Activation) and n.kind == RELU]
+    relus = [n.name for n in folded.nodes if isinstance(n, Activation) and n.bound is not None]
     samples = torch.from_numpy(inputs * program.input.scale)
     expected = node_values(folded, samples, clipped=relus)[folded.outputs[0]].numpy()
     found = simulate(program, inputs, mode=Mode.COUNTS, way=quicker_way(program, count)).logits

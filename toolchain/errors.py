@@ -6,7 +6,13 @@ The command line prints these without a traceback and ends with `exit_code`:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from toolchain.text import visible
+
+NAMED = 5
+"""Nodes that an error names where many have the same fault."""
 
 
 class SpikeportError(Exception):
@@ -49,7 +55,7 @@ class SpikeportError(Exception):
                 parts.append(f"  {name + ':':<9}" + f"\n{'':11}".join(lines))
         super().__init__("\n".join(parts))
 
-    def as_dict(self) -> dict[str, str | None]:
+    def as_dict(self) -> dict[str, Any]:
         """The fields as strings, for `--json`."""
         return {
             "error": type(self).__name__,
@@ -63,6 +69,58 @@ class SpikeportError(Exception):
 
 class UnsupportedModuleError(SpikeportError):
     """A module or function of the traced network has no exact integer counterpart here."""
+
+
+class ObstaclesError(UnsupportedModuleError):
+    """Several operations of a network have no exact integer counterpart.
+
+    Attributes
+    ----------
+    obstacles:
+        One error per kind of operation.
+    """
+
+    def __init__(self, obstacles: Sequence[SpikeportError]) -> None:
+        self.obstacles = tuple(obstacles)
+        first = obstacles[0]
+        super().__init__(
+            first.message,
+            node=first.node,
+            found=first.found,
+            allowed=first.allowed,
+            remedy=first.remedy,
+        )
+        numbered = (f"{i}. {error}" for i, error in enumerate(obstacles, 1))
+        self.args = ("\n".join((f"{len(obstacles)} kinds of obstacles", *numbered)),)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields of the first obstacle, and all as `obstacles`."""
+        return {**super().as_dict(), "obstacles": [error.as_dict() for error in self.obstacles]}
+
+
+def together(errors: Sequence[SpikeportError]) -> SpikeportError:
+    """One error for all: the only one itself; equal ones at several nodes are joined."""
+    kinds: dict[tuple[object, ...], list[SpikeportError]] = {}
+    for error in errors:
+        kinds.setdefault((type(error), error.message, error.remedy), []).append(error)
+    joined = [_joined(same) for same in kinds.values()]
+    return joined[0] if len(joined) == 1 else ObstaclesError(joined)
+
+
+def _joined(errors: Sequence[SpikeportError]) -> SpikeportError:
+    """The first of errors of one kind, naming the nodes of all."""
+    first = errors[0]
+    nodes = list(dict.fromkeys(error.node for error in errors if error.node))
+    if len(nodes) < 2:
+        return first
+    more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
+    return type(first)(
+        first.message,
+        node=", ".join(nodes[:NAMED]) + more,
+        found=first.found,
+        allowed=first.allowed,
+        remedy=first.remedy,
+    )
 
 
 class ProgramError(SpikeportError):

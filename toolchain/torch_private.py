@@ -30,3 +30,8 @@ def int_product(left: Tensor, right: Tensor) -> Tensor:
     """Matrix product int32 (m, n) of int8 (m, k) and int8 (k, n), by torch._int_mm."""
     product: Tensor = torch._int_mm(left, right)
     return product
+
+
+def write_count(tensor: Tensor) -> int:
+    """How often operations have written into a tensor or a view of it, by Tensor._version."""
+    return int(tensor._version)

@@ -46,9 +46,8 @@ def test_zeros_by_function_and_what_takes_them():
     assert_program_is(Padded(nn.Conv2d(2, 3, 3)), (2, 6, 5))
     with pytest.raises(UnsupportedModuleError, match=r"^pad: zero padding[\s\S]*read by behind"):
         trace(Padded(nn.AvgPool2d(2)).eval(), (2, 6, 5))
-    for padded in (nn.ConstantPad2d(1, 0.5), nn.ZeroPad2d((-1, 0, 0, 0))):
-        with pytest.raises(UnsupportedModuleError, match="padding other than zeros"):
-            trace(nn.Sequential(padded, nn.Conv2d(2, 3, 3)).eval(), (2, 6, 5))
+    with pytest.raises(UnsupportedModuleError, match="padding other than zeros"):
+        trace(nn.Sequential(nn.ConstantPad2d(1, 0.5), nn.Conv2d(2, 3, 3)).eval(), (2, 6, 5))
     uneven = nn.Sequential(nn.ZeroPad2d((1, 0, 0, 0)), nn.Conv2d(2, 3, 3, dilation=2))
     with pytest.raises(UnsupportedModuleError, match="no multiple of the dilation"):
         trace(uneven.eval(), (2, 7, 7))

@@ -15,7 +15,7 @@ from exports.netx import read_net, write_net
 from exports.nir import read_nir, write_nir
 from tests.command_line import ROOT
 from tests.networks import random_program
-from toolchain.conversion.float_values import RELU, UNBOUNDED, node_values
+from toolchain.conversion.float_values import node_values
 from toolchain.conversion.passes.average_pools import place_average_pools
 from toolchain.conversion.passes.batch_norm import fold_batch_norm
 from toolchain.conversion.passes.concatenations import split_concatenations
@@ -24,6 +24,7 @@ from toolchain.conversion.passes.sums import place_sums
 from toolchain.conversion.quantization.percentile import with_thresholds
 from toolchain.engine.settle import with_measured_sleep
 from toolchain.program.float_program import (
+    UNBOUNDED,
     Activation,
     Add,
     AvgPool2d,
@@ -51,7 +52,7 @@ def conv(rng, name, source, c_in, c_out, **how):
 
 
 def relu(name, source, threshold=UNBOUNDED, levels=1):
-    return Activation(name, (source,), np.array([threshold]), levels, 0.25, RELU)
+    return Activation(name, (source,), np.array([threshold]), levels, 0.25, "relu", UNBOUNDED)
 
 
 def float_program():

@@ -213,7 +213,11 @@ class Returns(nn.Module):
     ("model", "path", "message"),
     [
         (wrap(nn.MaxPool1d(2)), "0.1", "use nn.MaxPool2d"),
-        (wrap(nn.ReLU()), "0.1", "plain ReLU has no threshold"),
+        (
+            wrap(nn.Sequential(nn.ReLU(), nn.Conv2d(2, 2, 1))),
+            "0.1.0",
+            "plain ReLU has no threshold",
+        ),
         (wrap(nn.GELU()), "0.1", "replace the activation by"),
         (wrap(nn.LSTM(2, 2)), "0.1", "torch.nn.modules.rnn.LSTM has no exact"),
         (wrap(nn.ConvTranspose2d(2, 2, 2)), "0.1", "has no exact integer counterpart"),
@@ -221,7 +225,7 @@ class Returns(nn.Module):
         (wrap(nn.AvgPool2d(3, ceil_mode=True)), "0.1", r"(?s)ceil_mode.*last 2 fill.*gets 6 or 9"),
         (wrap(nn.AvgPool2d(2, divisor_override=3)), "0.1", r"(?s)divisor_override.*scale"),
         (wrap(nn.AdaptiveAvgPool2d(3)), "0.1", "uneven windows"),
-        (wrap(nn.Flatten(2)), "0.1", "flatten of some axes"),
+        (wrap(nn.Flatten(2)), "0.1", r"(?s)another order or shape.*\(2, 64\), read by output"),
         (
             nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")),
             "0",

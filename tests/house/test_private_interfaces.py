@@ -37,6 +37,10 @@ def test_torch_has_them():
         assert hasattr(torch.cpu, f"_is_{asked}_supported")
         assert torch_private.processor_has(asked) == (feature in flags.split())
     assert not torch_private.processor_has("imaginary_unit")
+    tensor = torch.zeros(2)
+    before = torch_private.write_count(tensor)
+    tensor[:1].add_(1)
+    assert torch_private.write_count(tensor) == before + 1
     left = torch.tensor([[127, -128]] * 32, dtype=torch.int8).repeat(1, 8)
     right = torch.full((16, 8), -128, dtype=torch.int8)
     assert torch_private.int_product(left, right).tolist() == [[8 * (127 - 128) * -128] * 8] * 32

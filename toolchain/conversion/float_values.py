@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import singledispatch
 
@@ -119,13 +119,6 @@ def _(node: Activation, quantized: bool, x: Tensor) -> Tensor:
     return lam * levels / node.levels
 
 
-RELU = "relu"
-"""Kind of an activation that replaces a plain ReLU.
-
-Its threshold is `UNBOUNDED` until it is measured.
-"""
-UNBOUNDED = 1e300
-"""Threshold of an unmeasured plain ReLU, so large that nothing is clipped."""
 TIES = 0.25
 """Largest share of samples in which a value may lie on a tie between two levels."""
 WITHOUT_TIES = 4
@@ -135,8 +128,16 @@ TRACE_TOLERANCE = 1e-6
 
 
 @torch.no_grad()
-def check_against_module(model: nn.Module, program: FloatProgram, samples: Tensor) -> None:
+def check_against_module(
+    model: nn.Module,
+    program: FloatProgram,
+    samples: Tensor,
+    left_out: Sequence[Callable[[Tensor], Tensor] | None] = (),
+) -> None:
     """Compare a float program with its module in float64, on samples (N, ...), over all outputs.
+
+    `left_out` holds, per output, the function that the network applies last and the program does
+    not, or None; empty if there is none.
 
     This checks tracing and every pass. A quantized value on a tie can change its level by rounding,
     so the project's own activation modules are compared in clipped mode. Adapted and functional
@@ -152,7 +153,7 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
     """
     program = without_measured(program)
     activations = [n for n in program.nodes if isinstance(n, Activation)]
-    clipped = {n.name for n in activations if n.kind == RELU or _is_own_module(model, n.name)}
+    clipped = {n.name for n in activations if n.bound is not None or _is_own_module(model, n.name)}
     allowed = TIES
     if len(clipped) == len(activations):
         allowed, samples = 0.0, samples[:WITHOUT_TIES]
@@ -160,8 +161,12 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
     if len(expected) != len(program.outputs):
         raise _differ(model, ", ".join(program.outputs), f"{len(expected)} outputs of the network")
     values = node_values(program, samples, clipped=clipped)
-    for name, wanted in zip(program.outputs, expected, strict=True):
-        found = values[name]
+    for name, wanted, last in zip(
+        program.outputs, expected, left_out or [None] * len(expected), strict=True
+    ):
+        found = values[name] if last is None else last(values[name])
+        if wanted.ndim == 2:  # see `fold`: it may return the image that the network flattens
+            found = found.flatten(1)
         same_shape = wanted.shape == found.shape
         difference = (wanted - found if same_shape else wanted * np.nan).abs().flatten(1).amax(1)
         # Not "greater than": a NaN difference is an error too.
@@ -178,8 +183,8 @@ def check_against_module(model: nn.Module, program: FloatProgram, samples: Tenso
 def without_measured(program: FloatProgram) -> FloatProgram:
     """The program without the measured thresholds of its plain ReLUs."""
     nodes = (
-        replace(n, threshold=np.array([UNBOUNDED]))
-        if isinstance(n, Activation) and n.kind == RELU
+        replace(n, threshold=np.array([n.bound]))
+        if isinstance(n, Activation) and n.bound is not None
         else n
         for n in program.nodes
     )

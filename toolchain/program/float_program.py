@@ -24,6 +24,10 @@ Shape = tuple[int, ...]
 _ARRAYS = ("weight", "bias", "gain", "offset", "threshold")
 
 
+UNBOUNDED = 1e300
+"""Threshold of a plain ReLU before it is measured, so large that nothing is clipped."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Node:
     """Common fields of all nodes: a name, and the names of the source nodes."""
@@ -143,12 +147,17 @@ class Activation(_Node):
         Quantization levels L (or Q).
     shift:
         1/2 for QCFS and NQ, 0 for CQReLU; the initial potential in units of the threshold.
+    bound:
+        Where the network's own activation clips, if it does not quantize: `UNBOUNDED` for a ReLU,
+        6 for ReLU6. Levels, and a threshold up to the bound, are chosen in conversion. None of a
+        quantized activation.
     """
 
     threshold: np.ndarray
     levels: int
     shift: float
     kind: str
+    bound: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

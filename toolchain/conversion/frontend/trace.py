@@ -1,62 +1,72 @@
 """Tracing of a torch module to a FloatProgram, with torch.fx.
 
 Every operation is either known (`operators/table.py`) or an error that names its qualified path,
-what is supported and what to do; nothing is skipped.
+what is supported and what to do; nothing is skipped. All such errors of a network come at once.
 """
 
 from __future__ import annotations
 
-from operator import iadd
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from toolchain.conversion.frontend.adapters import find_adapter
-from toolchain.conversion.frontend.in_place import resolve_in_place
 from toolchain.conversion.frontend.operators import table
 from toolchain.conversion.frontend.operators.activations import adapted_activation
 from toolchain.conversion.frontend.operators.remedies import remedy
-from toolchain.conversion.frontend.operators.values import Handler, Made, Values
+from toolchain.conversion.frontend.operators.values import Traced, Values, called_module
+from toolchain.conversion.frontend.tracer import Tracer
 from toolchain.conversion.frontend.user_module import (
     check_readable,
+    in_double,
     in_evaluation,
     output_list,
     run_hooks,
     unwrapped,
 )
-from toolchain.errors import UnsupportedModuleError
+from toolchain.errors import (
+    ConversionError,
+    ProgramError,
+    SpikeportError,
+    UnsupportedModuleError,
+    together,
+)
 from toolchain.learning.activations import cqrelu, qcfs
-from toolchain.program.float_program import FloatNode, FloatProgram, Input
+from toolchain.program.float_program import FloatProgram
 from toolchain.program.int_program import INPUT
-from toolchain.user_code import home_of, told, user_code
+from toolchain.user_code import home_of, user_code
 
 
-class _Proxy(fx.Proxy):
-    """Distinguishes `a += b`, which writes into a tensor, from `a + b`; both are named "add"."""
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A traced network.
 
-    def __iadd__(self, other: Any) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", iadd, (self, other), {}, name="add")
+    Attributes
+    ----------
+    program:
+        What it computes, but for `left_out`.
+    left_out:
+        Per output, the function that the network applies to it last (softmax), or None.
+    notes:
+        What a user should know.
+    """
 
-
-class _Tracer(fx.Tracer):
-    """Traces into a user's modules, but not into torch's own or known activations."""
-
-    def __init__(self) -> None:
-        super().__init__(autowrap_functions=(qcfs, cqrelu))
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if find_adapter(m) is not None or type_before_parametrizations(m) in table.MODULES:
-            return True
-        return bool(super().is_leaf_module(m, module_qualified_name))
+    program: FloatProgram
+    left_out: tuple[Callable[[Tensor], Tensor] | None, ...]
+    notes: tuple[str, ...]
 
 
 def trace(
     model: nn.Module, input_shape: tuple[int, ...], *, plain_relu: bool = False
 ) -> FloatProgram:
+    """The program of `traced`."""
+    return traced(model, input_shape, plain_relu=plain_relu).program
+
+
+def traced(model: nn.Module, input_shape: tuple[int, ...], *, plain_relu: bool = False) -> Trace:
     """Trace `model` (in evaluation mode) for samples of `input_shape`, without the batch axis.
 
     With `plain_relu`, ReLUs become activations without a bound, and `percentile` measures their
@@ -68,8 +78,9 @@ def trace(
     Raises
     ------
     UnsupportedModuleError
-        For an operation with no exact counterpart, data-dependent control flow, several inputs,
-        outputs that are not tensors, or a module without code or values (see `user_module`).
+        For operations with no exact counterpart (all of them in one error), data-dependent control
+        flow, several inputs, outputs that are not tensors, or a module without code or values
+        (see `user_module`).
     ConversionError
         For NaN or infinite weights, and for thresholds that are not positive.
     ProgramError
@@ -78,61 +89,72 @@ def trace(
     model = unwrapped(model)
     check_readable(model)
     run_hooks(model, input_shape)
-    with in_evaluation(model):
-        graph = _graph(model)
-    resolve_in_place(graph, model)
+    tracer = Tracer(_is_known, functions=(qcfs, cqrelu))
+    failure = _record(tracer, model, input_shape)
     values = Values(model, input_shape, plain_relu=plain_relu)
-    nodes: list[FloatNode] = []
-    outputs: tuple[str, ...] = ()
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            if values.names:
-                raise UnsupportedModuleError(
-                    "the network takes several inputs", node=node.name, allowed="one tensor"
-                )
-            values.bind(node, INPUT, input_shape)
-            nodes.append(Input(INPUT, (), input_shape))
-        elif node.op == "output":
-            outputs = _outputs(node, values, nodes)
-        else:
-            made = _apply(node, values)
-            if made is not None:
-                nodes.extend(made if isinstance(made, tuple) else (made,))
-    return FloatProgram(tuple(nodes), outputs)
-
-
-def _graph(model: nn.Module) -> fx.Graph:
-    node, what = type(model).__name__, "the network cannot be traced"
-    with user_code(what, node, home_of(model)):
+    obstacles: list[SpikeportError] = []
+    outputs: list[tuple[str, fx.Node]] = []
+    for node in tracer.graph.nodes:
         try:
-            return _Tracer().trace(model)
-        except (fx.proxy.TraceError, TypeError) as error:
-            raise UnsupportedModuleError(
-                what,
-                node=node,
-                found=told(error),
-                allowed="a forward without control flow that depends on data, and without "
-                "writing into parts of tensors",
-                remedy="move the branch or loop into a module registered with --adapter, "
-                "or rewrite it without one",
-            ) from error
+            if node.op == "placeholder":
+                values.bind(node, Traced(INPUT, input_shape))
+            elif node.op == "output" and not obstacles:
+                outputs = _outputs(node, values)
+            elif node.op not in ("get_attr", "output"):
+                _apply(node, values)
+        except (UnsupportedModuleError, ConversionError, ProgramError) as error:
+            obstacles.append(error)
+            if "shape" not in node.meta:
+                failure = None  # torch failed here too: this says why
+            _stand_in(node, values)
+    if failure is not None:
+        obstacles.insert(0, failure)
+    if obstacles:
+        raise together(obstacles)
+    program = FloatProgram(tuple(values.nodes), tuple(name for name, _ in outputs))
+    left_out = tuple(values.left_out.get(node) for _, node in outputs)
+    return Trace(program, left_out, tuple(values.notes))
 
 
-def _apply(node: fx.Node, values: Values) -> Made:
-    handler: Handler | None
-    if node.op == "get_attr":
-        values.constant(node)
-        return None
+def _record(
+    tracer: Tracer, model: nn.Module, input_shape: tuple[int, ...]
+) -> UnsupportedModuleError | None:
+    """Record the network's forward as `tracer.graph`; the error that ended it early, if any."""
+    node, what = type(model).__name__, "the network cannot be traced"
+    try:
+        with user_code(what, node, home_of(model)), in_evaluation(model), in_double(model):
+            tracer.record(model, input_shape)
+    except UnsupportedModuleError as error:
+        if not isinstance(error.__cause__, fx.proxy.TraceError):
+            return error
+        return UnsupportedModuleError(
+            what,
+            node=node,
+            found=error.found,
+            allowed="a forward without control flow that depends on data, and without "
+            "writing into parts of tensors",
+            remedy="move the branch or loop into a module registered with --adapter, "
+            "or rewrite it without one",
+        )
+    return None
+
+
+def _is_known(module: nn.Module) -> bool:
+    return find_adapter(module) is not None or type_before_parametrizations(module) in table.MODULES
+
+
+def _apply(node: fx.Node, values: Values) -> None:
     if node.op == "call_module":
-        module = values.model.get_submodule(str(node.target))
+        module = called_module(node)
         if find_adapter(module) is not None:
-            return adapted_activation(node, values)
+            adapted_activation(node, values)
+            return
         kind = type_before_parametrizations(module)
         handler = table.MODULES.get(kind)
         what = f"{kind.__module__}.{kind.__qualname__}"
     elif node.op == "call_function":
         handler = table.FUNCTIONS.get(node.target)
-        what = f"{getattr(node.target, '__module__', '')}.{getattr(node.target, '__name__', '')}"
+        what = _name_of(node.target)
     else:
         handler = table.METHODS.get(str(node.target))
         what = f"Tensor.{node.target}"
@@ -144,22 +166,39 @@ def _apply(node: fx.Node, values: Values) -> Made:
             remedy=remedy(what, node, values),
         )
     with user_code(f"this call of {what} cannot be read", values.path(node)):
-        return handler(node, values)
+        handler(node, values)
 
 
-def _outputs(node: fx.Node, values: Values, nodes: list[FloatNode]) -> tuple[str, ...]:
-    """Names of the nodes that the network returns, in its order."""
+def _name_of(function: Any) -> str:
+    """`package.function`, or `package.Class` for the function of a torch.autograd.Function."""
+    owner = getattr(function, "__self__", None)
+    named = owner if isinstance(owner, type) else function
+    return f"{getattr(named, '__module__', '')}.{getattr(named, '__name__', '')}"
+
+
+def _stand_in(node: fx.Node, values: Values) -> None:
+    """Let nodes behind an unknown one see a tensor of its shape, so that their errors show too."""
+    shape = node.meta.get("shape")
+    if isinstance(shape, tuple):
+        values.bind(node, Traced(str(node), shape[1:]))
+    elif isinstance(shape, list):
+        values.bind(node, [Traced(f"{node}[{i}]", s[1:]) for i, s in enumerate(shape)])
+
+
+def _outputs(node: fx.Node, values: Values) -> list[tuple[str, fx.Node]]:
+    """Names of the float nodes that the network returns, in its order, and their nodes."""
     results = output_list(node.args[0])
     for result in results:
-        if not isinstance(result, fx.Node) or result not in values.names:
+        if not isinstance(result, fx.Node) or not isinstance(values.value(result), Traced):
             raise UnsupportedModuleError(
                 "the network must return tensors",
                 node="output",
                 found=type(result).__name__,
                 allowed="a tensor, or a tuple, list or dictionary of tensors",
             )
-    names = tuple(values.names[result] for result in results)
-    if len(nodes) < 2 or not names:
+    named = [(values.source(node, result).name, result) for result in results]
+    names = [name for name, _ in named]
+    if len(values.nodes) < 2 or not names:
         raise UnsupportedModuleError("the network computes nothing", node="output")
     if INPUT in names:
         raise UnsupportedModuleError(
@@ -171,4 +210,4 @@ def _outputs(node: fx.Node, values: Values, nodes: list[FloatNode]) -> tuple[str
         raise UnsupportedModuleError(
             "the network returns a tensor twice", node="output", found=", ".join(names)
         )
-    return names
+    return named

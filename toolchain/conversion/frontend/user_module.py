@@ -141,6 +141,21 @@ def _forward(
 
 
 @contextmanager
+def in_double(model: nn.Module) -> Iterator[None]:
+    """Parameters, buffers and unregistered tensors as float64 on the CPU, inside the block."""
+    held = [(t, t.data) for _, t in _tensors(model)]
+    try:
+        for tensor, data in held:
+            kind = torch.float64 if data.is_floating_point() else data.dtype
+            tensor.data = data.detach().to("cpu", kind)
+        with _constants_in_double(model):
+            yield
+    finally:
+        for tensor, data in held:
+            tensor.data = data
+
+
+@contextmanager
 def _constants_in_double(model: nn.Module) -> Iterator[None]:
     """Unregistered tensors of modules, as float64 inside the `with` block."""
     held = [

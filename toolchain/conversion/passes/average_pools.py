@@ -118,6 +118,9 @@ def _can_be_stage(draft: GraphEditor, pool: AvgPool2d) -> bool:
 def _fold(draft: GraphEditor, pool: AvgPool2d) -> None:
     """Fold `pool` into all its users, or raise and leave the draft unchanged."""
     users = draft.consumers(pool.name)
+    if not users and pool.name in draft.outputs:
+        draft.put(*_as_summand(pool, draft))
+        return
     folded = [f for user in users for f in _folded(user, pool, draft)]
     if not users or pool.name in draft.outputs:
         raise _no_follower(pool, "nothing")

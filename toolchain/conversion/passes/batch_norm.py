@@ -3,7 +3,7 @@
 - After a convolution or dense layer it scales the rows and shifts the bias.
 - After a sum it goes into every operand, its offset into the first only.
 - After a concatenation each operand gets the part of its channels.
-- After a max pool it moves before the pool, if no gain is negative.
+- After a max pool it moves before the pool, if no gain is negative; after an average pool too.
 - After spikes and before an activation or sum, it becomes a depthwise 1x1 convolution.
 - After spikes otherwise (an activation, the input) it goes into the columns of the layers behind
   it, through flattens, average pools and, if no gain is negative, max pools. A convolution with
@@ -111,6 +111,19 @@ def _(before: Concat, norm: BatchNorm, draft: GraphEditor) -> None:
 
 
 @_fold.register
+def _(before: AvgPool2d, norm: BatchNorm, draft: GraphEditor) -> None:
+    if any(before.padding) and before.count_padding and norm.offset.any():
+        raise UnsupportedModuleError(
+            "BatchNorm cannot change places with the average pool before it, which counts zeros",
+            node=norm.name,
+            found=f"behind {before.name}, with padding {before.padding}",
+            allowed="a pool without padding, or with count_include_pad=False",
+        )
+    inner = draft.put(replace(norm, name=draft.new_name(f"{norm.name}[0]"), sources=before.sources))
+    _replace(before, replace(before, sources=(inner,)), norm, draft)
+
+
+@_fold.register
 def _(before: MaxPool2d, norm: BatchNorm, draft: GraphEditor) -> None:
     if (norm.gain < 0).any():
         raise UnsupportedModuleError(
@@ -175,6 +188,12 @@ def _(user: Linear, norm: BatchNorm, draft: GraphEditor) -> None:
 
 
 @_fold_back.register
+def _(user: BatchNorm, norm: BatchNorm, draft: GraphEditor) -> None:
+    gain, offset = norm.gain * user.gain, norm.offset * user.gain + user.offset
+    draft.put(replace(user, sources=norm.sources, gain=gain, offset=offset))
+
+
+@_fold_back.register
 def _(user: Conv2d, norm: BatchNorm, draft: GraphEditor) -> None:
     if any(user.padding) and norm.offset.any():
         raise _no_follower(norm, f"{user.name} pads with zeros, to which the offset is not added")
@@ -227,9 +246,10 @@ def _behind(
 
 def _no_follower(norm: BatchNorm, found: str) -> UnsupportedModuleError:
     return UnsupportedModuleError(
-        "this BatchNorm behind spikes cannot be folded into the layers that take it",
+        "this BatchNorm or constant behind spikes cannot be folded into the layers that take it",
         node=norm.name,
         found=found,
         allowed="dense layers, convolutions without padding, and pools and flattens before these",
-        remedy="put it between a layer and its activation",
+        remedy="put it between a layer and its activation; arithmetic on the input belongs to the "
+        "data: --mean and --std for (x - mean) / std, --input-range for the values samples take",
     )

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from toolchain.conversion.float_values import RELU, check_against_module
-from toolchain.conversion.frontend.trace import trace
+from toolchain.conversion.float_values import check_against_module
+from toolchain.conversion.frontend.trace import trace, traced
 from toolchain.conversion.frontend.user_module import (
     check_readable,
     explained,
@@ -19,11 +19,13 @@ from toolchain.conversion.frontend.user_module import (
 from toolchain.conversion.passes.average_pools import place_average_pools
 from toolchain.conversion.passes.batch_norm import fold_batch_norm
 from toolchain.conversion.passes.concatenations import split_concatenations
+from toolchain.conversion.passes.graph_editor import GraphEditor
+from toolchain.conversion.passes.linear_chains import merge_linear_chains
 from toolchain.conversion.passes.max_pools import place_max_pools
 from toolchain.conversion.passes.sums import place_sums
 from toolchain.conversion.quantization.calibration import Calibration
-from toolchain.conversion.quantization.percentile import with_thresholds
-from toolchain.program.float_program import Activation, FloatProgram
+from toolchain.conversion.quantization.percentile import with_bounds, with_thresholds
+from toolchain.program.float_program import Activation, Flatten, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 
 _log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ def folded_program(
     def passes(program: FloatProgram) -> tuple[FloatProgram, tuple[str, ...]]:
         folded, notes = fold(program, pooling)
         if relu_percentile is None or calibration is None:
-            return folded, notes
+            return with_bounds(folded, levels=levels), notes
         batches, count = calibration.batches(quantizer), len(calibration.inputs)
         percentile = relu_percentile
         return with_thresholds(folded, batches, count, percentile=percentile, levels=levels), notes
@@ -70,11 +72,12 @@ def folded_program(
     check_readable(model)
     with explained(model, samples):
         plain_relu = relu_percentile is not None
-        traced = trace(model, quantizer.shape, plain_relu=plain_relu)
-        _log.debug("traced: %d operations", len(traced.nodes))
-        folded, notes = passes(traced)
+        found = traced(model, quantizer.shape, plain_relu=plain_relu)
+        _log.debug("traced: %d operations", len(found.program.nodes))
+        folded, notes = passes(found.program)
         _log.debug("folded: %d operations are left", len(folded.nodes))
-        check_against_module(model, folded, samples)
+        check_against_module(model, folded, samples, found.left_out)
+        notes = found.notes + notes
         _log.debug("held against the module on %d samples", len(samples))
     narrow = narrow_types(model)
     if narrow:
@@ -87,10 +90,10 @@ def folded_program(
 
 def trained_levels(model: nn.Module | FloatProgram, input_shape: tuple[int, ...]) -> int | None:
     """Quantization levels of all trained activations of a network; None if they differ."""
-    traced = (
+    program = (
         model if isinstance(model, FloatProgram) else trace(model, input_shape, plain_relu=True)
     )
-    levels = {n.levels for n in traced.nodes if isinstance(n, Activation) and n.kind != RELU}
+    levels = {n.levels for n in program.nodes if isinstance(n, Activation) and n.bound is None}
     return levels.pop() if len(levels) == 1 else None
 
 
@@ -105,11 +108,23 @@ def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tu
     UnsupportedModuleError, ConversionError
         If a node cannot be folded exactly. The error names it.
     """
-    normed = fold_batch_norm(program)
+    normed = fold_batch_norm(_flat_outputs_as_images(program))
     split = split_concatenations(normed)
-    placed = place_max_pools(split)
+    merged, notes = merge_linear_chains(split)
+    placed = place_max_pools(merged)
     summed = place_sums(placed)
-    return place_average_pools(summed, pooling)
+    pooled, more = place_average_pools(summed, pooling)
+    return pooled, notes + more
+
+
+def _flat_outputs_as_images(program: FloatProgram) -> FloatProgram:
+    """Let a network that flattens an image last return the image; the values are the same."""
+    draft = GraphEditor(program)
+    for index, name in enumerate(draft.outputs):
+        last = draft.node(name)
+        if isinstance(last, Flatten) and last.source not in draft.outputs:
+            draft.outputs[index] = last.source
+    return draft.program()
 
 
 def _samples(quantizer: InputQuantizer) -> torch.Tensor:

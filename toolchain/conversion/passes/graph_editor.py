@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
+import numpy as np
+
 from toolchain.program.float_program import (
     Activation,
+    Add,
     AvgPool2d,
     Concat,
+    Conv2d,
     Flatten,
     FloatNode,
     FloatProgram,
     Input,
+    Linear,
     MaxPool2d,
     Shape,
 )
@@ -54,6 +59,16 @@ class GraphEditor:
                 sources = tuple(new if s == old else s for s in node.sources)
                 self._nodes[node.name] = replace(node, sources=sources)
         self.outputs = [new if name == old else name for name in self.outputs]
+
+    def spread(self, user: Conv2d | Linear | AvgPool2d | Flatten, node: Add) -> None:
+        """Let a linear node read each summand by itself, `W (a + b) = W a + W b`, and add up."""
+        parts = []
+        for index, source in enumerate(node.sources):
+            part = replace(user, name=self.new_name(f"{user.name}[{index}]"), sources=(source,))
+            if index and isinstance(part, Conv2d | Linear):
+                part = replace(part, bias=np.zeros_like(part.bias))
+            parts.append(self.put(part))
+        self.put(Add(user.name, tuple(parts)))
 
     def nodes(self) -> tuple[FloatNode, ...]:
         """Every node that reaches an output, in topological order."""

@@ -12,7 +12,6 @@ from functools import singledispatch
 
 import numpy as np
 
-from toolchain.conversion.float_values import UNBOUNDED
 from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
 from toolchain.conversion.passes.layers import is_stage
 from toolchain.errors import UnsupportedModuleError
@@ -79,7 +78,7 @@ def _worth(node: FloatNode, draft: GraphEditor) -> np.ndarray | None:
     None of a plain ReLU too, whose threshold is measured later.
     """
     if isinstance(node, Activation):
-        return None if (node.threshold == UNBOUNDED).all() else node.threshold
+        return None if node.bound is not None else node.threshold
     if isinstance(node, MaxPool2d):
         return _worth(draft.node(node.source), draft)
     if isinstance(node, AvgPool2d):
@@ -115,20 +114,7 @@ def _(user: Activation | Add, node: Add, draft: GraphEditor) -> None:
 
 @_spread.register(Conv2d)
 @_spread.register(Linear)
-def _(user: Conv2d | Linear, node: Add, draft: GraphEditor) -> None:
-    parts = []
-    for index, source in enumerate(node.sources):
-        bias = user.bias if index == 0 else np.zeros_like(user.bias)
-        name = draft.new_name(f"{user.name}[{index}]")
-        parts.append(draft.put(replace(user, name=name, sources=(source,), bias=bias)))
-    draft.put(Add(user.name, tuple(parts)))
-
-
 @_spread.register(AvgPool2d)
 @_spread.register(Flatten)
-def _(user: AvgPool2d | Flatten, node: Add, draft: GraphEditor) -> None:
-    parts = []
-    for index, source in enumerate(node.sources):
-        name = draft.new_name(f"{user.name}[{index}]")
-        parts.append(draft.put(replace(user, name=name, sources=(source,))))
-    draft.put(Add(user.name, tuple(parts)))
+def _(user: Conv2d | Linear | AvgPool2d | Flatten, node: Add, draft: GraphEditor) -> None:
+    draft.spread(user, node)

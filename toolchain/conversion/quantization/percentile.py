@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolchain.conversion.float_values import RELU, UNBOUNDED, node_values
+from toolchain.conversion.float_values import node_values
 from toolchain.errors import ConversionError
 from toolchain.program.float_program import Activation, FloatProgram
 
@@ -74,12 +74,17 @@ class RunningPercentile:
 
 
 def plain_relus(program: FloatProgram) -> list[Activation]:
-    """Activations that replace plain ReLUs."""
-    return [
-        n
+    """Activations that replace ReLUs, also bounded ones (ReLU6)."""
+    return [n for n in program.nodes if isinstance(n, Activation) and n.bound is not None]
+
+
+def with_bounds(program: FloatProgram, *, levels: int) -> FloatProgram:
+    """`program` with bounded ReLUs (ReLU6) of `levels` levels up to their bounds."""
+    nodes = (
+        replace(n, levels=levels) if isinstance(n, Activation) and n.bound is not None else n
         for n in program.nodes
-        if isinstance(n, Activation) and n.kind == RELU and (n.threshold == UNBOUNDED).all()
-    ]
+    )
+    return replace(program, nodes=tuple(nodes))
 
 
 def with_thresholds(
@@ -137,8 +142,8 @@ def with_thresholds(
         # A channel that no sample of the calibration reaches at all: any threshold will do.
         found[name][found[name] == 0] = found[name].max()
     nodes = (
-        replace(n, threshold=found[n.name], levels=levels, shift=SHIFT)
-        if isinstance(n, Activation) and n.name in found
+        replace(n, threshold=np.minimum(found[n.name], n.bound), levels=levels)
+        if isinstance(n, Activation) and n.bound is not None
         else n
         for n in program.nodes
     )

@@ -4,38 +4,49 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
-from toolchain.conversion.float_values import RELU, UNBOUNDED
 from toolchain.conversion.frontend.adapters import (
     SIGNED_QCFS,
     ActivationSpec,
     find_adapter,
     registered,
 )
-from toolchain.conversion.frontend.operators.values import Values, bind_arguments, called_module
+from toolchain.conversion.frontend.operators.values import (
+    Traced,
+    Values,
+    bind_arguments,
+    called_module,
+    run_on,
+)
 from toolchain.conversion.quantization.percentile import SHIFT
 from toolchain.errors import UnsupportedModuleError
-from toolchain.program.float_program import Activation, FloatNode
+from toolchain.program.float_program import UNBOUNDED, Activation
 from toolchain.user_code import user_code
 
 
-def _activation(node: fx.Node, values: Values, value: Any, spec: ActivationSpec) -> FloatNode:
-    source = values.source(node, value)
+def _activation(
+    node: fx.Node,
+    values: Values,
+    source: Traced,
+    spec: ActivationSpec,
+    bound: float | None = None,
+) -> None:
     result = Activation(
         values.new_name(node),
-        (values.names[source],),
+        (source.name,),
         spec.threshold_array(),
         spec.levels,
         spec.shift,
         spec.kind,
+        bound,
     )
-    return values.made(node, result, source)
+    values.emit(node, result, source)
 
 
-def adapted_activation(node: fx.Node, values: Values) -> FloatNode:
+def adapted_activation(node: fx.Node, values: Values) -> None:
     """An activation module, described by its adapter."""
-    module = called_module(node, values)
+    module = called_module(node)
     adapter = find_adapter(module)
     if adapter is None:
         raise TypeError(type(module))
@@ -48,25 +59,31 @@ def adapted_activation(node: fx.Node, values: Values) -> FloatNode:
             found=type(spec).__name__,
         )
     source = values.source(node, node.args[0])
-    if spec.kind == SIGNED_QCFS and source not in values.rectified:
+    if spec.kind == SIGNED_QCFS and not source.is_rectified:
         raise UnsupportedModuleError(
             f"{type(module).__name__} also encodes negative values, which IF neurons cannot send",
             node=values.path(node),
             allowed="directly behind a ReLU",
         )
-    return _activation(node, values, source, spec)
+    _activation(node, values, source, spec)
 
 
-def relu(node: fx.Node, values: Values) -> FloatNode | None:
+def relu(node: fx.Node, values: Values) -> None:
     """A ReLU before a quantized activation, which is redundant, since that starts at 0.
 
-    Any other ReLU needs a threshold from calibration data, and is an error without calibration.
+    At the end of the network it is left out. Any other ReLU needs a threshold from calibration
+    data, and is an error without calibration.
     """
-    source = values.source(node, node.args[0] if node.args else node.kwargs["input"])
-    if all(_is_adapted(user, values) for user in node.users):
-        values.same(node, source)
-        values.rectified.add(node)
-        return None
+    value = node.args[0] if node.args else node.kwargs["input"]
+    if all(_is_adapted(user) for user in node.users):
+        source = values.tensor(node, value)
+        values.bind(
+            node, Traced(source.name, source.base, source.index, source.path, is_rectified=True)
+        )
+        return
+    if is_final(node):
+        leave_out(node, values)
+        return
     if not values.plain_relu:
         raise UnsupportedModuleError(
             "a plain ReLU has no threshold, so no spiking counterpart",
@@ -76,26 +93,112 @@ def relu(node: fx.Node, values: Values) -> FloatNode | None:
             "threshold from calibration data (--relu-percentile 99.9 --calibrate DATA), or give "
             "your own activation an adapter (--adapter FILE.py)",
         )
-    values.rectified.add(node)
-    return _activation(node, values, source, ActivationSpec(UNBOUNDED, 1, SHIFT, RELU))
+    _clipped(node, values, value, UNBOUNDED)
 
 
-def _is_adapted(node: fx.Node, values: Values) -> bool:
-    """Whether `node` calls an activation module that has an adapter."""
-    if node.op != "call_module":
-        return False
-    return find_adapter(values.model.get_submodule(str(node.target))) is not None
+def _clipped(node: fx.Node, values: Values, value: Any, bound: float) -> None:
+    """An activation that clips to [0, bound], whose levels are chosen with the steps."""
+    source = values.source(node, value)
+    kind = "relu" if bound == UNBOUNDED else f"relu{bound:g}"
+    _activation(node, values, source, ActivationSpec(bound, 1, SHIFT, kind), bound)
+    made = values.tensor(node, node)
+    made.is_rectified = True
 
 
-def qcfs_function(node: fx.Node, values: Values) -> FloatNode:
-    """Handle `toolchain.learning.activations.qcfs`."""
-    a = bind_arguments(node, values, ("z", "threshold", "levels"), {})
-    return _activation(
-        node, values, a["z"], ActivationSpec(a["threshold"], a["levels"], 0.5, "qcfs")
+def clamp_module(node: fx.Node, values: Values) -> None:
+    """Handle nn.ReLU6 and nn.Hardtanh: clipping to [0, max]."""
+    m = called_module(node)
+    _clamp(node, values, m.min_val, m.max_val)
+
+
+def relu6_function(node: fx.Node, values: Values) -> None:
+    """Handle F.relu6."""
+    _clamp(node, values, 0.0, 6.0)
+
+
+def clamp_function(node: fx.Node, values: Values) -> None:
+    """Handle torch.clamp, torch.clip, Tensor.clamp and F.hardtanh with constant bounds."""
+    kwargs = {{"min_val": "min", "max_val": "max"}.get(k, k): v for k, v in node.kwargs.items()}
+    kwargs.pop("inplace", None)
+    is_hardtanh = getattr(node.target, "__name__", "") == "hardtanh"
+    defaults = {"min": -1.0, "max": 1.0} if is_hardtanh else {"min": None, "max": None}
+    a = bind_arguments(node, values, ("input", "min", "max"), defaults, kwargs)
+    _clamp(node, values, a["min"], a["max"])
+
+
+def clamp_min_function(node: fx.Node, values: Values) -> None:
+    """Handle torch.clamp_min and Tensor.clamp_min: with 0, a ReLU."""
+    a = bind_arguments(node, values, ("input", "min"), {})
+    _clamp(node, values, a["min"], None)
+
+
+def _clamp(node: fx.Node, values: Values, low: Any, high: Any) -> None:
+    value = node.args[0] if node.args else node.kwargs["input"]
+    if low != 0 or isinstance(high, Tensor) or (high is not None and high <= 0):
+        raise UnsupportedModuleError(
+            "clipping to a range that does not begin at 0",
+            node=values.path(node),
+            found=f"{low} .. {high}",
+            allowed="0 .. a positive number, as ReLU6",
+        )
+    if high is None:
+        relu(node, values)
+    else:
+        _clipped(node, values, value, float(high))
+
+
+def is_final(node: fx.Node) -> bool:
+    """Whether the network does nothing with the result but return it."""
+    return bool(node.users) and all(user.op == "output" for user in node.users)
+
+
+def final(node: fx.Node, values: Values) -> None:
+    """Handle functions that keep the order of the outputs, at the end of the network.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        Inside a network.
+    """
+    if not is_final(node):
+        name = str(getattr(node.target, "__name__", node.target))
+        if node.op == "call_module":
+            name = type(called_module(node)).__name__
+        raise UnsupportedModuleError(
+            f"{name} inside a network has no exact integer counterpart",
+            node=values.path(node),
+            allowed="at the end, where it is left out, since it keeps the order of the outputs",
+            remedy="softmax between layers (attention) and gates have no counterpart; an "
+            "activation can be replaced by spikeport.QCFS, NQ or CQReLU and trained again",
+        )
+    leave_out(node, values)
+
+
+def leave_out(node: fx.Node, values: Values) -> None:
+    """Let the network return what stands before this last function."""
+    value = node.args[0] if node.args else node.kwargs["input"]
+    values.bind(node, values.tensor(node, value))
+    values.left_out[node] = lambda tensor: run_on(node, values, value, tensor)
+    values.notes.append(
+        f"{values.path(node)}: the last function of the network is left out: outputs are the "
+        "values before it"
     )
 
 
-def cqrelu_function(node: fx.Node, values: Values) -> FloatNode:
+def _is_adapted(node: fx.Node) -> bool:
+    """Whether `node` calls an activation module that has an adapter."""
+    return node.op == "call_module" and find_adapter(called_module(node)) is not None
+
+
+def qcfs_function(node: fx.Node, values: Values) -> None:
+    """Handle `toolchain.learning.activations.qcfs`."""
+    a = bind_arguments(node, values, ("z", "threshold", "levels"), {})
+    spec = ActivationSpec(a["threshold"], a["levels"], 0.5, "qcfs")
+    _activation(node, values, values.source(node, a["z"]), spec)
+
+
+def cqrelu_function(node: fx.Node, values: Values) -> None:
     """Handle `toolchain.learning.activations.cqrelu`."""
     a = bind_arguments(node, values, ("x", "levels"), {})
-    return _activation(node, values, a["x"], ActivationSpec(1.0, a["levels"], 0.0, "cqrelu"))
+    spec = ActivationSpec(1.0, a["levels"], 0.0, "cqrelu")
+    _activation(node, values, values.source(node, a["x"]), spec)

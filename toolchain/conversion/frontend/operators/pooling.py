@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
+import numpy as np
 from torch import fx
 
+from toolchain.conversion.frontend.operators.reshape import rearrange
 from toolchain.conversion.frontend.operators.values import (
-    Made,
+    Traced,
     Values,
     as_pair,
     bind_arguments,
     called_module,
 )
 from toolchain.errors import UnsupportedModuleError
-from toolchain.program.float_program import AvgPool2d, Flatten, FloatNode, MaxPool2d
+from toolchain.program.float_program import AvgPool2d, MaxPool2d
 from toolchain.program.synapse import Pair
 
 
 def _check_windows_fit(
     node: fx.Node,
     values: Values,
-    source: fx.Node,
+    source: Traced,
     kernel: Pair,
     stride: Pair,
     padding: Pair,
@@ -29,7 +32,7 @@ def _check_windows_fit(
 ) -> None:
     """Raise an error if ceil_mode adds a window that extends beyond the border."""
     for axis, word in enumerate(("rows", "columns")):
-        size, step = values.shapes[source][1 + axis], stride[axis]
+        size, step = source.shape[1 + axis], stride[axis]
         free = size + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1
         rest = free % step
         # torch drops the added window if it would begin after the image.
@@ -44,7 +47,7 @@ def _check_windows_fit(
             )
 
 
-def _avg_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> FloatNode:
+def _avg_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> None:
     if how["divisor_override"]:
         raise UnsupportedModuleError(
             "average pool with divisor_override",
@@ -59,25 +62,25 @@ def _avg_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> FloatNod
         _check_windows_fit(node, values, source, kernel, stride, padding, (1, 1))
     result = AvgPool2d(
         values.new_name(node),
-        (values.names[source],),
+        (source.name,),
         kernel,
         stride,
         padding,
         bool(how["count_include_pad"]),
     )
-    return values.made(node, result, source)
+    values.emit(node, result, source)
 
 
 _POOL = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
 
 
-def avg_pool_module(node: fx.Node, values: Values) -> FloatNode:
+def avg_pool_module(node: fx.Node, values: Values) -> None:
     """Handle nn.AvgPool2d."""
-    m = called_module(node, values)
-    return _avg_pool(node, values, node.args[0], **{k: getattr(m, k) for k in _POOL})
+    m = called_module(node)
+    _avg_pool(node, values, node.args[0], **{k: getattr(m, k) for k in _POOL})
 
 
-def avg_pool_function(node: fx.Node, values: Values) -> FloatNode:
+def avg_pool_function(node: fx.Node, values: Values) -> None:
     """Handle F.avg_pool2d."""
     defaults: dict[str, Any] = {
         "stride": None,
@@ -87,10 +90,10 @@ def avg_pool_function(node: fx.Node, values: Values) -> FloatNode:
         "divisor_override": None,
     }
     a = bind_arguments(node, values, ("input", *_POOL), defaults)
-    return _avg_pool(node, values, a.pop("input"), **a)
+    _avg_pool(node, values, a.pop("input"), **a)
 
 
-def _max_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> FloatNode:
+def _max_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> None:
     if how["return_indices"]:
         raise UnsupportedModuleError(
             "max pool with return_indices",
@@ -104,20 +107,20 @@ def _max_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> FloatNod
     if how["ceil_mode"]:
         _check_windows_fit(node, values, source, kernel, stride, padding, dilation)
     name = values.new_name(node)
-    result = MaxPool2d(name, (values.names[source],), kernel, stride, padding, dilation)
-    return values.made(node, result, source)
+    result = MaxPool2d(name, (source.name,), kernel, stride, padding, dilation)
+    values.emit(node, result, source)
 
 
 _MAX_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 
 
-def max_pool_module(node: fx.Node, values: Values) -> FloatNode:
+def max_pool_module(node: fx.Node, values: Values) -> None:
     """Handle nn.MaxPool2d."""
-    m = called_module(node, values)
-    return _max_pool(node, values, node.args[0], **{k: getattr(m, k) for k in _MAX_POOL})
+    m = called_module(node)
+    _max_pool(node, values, node.args[0], **{k: getattr(m, k) for k in _MAX_POOL})
 
 
-def max_pool_function(node: fx.Node, values: Values) -> FloatNode:
+def max_pool_function(node: fx.Node, values: Values) -> None:
     """Handle F.max_pool2d and torch.max_pool2d."""
     defaults: dict[str, Any] = {
         "stride": None,
@@ -127,12 +130,12 @@ def max_pool_function(node: fx.Node, values: Values) -> FloatNode:
         "return_indices": False,
     }
     a = bind_arguments(node, values, ("input", *_MAX_POOL), defaults)
-    return _max_pool(node, values, a.pop("input"), **a)
+    _max_pool(node, values, a.pop("input"), **a)
 
 
-def _adaptive_kernel(node: fx.Node, values: Values, source: fx.Node, output_size: Any) -> Pair:
+def _adaptive_kernel(node: fx.Node, values: Values, source: Traced, output_size: Any) -> Pair:
     """Window of an adaptive pool, which is also its stride, if all windows are equal."""
-    shape = values.shapes[source]
+    shape = source.shape
     wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
     target = [shape[1 + i] if wanted[i] is None else int(wanted[i]) for i in range(len(shape[1:]))]
     if len(shape) != 3 or any(shape[1 + i] % target[i] for i in range(2)):
@@ -145,65 +148,100 @@ def _adaptive_kernel(node: fx.Node, values: Values, source: fx.Node, output_size
     return (shape[1] // target[0], shape[2] // target[1])
 
 
-def _adaptive_avg(node: fx.Node, values: Values, value: Any, output_size: Any) -> FloatNode:
+def _repeats(source: Traced, output_size: Any) -> bool:
+    """Whether every window of an adaptive pool holds one value, which it repeats."""
+    wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+    sizes = list(zip(wanted, source.shape[1:], strict=False))
+    return (
+        len(source.shape) == 3
+        and all(w is not None and w % size == 0 for w, size in sizes)
+        and any(w != size for w, size in sizes)
+    )
+
+
+def _adaptive_avg(node: fx.Node, values: Values, value: Any, output_size: Any) -> None:
+    if _repeats(values.tensor(node, value), output_size):
+        rearrange(node, values)
+        return
     source = values.source(node, value)
     kernel = _adaptive_kernel(node, values, source, output_size)
-    result = AvgPool2d(values.new_name(node), (values.names[source],), kernel, kernel, (0, 0))
-    return values.made(node, result, source)
+    result = AvgPool2d(values.new_name(node), (source.name,), kernel, kernel, (0, 0))
+    values.emit(node, result, source)
 
 
-def adaptive_avg_module(node: fx.Node, values: Values) -> FloatNode:
+def adaptive_avg_module(node: fx.Node, values: Values) -> None:
     """Handle nn.AdaptiveAvgPool2d."""
-    return _adaptive_avg(node, values, node.args[0], called_module(node, values).output_size)
+    _adaptive_avg(node, values, node.args[0], called_module(node).output_size)
 
 
-def adaptive_avg_function(node: fx.Node, values: Values) -> FloatNode:
+def adaptive_avg_function(node: fx.Node, values: Values) -> None:
     """Handle F.adaptive_avg_pool2d."""
     a = bind_arguments(node, values, ("input", "output_size"), {})
-    return _adaptive_avg(node, values, a["input"], a["output_size"])
+    _adaptive_avg(node, values, a["input"], a["output_size"])
 
 
 def _adaptive_max(
     node: fx.Node, values: Values, value: Any, output_size: Any, return_indices: bool
-) -> FloatNode:
+) -> None:
+    if _repeats(values.tensor(node, value), output_size):
+        rearrange(node, values)
+        return
     source = values.source(node, value)
     kernel = _adaptive_kernel(node, values, source, output_size)
     how = {"stride": kernel, "padding": 0, "dilation": 1, "ceil_mode": False}
-    return _max_pool(node, values, value, kernel_size=kernel, return_indices=return_indices, **how)
+    _max_pool(node, values, value, kernel_size=kernel, return_indices=return_indices, **how)
 
 
-def adaptive_max_module(node: fx.Node, values: Values) -> FloatNode:
+def adaptive_max_module(node: fx.Node, values: Values) -> None:
     """Handle nn.AdaptiveMaxPool2d."""
-    m = called_module(node, values)
-    return _adaptive_max(node, values, node.args[0], m.output_size, m.return_indices)
+    m = called_module(node)
+    _adaptive_max(node, values, node.args[0], m.output_size, m.return_indices)
 
 
-def adaptive_max_function(node: fx.Node, values: Values) -> FloatNode:
+def adaptive_max_function(node: fx.Node, values: Values) -> None:
     """Handle F.adaptive_max_pool2d."""
     names = ("input", "output_size", "return_indices")
     a = bind_arguments(node, values, names, {"return_indices": False})
-    return _adaptive_max(node, values, a["input"], a["output_size"], a["return_indices"])
+    _adaptive_max(node, values, a["input"], a["output_size"], a["return_indices"])
 
 
-def mean_function(node: fx.Node, values: Values) -> Made:
-    """Handle Tensor.mean and torch.mean over both image axes: a global average pool."""
+def mean_function(node: fx.Node, values: Values) -> None:
+    """Handle Tensor.mean and torch.mean over rows, columns or both: average pools."""
     a = bind_arguments(node, values, ("input", "dim", "keepdim"), {"dim": None, "keepdim": False})
-    source = values.source(node, a["input"])
-    shape = values.shapes[source]
-    axes = len(shape) + 1
+    source = values.tensor(node, a["input"])
+    axes = len(source.shape) + 1
     dims = a["dim"] if isinstance(a["dim"], tuple | list) else (a["dim"],)
-    if axes != 4 or sorted(d if d is None or d >= 0 else d + axes for d in dims) != [2, 3]:
+    averaged = [d % axes - 1 for d in dims if d is not None]
+    pooled = _pooled_axes(source, averaged) if -1 not in averaged else []
+    if not pooled:
         raise UnsupportedModuleError(
             "a mean over other axes than the image's",
             node=values.path(node),
             found=f"dim={a['dim']} of {axes} axes",
             allowed="dim=(2, 3)",
         )
-    kernel = (shape[1], shape[2])
-    pool = AvgPool2d(values.new_name(node), (values.names[source],), kernel, kernel, (0, 0))
-    values.made(node, pool, source)
-    if a["keepdim"]:
-        return pool
-    flatten = Flatten(values.new_name(node, ".flatten"), (pool.name,))
-    values.bind(node, flatten.name, (shape[0],))
-    return (pool, flatten)
+    kernel = (source.base[1] if 1 in pooled else 1, source.base[2] if 2 in pooled else 1)
+    name, image = values.new_name(node), Traced(source.name, source.base)
+    pool = AvgPool2d(name, (source.name,), kernel, kernel, (0, 0))
+    made = values.emit(node, pool, image)
+    sizes = enumerate(source.shape)
+    shape = [1 if i in averaged else s for i, s in sizes if i not in averaged or a["keepdim"]]
+    if tuple(shape) != made.base:
+        index = made.positions().reshape(shape)
+        values.bind(node, Traced(name, made.base, index, f"{values.path(node)}.flatten"))
+
+
+def _pooled_axes(source: Traced, averaged: list[int]) -> list[int]:
+    """Axes of the image whose mean is that over the axes `averaged` of a view of it."""
+    if len(source.base) != 3 or not averaged:
+        return []
+    index = source.positions()
+    kept = [i for i in range(index.ndim) if i not in averaged]
+    order = (*kept, *sorted(averaged))
+    groups = np.transpose(index, order).reshape(prod(index.shape[i] for i in kept), -1)
+    image = np.arange(1, prod(source.base) + 1).reshape(source.base)
+    for axes in ([1, 2], [1], [2]):
+        wanted = np.moveaxis(image, axes, range(-len(axes), 0))
+        if np.array_equal(groups, wanted.reshape(-1, prod(source.base[a] for a in axes))):
+            return axes
+    return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx
 from torch.nn.utils.parametrize import is_parametrized
 
-from toolchain.conversion.frontend.operators.values import Values
+from toolchain.conversion.frontend.operators.values import Values, called_module
 
 _SHIFTS = ("sub", "isub", "sub_", "rsub", "subtract", "add", "iadd", "add_")
 _SCALES = ("mul", "imul", "mul_", "multiply", "truediv", "itruediv", "div", "div_", "divide", "neg")
@@ -39,7 +39,7 @@ def remedy(what: str, node: fx.Node, values: Values) -> str:
     last = what.rpartition(".")[2]
     if last in (*_SHIFTS, *_SCALES) and is_on_input(node):
         return IN_INPUT
-    if node.op == "call_module" and is_parametrized(values.model.get_submodule(str(node.target))):
+    if node.op == "call_module" and is_parametrized(called_module(node)):
         return "torch.nn.utils.parametrize.remove_parametrizations makes its weights plain"
     own = _own_module(node, values)
     if own:

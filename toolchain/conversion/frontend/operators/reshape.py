@@ -1,97 +1,84 @@
-"""Operations that only reshape, or do nothing in evaluation."""
+"""Operations that arrange values in another order or shape, or do nothing in evaluation."""
 
 from __future__ import annotations
 
 from math import prod
 from typing import Any
 
-from torch import fx
+import numpy as np
+import torch
+from torch import Tensor, fx
 
 from toolchain.conversion.frontend.operators.values import (
-    BATCH_SIZE,
+    Traced,
     Values,
     bind_arguments,
     called_module,
+    run_on,
 )
+from toolchain.conversion.frontend.tracer import SAMPLES
 from toolchain.errors import UnsupportedModuleError
-from toolchain.program.float_program import Flatten, FloatNode
 
 
-def _flatten(node: fx.Node, values: Values, value: Any, start: int, end: int) -> FloatNode | None:
-    source = values.source(node, value)
-    axes = len(values.shapes[source]) + 1
-    if start % axes != 1 or end % axes != axes - 1:
+def rearrange(node: fx.Node, values: Values) -> None:
+    """Handle every view, permutation, slice, and copy of values: it is run on their positions.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If values of one sample go to another.
+    """
+    value = node.args[0] if node.args else node.kwargs["input"]
+    if isinstance(value, fx.Node) and isinstance(values.value(value), list):
+        _pick(node, values, value)
+        return
+    source = values.tensor(node, value)
+    result = run_on(node, values, value, _numbered(source))
+    if isinstance(result, Tensor):
+        values.bind(node, _view(node, values, source, result))
+    else:
+        values.bind(node, [_view(node, values, source, part) for part in result])
+
+
+def _numbered(source: Traced) -> Tensor:
+    """Positions of two samples' values, those of the second behind those of the first."""
+    index = torch.from_numpy(source.positions()).double()
+    second = torch.where(index > 0, index + prod(source.base), index)
+    return torch.stack([index, second])
+
+
+def _view(node: fx.Node, values: Values, source: Traced, positions: Tensor) -> Traced:
+    """The tensor with these positions, (2, ...), of the values of `source`."""
+    index = np.atleast_1d(positions.long().numpy())
+    first = index[:1]
+    shifted = (first > 0) * prod(source.base) + first
+    if len(index) != SAMPLES or (first < 0).any() or (index[1:] != shifted).any():
         raise UnsupportedModuleError(
-            "flatten of some axes only",
+            "values of one sample go to another",
             node=values.path(node),
-            found=f"start_dim={start}, end_dim={end}",
-            allowed="start_dim=1, end_dim=-1",
+            found=f"{(SAMPLES, *source.shape)} to {tuple(positions.shape)}",
+            allowed="the batch as the first axis, with the samples in their order",
         )
-    if axes == 2:
-        values.same(node, source)
-        return None
-    return values.made(node, Flatten(values.new_name(node), (values.names[source],)), source)
+    kept = source.index is not None or first.shape[1:] != source.base
+    moved = kept or (first.reshape(-1) != source.positions().reshape(-1)).any()
+    path = source.path if source.index is not None else values.path(node)
+    view = Traced(source.name, source.base, first[0] if moved else None, path)
+    view.is_rectified = source.is_rectified
+    return view
 
 
-def flatten_module(node: fx.Node, values: Values) -> FloatNode | None:
-    """Handle nn.Flatten."""
-    m = called_module(node, values)
-    return _flatten(node, values, node.args[0], m.start_dim, m.end_dim)
-
-
-def flatten_function(node: fx.Node, values: Values) -> FloatNode | None:
-    """Handle torch.flatten and Tensor.flatten."""
-    a = bind_arguments(
-        node, values, ("input", "start_dim", "end_dim"), {"start_dim": 0, "end_dim": -1}
-    )
-    return _flatten(node, values, a["input"], a["start_dim"], a["end_dim"])
-
-
-def view(node: fx.Node, values: Values) -> FloatNode | None:
-    """Handle Tensor.view and Tensor.reshape if they flatten."""
-    source = values.source(node, node.args[0])
-    raw = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
-    sizes = list(values.resolve(list(raw)))
-    features = prod(values.shapes[source])
-    rows_kept = len(sizes) == 2 and (sizes[0] is BATCH_SIZE or sizes[0] == -1)
-    if rows_kept and (sizes[1] == features or (sizes[1] == -1 and sizes[0] is BATCH_SIZE)):
-        return _flatten(node, values, source, 1, -1)
-    raise UnsupportedModuleError(
-        "only flattening reshapes are supported",
-        node=values.path(node),
-        found=f"{values.shapes[source]} to {sizes}",
-        allowed="x.flatten(1), or x.view(x.size(0), -1)",
-    )
-
-
-def size(node: fx.Node, values: Values) -> None:
-    """Handle Tensor.size: a constant, with a placeholder for the batch axis."""
-    source = values.source(node, node.args[0])
-    sizes = (BATCH_SIZE, *values.shapes[source])
-    index = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    values.set_constant(node, sizes if index is None else sizes[int(str(index))])
-
-
-def attribute(node: fx.Node, values: Values) -> None:
-    """Handle getattr(tensor, "shape")."""
-    source = values.source(node, node.args[0])
-    if node.args[1] != "shape":
-        raise UnsupportedModuleError(
-            "an attribute of a tensor", node=values.path(node), found=node.args[1], allowed="shape"
-        )
-    values.set_constant(node, (BATCH_SIZE, *values.shapes[source]))
-
-
-def item(node: fx.Node, values: Values) -> None:
-    """Handle indexing of a constant, such as x.shape[0]."""
-    if isinstance(node.args[0], fx.Node) and node.args[0] in values.names:
-        raise UnsupportedModuleError("indexing of the traced tensor", node=values.path(node))
-    values.set_constant(node, values.resolve(node.args[0])[values.resolve(node.args[1])])
+def _pick(node: fx.Node, values: Values, value: fx.Node) -> None:
+    """Handle one of several tensors: x.chunk(2, 1)[0]."""
+    parts = values.value(value)
+    if not isinstance(parts, list) or not isinstance(node.args[1], int):
+        raise TypeError(node.args)
+    values.bind(node, parts[node.args[1]])
 
 
 def pass_on(node: fx.Node, values: Values) -> None:
-    """Handle Dropout and Identity, which do nothing in evaluation mode."""
-    values.same(node, values.source(node, node.args[0] if node.args else node.kwargs["input"]))
+    """Handle Dropout, Identity and the like, which do nothing in evaluation mode."""
+    value = node.args[0] if node.args else node.kwargs["input"]
+    values.bind(node, values.tensor(node, value))
 
 
 def dropout_function(node: fx.Node, values: Values) -> None:
@@ -104,33 +91,48 @@ def dropout_function(node: fx.Node, values: Values) -> None:
             node=values.path(node),
             remedy="pass training=self.training, or use nn.Dropout",
         )
-    values.same(node, values.source(node, a["input"]))
+    pass_on(node, values)
 
 
-def _pad(node: fx.Node, values: Values, value: Any, padding: Any, mode: str, fill: Any) -> None:
-    sizes = tuple(int(p) for p in ((padding,) * 4 if isinstance(padding, int) else padding))
-    source, _ = values.unpadded(node, value)
-    sizes += (0, 0) * (len(sizes) == 2)
-    is_image = len(values.shapes[source]) == 3 and len(sizes) == 4
-    if mode != "constant" or fill not in (None, 0, 0.0) or not is_image or min(sizes) < 0:
+def _check_zeros(node: fx.Node, values: Values, mode: str, fill: Any, padding: Any) -> None:
+    if mode != "constant" or fill not in (None, 0, 0.0):
         raise UnsupportedModuleError(
             "padding other than zeros around images",
             node=values.path(node),
-            found=f"{mode} {'' if fill is None else fill}, {sizes}",
-            allowed="zeros, at no side fewer than 0",
+            found=f"{mode} {'' if fill is None else fill}, {padding}",
+            allowed="zeros",
         )
-    left, right, top, bottom = sizes
-    values.pad(node, source, ((top, bottom), (left, right)))
 
 
 def pad_module(node: fx.Node, values: Values) -> None:
     """Handle nn.ZeroPad2d and nn.ConstantPad2d."""
-    m = called_module(node, values)
-    _pad(node, values, node.args[0], m.padding, "constant", m.value)
+    m = called_module(node)
+    _check_zeros(node, values, "constant", m.value, m.padding)
+    rearrange(node, values)
 
 
 def pad_function(node: fx.Node, values: Values) -> None:
     """Handle F.pad."""
     names = ("input", "pad", "mode", "value")
     a = bind_arguments(node, values, names, {"mode": "constant", "value": None})
-    _pad(node, values, a["input"], a["pad"], a["mode"], a["value"])
+    _check_zeros(node, values, a["mode"], a["value"], a["pad"])
+    rearrange(node, values)
+
+
+def upsample_module(node: fx.Node, values: Values) -> None:
+    """Handle nn.Upsample and nn.UpsamplingNearest2d."""
+    _check_nearest(node, values, called_module(node).mode)
+    rearrange(node, values)
+
+
+def upsample_function(node: fx.Node, values: Values) -> None:
+    """Handle F.interpolate."""
+    _check_nearest(node, values, str(node.kwargs.get("mode", "nearest")))
+    rearrange(node, values)
+
+
+def _check_nearest(node: fx.Node, values: Values, mode: str) -> None:
+    if not mode.startswith("nearest"):
+        raise UnsupportedModuleError(
+            "an interpolation between pixels", node=values.path(node), found=mode, allowed="nearest"
+        )

@@ -1,7 +1,7 @@
 """The handler of each module type, function and tensor method.
 
-A handler gets the fx node and the values known so far. It returns the float nodes it makes, or
-None if the operation changes nothing in evaluation mode or yields a constant.
+A handler gets the fx node and the values known so far. It adds the float nodes it makes, and
+records what the fx node stands for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from toolchain.conversion.frontend.adapters import registered
-from toolchain.conversion.frontend.operators import activations, merge, pooling, reshape, weighted
+from toolchain.conversion.frontend.operators import (
+    activations,
+    affine,
+    merge,
+    pooling,
+    reshape,
+    weighted,
+)
 from toolchain.conversion.frontend.operators.values import Handler
 from toolchain.learning.activations import cqrelu, qcfs
 
@@ -28,14 +35,25 @@ MODULES: dict[type[nn.Module], Handler] = {
     nn.AdaptiveAvgPool2d: pooling.adaptive_avg_module,
     nn.MaxPool2d: pooling.max_pool_module,
     nn.AdaptiveMaxPool2d: pooling.adaptive_max_module,
-    nn.Flatten: reshape.flatten_module,
+    nn.Flatten: reshape.rearrange,
+    nn.Unflatten: reshape.rearrange,
+    nn.PixelShuffle: reshape.rearrange,
+    nn.PixelUnshuffle: reshape.rearrange,
+    nn.ChannelShuffle: reshape.rearrange,
+    nn.Upsample: reshape.upsample_module,
+    nn.UpsamplingNearest2d: reshape.upsample_module,
+    nn.ZeroPad2d: reshape.pad_module,
+    nn.ConstantPad2d: reshape.pad_module,
     nn.Dropout: reshape.pass_on,
     nn.Dropout1d: reshape.pass_on,
     nn.Dropout2d: reshape.pass_on,
     nn.Identity: reshape.pass_on,
     nn.ReLU: activations.relu,
-    nn.ZeroPad2d: reshape.pad_module,
-    nn.ConstantPad2d: reshape.pad_module,
+    nn.ReLU6: activations.clamp_module,
+    nn.Hardtanh: activations.clamp_module,
+    nn.Softmax: activations.final,
+    nn.LogSoftmax: activations.final,
+    nn.Sigmoid: activations.final,
 }
 FUNCTIONS: dict[Any, Handler] = {
     F.conv2d: weighted.conv_function,
@@ -48,37 +66,69 @@ FUNCTIONS: dict[Any, Handler] = {
     torch.max_pool2d: pooling.max_pool_function,
     F.adaptive_max_pool2d: pooling.adaptive_max_function,
     torch.mean: pooling.mean_function,
-    operator.add: merge.add,
-    operator.iadd: merge.add,
-    torch.add: merge.add,
     torch.cat: merge.concatenate,
     torch.concat: merge.concatenate,
     torch.concatenate: merge.concatenate,
-    torch.flatten: reshape.flatten_function,
     F.dropout: reshape.dropout_function,
     F.pad: reshape.pad_function,
+    F.interpolate: reshape.upsample_function,
     F.relu: activations.relu,
     torch.relu: activations.relu,
-    getattr: reshape.attribute,
-    operator.getitem: reshape.item,
+    F.relu6: activations.relu6_function,
+    F.hardtanh: activations.clamp_function,
+    torch.clamp: activations.clamp_function,
+    torch.clip: activations.clamp_function,
+    torch.clamp_min: activations.clamp_min_function,
+    F.softmax: activations.final,
+    torch.softmax: activations.final,
+    F.log_softmax: activations.final,
+    torch.log_softmax: activations.final,
+    torch.sigmoid: activations.final,
+    F.sigmoid: activations.final,
+    getattr: reshape.rearrange,
     qcfs: activations.qcfs_function,
     cqrelu: activations.cqrelu_function,
 }
 METHODS: dict[str, Handler] = {
-    "flatten": reshape.flatten_function,
-    "view": reshape.view,
-    "reshape": reshape.view,
-    "size": reshape.size,
     "relu": activations.relu,
+    "relu_": activations.relu,
+    "clamp": activations.clamp_function,
+    "clamp_": activations.clamp_function,
+    "clip": activations.clamp_function,
+    "clamp_min": activations.clamp_min_function,
+    "softmax": activations.final,
+    "log_softmax": activations.final,
+    "sigmoid": activations.final,
     "contiguous": reshape.pass_on,
-    "add": merge.add,
-    "add_": merge.add,
+    "clone": reshape.pass_on,
+    "detach": reshape.pass_on,
     "mean": pooling.mean_function,
+    "unfold": reshape.rearrange,
 }
+_ARITHMETIC: dict[str, Handler] = {
+    "add iadd add_": merge.add,
+    "sub isub sub_ subtract": merge.subtract,
+    "mul imul mul_ multiply": affine.scale,
+    "truediv itruediv div div_ divide true_divide": affine.scale,
+    "neg negative": affine.negate,
+}
+_VIEWS = (
+    "flatten unflatten reshape view view_as reshape_as permute transpose swapaxes swapdims "
+    "movedim moveaxis adjoint t squeeze unsqueeze chunk split tensor_split hsplit vsplit narrow "
+    "select unbind index_select getitem flip roll expand expand_as tile repeat repeat_interleave "
+    "pixel_shuffle pixel_unshuffle channel_shuffle"
+)
+for _names, _handler in {**_ARITHMETIC, _VIEWS: reshape.rearrange}.items():
+    for _name in _names.split():
+        if hasattr(torch.Tensor, _name):
+            METHODS[_name] = _handler
+        for _home in (operator, torch, F):
+            if hasattr(_home, _name):
+                FUNCTIONS[getattr(_home, _name)] = _handler
 
 
 def supported() -> str:
     """The supported operations, for error messages."""
     layers = sorted(m.__name__ for m in MODULES if m is not nn.ReLU)
-    joins = "a + b, torch.cat"
+    joins = "a + b, torch.cat, constant factors and offsets, views, slices"
     return f"{', '.join(layers)}, their functional forms, {joins}, and {', '.join(registered())}"

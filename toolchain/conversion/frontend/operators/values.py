@@ -4,52 +4,92 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx, nn
 
 from toolchain.canonical import handed_over
+from toolchain.conversion.frontend.operators.selection import (
+    NO_PADDING,
+    Sides,
+    is_in_order,
+    selecting_conv,
+    selecting_dense,
+    without_border,
+)
 from toolchain.errors import UnsupportedModuleError
-from toolchain.program.float_program import FloatNode, node_shape
+from toolchain.program.float_program import Flatten, FloatNode, Input, node_shape
 from toolchain.program.int_program import INPUT
 from toolchain.program.names import new_name
 from toolchain.program.synapse import Pair
 
 Shape = tuple[int, ...]
-Made = FloatNode | tuple[FloatNode, ...] | None
-"""Result of a handler: one node, several in order, or none."""
-Handler = Callable[[fx.Node, "Values"], Made]
+Handler = Callable[[fx.Node, "Values"], None]
 
 
-Sides = tuple[Pair, Pair]
-"""Zeros above and below, and left and right."""
-NO_PADDING: Sides = ((0, 0), (0, 0))
+@dataclass(eq=False)
+class Traced:
+    """A traced tensor: the values of a float node, possibly in another order or shape.
 
+    Attributes
+    ----------
+    name:
+        The float node.
+    base:
+        Its shape, without the batch axis.
+    index:
+        Per element of the tensor, 1 + the position of its value among those of the float node, in
+        C order; 0 where the tensor holds a zero. None: the values as they are.
+    path:
+        Path of the operation that gave it its form, for names and errors.
+    is_rectified:
+        Whether a ReLU made it.
+    """
 
-class _BatchSize:
-    """Placeholder for the size of the batch axis, which a program does not have."""
+    name: str
+    base: Shape
+    index: np.ndarray | None = None
+    path: str = ""
+    is_rectified: bool = False
 
+    @property
+    def shape(self) -> Shape:
+        """The shape, without the batch axis."""
+        return self.base if self.index is None else self.index.shape
 
-BATCH_SIZE = _BatchSize()
+    def positions(self) -> np.ndarray:
+        """`index`, also where the values are as they are."""
+        if self.index is not None:
+            return self.index
+        return np.arange(1, prod(self.base) + 1).reshape(self.base)
 
 
 class Values:
-    """The traced values: each is a float node's output with its shape, or a constant.
+    """The traced values: each is a float node's output, or a constant.
 
     `plain_relu` states whether ReLUs become activations whose threshold is measured later.
+
+    Attributes
+    ----------
+    nodes:
+        The float nodes that were made, in topological order.
+    notes:
+        What a user should know of the conversion.
+    left_out:
+        The last functions of the network that are left out, by their node.
     """
 
     def __init__(self, model: nn.Module, input_shape: Shape, *, plain_relu: bool = False) -> None:
         self.model = model
         self.plain_relu = plain_relu
         self.input_shape = input_shape
-        self.names: dict[fx.Node, str] = {}
-        self.shapes: dict[fx.Node, Shape] = {}
-        self.rectified: set[fx.Node] = set()
-        self.paddings: dict[fx.Node, Sides] = {}
-        self._constants: dict[fx.Node, Any] = {}
+        self.nodes: list[FloatNode] = [Input(INPUT, (), input_shape)]
+        self.notes: list[str] = []
+        self.left_out: dict[fx.Node, Callable[[Tensor], Tensor]] = {}
+        self._tensors: dict[fx.Node, Traced | list[Traced]] = {}
         self._taken = {INPUT}
 
     def path(self, node: fx.Node) -> str:
@@ -68,70 +108,134 @@ class Values:
         """A name not used yet: the path, with the number of the call if it is called again."""
         return new_name(self.path(node) + suffix, self._taken)
 
-    def bind(self, node: fx.Node, name: str, shape: Shape) -> None:
-        """Record that `node` is the output of float node `name`."""
-        self.names[node] = name
-        self.shapes[node] = shape
+    def bind(self, node: fx.Node, value: Traced | list[Traced]) -> None:
+        """Record the value of `node`: a tensor, or several."""
+        self._tensors[node] = value
 
-    def made(self, node: fx.Node, result: FloatNode, *sources: fx.Node) -> FloatNode:
-        """Record and return the float node made for `node` from these sources."""
-        self.bind(node, result.name, node_shape(result, *(self.shapes[s] for s in sources)))
-        return result
+    def emit(self, node: fx.Node, result: FloatNode, *sources: Traced) -> Traced:
+        """Add a float node of these sources, and record that `node` has its value."""
+        made = self._add(result, *sources)
+        self.bind(node, made)
+        return made
 
-    def same(self, node: fx.Node, source: fx.Node) -> None:
-        """Record that `node` passes on `source` unchanged."""
-        self.bind(node, self.names[source], self.shapes[source])
+    def _add(self, result: FloatNode, *sources: Traced) -> Traced:
+        self.nodes.append(result)
+        return Traced(result.name, node_shape(result, *(s.shape for s in sources)))
 
-    def constant(self, node: fx.Node) -> None:
-        """Record a get_attr node as the tensor it names."""
-        value: Any = self.model
-        for part in str(node.target).split("."):
-            value = getattr(value, part)
-        self._constants[node] = value
+    def value(self, node: fx.Node) -> Traced | list[Traced] | None:
+        """What is known of a node; None for a constant."""
+        return self._tensors.get(node)
 
-    def set_constant(self, node: fx.Node, value: Any) -> None:
-        """Record a computed constant."""
-        self._constants[node] = value
-
-    def pad(self, node: fx.Node, source: fx.Node, sides: Sides) -> None:
-        """Record that `node` is `source` with zeros around it, for the convolution behind."""
-        (top, bottom), (left, right) = sides
-        (above, below), (before, behind) = self.paddings.get(source, NO_PADDING)
-        self.paddings[node] = ((above + top, below + bottom), (before + left, behind + right))
-        channels, height, width = self.shapes[source]
-        self.bind(node, self.names[source], (channels, height + top + bottom, width + left + right))
-
-    def unpadded(self, node: fx.Node, value: Any) -> tuple[fx.Node, Sides]:
-        """`value` as a traced tensor, and the zeros around it that the caller takes over."""
-        if isinstance(value, fx.Node) and value in self.paddings:
-            return value, self.paddings[value]
-        return self.source(node, value), NO_PADDING
-
-    def source(self, node: fx.Node, value: Any) -> fx.Node:
+    def tensor(self, node: fx.Node, value: Any) -> Traced:
         """`value` as a traced tensor; raises an error that names `node` for anything else."""
-        if isinstance(value, fx.Node) and value in self.paddings:
-            raise UnsupportedModuleError(
-                "zero padding in front of anything but a convolution",
-                node=self.path(value),
-                found=f"read by {self.path(node)}",
-                remedy="give the padding to the layer that takes it",
-            )
-        if isinstance(value, fx.Node) and value in self.names:
-            return value
+        found = self._tensors.get(value) if isinstance(value, fx.Node) else None
+        if isinstance(found, Traced):
+            return found
         raise UnsupportedModuleError(
             "an operation on something other than the traced tensor",
             node=self.path(node),
             found=value,
         )
 
+    def source(self, node: fx.Node, value: Any) -> Traced:
+        """`value` as the output of a float node, in its order and shape.
+
+        A view of another becomes a float node of its own: a Flatten, or weights of ones that select
+        elements.
+
+        Raises
+        ------
+        UnsupportedModuleError
+            If no layer gives the values in this order and shape.
+        """
+        found = self.tensor(node, value)
+        if found.index is not None:
+            self._give_form(node, found)
+        return found
+
+    def padded(self, node: fx.Node, value: Any) -> tuple[Traced, Sides]:
+        """`value` without the zeros around its images, and how many these are."""
+        found = self.tensor(node, value)
+        if found.index is None or found.index.ndim != 3:
+            return self.source(node, value), NO_PADDING
+        inner, sides = without_border(found.index)
+        if sides == NO_PADDING:
+            return self.source(node, value), NO_PADDING
+        inside = Traced(found.name, found.base, inner, found.path)
+        self._give_form(node, inside)
+        return inside, sides
+
+    def flat(self, node: fx.Node, value: Any) -> tuple[Traced, np.ndarray | None]:
+        """`value`, (F,), as a flat float node, and `Traced.index` where its order is another."""
+        found = self.tensor(node, value)
+        if found.index is None or found.index.ndim != 1 or is_in_order(found.index, found.base):
+            return self.source(node, value), None
+        return self._flattened(found), found.index
+
+    def _give_form(self, node: fx.Node, view: Traced) -> None:
+        """Let `view` be the output of a float node of its own."""
+        if view.index is None:
+            raise TypeError(view)
+        if is_in_order(view.index, view.base):
+            if view.index.shape != view.base:
+                if view.index.ndim != 1:
+                    raise self._no_form(node, view)
+                flat = self._flattened(view)
+                view.name, view.base = flat.name, flat.base
+        else:
+            source, name = Traced(view.name, view.base), new_name(view.path, self._taken)
+            if view.index.ndim == 1:
+                source = self._flattened(view)
+                layer: FloatNode | None = selecting_dense(
+                    name, source.name, view.index, source.base
+                )
+            else:
+                layer = selecting_conv(name, view.name, view.index, view.base)
+            if layer is None:
+                self._taken.discard(name)
+                raise self._no_form(node, view)
+            made = self._add(layer, source)
+            view.name, view.base = made.name, made.base
+        view.index = None
+
+    def _flattened(self, view: Traced) -> Traced:
+        """All values of the view's float node, (F,)."""
+        if len(view.base) == 1:
+            return Traced(view.name, view.base)
+        before = next(
+            (n for n in self.nodes if isinstance(n, Flatten) and n.sources == (view.name,)), None
+        )
+        if before is not None:
+            return Traced(before.name, (prod(view.base),))
+        flatten = Flatten(new_name(view.path, self._taken), (view.name,))
+        return self._add(flatten, Traced(view.name, view.base))
+
+    def _no_form(self, node: fx.Node, view: Traced) -> UnsupportedModuleError:
+        if view.index is not None and view.index.ndim == 3:
+            _, sides = without_border(view.index)
+            if sides != NO_PADDING:
+                return UnsupportedModuleError(
+                    "zero padding in front of anything but a convolution",
+                    node=view.path,
+                    found=f"read by {self.path(node)}",
+                    remedy="give the padding to the layer that takes it",
+                )
+        return UnsupportedModuleError(
+            "values in another order or shape than a layer gives them",
+            node=view.path,
+            found=f"{view.base} as {view.shape}, read by {self.path(node)}",
+            allowed="flattened values, channels that are selected or reordered, and rows and "
+            "columns that are left out",
+        )
+
     def resolve(self, value: Any) -> Any:
         """`value`, with traced constants replaced by their values."""
         if isinstance(value, fx.Node):
-            if value not in self._constants:
+            if "constant" not in value.meta:
                 raise UnsupportedModuleError(
                     "a parameter is computed from data", node=self.path(value), found=value
                 )
-            return self._constants[value]
+            return value.meta["constant"]
         if isinstance(value, tuple | list):
             return type(value)(self.resolve(v) for v in value)
         return value
@@ -141,10 +245,7 @@ def as_array(tensor: Tensor | None, length: int = 0) -> np.ndarray:
     """A tensor as a float64 array; None becomes `length` zeros."""
     if tensor is None:
         return np.zeros(length)
-    values = tensor.detach().cpu()
-    if values.dtype not in (torch.float32, torch.float64):
-        values = values.double()
-    return handed_over(np.array(values.numpy(), np.float64, order="C"))
+    return handed_over(np.array(tensor.detach().cpu().double().numpy(), np.float64, order="C"))
 
 
 def as_pair(value: Any) -> Pair:
@@ -154,9 +255,9 @@ def as_pair(value: Any) -> Pair:
     return (int(value), int(value))
 
 
-def called_module(node: fx.Node, values: Values) -> Any:
+def called_module(node: fx.Node) -> Any:
     """The module that a call_module node calls."""
-    return values.model.get_submodule(str(node.target))
+    return node.meta["module"]
 
 
 def bind_arguments(
@@ -184,3 +285,18 @@ def bind_arguments(
     arguments = {n: given.get(n, defaults.get(n)) for n in names}
     first = names[0]
     return {n: v if n == first else values.resolve(v) for n, v in arguments.items()}
+
+
+def run_on(node: fx.Node, values: Values, value: Any, tensor: Tensor) -> Any:
+    """The operation's result for `tensor` in place of the traced tensor `value`."""
+
+    def given(argument: Any) -> Any:
+        return fx.node.map_arg(argument, lambda n: tensor if n is value else values.resolve(n))
+
+    args, kwargs = given(node.args), given(node.kwargs)
+    if node.op == "call_module":
+        return called_module(node)(*args, **kwargs)
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    function: Any = node.target
+    return function(*args, **kwargs)

@@ -9,9 +9,8 @@ import numpy as np
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from toolchain.conversion.frontend.operators.selection import NO_PADDING, Sides
 from toolchain.conversion.frontend.operators.values import (
-    NO_PADDING,
-    Sides,
     Values,
     as_array,
     as_pair,
@@ -19,21 +18,21 @@ from toolchain.conversion.frontend.operators.values import (
     called_module,
 )
 from toolchain.errors import UnsupportedModuleError
-from toolchain.program.float_program import BatchNorm, Conv2d, FloatNode, Linear, node_shape
+from toolchain.program.float_program import BatchNorm, Conv2d, Linear
 from toolchain.program.synapse import Pair
 
 
 def _conv_node(
     node: fx.Node, values: Values, value: Any, weight: Tensor, bias: Tensor | None, **how: Any
-) -> FloatNode:
+) -> None:
     stride, dilation = as_pair(how["stride"]), as_pair(how["dilation"])
-    source, outside = values.unpadded(node, value)
+    source, outside = values.padded(node, value)
     own = _sides(how["padding"], weight, dilation)
     sides = [(b + o, e + p) for (b, e), (o, p) in zip(outside, own, strict=True)]
     weight, padding = _with_even_padding(node, values, weight, sides, dilation)
     result = Conv2d(
         values.new_name(node),
-        (values.names[source],),
+        (source.name,),
         as_array(weight),
         as_array(bias, int(weight.shape[0])),
         stride,
@@ -41,12 +40,7 @@ def _conv_node(
         dilation,
         int(how["groups"]),
     )
-    if outside == NO_PADDING:
-        return values.made(node, result, source)
-    channels, height, width = values.shapes[source]
-    inner = (channels, height - sum(outside[0]), width - sum(outside[1]))
-    values.bind(node, result.name, node_shape(result, inner))
-    return result
+    values.emit(node, result, source)
 
 
 def _sides(padding: Any, weight: Tensor, dilation: Pair) -> Sides:
@@ -83,9 +77,9 @@ def _with_even_padding(
     return F.pad(weight, (left, right, top, bottom)), padding
 
 
-def conv_module(node: fx.Node, values: Values) -> FloatNode:
+def conv_module(node: fx.Node, values: Values) -> None:
     """Handle nn.Conv2d."""
-    m = called_module(node, values)
+    m = called_module(node)
     if m.padding_mode != "zeros" and m.padding not in (0, (0, 0), "valid"):
         raise UnsupportedModuleError(
             "padding mode is not supported",
@@ -93,7 +87,7 @@ def conv_module(node: fx.Node, values: Values) -> FloatNode:
             found=m.padding_mode,
             allowed="zeros",
         )
-    return _conv_node(
+    _conv_node(
         node,
         values,
         node.args[0],
@@ -106,38 +100,38 @@ def conv_module(node: fx.Node, values: Values) -> FloatNode:
     )
 
 
-def conv_function(node: fx.Node, values: Values) -> FloatNode:
+def conv_function(node: fx.Node, values: Values) -> None:
     """Handle F.conv2d."""
     names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
     defaults = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
     a = bind_arguments(node, values, names, defaults)
     value, weight, bias = a.pop("input"), a.pop("weight"), a.pop("bias")
-    return _conv_node(node, values, value, weight, bias, **a)
+    _conv_node(node, values, value, weight, bias, **a)
 
 
-def _linear(
-    node: fx.Node, values: Values, value: Any, weight: Tensor, bias: Tensor | None
-) -> FloatNode:
-    source = values.source(node, value)
+def _linear(node: fx.Node, values: Values, value: Any, weight: Tensor, bias: Tensor | None) -> None:
+    source, index = values.flat(node, value)
+    rows = as_array(weight)
+    if index is not None and index.size == rows.shape[1]:
+        taken = np.flatnonzero(index)
+        own, rows = rows, np.zeros((len(rows), *source.shape))
+        np.add.at(rows.T, index[taken] - 1, own.T[taken])
     result = Linear(
-        values.new_name(node),
-        (values.names[source],),
-        as_array(weight),
-        as_array(bias, int(weight.shape[0])),
+        values.new_name(node), (source.name,), rows, as_array(bias, int(weight.shape[0]))
     )
-    return values.made(node, result, source)
+    values.emit(node, result, source)
 
 
-def linear_module(node: fx.Node, values: Values) -> FloatNode:
+def linear_module(node: fx.Node, values: Values) -> None:
     """Handle nn.Linear."""
-    m = called_module(node, values)
-    return _linear(node, values, node.args[0], m.weight, m.bias)
+    m = called_module(node)
+    _linear(node, values, node.args[0], m.weight, m.bias)
 
 
-def linear_function(node: fx.Node, values: Values) -> FloatNode:
+def linear_function(node: fx.Node, values: Values) -> None:
     """Handle F.linear."""
     a = bind_arguments(node, values, ("input", "weight", "bias"), {"bias": None})
-    return _linear(node, values, a["input"], a["weight"], a["bias"])
+    _linear(node, values, a["input"], a["weight"], a["bias"])
 
 
 def _batch_norm(
@@ -149,7 +143,7 @@ def _batch_norm(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-) -> FloatNode:
+) -> None:
     if mean is None or var is None:
         raise UnsupportedModuleError(
             "BatchNorm without running statistics changes with the batch",
@@ -162,19 +156,17 @@ def _batch_norm(
     with np.errstate(all="ignore"):
         gain = scale / np.sqrt(as_array(var) + eps)
         offset = as_array(bias, channels) - as_array(mean) * gain
-    result = BatchNorm(values.new_name(node), (values.names[source],), gain, offset)
-    return values.made(node, result, source)
+    result = BatchNorm(values.new_name(node), (source.name,), gain, offset)
+    values.emit(node, result, source)
 
 
-def batch_norm_module(node: fx.Node, values: Values) -> FloatNode:
+def batch_norm_module(node: fx.Node, values: Values) -> None:
     """Handle nn.BatchNorm1d and nn.BatchNorm2d."""
-    m = called_module(node, values)
-    return _batch_norm(
-        node, values, node.args[0], m.running_mean, m.running_var, m.weight, m.bias, m.eps
-    )
+    m = called_module(node)
+    _batch_norm(node, values, node.args[0], m.running_mean, m.running_var, m.weight, m.bias, m.eps)
 
 
-def batch_norm_function(node: fx.Node, values: Values) -> FloatNode:
+def batch_norm_function(node: fx.Node, values: Values) -> None:
     """Handle F.batch_norm."""
     names = (
         "input",
@@ -194,7 +186,7 @@ def batch_norm_function(node: fx.Node, values: Values) -> FloatNode:
             node=values.path(node),
             remedy="pass training=self.training and convert in evaluation mode",
         )
-    return _batch_norm(
+    _batch_norm(
         node,
         values,
         a["input"],

@@ -1,0 +1,433 @@
+"""What people write in a forward: sizes, views, slices, constants, functions at the end.
+
+The oracle is the module itself, run by torch in float64.
+"""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from tests.branched_modules import randomise
+from toolchain.conversion.float_values import node_values
+from toolchain.conversion.frontend.trace import trace, traced
+from toolchain.conversion.passes.fold import fold
+from toolchain.conversion.passes.layers import layers_of
+from toolchain.errors import ObstaclesError, UnsupportedModuleError
+from toolchain.learning.activations import QCFS, CQReLU
+
+SHAPE = (4, 6, 8)
+MEAN, MEAN6 = torch.rand(1, 4, 1, 1), torch.rand(6, 1, 1)
+
+
+class Net(nn.Module):
+    def __init__(self, forward, **layers):
+        super().__init__()
+        self.work = forward
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x):
+        return self.work(self, x)
+
+
+def act():
+    return QCFS(4, 1.0)
+
+
+def assert_converts(model, shape=SHAPE, *, plain_relu=False):
+    """The folded program computes what the module does, and groups into layers."""
+    model = randomise(model).double()
+    found = traced(model, shape, plain_relu=plain_relu)
+    program, notes = fold(found.program)
+    layers_of(program)
+    samples = torch.rand(6, *shape, dtype=torch.float64)
+    relus = [n.name for n in program.nodes if getattr(n, "bound", None) is not None]
+    values = node_values(program, samples, clipped=relus)
+    with torch.no_grad():
+        wanted = model(samples)
+    results = wanted if isinstance(wanted, tuple) else (wanted,)
+    for name, last, expected in zip(program.outputs, found.left_out, results, strict=True):
+        got = values[name].reshape(expected.shape)
+        assert torch.allclose(got if last is None else last(got), expected, rtol=1e-9, atol=1e-9)
+    return program, (*found.notes, *notes)
+
+
+def body():
+    return {"conv": nn.Conv2d(4, 6, 3, padding=1), "act": act(), "fc": nn.Linear(288, 5)}
+
+
+def features(x):
+    count = 1
+    for size in x.size()[1:]:
+        count *= size
+    return count
+
+
+def unpacked(m, x):
+    b, c, h, w = x.shape
+    return m.fc(x.view(b, c * h * w))
+
+
+def asserted(m, x):
+    assert (x.ndim, x.dim(), x.shape[1], x.numel()) == (4, 4, 6, len(x) * 288)
+    assert isinstance(x, torch.Tensor)
+    assert x.is_floating_point()
+    return m.fc(x.flatten(1) if x.shape[-1] > 2 else x)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        unpacked,
+        asserted,
+        lambda m, x: m.fc(x.view(-1, features(x))),
+        lambda m, x: m.fc(x.reshape(len(x), -1)),
+        lambda m, x: m.fc(torch.flatten(x.flatten(2), 1)),
+        lambda m, x: m.fc(x.permute(0, 2, 3, 1).reshape(x.shape[0], -1)),
+        lambda m, x: m.fc(x.unsqueeze(1).squeeze(1).contiguous().flatten(1)),
+        lambda m, x: m.fc(torch.cat([p.flatten(1) for p in x.split((2, 4), 1)], 1)),
+        lambda m, x: m.fc(torch.cat(x.chunk(3, 1)[::-1], 1).flatten(1)),
+        lambda m, x: m.fc(x.transpose(2, 3).flatten(1).flip(1)),
+        lambda m, x: F.linear(x.flatten(1)[:, 10:20], m.fc.weight[:, :10]),
+        lambda m, x: m.fc(x.flatten(1))[:, :3],
+        lambda m, x: m.fc(F.pad(x[:, :, 1:, 2:], (0, 2, 1, 0)).flatten(1)),
+    ],
+)
+def test_sizes_and_views(behind):
+    model = Net(lambda m, x: behind(m, m.act(m.conv(x))), **body())
+    assert_converts(model)
+
+
+@pytest.mark.parametrize(
+    "pooled",
+    [
+        lambda x: F.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1),
+        lambda x: F.adaptive_avg_pool2d(x, 1)[:, :, 0, 0],
+        lambda x: x.flatten(2).mean(2),
+        lambda x: x.flatten(2).mean(-1, keepdim=True).squeeze(2),
+        lambda x: x.mean(-1).mean(-1),
+        lambda x: x.mean(dim=2).mean(2),
+        lambda x: x.mean((3, 2)),
+        lambda x: torch.mean(x.permute(0, 2, 3, 1), [1, 2]),
+        lambda x: x.view(x.size(0), x.size(1), -1).mean(2),
+    ],
+)
+def test_means_over_the_image(pooled):
+    layers = body() | {"fc": nn.Linear(6, 5)}
+    assert_converts(Net(lambda m, x: m.fc(pooled(m.act(m.conv(x)))), **layers))
+
+
+class Shuffled(nn.Module):
+    """ShuffleNetV2's unit: half of the channels pass, and the halves are interleaved."""
+
+    def __init__(self, activation=act):
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(4, 4, 1),
+            nn.BatchNorm2d(4),
+            activation(),
+            nn.Conv2d(4, 4, 3, padding=1, groups=4),
+            nn.BatchNorm2d(4),
+            nn.Conv2d(4, 4, 1),
+            nn.BatchNorm2d(4),
+            activation(),
+        )
+
+    def forward(self, x):
+        first, second = x.chunk(2, dim=1)
+        x = torch.cat((first, self.branch(second)), 1)
+        b, c, h, w = x.size()
+        return x.view(b, 2, c // 2, h, w).transpose(1, 2).contiguous().view(b, c, h, w)
+
+
+def test_channels_that_are_split_and_shuffled():
+    stem = nn.Sequential(nn.Conv2d(4, 8, 1), act())
+    head = nn.Sequential(nn.Conv2d(8, 3, 3), act(), nn.Flatten(), nn.Linear(72, 2))
+    without_padding = Shuffled()
+    for norm in (without_padding.branch[1], without_padding.branch[4]):
+        nn.init.zeros_(norm.bias)
+    _, notes = assert_converts(nn.Sequential(stem, without_padding, Shuffled(), head))
+    assert any("merged with 1.branch.3 before it" in note for note in notes)
+    assert_converts(nn.Sequential(stem, nn.ChannelShuffle(4), head))
+
+
+def test_the_shortcut_of_the_first_residual_networks():
+    """Every second pixel, with channels of zeros on both sides (He et al. 2016, option A)."""
+
+    def forward(m, x):
+        x = m.act(m.conv(x))
+        short = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 3, 3), "constant", 0)
+        return m.fc(m.act(m.down(x) + short).flatten(1))
+
+    layers = {"down": nn.Conv2d(6, 12, 3, 2, 1), "fc": nn.Linear(144, 3)}
+    assert_converts(Net(forward, **(body() | layers)))
+
+
+def test_a_classifier_that_wants_more_pixels_than_there_are():
+    """VGG's AdaptiveAvgPool2d(7) on small images repeats them."""
+    layers = (nn.Conv2d(4, 3, (6, 8)), act(), nn.AdaptiveAvgPool2d(7), nn.Flatten())
+    assert_converts(nn.Sequential(*layers, nn.Linear(147, 5)))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda m, x: m.fc(m.act(m.conv(x) * 2 - 0.5).flatten(1) * 0.25),
+        lambda m, x: m.fc(m.act(m.plain((x - MEAN) / 0.3)).flatten(1)),
+        lambda m, x: m.fc(m.act(-m.conv(x / 255)).flatten(1)),
+        lambda m, x: m.fc(m.act(m.conv(x).mul_(MEAN6).add_(1)).flatten(1)),
+        lambda m, x: m.fc(m.act(1 - m.conv(x)).flatten(1)),
+        lambda m, x: m.fc(m.act(m.conv(x) - m.other(x) / 2).flatten(1)),
+        lambda m, x: m.fc(m.act(sum([m.conv(x), torch.sub(3.0, m.other(x))])).flatten(1)),
+        lambda m, x: m.fc(m.act(m.conv(x) + m.scale * m.act(m.other(x))).flatten(1)),
+    ],
+)
+def test_constant_factors_and_offsets(given):
+    layers = body() | {"other": nn.Conv2d(4, 6, 1), "plain": nn.Conv2d(4, 6, 1)}
+    model = Net(given, **layers)
+    model.register_buffer("scale", torch.tensor(0.7))
+    assert_converts(model)
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        nn.ReLU6(),
+        nn.Hardtanh(0.0, 2.0),
+        F.relu6,
+        lambda x: x.clamp(0, 1.5),
+        lambda x: torch.clamp(x, min=0.0, max=0.4),
+        lambda x: F.hardtanh(x, min_val=0.0, max_val=0.8, inplace=True),
+    ],
+)
+def test_bounded_relus_need_no_calibration(clip):
+    model = Net(lambda m, x: m.fc(clip(m.conv(x) * 9).flatten(1)), **body())
+    program, _ = assert_converts(model)
+    (found,) = [n for n in program.nodes if getattr(n, "bound", None) is not None]
+    assert found.kind == f"relu{found.bound:g}"
+
+
+@pytest.mark.parametrize(
+    "relu", [F.relu, torch.relu, lambda x: x.clamp(min=0), lambda x: x.relu_(), nn.ReLU()]
+)
+def test_relus_by_every_name(relu):
+    model = Net(lambda m, x: m.fc(relu(m.conv(x)).flatten(1)), **body())
+    assert_converts(model, plain_relu=True)
+    with pytest.raises(UnsupportedModuleError, match="no threshold"):
+        trace(model, SHAPE)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        nn.Softmax(1),
+        nn.LogSoftmax(-1),
+        nn.Sigmoid(),
+        nn.ReLU(),
+        lambda x: F.log_softmax(x, dim=1),
+        lambda x: x.softmax(1),
+        torch.sigmoid,
+    ],
+)
+def test_the_last_function_is_left_out(last):
+    model = Net(lambda m, x: last(m.fc(m.act(m.conv(x)).flatten(1))), **body())
+    _, notes = assert_converts(model)
+    assert any("last function of the network is left out" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [nn.Conv2d(6, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
+        [nn.Conv2d(6, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
+        [nn.Conv2d(6, 5, 1), act(), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
+        [nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 5, 1), nn.Flatten()],
+        [nn.AvgPool2d(2), nn.Conv2d(6, 5, 1)],
+    ],
+)
+def test_convolutional_heads(end):
+    assert_converts(nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), act(), *end))
+
+
+# ---- layers in a row
+
+SMALL = st.integers(1, 3)
+CONV = st.fixed_dictionaries(
+    {
+        "kernel_size": st.tuples(SMALL, SMALL),
+        "stride": st.tuples(SMALL, SMALL),
+        "dilation": st.tuples(st.integers(1, 2), st.integers(1, 2)),
+        "groups": st.sampled_from([1, 2]),
+    }
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(CONV, min_size=2, max_size=3), st.integers(0, 2), st.booleans())
+def test_convolutions_in_a_row_are_one(convs, padding, is_dense):
+    shape = (2, 17, 19)
+    layers = [nn.Conv2d(2, 2, **how) for how in convs]
+    layers[0].padding = (padding, padding)
+    try:
+        sizes = nn.Sequential(*layers)(torch.zeros(1, *shape))[0]
+    except RuntimeError:
+        return  # a kernel larger than what is left of the image
+    end = [nn.Flatten(), nn.Linear(sizes.numel(), 3)] if is_dense else []
+    program, _ = assert_converts(nn.Sequential(*layers, *end), shape)
+    assert len(layers_of(program)) == 1
+
+
+def test_linear_bottlenecks():
+    """MobileNetV2: projections without an activation, and sums of them."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(
+                nn.Conv2d(3, 8, 1, bias=False),
+                nn.BatchNorm2d(8),
+                nn.ReLU6(),
+                nn.Conv2d(8, 8, 3, padding=1, groups=8),
+                nn.ReLU6(),
+                nn.Conv2d(8, 3, 1, bias=False),
+                nn.BatchNorm2d(3),
+            )
+
+        def forward(self, x):
+            return x + self.body(x)
+
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    model = nn.Sequential(nn.Conv2d(4, 3, 1), Block(), Block(), *head)
+    program, notes = assert_converts(model)
+    assert [layer.name for layer in layers_of(program)] == [
+        "1.body.0",
+        "1.body.3",
+        "2.body.0",
+        "2.body.3",
+        "5",
+    ]
+    assert sum("merged with" in note for note in notes) >= 4
+
+
+def test_pools_between_linear_layers():
+    """DenseNet's transition: convolution, average pool, then BatchNorm and activation."""
+    layers = (nn.Conv2d(6, 4, 1), nn.AvgPool2d(2), nn.BatchNorm2d(4), act())
+    stem = (nn.Conv2d(4, 6, 3, padding=1), act())
+    assert_converts(nn.Sequential(*stem, *layers, nn.Flatten(), nn.Linear(48, 2)))
+    three = (nn.Conv2d(6, 4, 3, padding=1), *layers[1:])
+    assert_converts(nn.Sequential(*stem, *three, nn.Flatten(), nn.Linear(48, 2)))
+
+
+# ---- what is computed from parameters only
+
+
+class Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class QuantConv(nn.Conv2d):
+    """A convolution that quantizes its weights in its forward, as research code does."""
+
+    def forward(self, x):
+        scale = self.weight.abs().amax((1, 2, 3), keepdim=True) / 7
+        weight = Rounded.apply(self.weight / scale) * scale
+        weight = weight - weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+def test_quantized_and_standardised_weights_are_evaluated():
+    assert_converts(nn.Sequential(QuantConv(4, 6, 3), act(), nn.Flatten(), nn.Linear(144, 2)))
+
+
+def test_an_unknown_function_is_named_by_its_class():
+    model = Net(lambda m, x: m.fc(Rounded.apply(m.conv(x)).flatten(1)), **body())
+    with pytest.raises(UnsupportedModuleError, match=r"^rounded: .*forwards\.Rounded has"):
+        trace(model, SHAPE)
+
+
+def test_arguments_with_defaults():
+    class Optional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(192, 3)
+
+        def forward(self, x, mask=None, *, flat=True):
+            if mask is not None:
+                x = x * mask
+            return self.fc(x.flatten(1)) if flat else x
+
+    assert_converts(Optional())
+
+
+# ---- errors, all at once
+
+
+def test_all_obstacles_come_at_once():
+    def forward(m, x):
+        x = F.gelu(m.conv(x))
+        x = m.act(m.conv2(F.silu(x)))
+        gate = torch.sigmoid(x.mean((2, 3), keepdim=True))
+        return m.fc((F.silu(x) * gate).flatten(1))
+
+    model = Net(forward, conv2=nn.Conv2d(6, 6, 1), **body())
+    with pytest.raises(ObstaclesError) as error:
+        trace(model, SHAPE)
+    found = [obstacle.node for obstacle in error.value.obstacles]
+    assert found == ["gelu", "silu, silu_1", "sigmoid", "mul"]
+    assert error.value.node == "gelu"
+    assert len(error.value.as_dict()["obstacles"]) == 4
+    assert str(error.value).startswith("4 kinds of obstacles\n1. gelu: ")
+
+
+def test_what_fails_is_told_with_what_was_seen_before():
+    def forward(m, x):
+        x = m.conv(F.gelu(x))
+        return m.fc(x) if x.sum() > 0 else m.fc(-x)
+
+    with pytest.raises(ObstaclesError, match=r"(?s)cannot be traced.*gelu"):
+        trace(Net(forward, **body()), SHAPE)
+
+
+def test_unused_results_are_no_obstacle():
+    def forward(m, x):
+        F.gelu(x)
+        return m.fc(m.act(m.conv(x)).flatten(1))
+
+    assert_converts(Net(forward, **body()))
+
+
+@pytest.mark.parametrize("part", [lambda x: x[:, :3], lambda x: x.view(-1), lambda x: x.mT])
+def test_writing_into_a_view_changes_what_is_read_later(part):
+    def forward(m, x):
+        x = m.conv(x)
+        part(x).add_(1.0)
+        return m.fc(x.flatten(1))
+
+    with pytest.raises(UnsupportedModuleError, match=r"in-place[\s\S]*inplace=False"):
+        trace(Net(forward, **body()), SHAPE)
+
+
+def test_the_module_is_as_it_was():
+    model = Net(lambda m, x: m.fc(m.act(m.conv(x)).flatten(1)), **body())
+    model.half().train()
+    before = {k: (v.dtype, v.data_ptr()) for k, v in model.state_dict().items()}
+    attributes = set(vars(model))
+    trace(model, SHAPE)
+    assert {k: (v.dtype, v.data_ptr()) for k, v in model.state_dict().items()} == before
+    assert set(vars(model)) == attributes
+    assert model.training
+    assert torch.autograd.Function.__dict__["apply"].__func__.__module__.startswith("torch.")
+
+
+def test_different_activations_of_one_network():
+    layers = (nn.Conv2d(4, 4, 1), CQReLU(4), nn.Conv2d(4, 4, 1), nn.ReLU6())
+    assert_converts(nn.Sequential(*layers, nn.Flatten(), nn.Linear(192, 2)))

@@ -61,7 +61,7 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether all gates hold."""
+        """Whether every gate that was given holds."""
         return bool(self.document["passed"])
 
     def save(self, path: str | Path) -> None:

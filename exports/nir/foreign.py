@@ -181,7 +181,7 @@ class _Reader:
 
     @property
     def steps(self) -> int:
-        """Number of time steps."""
+        """Time steps that the graph is read for."""
         return self._steps
 
     def _node(self, name: str) -> FloatNode:

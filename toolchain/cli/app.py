@@ -118,7 +118,6 @@ def _options(
         bool, typer.Option("--quiet", "-q", help="Results, warnings and errors only, no progress.")
     ] = False,
 ) -> None:
-    """Options before the command."""
     if verbose and quiet:
         raise typer.BadParameter("--verbose and --quiet contradict each other")
     choose_level(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)

@@ -38,14 +38,14 @@ class Thresholds(str, Enum):
 
 
 class Rounding(str, Enum):
-    """Rounding of weights."""
+    """Rounding of weights: each to the nearest integer, or GPTQ on calibration samples."""
 
     NEAREST = "nearest"
     GPTQ = "gptq"
 
 
 class Pooling(str, Enum):
-    """Placement of average pools."""
+    """Placement of average pools: in the next layer's weights, or as populations of sums."""
 
     AUTO = "auto"
     FOLD = "fold"

@@ -21,7 +21,7 @@ FAILED = 1
 
 
 class Format(str, Enum):
-    """Format of the findings."""
+    """Format of the findings: text for people, or JSON or SARIF for programs."""
 
     TEXT = "text"
     JSON = "json"

@@ -52,7 +52,7 @@ class EngineName(str, Enum):
 
 
 class Record(str, Enum):
-    """Detail of a recording."""
+    """What a recording contains of each layer, see `Mode` of `toolchain.recording`."""
 
     FULL = "full"
     COUNTS = "counts"

@@ -158,7 +158,7 @@ class InputQuantizer:
         return normalised
 
     def describe(self) -> dict[str, Any]:
-        """All fields as JSON."""
+        """All fields by name, as JSON; `scale` is real value per integer."""
         return {
             "shape": list(self.shape),
             "scale": self.scale,

@@ -76,7 +76,7 @@ class Comparison:
 
     @property
     def total(self) -> int:
-        """Total number of mismatches."""
+        """Number of mismatches, summed over the layers."""
         return sum(self.mismatches.values())
 
     @property
@@ -85,7 +85,7 @@ class Comparison:
         return self.same_program and self.total == 0
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields as JSON."""
+        """The comparison as JSON; `first` is null if nothing differs."""
         first = None if self.first is None else {**self.first.__dict__, "text": str(self.first)}
         return {
             "equal": self.equal,

@@ -45,7 +45,7 @@ _GROUPS = (OUTPUT, "spikes", "membrane", "counts", "digest", "spike_times")
 
 
 class Mode(Enum):
-    """Detail of a recording."""
+    """What a recording contains of each layer: see the arrays of the module."""
 
     FULL = "full"
     COUNTS = "counts"
@@ -77,7 +77,7 @@ class Recording:
 
     @property
     def mode(self) -> Mode:
-        """Detail of the recording."""
+        """What the recording contains of each layer."""
         return Mode(self.meta["mode"])
 
     @property
@@ -87,7 +87,7 @@ class Recording:
 
     @property
     def num_samples(self) -> int:
-        """Number of samples N."""
+        """Number of recorded samples N."""
         return len(self.labels)
 
     @property

@@ -165,7 +165,7 @@ class PlainHead(nn.Module):
         self.both = nn.Conv2d(channels, num_classes + BOX_SIDES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The map."""
+        """Map (N, K + 4, h, w) of features (N, C, h, w)."""
         result: Tensor = self.both(x)
         return result
 

@@ -90,11 +90,7 @@ def open_backend(backend: str | Backend, **options: Any) -> Backend:
     for option in options:
         if option not in known:
             raise UsageError(
-                f"{_flag(option)} says nothing to the backend {backend}",
+                f"{option}= says nothing to the backend {backend}",
                 allowed=", ".join(known),
             )
     return kind(**options)
-
-
-def _flag(option: str) -> str:
-    return f"--{option.replace('_', '-')}"

@@ -38,6 +38,7 @@ from toolchain.cli import (
     verify,
 )
 from toolchain.cli.output import choose_level
+from toolchain.cli.wording import as_options
 from toolchain.errors import (
     MachineError,
     MissingDependencyError,
@@ -164,8 +165,9 @@ def run_command_line() -> int:
 
 
 def as_told(error: Exception) -> SpikeportError | None:
-    """The error that a user is shown for an exception; None for a bug."""
+    """The error that a user is shown for an exception, with options by name; None for a bug."""
     if isinstance(error, SpikeportError):
+        error.message, error.remedy = as_options(error.message), as_options(error.remedy)
         return error
     if isinstance(error, _WRONG_USE):
         return _wrong_use(error)

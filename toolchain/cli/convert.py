@@ -17,6 +17,7 @@ from toolchain.cli.heap import collecting_later, keep_heap
 from toolchain.cli.options import Adapters, Json
 from toolchain.cli.output import Output, percent
 from toolchain.cli.param_types import data_path, divisors, network_path, real_numbers
+from toolchain.cli.wording import as_options
 from toolchain.errors import ConversionError, DataError
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def command(
     ] = NeuronKind.IF,
     steps: Annotated[int | None, typer.Option(min=1, help="Time steps T (IF).")] = None,
     wake: Annotated[int | None, typer.Option(min=1, help="Wake steps Q (CIF).")] = None,
-    sleep: Annotated[int | None, typer.Option(min=0, help="Sleep steps S (CIF).")] = None,
+    sleep_steps: Annotated[
+        int | None, typer.Option("--sleep", min=0, help="Sleep steps S (CIF).")
+    ] = None,
     weight_bits: Annotated[int, typer.Option(help="Signed width of the weights.")] = 8,
     target: Annotated[
         str | None,
@@ -115,7 +118,7 @@ def command(
     report: Annotated[
         bool, typer.Option("--report", help="Show the rounding errors of each layer.")
     ] = False,
-    adapter: Adapters = None,
+    adapters: Adapters = None,
     weights: Annotated[
         Path | None,
         typer.Option(help="State dict for FILE.py:FACTORY or model:NAME (.safetensors, .pt)."),
@@ -177,7 +180,7 @@ def command(
     """
     from toolchain.output_policy import NETWORK, check_output
 
-    read = [network_path(source), weights, data_path(calibrate), *(adapter or [])]
+    read = [network_path(source), weights, data_path(calibrate), *(adapters or [])]
     check_output(out, NETWORK, [*read, None if target is None else Path(target)])
     with collecting_later():
         import_module("spikeport.conversion")
@@ -198,8 +201,8 @@ def command(
         calibration_samples=calibration_samples,
         calibration_seed=calibration_seed,
         neuron=neuron.value,
-        steps=_steps(neuron, steps, wake, sleep),
-        sleep_steps=sleep,
+        steps=_steps(neuron, steps, wake, sleep_steps),
+        sleep_steps=sleep_steps,
         weight_bits=weight_bits,
         target=target or ("stock-netx" if stock else "loihi2"),
         pooling=pooling.value,
@@ -208,7 +211,7 @@ def command(
         allow_clipping=allow_clipping,
         relu_percentile=relu_percentile,
         watch_ranges=watch_ranges,
-        adapters=adapter or (),
+        adapters=adapters or (),
         nir_reset=None if nir_reset is None else nir_reset.value,
         provenance={"command": f"spikeport {shlex.join(sys.argv[1:])}"},
     )
@@ -301,7 +304,8 @@ def _report(conversion: Conversion, out: Path, output: Output, *, losses: bool) 
     )
     if losses:
         _losses(conversion, output)
-    for note in conversion.notes:
+    notes = as_options(conversion.notes)
+    for note in notes:
         output.say(f"note: {note}")
     from spikeport.agreement import GOOD
 
@@ -322,7 +326,7 @@ def _report(conversion: Conversion, out: Path, output: Output, *, losses: bool) 
                 {"name": b.name, "low": b.state.low, "high": b.state.high}
                 for b in conversion.bounds
             ],
-            "notes": list(conversion.notes),
+            "notes": notes,
         }
     )
 

@@ -32,8 +32,9 @@ def command(
         int | None,
         typer.Option(min=1, help="Steps at which layers are compared (as in training)."),
     ] = None,
-    lava: Annotated[
-        int, typer.Option(min=0, help="Images that also run on Lava, compared bit by bit.")
+    lava_samples: Annotated[
+        int,
+        typer.Option("--lava", min=0, help="Images that also run on Lava, compared bit by bit."),
     ] = 0,
     rounding: Annotated[Rounding, typer.Option(help="gptq needs --calibrate.")] = Rounding.NEAREST,
     calibrate: Annotated[
@@ -69,7 +70,7 @@ def command(
             steps=positive_numbers("--steps", steps),
             weight_bits=positive_numbers("--weight-bits", weight_bits),
             layer_steps=layer_steps and positive_numbers("--layer-steps", str(layer_steps))[0],
-            lava_samples=lava,
+            lava_samples=lava_samples,
             target=target,
             rounding=rounding.value,
             calibrate=calibrate,

@@ -12,6 +12,7 @@ from toolchain.cli.options import Data, Json
 from toolchain.cli.output import Output, percent
 from toolchain.cli.param_types import data_path, positive_numbers
 from toolchain.cli.stops import telling
+from toolchain.cli.wording import as_options
 
 if TYPE_CHECKING:
     from toolchain.sweep.grid import Point
@@ -110,7 +111,7 @@ def _described(result: Result, best: bool) -> dict[str, Any]:
         "latency": result.latency,
         "cores": result.cores,
         "program_hash": result.program_hash,
-        "error": result.error,
+        "error": as_options(result.error),
         "pareto": best,
     }
 
@@ -135,4 +136,4 @@ def _show(results: tuple[Result, ...], best: set[str], output: Output) -> None:
     for r in results:
         if r.error:
             where = f"{Path(r.point.run).name}, {r.point.steps} steps, {r.point.weight_bits} bits"
-            output.say(f"{where}: {r.error}", "yellow")
+            output.say(f"{where}: {as_options(r.error)}", "yellow")

@@ -66,7 +66,7 @@ SETTINGS = {
 
 @with_settings(SETTINGS)
 def command(
-    out: Path, config: Path | None, recipe: str | None, json: bool, **given: object
+    folder: Path, config: Path | None, recipe: str | None, json: bool, **given: object
 ) -> None:
     """Train a quantized network; repeated, it goes on after a stop.
 
@@ -81,12 +81,12 @@ def command(
     if recipe is not None and recipe not in RECIPES:
         raise DataError("no such recipe", node=recipe, allowed=", ".join(RECIPES))
     values = chosen(given, config, "SOURCE", RECIPES[recipe] if recipe else None)
-    kept = train_with_progress(TrainConfig.from_dict(values), out, output)
+    kept = train_with_progress(TrainConfig.from_dict(values), folder, output)
     best = kept.history[kept.epoch - 1]
     quality = f"held-out accuracy {percent(best['held_out_quantized'])}"
     if "held_out_spiking" in best:
         quality += f", {percent(best['held_out_spiking'])} spiking"
-    say_kept(kept, out, output, quality, "")
+    say_kept(kept, folder, output, quality, "")
 
 
 def train_with_progress(config: TrainConfig, out: Path, output: Output) -> Checkpoint:

@@ -34,8 +34,8 @@ def with_settings(settings: Mapping[str, Any]) -> Callable[[_Command], _Command]
     """Give a command --out, these options by the names of their settings, and --json."""
 
     def described(command: _Command) -> _Command:
-        options = {"out": OUT, **settings, "json": Json}
-        defaults = {"out": Parameter.empty, "json": False}
+        options = {"folder": OUT, **settings, "json": Json}
+        defaults = {"folder": Parameter.empty, "json": False}
         command.__signature__ = Signature(  # type: ignore[attr-defined]
             [
                 Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=defaults.get(name))

@@ -19,7 +19,7 @@ FAILED = 1
 
 def command(
     net: Net,
-    data: Annotated[
+    samples: Annotated[
         str | None, typer.Option("--data", metavar="SOURCE", help="Data to replay.")
     ] = None,
     record: Annotated[
@@ -39,7 +39,7 @@ def command(
     with output.progress(f"{backend.value}: {net.stem}") as task:
         found = spikeport.verify(
             net,
-            data,
+            samples,
             record=record,
             backend=backend.value,
             time_limit=time_limit,

@@ -29,8 +29,9 @@ def command(
     ] = None,
     steps: Annotated[str, typer.Option(help="Time steps of an IF network.")] = "1,2,4,8,16",
     weight_bits: Annotated[int, typer.Option(help="Width of the integer weights.")] = 8,
-    lava: Annotated[
-        int, typer.Option(min=0, help="Images that run on Lava as well, compared by digest.")
+    lava_samples: Annotated[
+        int,
+        typer.Option("--lava", min=0, help="Images that run on Lava as well, compared by digest."),
     ] = 0,
     target: Annotated[str, typer.Option(help="Whose registers must hold it.")] = "loihi2",
     time_limit: TimeLimit = 3600.0,
@@ -54,7 +55,7 @@ def command(
             data,
             steps=positive_numbers("--steps", steps),
             weight_bits=weight_bits,
-            lava_samples=lava,
+            lava_samples=lava_samples,
             target=target,
             time_limit=time_limit,
             command=shlex.join(["spikeport", *sys.argv[1:]]),

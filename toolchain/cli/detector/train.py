@@ -41,7 +41,7 @@ SETTINGS = {
 
 
 @with_settings(SETTINGS)
-def command(out: Path, config: Path | None, json: bool, **given: object) -> None:
+def command(folder: Path, config: Path | None, json: bool, **given: object) -> None:
     """Train a quantized detector; repeated, it goes on after a stop.
 
     The epoch kept is the best by mAP on the val split; the test split is not touched.
@@ -59,9 +59,9 @@ def command(out: Path, config: Path | None, json: bool, **given: object) -> None
         return f"loss {metrics['loss']:.3f}{precision}"
 
     kept = with_progress(
-        lambda progress: train_detector(settings, out, progress),
+        lambda progress: train_detector(settings, folder, progress),
         settings.epochs,
-        out,
+        folder,
         output,
         summary,
     )
@@ -69,4 +69,4 @@ def command(out: Path, config: Path | None, json: bool, **given: object) -> None
     quality = f"mAP@0.5 {percent(best.get('held_out_map50'))}, "
     quality += f"mAP@[.5:.95] {percent(best.get('held_out_map'))} on the val split"
     cif = settings.activation == "cqrelu"
-    say_kept(kept, out, output, quality, " --neuron cif --calibrate DATA" if cif else "")
+    say_kept(kept, folder, output, quality, " --neuron cif --calibrate DATA" if cif else "")

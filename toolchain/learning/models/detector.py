@@ -243,7 +243,7 @@ def check_input_size(input_shape: tuple[int, ...], stride: int) -> None:
             node="input",
             found=f"{'x'.join(map(str, sides))} (width x height) with stride {stride}",
             allowed=f"such as {'x'.join(map(str, near))}",
-            remedy="--input-size, or another --stride",
+            remedy="input_size=, or another stride=",
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from toolchain.errors import UsageError
-from toolchain.recording.recording import Mode
+from toolchain.recording_mode import Mode
 
 if TYPE_CHECKING:
     import numpy as np

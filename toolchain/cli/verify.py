@@ -9,7 +9,7 @@ import typer
 import spikeport
 from toolchain.cli.options import Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
-from toolchain.cli.run import BackendName
+from toolchain.cli.run import REFERENCE, BackendName
 
 if TYPE_CHECKING:
     from spikeport import Verification
@@ -25,9 +25,7 @@ def command(
     record: Annotated[
         bool, typer.Option("--record", help="Store this run in the file, to verify it later.")
     ] = False,
-    backend: Annotated[
-        BackendName, typer.Option(help="Backend of the replay.")
-    ] = BackendName.REFERENCE,
+    backend: Annotated[BackendName, typer.Option(help="Backend of the replay.")] = REFERENCE,
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:

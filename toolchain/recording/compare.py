@@ -13,8 +13,9 @@ import numpy as np
 
 from toolchain.errors import RecordingError
 from toolchain.recording.digest import MEMBRANE, SPIKES
-from toolchain.recording.recording import Mode, Recording
+from toolchain.recording.recording import Recording
 from toolchain.recording.schema import check_complete
+from toolchain.recording_mode import Mode
 
 SCHEDULE, LABELS = "/schedule", "/labels"
 """Names in place of a layer's if steps or labels differ; no layer's name has a slash."""

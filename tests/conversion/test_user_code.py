@@ -151,7 +151,8 @@ def test_convert_and_audit_take_the_same_adapter(tmp_path, monkeypatch, kind):
     samples = np.random.default_rng(0).integers(0, 256, (6, 2, 2, 2)).astype(np.uint8)
     np.savez("d.npz", test_samples=samples, test_labels=np.zeros(6, np.int64))
     net, adapters = Path("n.net"), [Path("adapt.py")]
-    convert.command("nets.py:net", net, steps=3, adapters=adapters, input_shape="2,2,2")
+    shape = {"input_shape": (2, 2, 2), "mean": (0.0,), "std": (1.0,)}
+    convert.command("nets.py:net", net, steps=3, adapters=adapters, **shape)
     found = Path("a.json")
     how = {"network": "nets.py:net", "adapters": adapters, "lava_samples": 0, "out": found}
     audit.command(net, "npz:d.npz@test", **how)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,9 +16,17 @@ import spikeport
 from toolchain.cli.heap import collecting_later, keep_heap
 from toolchain.cli.options import Adapters, Json
 from toolchain.cli.output import Output, percent
-from toolchain.cli.param_types import data_path, divisors, network_path, real_numbers
+from toolchain.cli.param_types import (
+    data_path,
+    divisors,
+    interval,
+    network_path,
+    real_numbers,
+    typed,
+    whole_numbers,
+)
 from toolchain.cli.wording import as_options
-from toolchain.errors import ConversionError, DataError
+from toolchain.errors import ConversionError
 
 if TYPE_CHECKING:
     from toolchain.conversion.pipeline import Conversion
@@ -124,15 +132,19 @@ def command(
         typer.Option(help="State dict for FILE.py:FACTORY or model:NAME (.safetensors, .pt)."),
     ] = None,
     input_shape: Annotated[
-        str | None,
-        typer.Option(
+        Any,
+        typed(
+            "--input-shape",
+            whole_numbers,
             metavar="C,H,W",
             help="Sample shape; by default that of --calibrate. A checkpoint has its own.",
         ),
     ] = None,
     input_range: Annotated[
-        str | None,
-        typer.Option(
+        Any,
+        typed(
+            "--input-range",
+            interval,
             metavar="LOW,HIGH",
             help="Range of real sample values, before --mean and --std; by default 0,1, or that of "
             "the samples of --calibrate. Pixels are 0 .. 1; floats are used unchanged.",
@@ -142,15 +154,20 @@ def command(
         int, typer.Option(min=1, max=24, help="Width of an input spike, in bits.")
     ] = 8,
     mean: Annotated[
-        str,
-        typer.Option(
-            help="Subtracted from samples: one number per channel, or one for all, such as 128/255."
+        Any,
+        typed(
+            "--mean",
+            real_numbers,
+            help="Subtracted from samples: one number per channel, or one for all, such as "
+            "128/255.",
         ),
     ] = "0",
     std: Annotated[
-        str,
-        typer.Option(
-            help="Divisor of samples after --mean: one number per channel, or one for all."
+        Any,
+        typed(
+            "--std",
+            divisors,
+            help="Divisor of samples after --mean: one number per channel, or one for all.",
         ),
     ] = "1",
     nir_reset: Annotated[
@@ -192,11 +209,11 @@ def command(
     conversion = spikeport.convert(
         source,
         weights=weights,
-        input_shape=_shape(input_shape) if input_shape else None,
-        input_range=_interval(input_range),
+        input_shape=input_shape,
+        input_range=input_range,
         input_bits=input_bits,
-        mean=real_numbers("--mean", mean),
-        std=divisors("--std", std),
+        mean=mean,
+        std=std,
         calibrate=calibrate,
         calibration_samples=calibration_samples,
         calibration_seed=calibration_seed,
@@ -248,24 +265,6 @@ def _steps(
     if wake is not None or sleep is not None:
         raise ConversionError("--wake and --sleep go with --neuron cif", found=neuron.value)
     return steps
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise DataError(
-            "not numbers separated by commas", node="--input-shape", found=text[:80]
-        ) from error
-
-
-def _interval(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    values = real_numbers("--input-range", text)
-    if len(values) != 2 or not values[0] < values[1]:
-        raise DataError("needs LOW,HIGH with LOW < HIGH", node="--input-range", found=text)
-    return (values[0], values[1])
 
 
 def _report(conversion: Conversion, out: Path, output: Output, *, losses: bool) -> None:

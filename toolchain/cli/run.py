@@ -12,7 +12,7 @@ import spikeport
 from spikeport.backends import BACKENDS, Lava, Reference, open_backend
 from toolchain.cli.options import Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
-from toolchain.cli.param_types import data_path, parse_size
+from toolchain.cli.param_types import data_path, parse_size, typed
 from toolchain.cli.stops import KEPT_NOTHING, telling
 from toolchain.recording_mode import Mode
 
@@ -79,8 +79,13 @@ def command(
         ),
     ] = None,
     memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Reference, fast: memory limit, such as 2GB."),
+        Any,
+        typed(
+            "--memory",
+            parse_size,
+            metavar="SIZE",
+            help="Reference, fast: memory limit, such as 2GB.",
+        ),
     ] = None,
     device: Annotated[
         str | None,
@@ -123,7 +128,7 @@ def command(
     options: dict[str, Any] = {
         "models": models and models.value,
         "engine": engine and engine.value,
-        "memory": memory and parse_size(memory),
+        "memory": memory,
         "device": device,
         "neuron_impl": neuron_impl and neuron_impl.value,
         "watch_ranges": watch_ranges or None,

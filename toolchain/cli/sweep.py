@@ -10,7 +10,7 @@ import typer
 import spikeport
 from toolchain.cli.options import Data, Json
 from toolchain.cli.output import Output, percent
-from toolchain.cli.param_types import data_path, positive_numbers
+from toolchain.cli.param_types import data_path, positive_numbers, typed
 from toolchain.cli.stops import telling
 from toolchain.cli.wording import as_options
 
@@ -33,8 +33,12 @@ def command(
             help="File of results; a repeated command continues it.",
         ),
     ],
-    steps: Annotated[str, typer.Option(help="Time steps, or wake steps of CIF.")] = "1,2,4,8",
-    weight_bits: Annotated[str, typer.Option(help="Widths of the weights.")] = "4,8",
+    steps: Annotated[
+        Any, typed("--steps", positive_numbers, help="Time steps, or wake steps of CIF.")
+    ] = "1,2,4,8",
+    weight_bits: Annotated[
+        Any, typed("--weight-bits", positive_numbers, help="Widths of the weights.")
+    ] = "4,8",
     neurons: Annotated[str, typer.Option(help="if, cif, or both.")] = "if",
     target: Annotated[
         str, typer.Option(metavar="NAME|FILE.toml", help="Hardware whose cores are counted.")
@@ -75,8 +79,8 @@ def command(
             runs,
             data,
             out,
-            steps=positive_numbers("--steps", steps),
-            weight_bits=positive_numbers("--weight-bits", weight_bits),
+            steps=steps,
+            weight_bits=weight_bits,
             neurons=neurons.split(","),
             target=target,
             scheduler=scheduler,

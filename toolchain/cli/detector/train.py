@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolchain.cli.output import Output, percent
+from toolchain.cli.param_types import names, parse_pixels
 from toolchain.cli.training import (
     DEVICE,
     chosen,
     say_kept,
     setting,
+    text_setting,
     with_progress,
     with_settings,
 )
@@ -24,7 +26,9 @@ SETTINGS = {
     "head": setting(str, "decoupled or plain.  [decoupled]"),
     "stride": setting(int, "Pixels from one cell to the next, 16 or 32.  [16]"),
     "width": setting(float, "Factor on the number of channels.  [0.25]"),
-    "input_size": setting(str, "Images are scaled to fit.  [320x240]", metavar="WIDTHxHEIGHT"),
+    "input_size": text_setting(
+        parse_pixels, "Images are scaled to fit.  [320x240]", "--input-size", metavar="WIDTHxHEIGHT"
+    ),
     "activation": setting(str, "cqrelu, nq, qcfs or relu.  [cqrelu]"),
     "levels": setting(int, "Quantization levels.  [4]"),
     "pooling": setting(str, "average or max.  [max]"),
@@ -32,7 +36,9 @@ SETTINGS = {
     "batch_size": setting(int, "Images per step.  [16]"),
     "learning_rate": setting(float, "Its peak.  [0.003]"),
     "weight_decay": setting(float, "AdamW's.  [0.02]"),
-    "augment": setting(str, "Of flip, scale, colour; with commas, or none.  [all]"),
+    "augment": text_setting(
+        names, "Of flip, scale, colour; with commas, or none.  [all]", "--augment"
+    ),
     "fixed_noise": setting(float, "nq: noise, in thresholds.  [0.05]"),
     "seed": setting(int, "Decides start and order.  [0]", min=0),
     "device": setting(str, DEVICE),

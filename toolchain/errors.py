@@ -7,6 +7,7 @@ The command line prints these without a traceback and ends with `exit_code`:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 from toolchain.text import visible
@@ -95,8 +96,15 @@ class ObstaclesError(UnsupportedModuleError):
             allowed=first.allowed,
             remedy=first.remedy,
         )
-        numbered = (f"{i}. {error}" for i, error in enumerate(obstacles, 1))
-        self.args = ("\n".join((f"{len(obstacles)} kinds of obstacles", *numbered)),)
+
+    def __str__(self) -> str:
+        lines, told = [f"{len(self.obstacles)} kinds of obstacles"], set()
+        for index, error in enumerate(self.obstacles, 1):
+            shown = copy(error)
+            shown.allowed = None if error.allowed in told else error.allowed  # long lists, once
+            told.add(error.allowed)
+            lines.append(f"{index}. {shown}")
+        return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields of the first obstacle, and all as `obstacles`."""

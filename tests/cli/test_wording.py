@@ -20,12 +20,16 @@ from toolchain.errors import SpikeportError, UnsupportedModuleError
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("spikeport", "toolchain", "hw_models", "exports")
-OTHER_ROOMS = ("toolchain/cli", "toolchain/conversion/frontend")
+OTHER_ROOMS = ("toolchain/cli",)
 OPTION = re.compile(r"(?<![\w<(-])--[a-z][a-z-]+")
 COMMAND = re.compile(r"(spikeport|pip|docker) |^`?\{\} ")
 """A whole command, which stays one wherever it is read; {} is the name of one."""
 ARGUMENT = re.compile(r"(?<![\w/.-])([a-z_]+)=(?!=)")
-OF_OTHERS = {"count_include_pad", "newshape", "bits", "threshold", "role", "style", "height"}
+OF_OTHERS = {
+    *("count_include_pad", "newshape", "bits", "threshold", "role", "style", "height", "inplace"),
+    *("training", "track_running_stats", "ceil_mode", "return_indices", "start_dim", "end_dim"),
+    *("dim", "alpha", "padding_mode", "ceil"),
+}
 """Arguments of torch and NumPy, fields in a repr, attributes of SVG."""
 
 

@@ -378,7 +378,7 @@ def test_an_unknown_activation_is_refused_and_an_adapter_helps(tmp_path):
     model = with_activation(Clipper(1.5))
     with pytest.raises(UnsupportedModuleError) as error:
         trace(model, SHAPE)
-    assert "--adapter" in str(error.value)
+    assert "adapters=FILE.py" in str(error.value)
     file = tmp_path / "mine.py"
     file.write_text(
         "from toolchain.conversion.frontend.adapters import ActivationSpec, activation_adapter\n"

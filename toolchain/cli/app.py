@@ -167,7 +167,8 @@ def run_command_line() -> int:
 def as_told(error: Exception) -> SpikeportError | None:
     """The error that a user is shown for an exception, with options by name; None for a bug."""
     if isinstance(error, SpikeportError):
-        error.message, error.remedy = as_options(error.message), as_options(error.remedy)
+        for each in (error, *getattr(error, "obstacles", ())):
+            each.message, each.remedy = as_options(each.message), as_options(each.remedy)
         return error
     if isinstance(error, _WRONG_USE):
         return _wrong_use(error)

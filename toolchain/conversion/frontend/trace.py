@@ -133,7 +133,7 @@ def _record(
             found=error.found,
             allowed="a forward without control flow that depends on data, and without "
             "writing into parts of tensors",
-            remedy="move the branch or loop into a module registered with --adapter, "
+            remedy="move the branch or loop into a module registered with adapters=FILE.py, "
             "or rewrite it without one",
         )
     return None

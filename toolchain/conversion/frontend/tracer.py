@@ -225,14 +225,13 @@ class Tracer(fx.Tracer):
     def _several(self, proxy: fx.Proxy, value: Any) -> Any:
         """A proxy per tensor of an operation with several results, in its kind of tuple."""
         parts = []
-        for index, tensor in enumerate(value):
-            part = super().create_proxy("call_function", getitem, (proxy, index), {})
-            if not isinstance(part, _Proxy) or not isinstance(tensor, Tensor):
-                raise fx.proxy.TraceError(f"{proxy.node.name} gives more than tensors")
-            part.value = tensor
-            part.node.meta["shape"] = _shapes(tensor)
-            self._live[id(part)] = part
-            parts.append(part)
+        for index, result in enumerate(value):
+            part: Any = super().create_proxy("call_function", getitem, (proxy, index), {})
+            part.node.meta["shape"] = _shapes(result)
+            if isinstance(result, Tensor):
+                part.value = result
+                self._live[id(part)] = part
+            parts.append(part if isinstance(result, Tensor) else self._several(part, result))
         return type(value)(parts)
 
     def _plain(self, node: fx.Node, target: Any, value: Any) -> Any:

@@ -48,7 +48,7 @@ def check_readable(model: nn.Module) -> None:
             raise UnsupportedModuleError(
                 "a TorchScript module holds no Python that can be traced",
                 node=name or type(model).__name__,
-                remedy="give the nn.Module that was scripted, with its state_dict as --weights",
+                remedy="give the nn.Module that was scripted, with its state_dict as weights=",
             )
     for name, tensor in _tensors(model):
         if is_lazy(tensor):
@@ -61,7 +61,7 @@ def check_readable(model: nn.Module) -> None:
             raise UnsupportedModuleError(
                 "a tensor on the meta device has no values",
                 node=name,
-                remedy="make the network on the CPU, and load its weights there (--weights)",
+                remedy="make the network on the CPU, and load its weights there (weights=)",
             )
         if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
             raise UnsupportedModuleError(

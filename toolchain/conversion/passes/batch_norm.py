@@ -251,5 +251,5 @@ def _no_follower(norm: BatchNorm, found: str) -> UnsupportedModuleError:
         found=found,
         allowed="dense layers, convolutions without padding, and pools and flattens before these",
         remedy="put it between a layer and its activation; arithmetic on the input belongs to the "
-        "data: --mean and --std for (x - mean) / std, --input-range for the values samples take",
+        "data: mean= and std= for (x - mean) / std, input_range= for the values samples take",
     )

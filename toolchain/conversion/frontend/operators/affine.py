@@ -108,7 +108,7 @@ def _apply(node: fx.Node, values: Values) -> None:
     def on(fill: float) -> Tensor:
         filled = torch.full((1, *source.shape), fill, dtype=torch.float64)
         given = (filled if v is tensor else values.resolve(v) for v in (first, second))
-        return _RUN[kind](*(torch.as_tensor(v).to("cpu", torch.float64) for v in given))
+        return _RUN[kind](*(torch.as_tensor(v).detach().to("cpu", torch.float64) for v in given))
 
     # A product has no offset; a sum keeps the tensor as it is, or its negative.
     sign = torch.full((1, *source.shape), -1.0 if kind == "sub" and tensor is second else 1.0)

@@ -8,14 +8,13 @@ import h5py
 
 from exports.hdf5 import DAMAGED, FILE_LOCKING, beyond_limits
 from exports.hdf5.missing import check_is_file
-from exports.netx.cuba_reader import NoInputShape, layers_in
 from exports.netx.group import Group
 from exports.netx.layout import LAYERS, OWN
 from exports.netx.lint.findings import Findings
 from exports.netx.lint.own_program import look_at_program
-from exports.netx.lint.stock_layers import StockLinter
+from exports.netx.stock_layers import NoInputShape, walk
 from hw_models.profile import Profile
-from toolchain.errors import SpikeportError
+from toolchain.errors import FormatError, SpikeportError
 
 
 def look_at(path: Path, profile: Profile | None = None) -> Findings:
@@ -37,9 +36,7 @@ def look_at(path: Path, profile: Profile | None = None) -> Findings:
             own = OWN in file
             findings.kind = "spikeport" if own else "stock" if LAYERS in file else "unknown"
             if findings.kind == "stock":
-                root = Group(file, str(path))
-                StockLinter(findings).look(root)
-                _read(root, findings)
+                _look_at_layers(Group(file, str(path)), findings)
             elif not own:
                 names = ", ".join(file) or "nothing"
                 findings.add("no-network", "/", names)
@@ -55,14 +52,14 @@ def look_at(path: Path, profile: Profile | None = None) -> Findings:
     return findings
 
 
-def _read(root: Group, findings: Findings) -> None:
-    """Add the reader's error, if the findings so far would let it read the file."""
-    if not findings.sound or any(f.rule_id == "only-there" for f in findings.found):
-        return
-    try:
-        for _ in layers_in(root):
-            pass
-    except NoInputShape:
-        pass  # the reader of such a file reports it
-    except SpikeportError as error:
-        findings.add_error("malformed", error)
+def _look_at_layers(root: Group, findings: Findings) -> None:
+    def report(rule: str, error: FormatError, _: bool) -> None:
+        if isinstance(error, NoInputShape):
+            return  # whoever runs the file gives it
+        if rule == "malformed":
+            findings.add_error(rule, error)
+        else:
+            findings.add(rule, error.node or "/", error.found)
+
+    for _ in walk(root, report):
+        pass

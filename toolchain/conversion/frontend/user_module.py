@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
+from toolchain.conversion.frontend.forwards import InDouble, without_noise
 from toolchain.errors import ConversionError, UnsupportedModuleError
 from toolchain.learning.activations import ActivationMode, activation_mode
 from toolchain.user_code import home_of, user_code
@@ -135,6 +136,8 @@ def _forward(
         _constants_in_double(model),
         in_evaluation(model),
         activation_mode(model, mode),
+        without_noise(model),
+        InDouble(),
     ):
         # A copy: the network may write into its input.
         return output_list(functional_call(model, tensors, (samples.double().clone(),)))

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import fx
+from torch import fx, nn
 
 from toolchain.conversion.float_values import RELU, UNBOUNDED
-from toolchain.conversion.frontend.adapters import (
-    SIGNED_QCFS,
-    ActivationSpec,
-    find_adapter,
-    registered,
-)
+from toolchain.conversion.frontend.activation_spec import SIGNED_QCFS, ActivationSpec
+from toolchain.conversion.frontend.adapters import find_adapter, is_activation, registered
 from toolchain.conversion.frontend.operators.values import Values, bind_arguments, called_module
+from toolchain.conversion.frontend.operators.weighted import conv_module, linear_module
 from toolchain.conversion.quantization.percentile import SHIFT
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import Activation, FloatNode
@@ -34,13 +31,26 @@ def _activation(node: fx.Node, values: Values, value: Any, spec: ActivationSpec)
 
 
 def adapted_activation(node: fx.Node, values: Values) -> FloatNode:
-    """An activation module, described by its adapter."""
+    """An activation module, described by its adapter, or a layer that quantizes its weights."""
     module = called_module(node, values)
     adapter = find_adapter(module)
     if adapter is None:
         raise TypeError(type(module))
     with user_code("the adapter fails", values.path(node)):
-        spec = adapter(module)
+        try:
+            spec = adapter(module)
+        except UnsupportedModuleError as error:
+            raise UnsupportedModuleError(
+                error.message,
+                node=values.path(node),
+                found=error.found,
+                allowed=error.allowed,
+                remedy=error.remedy,
+            ) from error
+    if isinstance(spec, nn.Conv2d):
+        return conv_module(node, values, spec)
+    if isinstance(spec, nn.Linear):
+        return linear_module(node, values, spec)
     if not isinstance(spec, ActivationSpec):
         raise UnsupportedModuleError(
             "an adapter must return an ActivationSpec",
@@ -84,7 +94,7 @@ def _is_adapted(node: fx.Node, values: Values) -> bool:
     """Whether `node` calls an activation module that has an adapter."""
     if node.op != "call_module":
         return False
-    return find_adapter(values.model.get_submodule(str(node.target))) is not None
+    return is_activation(values.model.get_submodule(str(node.target)))
 
 
 def qcfs_function(node: fx.Node, values: Values) -> FloatNode:

@@ -587,6 +587,13 @@ def test_signed_quantizers_behind_a_relu(make, limits):
     assert np.array_equal(recording.counts["0"], expected)
 
 
+def test_a_bias_with_the_scale_of_the_input_is_refused(limits):
+    layer = QuantConv2d(2, 4, 3)
+    layer.bias_quant = changed(nn.Identity(), requires_input_scale=True)
+    with pytest.raises(UnsupportedModuleError, match=r"^0: the scale of the bias comes from"):
+        converted(nn.Sequential(layer, IF(), nn.Flatten(), nn.Linear(16, 3)), limits)
+
+
 @pytest.mark.parametrize("what", ["output", "input", "observer", "activation"])
 def test_layers_that_do_more_are_refused(what, limits):
     layer = QuantConv2d(2, 4, 3)

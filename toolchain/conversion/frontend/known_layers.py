@@ -67,6 +67,12 @@ def plain_layer(module: Any) -> nn.Conv2d | nn.Linear:
             found="weight_fake_quant.observer_enabled = 1",
             remedy="model.apply(torch.ao.quantization.disable_observer) after training",
         )
+    if getattr(getattr(module, "bias_quant", None), "requires_input_scale", False):
+        raise UnsupportedModuleError(
+            "the scale of the bias comes from the layer's input",
+            found="bias_quant of brevitas with requires_input_scale",
+            allowed="bias_quant=None, or Int8BiasPerTensorFloatInternalScaling",
+        )
     plain: nn.Conv2d | nn.Linear
     if hasattr(module, "kernel_size"):
         plain = nn.Conv2d(

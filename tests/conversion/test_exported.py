@@ -6,9 +6,9 @@ import torch
 import torch.ao.quantization.fx._decomposed  # registers the operators
 from torch import fx, nn
 
+import spikeport
 from tests.comparing import assert_lossless
-from toolchain.conversion.frontend.exported import from_export
-from toolchain.conversion.passes.fold import trained_levels
+from toolchain.conversion.frontend.exported import from_export, left_out
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.input_quantizer import InputQuantizer
@@ -122,17 +122,34 @@ def test_every_count_is_that_of_the_exported_graph(behind, limits):
     for name, expected in zip((names[0], names[1]), (first, second), strict=True):
         assert np.array_equal(recording.counts[name], expected), name
         assert len(np.unique(expected)) > 3
-    assert trained_levels(model, SHAPE) == LEVELS
+
+
+def test_through_the_front_door(tmp_path):
+    """A graph has no evaluation mode to be put into; the audit reads it too."""
+    file = tmp_path / "nets.py"
+    file.write_text(
+        "from tests.conversion.test_exported import quantized\n"
+        "def net():\n    return quantized('aten.relu')\n"
+    )
+    how = {"input_shape": SHAPE, "neuron": "cif", "sleep_steps": 40}
+    made = spikeport.convert(f"{file}:net", **how)
+    assert made.program.schedule == Schedule(LEVELS, 40)
+    samples = np.random.default_rng(0).integers(0, 256, (4, *SHAPE)).astype(np.uint8)
+    network = quantized("aten.relu")
+    given = spikeport.convert(network, **how)
+    for conversion in (made, given):
+        assert sum("left out" in note for note in conversion.notes) == 2
+    assert spikeport.audit(given, samples, network=network, lava_samples=0).passed
 
 
 def test_the_graph_itself_is_left_as_it_was():
     model = quantized("aten.relu")
     before = str(model.graph)
-    plain, notes = from_export(model)
+    plain = from_export(model)
     assert plain is not model
-    assert len(notes) == 2
+    assert len(left_out(plain)) == 2
     assert str(model.graph) == before
-    assert from_export(plain) == (plain, ())
+    assert from_export(plain) is plain
 
 
 def test_a_zero_point_in_front_of_a_relu_is_refused(limits):

@@ -37,6 +37,7 @@ FUNCTIONS: dict[Any, Any] = {
 """Functions of operators whose arguments are the same, batch normalisation aside."""
 _ORDER_KEPT: set[Any] = {torch.flatten, F.max_pool2d}
 """Functions that commute with a quantizer of all values alike."""
+_NOTES = "spikeport notes"
 _QUANTIZE = "quantized_decomposed.quantize_per_tensor.default"
 _DEQUANTIZE = (
     "quantized_decomposed.dequantize_per_tensor.default",
@@ -65,11 +66,11 @@ class Rounded(nn.Module):
         )
 
 
-def from_export(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """An exported graph in terms that tracing knows, and notes; any other network unchanged.
+def from_export(model: nn.Module) -> nn.Module:
+    """An exported graph in terms that tracing knows; any other network unchanged.
 
-    The quantizers of the network's input and outputs are left out, with a note: the input has
-    the program's own quantizer, and outputs are sums that need no rounding.
+    The quantizers of the network's input and outputs are left out: the input has the program's
+    own quantizer, and outputs are sums that need no rounding. `left_out` gives notes of this.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def from_export(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     if not isinstance(model, fx.GraphModule) or not any(
         isinstance(node.target, type(aten.relu.default)) for node in model.graph.nodes
     ):
-        return model, ()
+        return model
     graph = fx.Graph()
     graph.output(graph.graph_copy(model.graph, {}))
     root = nn.Module()
@@ -101,9 +102,15 @@ def from_export(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
             graph.erase_node(node)
     notes = tuple(note for node in list(graph.nodes) for note in _placed(node, root))
     plain_model = fx.GraphModule(root, graph)
+    plain_model.meta[_NOTES] = notes
     plain_model.graph.eliminate_dead_code()
     plain_model.recompile()
-    return plain_model.eval(), notes
+    return plain_model.eval()
+
+
+def left_out(model: nn.Module) -> tuple[str, ...]:
+    """Notes on what `from_export` left out of a network."""
+    return model.meta.get(_NOTES, ()) if isinstance(model, fx.GraphModule) else ()
 
 
 def _plain(node: fx.Node, model: fx.GraphModule, root: nn.Module) -> fx.Node | None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from toolchain.conversion.float_values import RELU, check_against_module
-from toolchain.conversion.frontend.exported import from_export
+from toolchain.conversion.frontend.exported import from_export, left_out
 from toolchain.conversion.frontend.trace import trace
 from toolchain.conversion.frontend.user_module import (
     check_readable,
@@ -69,7 +69,7 @@ def folded_program(
         return passes(model)
     model, samples = unwrapped(model), _samples(quantizer)
     check_readable(model)
-    model, exported = from_export(model)
+    model = from_export(model)
     with explained(model, samples):
         plain_relu = relu_percentile is not None
         traced = trace(model, quantizer.shape, plain_relu=plain_relu)
@@ -78,7 +78,7 @@ def folded_program(
         _log.debug("folded: %d operations are left", len(folded.nodes))
         check_against_module(model, folded, samples)
         _log.debug("held against the module on %d samples", len(samples))
-    notes += exported
+    notes += left_out(model)
     narrow = narrow_types(model)
     if narrow:
         notes += (
@@ -91,9 +91,7 @@ def folded_program(
 def trained_levels(model: nn.Module | FloatProgram, input_shape: tuple[int, ...]) -> int | None:
     """Quantization levels of all trained activations of a network; None if they differ."""
     traced = (
-        model
-        if isinstance(model, FloatProgram)
-        else trace(from_export(unwrapped(model))[0], input_shape, plain_relu=True)
+        model if isinstance(model, FloatProgram) else trace(model, input_shape, plain_relu=True)
     )
     levels = {n.levels for n in traced.nodes if isinstance(n, Activation) and n.kind != RELU}
     return levels.pop() if len(levels) == 1 else None

@@ -107,12 +107,13 @@ def of_module(model: nn.Module, description: InputDescription, name: str | None)
     """
     from torch import Tensor
 
+    from toolchain.conversion.frontend.exported import from_export
     from toolchain.conversion.frontend.user_module import check_readable, unwrapped
     from toolchain.learning.training.state_file import tensors_sha256
 
     model = unwrapped(model)
     check_readable(model)
-    kind = type(model).__name__
+    kind, model = type(model).__name__, from_export(model)
     if description.shape is None:
         raise UnsupportedModuleError(
             "the input shape is needed",
@@ -260,6 +261,7 @@ def _from_name(name: str, weights: Path | None, description: InputDescription) -
 def _from_factory(
     file: str, factory: str, weights: Path | None, description: InputDescription
 ) -> TrainedNetwork:
+    from toolchain.conversion.frontend.exported import from_export
     from toolchain.learning.training.state_dict import load_weights
 
     node = f"{file}:{factory}"
@@ -282,7 +284,7 @@ def _from_factory(
                 load_weights(model, weights)
             provenance["weights_sha256"] = hashed.result()
     with user_code("the network cannot be put into evaluation mode", node, home_of(model)):
-        model.eval()
+        model = from_export(model).eval()
     quantizer = _quantizer(description.shape, description)
     return TrainedNetwork(factory, model, quantizer, None, provenance)
 

@@ -15,6 +15,8 @@ from torch import Tensor
 INT8_SUMS = ("qconv_prepack", "qconv2d_pointwise", "qlinear_prepack", "qlinear_pointwise")
 onednn: Any = torch.ops.onednn
 """Quantized products of oneDNN, the functions in `INT8_SUMS`."""
+aten: Any = torch.ops.aten
+"""Operators of which torch.export makes its graphs."""
 
 
 def processor_has(feature: str) -> bool:

@@ -28,7 +28,7 @@ ARGUMENT = re.compile(r"(?<![\w/.-])([a-z_]+)=(?!=)")
 OF_OTHERS = {
     *("count_include_pad", "newshape", "bits", "threshold", "role", "style", "height", "inplace"),
     *("training", "track_running_stats", "ceil_mode", "return_indices", "start_dim", "end_dim"),
-    *("dim", "alpha", "padding_mode", "ceil"),
+    *("dim", "alpha", "padding_mode", "ceil", "bias_quant", "input_quant", "power"),
 }
 """Arguments of torch and NumPy, fields in a repr, attributes of SVG."""
 

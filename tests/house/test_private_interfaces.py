@@ -9,6 +9,7 @@ from numba.core import caching, cgutils, event
 
 from tests.command_line import ROOT
 from toolchain import torch_private
+from toolchain.conversion.frontend.exported import FUNCTIONS
 
 HOMES = {
     "toolchain/torch_private.py": r"torch\.(?:\w+\.)*_[a-z]\w*|torch\.ops\b|torch\._C",
@@ -31,6 +32,7 @@ def test_no_other_file_uses_any():
 
 def test_torch_has_them():
     assert all(callable(getattr(torch_private.onednn, n)) for n in torch_private.INT8_SUMS)
+    assert all(str(operator).startswith("aten.") for operator in FUNCTIONS)
     (flags, *_) = re.findall(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
     for feature in ("avx512_vnni", "amx_tile", "avx512_bf16"):
         asked = feature.replace("avx512_vnni", "vnni")

@@ -19,62 +19,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from toolchain.conversion.frontend.activation_spec import ActivationSpec
+from toolchain.conversion.frontend.known_activations import ANY_CLASS, KNOWN
+from toolchain.conversion.frontend.known_layers import KNOWN_LAYERS, plain_layer
 from toolchain.errors import UnsupportedModuleError
 from toolchain.learning.activations import QuantizedActivation
 from toolchain.user_code import load_source
 
-
-@dataclass(frozen=True)
-class ActivationSpec:
-    """Parameters of a quantized activation.
-
-    Attributes
-    ----------
-    threshold:
-        `lam`: one number, or one per channel.
-    levels:
-        Quantization levels L (or Q).
-    shift:
-        1/2 (QCFS, NQ) or 0 (CQReLU); the initial potential in units of the threshold.
-    kind:
-        Name of the activation in reports.
-    """
-
-    threshold: Any
-    levels: int
-    shift: float
-    kind: str = "adapted"
-
-    def threshold_array(self) -> np.ndarray:
-        """`threshold` as float64, (1,) or (C,)."""
-        value = self.threshold
-        if isinstance(value, torch.Tensor):
-            value = value.detach().cpu().double().numpy()
-        return np.asarray(value, np.float64).reshape(-1)
-
-
+__all__ = [
+    "ActivationSpec",
+    "activation_adapter",
+    "find_adapter",
+    "is_activation",
+    "load_adapter_file",
+    "registered",
+]
 Adapter = Callable[[nn.Module], ActivationSpec]
 
 
 @dataclass(frozen=True)
 class _Entry:
+    """A kind of module; its adapter gives an activation's spec, or a plain layer."""
+
     class_name: str
     attributes: tuple[str, ...]
-    adapter: Adapter
+    adapter: Callable[[Any], Any]
 
 
-_REGISTRY: list[_Entry] = []
-
-
-ANY_CLASS = "*"
-"""Class name of an adapter that matches by attributes alone."""
-SIGNED_QCFS = "signed-qcfs"
-"""Kind of an activation that is exact for inputs >= 0 only."""
+_REGISTRY = [
+    *(_Entry(name, attributes, plain_layer) for name, attributes in KNOWN_LAYERS),
+    *(_Entry(*known) for known in KNOWN),
+]
 
 
 def activation_adapter(
@@ -89,7 +67,7 @@ def activation_adapter(
     return register
 
 
-def find_adapter(module: nn.Module) -> Adapter | None:
+def find_adapter(module: nn.Module) -> Callable[[Any], Any] | None:
     """The adapter of `module`, the last registered first; None if there is none."""
     if isinstance(module, QuantizedActivation):
         return _own
@@ -100,11 +78,17 @@ def find_adapter(module: nn.Module) -> Adapter | None:
     return None
 
 
+def is_activation(module: nn.Module) -> bool:
+    """Whether `module` has an adapter as an activation."""
+    return find_adapter(module) not in (None, plain_layer)
+
+
 def registered() -> list[str]:
-    """Class names with an adapter, for error messages."""
+    """Class names of activations with an adapter, for error messages."""
     adapted = {
         f"modules with {', '.join(e.attributes)}" if e.class_name == ANY_CLASS else e.class_name
         for e in _REGISTRY
+        if e.adapter is not plain_layer
     }
     return sorted({"QCFS", "NQ", "CQReLU", *adapted})
 
@@ -131,22 +115,3 @@ def _own(module: nn.Module) -> ActivationSpec:
     if not isinstance(module, QuantizedActivation):
         raise TypeError(type(module))
     return ActivationSpec(module.threshold, module.levels, module.shift, module.kind)
-
-
-@activation_adapter("IF", attributes=("thresh", "L", "T"))
-def qcfs_reference(module: Any) -> ActivationSpec:
-    """The activation of the public QCFS code: trained `thresh`, `L` levels, `T` = 0 in an ANN."""
-    return ActivationSpec(module.thresh, int(module.L), 0.5, "qcfs")
-
-
-@activation_adapter(ANY_CLASS, attributes=("s", "sym", "pos_max", "neg_min"))
-def spikingjelly_quantizer(module: Any) -> ActivationSpec:
-    """SpikingJelly's quantizers (2.0, `spikezip_qann`), recognised by their attributes.
-
-    `clip(floor(x / s + 1/2), neg_min, pos_max) * s` is QCFS with lam = s * pos_max and
-    L = pos_max. Its negative branch has no counterpart in a spiking neuron, so
-    a quantizer with neg_min < 0 is accepted only after a ReLU; tracing checks this.
-    """
-    levels = int(module.pos_max)
-    kind = "qcfs" if int(module.neg_min) >= 0 else SIGNED_QCFS
-    return ActivationSpec(torch.as_tensor(module.s) * levels, levels, 0.5, kind)

@@ -22,7 +22,6 @@ from toolchain.conversion.frontend.tracer import Tracer
 from toolchain.conversion.frontend.user_module import (
     check_readable,
     in_double,
-    in_evaluation,
     output_list,
     run_hooks,
     unwrapped,
@@ -122,7 +121,7 @@ def _record(
     """Record the network's forward as `tracer.graph`; the error that ended it early, if any."""
     node, what = type(model).__name__, "the network cannot be traced"
     try:
-        with user_code(what, node, home_of(model)), in_evaluation(model), in_double(model):
+        with user_code(what, node, home_of(model)), in_double(model):
             tracer.record(model, input_shape)
     except UnsupportedModuleError as error:
         if not isinstance(error.__cause__, fx.proxy.TraceError):

@@ -154,10 +154,10 @@ class Tracer(fx.Tracer):
         if type(a) is _Proxy:
             if a.changed_by is not None:
                 raise UnsupportedModuleError(
-                    "an in-place operation changes a tensor that is used again in another shape",
+                    "an operation writes into the memory of a tensor that is used again",
                     node=a.changed_by,
                     found=f"{a.node.name}, read behind it",
-                    remedy="use the form that is not in place (inplace=False)",
+                    remedy="use the form that is not in-place (inplace=False)",
                 )
             return a.node
         if isinstance(a, Tensor):
@@ -214,9 +214,9 @@ class Tracer(fx.Tracer):
         changed = [tensor for tensor, version in before if write_count(tensor) != version]
         recorded = {id(proxy.value) for proxy in _proxies((args, kwargs))}
         for tensor in changed:
-            if id(tensor) not in recorded or not _same_memory(tensor, value):
+            if id(tensor) not in recorded:
                 raise UnsupportedModuleError(
-                    "an operation writes into a part of a tensor, or into a constant",
+                    "an operation writes into a constant",
                     node=str(getattr(target, "__name__", target)),
                     remedy="make a new tensor of the parts with torch.cat",
                 )
@@ -247,7 +247,7 @@ class Tracer(fx.Tracer):
         for proxy in list(self._live.values()):
             if proxy is result or not _same_memory(tensor, proxy.value):
                 continue
-            if _same_view(tensor, proxy.value):
+            if _same_memory(tensor, result.value) and _same_view(tensor, proxy.value):
                 proxy.node = result.node
             else:
                 proxy.changed_by = str(result.node)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
+from toolchain.conversion.frontend.forwards import InDouble, without_noise
 from toolchain.errors import ConversionError, UnsupportedModuleError
 from toolchain.learning.activations import ActivationMode, activation_mode
 from toolchain.user_code import home_of, user_code
@@ -132,8 +133,7 @@ def _forward(
     """Compute `outputs` with `tensors` in place of the network's own, which hooks may overwrite."""
     with (
         user_code("the network's forward fails", type(model).__name__, home_of(model)),
-        _constants_in_double(model),
-        in_evaluation(model),
+        _as_in_evaluation(model),
         activation_mode(model, mode),
     ):
         # A copy: the network may write into its input.
@@ -142,17 +142,24 @@ def _forward(
 
 @contextmanager
 def in_double(model: nn.Module) -> Iterator[None]:
-    """Parameters, buffers and unregistered tensors as float64 on the CPU, inside the block."""
+    """The network in evaluation mode, with all tensors as float64 on the CPU, inside the block."""
     held = [(t, t.data) for _, t in _tensors(model)]
     try:
         for tensor, data in held:
             kind = torch.float64 if data.is_floating_point() else data.dtype
             tensor.data = data.detach().to("cpu", kind)
-        with _constants_in_double(model):
+        with _as_in_evaluation(model):
             yield
     finally:
         for tensor, data in held:
             tensor.data = data
+
+
+@contextmanager
+def _as_in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without noise, with unregistered tensors as float64, inside the block."""
+    with _constants_in_double(model), in_evaluation(model), without_noise(model), InDouble():
+        yield
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from toolchain.conversion.float_values import check_against_module
+from toolchain.conversion.frontend.exported import from_export, left_out
 from toolchain.conversion.frontend.trace import trace, traced
 from toolchain.conversion.frontend.user_module import (
     check_readable,
@@ -70,6 +71,7 @@ def folded_program(
         return passes(model)
     model, samples = unwrapped(model), _samples(quantizer)
     check_readable(model)
+    model = from_export(model)
     with explained(model, samples):
         plain_relu = relu_percentile is not None
         found = traced(model, quantizer.shape, plain_relu=plain_relu)
@@ -79,6 +81,7 @@ def folded_program(
         check_against_module(model, folded, samples, found.left_out)
         notes = found.notes + notes
         _log.debug("held against the module on %d samples", len(samples))
+    notes += left_out(model)
     narrow = narrow_types(model)
     if narrow:
         notes += (

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
-from toolchain.conversion.frontend.adapters import (
-    SIGNED_QCFS,
-    ActivationSpec,
-    find_adapter,
-    registered,
-)
+from toolchain.conversion.frontend.activation_spec import SIGNED_QCFS, ActivationSpec
+from toolchain.conversion.frontend.adapters import find_adapter, is_activation, registered
 from toolchain.conversion.frontend.operators.values import (
     Traced,
     Values,
@@ -19,6 +15,7 @@ from toolchain.conversion.frontend.operators.values import (
     called_module,
     run_on,
 )
+from toolchain.conversion.frontend.operators.weighted import conv_module, linear_module
 from toolchain.conversion.quantization.percentile import SHIFT
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import UNBOUNDED, Activation
@@ -45,13 +42,28 @@ def _activation(
 
 
 def adapted_activation(node: fx.Node, values: Values) -> None:
-    """An activation module, described by its adapter."""
+    """An activation module, described by its adapter, or a layer that quantizes its weights."""
     module = called_module(node)
     adapter = find_adapter(module)
     if adapter is None:
         raise TypeError(type(module))
     with user_code("the adapter fails", values.path(node)):
-        spec = adapter(module)
+        try:
+            spec = adapter(module)
+        except UnsupportedModuleError as error:
+            raise UnsupportedModuleError(
+                error.message,
+                node=values.path(node),
+                found=error.found,
+                allowed=error.allowed,
+                remedy=error.remedy,
+            ) from error
+    if isinstance(spec, nn.Conv2d):
+        conv_module(node, values, spec)
+        return
+    if isinstance(spec, nn.Linear):
+        linear_module(node, values, spec)
+        return
     if not isinstance(spec, ActivationSpec):
         raise UnsupportedModuleError(
             "an adapter must return an ActivationSpec",
@@ -187,7 +199,7 @@ def leave_out(node: fx.Node, values: Values) -> None:
 
 def _is_adapted(node: fx.Node) -> bool:
     """Whether `node` calls an activation module that has an adapter."""
-    return node.op == "call_module" and find_adapter(called_module(node)) is not None
+    return node.op == "call_module" and is_activation(called_module(node))
 
 
 def qcfs_function(node: fx.Node, values: Values) -> None:

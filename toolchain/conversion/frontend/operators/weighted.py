@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from toolchain.conversion.frontend.operators.selection import NO_PADDING, Sides
@@ -77,9 +77,9 @@ def _with_even_padding(
     return F.pad(weight, (left, right, top, bottom)), padding
 
 
-def conv_module(node: fx.Node, values: Values) -> None:
-    """Handle nn.Conv2d."""
-    m = called_module(node)
+def conv_module(node: fx.Node, values: Values, module: nn.Conv2d | None = None) -> None:
+    """Handle nn.Conv2d: `module`, or the module that the node calls."""
+    m = module or called_module(node)
     if m.padding_mode != "zeros" and m.padding not in (0, (0, 0), "valid"):
         raise UnsupportedModuleError(
             "padding mode is not supported",
@@ -122,9 +122,9 @@ def _linear(node: fx.Node, values: Values, value: Any, weight: Tensor, bias: Ten
     values.emit(node, result, source)
 
 
-def linear_module(node: fx.Node, values: Values) -> None:
-    """Handle nn.Linear."""
-    m = called_module(node)
+def linear_module(node: fx.Node, values: Values, module: nn.Linear | None = None) -> None:
+    """Handle nn.Linear: `module`, or the module that the node calls."""
+    m = module or called_module(node)
     _linear(node, values, node.args[0], m.weight, m.bias)
 
 

@@ -246,9 +246,7 @@ def test_a_view_of_what_was_written_is_refused():
         y.add_(m.c(x))
         return y + m.head(flat).sum()
 
-    with pytest.raises(
-        UnsupportedModuleError, match=r"(?s)memory of a tensor.*inplace=False"
-    ):
+    with pytest.raises(UnsupportedModuleError, match=r"(?s)memory of a tensor.*inplace=False"):
         folded(InPlace(write))
 
 

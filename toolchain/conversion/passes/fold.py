@@ -21,11 +21,14 @@ from toolchain.conversion.passes.average_pools import place_average_pools
 from toolchain.conversion.passes.batch_norm import fold_batch_norm
 from toolchain.conversion.passes.concatenations import split_concatenations
 from toolchain.conversion.passes.graph_editor import GraphEditor
+from toolchain.conversion.passes.layers import layers_of
 from toolchain.conversion.passes.linear_chains import merge_linear_chains
 from toolchain.conversion.passes.max_pools import place_max_pools
+from toolchain.conversion.passes.obstacles import obstacles
 from toolchain.conversion.passes.sums import place_sums
 from toolchain.conversion.quantization.calibration import Calibration
 from toolchain.conversion.quantization.percentile import with_bounds, with_thresholds
+from toolchain.errors import ConversionError, UnsupportedModuleError, together
 from toolchain.program.float_program import Activation, Flatten, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 
@@ -60,7 +63,7 @@ def folded_program(
     """
 
     def passes(program: FloatProgram) -> tuple[FloatProgram, tuple[str, ...]]:
-        folded, notes = fold(program, pooling)
+        folded, notes = fold_or_explain(program, pooling)
         if relu_percentile is None or calibration is None:
             return with_bounds(folded, levels=levels), notes
         batches, count = calibration.batches(quantizer), len(calibration.inputs)
@@ -118,6 +121,28 @@ def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tu
     summed = place_sums(placed)
     pooled, more = place_average_pools(summed, pooling)
     return pooled, notes + more
+
+
+def fold_or_explain(
+    program: FloatProgram, pooling: str = "auto"
+) -> tuple[FloatProgram, tuple[str, ...]]:
+    """The result of `fold`, if it groups into layers.
+
+    Raises
+    ------
+    UnsupportedModuleError, ConversionError
+        Everything that cannot be folded or grouped, in one error.
+    """
+
+    def attempt(program: FloatProgram) -> tuple[FloatProgram, tuple[str, ...]]:
+        folded, notes = fold(program, pooling)
+        layers_of(folded)
+        return folded, notes
+
+    try:
+        return attempt(program)
+    except (UnsupportedModuleError, ConversionError):
+        raise together(obstacles(program, attempt)) from None
 
 
 def _flat_outputs_as_images(program: FloatProgram) -> FloatProgram:

@@ -24,7 +24,8 @@ def command(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            metavar="CHECKPOINT|FILE.py:FACTORY", help="Network that the file was converted from."
+            metavar="CHECKPOINT|FILE.py:FACTORY|FILE.onnx",
+            help="Network that the file was converted from.",
         ),
     ] = None,
     weights: Annotated[

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -247,6 +248,57 @@ def test_quantizers_at_the_ends_are_left_out_with_a_note(tmp_path):
     noted = load_network(str(path), None, InputDescription(None, None, 8, (0.0,), (1.0,))).notes
     assert [note.partition(":")[0] for note in noted] == ["in", "out"]
     assert "255 steps of 0 .. 1" in noted[0]
+
+
+@pytest.mark.parametrize("second", [0.02, 0.03])
+def test_a_quantizer_that_repeats_another_is_left_out(second, tmp_path):
+    """As quantizing tools put them behind every pool and reshape; one of another scale stays."""
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Relu", "c", "r"),
+        node("QuantizeLinear", "r s z", "q1", name="first"),
+        node("DequantizeLinear", "q1 s z", "d1"),
+        node("MaxPool", "d1", "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("QuantizeLinear", "p t z", "q2", name="second"),
+        node("DequantizeLinear", "q2 t z", "d2"),
+        node("Flatten", "d2", "f"),
+        node("MatMul", "f v"),
+    ]
+    constants = {
+        "w": normal(3, 2, 3, 3), "s": np.float32(0.02), "t": np.float32(second),
+        "z": np.uint8(0), "v": normal(12, 2),
+    }  # fmt: skip
+    path = write(tmp_path / "net.onnx", nodes, ["N", 2, 6, 6], constants)
+    module = same_as_runtime(path, normal(4, 2, 6, 6), tolerance=1e-4)
+    kept = [name for name, _ in module.named_children() if name in ("first", "second")]
+    assert kept == (["first"] if second == 0.02 else ["first", "second"])
+
+
+@pytest.mark.parametrize("kind", ["QUInt8", "QInt8"])
+def test_a_network_that_onnxruntime_quantized(kind, tmp_path):
+    """Quantizers everywhere, as its static quantization puts them; weights per channel."""
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    path, made = convolutional(tmp_path / "net.onnx"), tmp_path / "quantized.onnx"
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    onnx.save(model, path)
+    folded = tmp_path / "folded.onnx"
+    quant_pre_process(str(path), str(folded), skip_symbolic_shape=True)
+    types = quantization.QuantType
+    quantization.quantize_static(
+        folded,
+        made,
+        SimpleNamespace(get_next=partial(next, iter([{"x": digits(300)[0]}]), None)),
+        activation_type=types[kind],
+        weight_type=types.QInt8,
+        per_channel=True,
+    )
+    x, _ = digits(300)
+    conversion = spikeport.convert(made, calibrate=x, steps=64)
+    (found,) = spikeport.run(conversion, x).outputs.values()
+    assert (found.argmax(1) == runtime(made, x)[0].argmax(1)).mean() > 0.95
 
 
 def test_operations_on_integers_of_a_quantizer_are_refused(tmp_path):

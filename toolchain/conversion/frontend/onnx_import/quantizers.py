@@ -1,8 +1,9 @@
 """Quantizers of ONNX: QuantizeLinear and DequantizeLinear pairs, and QONNX's `Quant`.
 
-Of constants they are evaluated: weights become the real numbers that they are. Of data from 0 on
-they are a quantized activation. Signed ones are too, where a ReLU comes before. A quantizer of the
-network's input is left to the program's own, one of its output is left out.
+Quantizers of constants are evaluated: weights become the real numbers that they are. Quantizers of
+data become quantized activations if their lowest value is 0, or if they are signed and behind a
+ReLU. One that repeats another, with nothing but max pools and reshapes between, changes nothing. A
+quantizer of the network's input is left to the program's own, one of its output is left out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,20 @@ QUANT = [
     f"{d}.Quant" for d in ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 ]
 """QONNX's operator in the domains that tools write; brevitas writes its own."""
+_SELECTING = {
+    DEQUANTIZE,
+    "Relu",
+    "MaxPool",
+    "Identity",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+    "Gather",
+}
+"""Operators whose results are values that they take, or 0."""
 _ROUNDINGS = {"ROUND": torch.round, "FLOOR": torch.floor, "CEIL": torch.ceil}
 
 
@@ -96,6 +111,8 @@ def _activation(call: Call, grid: Grid) -> Made:
     if call.at_output:
         call.notes.append(f"{name}: outputs are the values before this quantizer")
         return None
+    if _repeats(call, grid):
+        return None
     low, high = (grid.zero.new_tensor(b) - grid.zero for b in (grid.low, grid.high))
     rounds = grid.rounding == "ROUND"
     if (low == 0).all() and (high == high.max()).all() and grid.rounding != "CEIL":
@@ -108,6 +125,21 @@ def _activation(call: Call, grid: Grid) -> Made:
         found=f"integers {grid.low} .. {grid.high}, zero point {grid.zero.flatten().tolist()[:4]}",
         allowed="from 0 on, behind ReLUs: quantize the activations only",
         remedy="export the network without quantizers, and convert it with --relu-percentile",
+    )
+
+
+def _repeats(call: Call, grid: Grid) -> bool:
+    """Whether the values have been through the same quantizer already."""
+    before = call.producer
+    while before is not None and before.node.op in _SELECTING:
+        before = before.producer
+    if before is None or grid.scale.numel() > 1:
+        return False
+    nodes = (call.node, before.node)
+    return (
+        len({node.op for node in nodes}) == 1
+        and nodes[0].attributes == nodes[1].attributes
+        and _equal(call, before)
     )
 
 
@@ -157,7 +189,10 @@ def _dequantize_linear(call: Call) -> Made:
 
 
 def _equal(call: Call, other: Call) -> bool:
-    pairs = [(call.optional(i), other.optional(i)) for i in (1, 2)]
+    """Whether scale, zero point and what else follows the first input are equal."""
+    if len(call.inputs) != len(other.inputs):
+        return False
+    pairs = [(call.optional(i), other.optional(i)) for i in range(1, len(call.inputs))]
     return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 
 

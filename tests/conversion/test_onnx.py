@@ -31,6 +31,7 @@ from tests.onnx_files import (
 )
 from toolchain.conversion.frontend.onnx_import import graph as onnx_graph
 from toolchain.conversion.frontend.onnx_import.module import open_onnx
+from toolchain.conversion.frontend.onnx_import.quantizers import OnnxQuantizer
 from toolchain.errors import (
     CheckpointError,
     ConversionError,
@@ -39,6 +40,7 @@ from toolchain.errors import (
     UnsupportedModuleError,
 )
 from toolchain.learning.activations import ActivationMode, activation_mode
+from toolchain.program.float_program import Activation
 
 MODELS = Path(__file__).resolve().parents[3] / "shared" / "models"
 """Trained networks of others, beside the repository; not needed."""
@@ -193,17 +195,13 @@ def test_pairs_of_quantizers_are_quantized_activations(form, tmp_path):
     x = np.random.default_rng(4).uniform(0, 1, (50, 4)).astype(np.float32)
     same_as_runtime(path, x)
     conversion = spikeport.convert(path, steps=8)
-    (layer, _) = [
-        p for p in conversion.float_program.nodes if p.sources and "Activ" in repr(type(p))
-    ] * 2
+    (layer,) = [n for n in conversion.float_program.nodes if isinstance(n, Activation)]
     assert layer.levels == form.get("levels", 255)
     np.testing.assert_allclose(layer.threshold, 2.0, rtol=1e-6)
 
 
 def test_a_tie_between_levels_goes_to_the_even_one_and_elsewhere_nothing_differs():
     """ONNX rounds half to even, an IF neuron fires at its threshold: half goes up."""
-    from toolchain.conversion.frontend.onnx_import.quantizers import OnnxQuantizer
-
     activation = OnnxQuantizer(torch.tensor(0.5), 7, rounds=True, kind="onnx")
     values = torch.tensor([-1.0, 0.25, 0.75, 1.25, 0.74, 0.76, 3.4, 9.0])
     expected = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.5, 1.0, 3.5, 3.5])

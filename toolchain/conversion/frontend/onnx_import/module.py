@@ -8,8 +8,9 @@ known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.conversion.frontend.onnx_import import elementwise, layers, quantizers, shapes
-from toolchain.conversion.frontend.onnx_import.call import MAKERS, Call, Function
+from toolchain.conversion.frontend.onnx_import.call import MAKERS, MOST_VALUES, Call, Function
 from toolchain.conversion.frontend.onnx_import.graph import OnnxGraph, OnnxNode, read_graph
 from toolchain.errors import ConversionError, SpikeportError, UnsupportedModuleError
 from toolchain.program.names import new_name
@@ -122,8 +123,7 @@ class OnnxModule(nn.Module):
         values = {self._input: x}
         for step in self._steps:
             made = self.get_submodule(step.name)(*(values[name] for name in step.inputs))
-            several = len(step.outputs) > 1
-            values.update(zip(step.outputs, made if several else (made,), strict=True))
+            values.update(zip(step.outputs, _as_tuple(made), strict=True))
             for name in step.frees:
                 del values[name]
         results = tuple(values[name] for name in self._outputs)
@@ -159,7 +159,7 @@ class _Builder:
             for name in node.inputs:
                 self._readers.setdefault(name, []).append(node)
         batch = (graph.input_shape or (None,))[0] or 1
-        self._bind(graph.input, torch.zeros(batch, *sample_shape))
+        self._bind(graph.input, torch.zeros(()).expand(batch, *sample_shape))
         for name, value in graph.constants.items():
             self._bind(name, value)
 
@@ -223,7 +223,8 @@ class _Builder:
             if is_data:
                 self._names[node.outputs[0]] = self._names[first]
         elif not is_data:
-            self._results(node, made(call.x) if isinstance(made, nn.Module) else made(*inputs))
+            result = made(call.x) if isinstance(made, nn.Module) else made(*inputs)
+            self._results(node, _as_tuple(result))
         else:
             self._add(call, made)
         self._producers[node.outputs[0]] = call
@@ -237,21 +238,25 @@ class _Builder:
         step = made if isinstance(made, nn.Module) else _Operation(made, call)
         name = new_name(node.name, self._taken)
         self._module.add_module(name, step)
-        self._results(node, step(*(self._values[source] for source in sources)))
-        self._names.update({output: output for output in node.outputs if output})
-        self._made.append((name, tuple(self._names[s] for s in sources), node.outputs))
+        results = _as_tuple(step(*(self._values[source] for source in sources)))
+        # Only the shapes of data are needed from here on, and these take no memory.
+        outputs = self._results(node, [r.new_zeros(()).expand(r.shape) for r in results])
+        self._names.update({output: output for output in outputs if output})
+        self._made.append((name, tuple(self._names[s] for s in sources), outputs))
 
-    def _results(self, node: OnnxNode, results: Any) -> None:
-        results = results if isinstance(results, tuple) else (results,)
-        if len(results) != len(node.outputs):
+    def _results(self, node: OnnxNode, results: Sequence[Tensor]) -> tuple[str, ...]:
+        """Record the results of a node; returns their names."""
+        if any(node.outputs[len(results) :]):
             raise UnsupportedModuleError(
                 f"{node.op}: only the first result is computed",
                 node=node.name,
-                found=f"{len(node.outputs)} results are read",
+                found=", ".join(node.outputs),
             )
-        for name, value in zip(node.outputs, results, strict=True):
+        outputs = node.outputs[: len(results)]
+        for name, value in zip(outputs, results, strict=True):
             if name:
                 self._bind(name, value)
+        return outputs
 
     def _ends(self, name: str) -> bool:
         """Whether a value only goes to the network's outputs, at most through `_ENDS`."""
@@ -259,6 +264,11 @@ class _Builder:
         return (bool(readers) or name in self._graph.outputs) and all(
             reader.op in _ENDS and self._ends(reader.outputs[0]) for reader in readers
         )
+
+
+def _as_tuple(results: Any) -> tuple[Any, ...]:
+    """The results of a step: only operators with several return a tuple."""
+    return results if isinstance(results, tuple) else (results,)
 
 
 def _check_known(nodes: Iterable[OnnxNode]) -> None:
@@ -293,7 +303,7 @@ def _sample_shape(graph: OnnxGraph, given: tuple[int, ...] | None) -> tuple[int,
     agrees = known is None or (
         len(known) == len(shape) and all(k in (None, s) for k, s in zip(known, shape, strict=True))
     )
-    if not agrees or min(shape, default=1) < 1:
+    if not agrees or min(shape, default=1) < 1 or prod(shape) > MOST_VALUES:
         raise UnsupportedModuleError(
             "the input shape is not that of the file",
             node=graph.input,

@@ -181,6 +181,7 @@ def _graph(graph: onnx.GraphProto, opsets: dict[str, int], path: Path) -> OnnxGr
             allowed="one tensor",
         )
     outputs = tuple(value.name for value in graph.output)
+    _check_text(inputs[0].name, *outputs)
     nodes = _needed([_node(n, i, opsets) for i, n in enumerate(graph.node)], outputs)
     kind = inputs[0].type.tensor_type
     shape = None
@@ -192,14 +193,19 @@ def _graph(graph: onnx.GraphProto, opsets: dict[str, int], path: Path) -> OnnxGr
 
 
 def _node(node: onnx.NodeProto, index: int, opsets: dict[str, int]) -> OnnxNode:
-    texts = (node.op_type, node.name, node.domain, *node.input, *node.output)
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"names of node {index} are not text")  # protobuf returns bytes
+    _check_text(node.op_type, node.name, node.domain, *node.input, *node.output)
     op = node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
     name = re.sub(r"\W+", "_", node.name).strip("_") or f"{node.op_type}_{index}"
     version = max(opsets.get(domain, 0) for domain in (node.domain, *STANDARD))
     attributes = {a.name: _attribute(a) for a in node.attribute}
     return OnnxNode(name, op, tuple(node.input), tuple(node.output), attributes, version)
+
+
+def _check_text(*names: object) -> None:
+    """Raise ValueError for names that are no text, which protobuf returns as bytes."""
+    broken = [name for name in names if not isinstance(name, str)]
+    if broken:
+        raise ValueError(f"a name is not text: {broken[0]!r}")
 
 
 def _attribute(attribute: onnx.AttributeProto) -> Any:

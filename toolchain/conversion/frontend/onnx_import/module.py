@@ -24,7 +24,16 @@ from toolchain.errors import ConversionError, SpikeportError, UnsupportedModuleE
 from toolchain.program.names import new_name
 from toolchain.user_code import told
 
-FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """Exceptions of torch for operands that do not fit each other."""
 _FAMILIES = (elementwise, layers, quantizers, shapes)
 """Modules that fill `MAKERS`."""

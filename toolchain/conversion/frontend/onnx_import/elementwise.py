@@ -85,18 +85,19 @@ def _sum(call: Call) -> Made:
 
 @implements("Max", "Min")
 def _extreme(call: Call) -> Made:
-    """With one number it is a bound, as in `Max(x, 0)`."""
+    """A number among the inputs is a bound, as in `Max(x, 0)`."""
     is_max = call.node.op == "Max"
-    if len(call.inputs) == 2 and any(call.data) and not all(call.data):
-        data = call.data.index(True)
-        bound = call.constant(1 - data)
-        if bound.numel() == 1:
-            if is_max and bound.item() == 0 and data == 0:
-                return nn.ReLU()
-            low, high = (bound.item(), None) if is_max else (None, bound.item())
-            return lambda *values: torch.clamp(values[data], low, high)
-    extreme = torch.maximum if is_max else torch.minimum
-    return lambda *values: reduce(extreme, values)
+    if is_max and call.data == (True, False):
+        bound = one_number(call.constant(1), call.x.ndim)
+        if isinstance(bound, float) and bound == 0:
+            return nn.ReLU()
+
+    def extreme(one: Any, other: Any) -> Any:
+        if isinstance(other, float):
+            return torch.clamp(one, min=other) if is_max else torch.clamp(one, max=other)
+        return torch.maximum(one, other) if is_max else torch.minimum(one, other)
+
+    return lambda *values: reduce(extreme, sorted(values, key=lambda v: isinstance(v, float)))
 
 
 @implements("Clip")

@@ -222,7 +222,7 @@ def _pool(call: Call) -> Made:
         if fits and all(f >= w for f, w in zip(found, wanted, strict=True)):
             return Surrounded(pool(begin, True), sizes=wanted)
         if not is_max:
-            raise call.refused("with padding larger than half of its window", [begin, end])
+            raise call.refused("with more padding behind than before", [begin, end])
     outside = -float("inf") if is_max else 0.0
     return Surrounded(pool([0] * len(kernel), up), torch_pads(begin, end), outside)
 

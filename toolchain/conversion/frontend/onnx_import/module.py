@@ -69,8 +69,9 @@ class _Operation(nn.Module):
         super().__init__()
         self._function = function
         self._order: list[Any] = []
-        axes = max(x.ndim for x in call.inputs if x is not None)
-        for index, (value, data) in enumerate(zip(call.inputs, call.data, strict=True)):
+        inputs = list(zip(call.inputs, call.data, strict=True))
+        axes = max(value.ndim for value, data in inputs if data and value is not None)
+        for index, (value, data) in enumerate(inputs):
             if data or value is None:
                 self._order.append(None if data else (None,))
                 continue

@@ -85,7 +85,7 @@ def convolutional(path: Path, batch: str | int = "N") -> Path:
         node("Conv", "x w1 b1", "c1", name="/features/conv1/Conv", pads=[1, 1, 1, 1]),
         node("Relu", "c1", "r1", name="/features/relu1/Relu"),
         node("MaxPool", "r1", "p1", kernel_shape=[2, 2], strides=[2, 2]),
-        node("Conv", "p1 w2", "c2", name="/features/conv2/Conv", pads=[1, 1, 1, 1]),
+        node("Conv", "p1 w2", "c2", name="/features/features.3/Conv", pads=[1, 1, 1, 1]),
         node("BatchNormalization", "c2 s b m v", "n2"),
         node("Relu", "n2", "r2", name="/features.relu1/Relu"),
         node("AveragePool", "r2", "g", kernel_shape=[2, 2], strides=[2, 2]),
@@ -121,7 +121,7 @@ def test_names_of_nodes_become_names_of_layers(tmp_path):
         "features_conv1_Conv",
         "features_relu1_Relu",
         "MaxPool_2",
-        "features_conv2_Conv",
+        "features_3_Conv",
         "BatchNormalization_4",
         "features_relu1_Relu#2",
         "AveragePool_6",
@@ -410,6 +410,12 @@ REFUSED = {
     "wrong-axes": ([node("Conv", "x w")], {"w": normal(2, 4, 3)}, "number of axes"),
     "unknown-value": ([node("Relu", "nothing")], {}, "no node before it makes"),
     "constant": ([node("Relu", "c")], {"c": normal(3)}, "does not depend"),
+    "four-bits": (
+        [node("Relu", "x", "r"), node("QuantizeLinear", "r s", "q", output_dtype=21),
+         node("DequantizeLinear", "q s")], {"s": np.float32(1)}, "to these numbers"),
+    "floats": (
+        [node("Relu", "x", "r"), node("QuantizeLinear", "r s", "q", output_dtype=17),
+         node("DequantizeLinear", "q s")], {"s": np.float32(1)}, "to these numbers"),
     "bomb": ([node("ConstantOfShape", "s", "c"), node("Add", "x c")],
              {"s": i64(1 << 20, 1 << 20)}, "larger than"),
 }  # fmt: skip
@@ -455,6 +461,20 @@ def test_weights_in_half_precision_keep_their_values(tmp_path):
     module = open_onnx(write(tmp_path / "net.onnx", nodes, ["N", 4], {"w": weight}))
     (layer,) = module.children()
     assert np.array_equal(layer.weight.detach().numpy(), weight.T.astype(np.float32))
+
+
+def test_weights_of_four_bits(tmp_path):
+    """Against the numbers themselves."""
+    integers = np.arange(-8, 8).reshape(4, 4)
+    tensor = onnx.helper.make_tensor("w", onnx.TensorProto.INT4, (4, 4), integers.flatten())
+    nodes = [node("DequantizeLinear", "w s", "d", axis=0), node("MatMul", "x d")]
+    scales = f32(1, 2, 0.5, 0.25)
+    path = write(tmp_path / "net.onnx", nodes, ["N", 4], {"s": scales}, opset=21)
+    model = onnx.load(path)
+    model.graph.initializer.append(tensor)
+    onnx.save(model, path)
+    (layer,) = open_onnx(path).children()
+    assert np.array_equal(layer.weight.detach().numpy().T, integers * scales[:, None])
 
 
 def test_weights_beside_the_file(tmp_path):

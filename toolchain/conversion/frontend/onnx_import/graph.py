@@ -56,7 +56,8 @@ class OnnxNode:
     ----------
     name:
         Name in the file with `_` for each run of other characters than letters and digits, or the
-        operator and its position if the file gives none; not unique.
+        operator and its position if the file gives none; not unique. "/layer1/layer1.0/Conv", as
+        torch exports it, is `layer1_0_Conv`.
     op:
         Operator, such as "Conv"; those of other domains as "DOMAIN.OPERATOR".
     inputs, outputs:
@@ -195,7 +196,10 @@ def _graph(graph: onnx.GraphProto, opsets: dict[str, int], path: Path) -> OnnxGr
 def _node(node: onnx.NodeProto, index: int, opsets: dict[str, int]) -> OnnxNode:
     _check_text(node.op_type, node.name, node.domain, *node.input, *node.output)
     op = node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
-    name = re.sub(r"\W+", "_", node.name).strip("_") or f"{node.op_type}_{index}"
+    # torch names a node "/layer1/layer1.0/conv1/Conv", with the path of each module in full.
+    parts = node.name.split("/")
+    path = [a for a, b in zip(parts, [*parts[1:], ""], strict=True) if not b.startswith(f"{a}.")]
+    name = re.sub(r"\W+", "_", "/".join(path)).strip("_") or f"{node.op_type}_{index}"
     version = max(opsets.get(domain, 0) for domain in (node.domain, *STANDARD))
     attributes = {a.name: _attribute(a) for a in node.attribute}
     return OnnxNode(name, op, tuple(node.input), tuple(node.output), attributes, version)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from toolchain.conversion.frontend.adapters import SIGNED_QCFS
 from toolchain.conversion.frontend.onnx_import.call import Call, Made, implements
+from toolchain.conversion.frontend.onnx_import.graph import DTYPES
 from toolchain.errors import UnsupportedModuleError
 from toolchain.learning.activations import QuantizedActivation
 
@@ -25,6 +26,8 @@ QUANT = [
     f"{d}.Quant" for d in ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 ]
 """QONNX's operator in the domains that tools write; brevitas writes its own."""
+_INTEGERS = (torch.uint8, torch.int8, torch.uint16)
+"""Types that QuantizeLinear rounds to. int16 stands for narrower ones too, which torch lacks."""
 _SELECTING = {
     DEQUANTIZE,
     "Relu",
@@ -150,25 +153,25 @@ def _along(value: Tensor, axis: int, axes: int) -> Tensor:
     return value.reshape([-1 if i == axis % axes else 1 for i in range(axes)])
 
 
-def _linear_grid(call: Call, dtype: torch.dtype) -> Grid:
+def _linear_grid(call: Call, limits: torch.iinfo) -> Grid:
     if call.attribute("block_size", 0):
         raise call.refused("by blocks", call.attribute("block_size"), allowed="0")
-    if dtype.is_floating_point:
-        raise call.refused("to numbers that are no integers", dtype)
     scale, zero = call.constant(1), call.optional(2)
     zero = torch.zeros_like(scale) if zero is None else zero.to(scale.dtype)
     axis, axes = call.attribute("axis", 1), call.x.ndim
-    limits = torch.iinfo(dtype)
     return Grid(_along(scale, axis, axes), _along(zero, axis, axes), limits.min, limits.max)
 
 
 @implements(QUANTIZE)
 def _quantize_linear(call: Call) -> Made:
     zero = call.optional(2)
-    grid = _linear_grid(call, torch.uint8 if zero is None else zero.dtype)
+    dtype = DTYPES.get(call.attribute("output_dtype", 0), torch.uint8)
+    dtype = dtype if zero is None else zero.dtype
+    if dtype not in _INTEGERS or call.attribute("output_dtype", 0) not in (0, *DTYPES):
+        raise call.refused("to these numbers", dtype, allowed=", ".join(map(str, _INTEGERS)))
+    grid = _linear_grid(call, torch.iinfo(dtype))
     if call.data[0]:
         return _activation(call, grid)
-    dtype = torch.uint8 if zero is None else zero.dtype
     return lambda x, *_: grid.integers(x).to(dtype)
 
 
@@ -176,7 +179,7 @@ def _quantize_linear(call: Call) -> Made:
 def _dequantize_linear(call: Call) -> Made:
     """Data come from the quantizer before as real values already."""
     if not call.data[0]:
-        grid = _linear_grid(call, torch.int8)
+        grid = _linear_grid(call, torch.iinfo(torch.int8))  # limits have no part in it
         return lambda x, *_: grid.real(x)
     before = call.producer
     same = before is not None and before.node.op == QUANTIZE

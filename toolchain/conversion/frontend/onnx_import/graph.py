@@ -21,7 +21,6 @@ from toolchain.errors import FormatError, MissingDependencyError, UnsupportedMod
 if TYPE_CHECKING:
     import onnx
 
-SUFFIX = ".onnx"
 OLDEST_OPSET = 7
 """Oldest version of the standard operators: from 7 on they broadcast as NumPy does."""
 LARGEST_FILE = (2 << 30) - 1

@@ -31,7 +31,7 @@ class LocalTime:
 
     @property
     def num_steps(self) -> int:
-        """Local steps per sample."""
+        """Local steps per sample: wake and sleep steps."""
         return self.wake_steps + self.sleep_steps
 
     def at(self, global_step: int) -> tuple[int, int] | None:

@@ -87,7 +87,7 @@ class SpikingPopulationModel(PyLoihiProcessModel):
         raise TypeError(f"{type(self).__name__} does not say how it fires")
 
     def run_spk(self) -> None:
-        """Compute one global step."""
+        """One global step: add current and bias, check the register, fire, send the spikes."""
         current = self.a_in.recv()
         spikes = np.zeros(self.v.shape, np.int32)
         now = self.clock.at(self.time_step)

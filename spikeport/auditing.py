@@ -61,7 +61,7 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether all gates hold."""
+        """Whether every gate that was given holds."""
         return bool(self.document["passed"])
 
     def save(self, path: str | Path) -> None:
@@ -186,7 +186,7 @@ def chip_of(target: str) -> Chip:
             "is no chip",
             node=target,
             found="limits of numbers only",
-            remedy="--target loihi1, loihi2, or a TOML file with [chip.cores]",
+            remedy='target="loihi1", target="loihi2", or a TOML file with [chip.cores]',
         )
     per_core = {k: limits[k] for k in PER_CORE if k in limits}
     return Chip(
@@ -274,5 +274,5 @@ def _check_origin(program: IntProgram, trained: TrainedNetwork, node: str) -> No
                 node=node,
                 found=f"{key} {ours}",
                 allowed=theirs,
-                remedy="give the checkpoint (and --weights) it was made of",
+                remedy="give the checkpoint (and weights=) it was made of",
             )

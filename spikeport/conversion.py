@@ -43,10 +43,10 @@ CALIBRATION_SAMPLES = 256
 CALIBRATION_SEED = 0
 ASSUMED_INPUT = (
     "samples are taken as 0 .. 1 (pixel / 255) and as they are: if the network was trained on "
-    "normalised samples, give --mean and --std; on another range, --input-range"
+    "normalised samples, give mean= and std=; on another range, input_range="
 )
 RANDOM_WEIGHTS = (
-    "no --weights were given: the weights are those FACTORY returns, random ones unless it loads "
+    "no weights= were given: the weights are those FACTORY returns, random ones unless it loads "
     "its own"
 )
 _NIR = ".nir"
@@ -247,7 +247,7 @@ def _unsaid(
     return [
         *notes,
         f"samples are taken as {interval[0]:.6g} .. {interval[1]:.6g}, which those of "
-        f"{samples.name} span: others outside are refused; --input-range says another range",
+        f"{samples.name} span: others outside are refused; input_range= says another range",
     ]
 
 

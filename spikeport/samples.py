@@ -80,7 +80,7 @@ def has_boxes(data: Data) -> bool:
 
 
 def _some(samples: Samples, most: int | None, seed: int) -> Samples:
-    """At most `most` samples."""
+    """The samples (N, ...), or `most` of them that the seed chooses."""
     if most is None or len(samples) <= most:
         return samples
     return samples.take(choose_samples(len(samples), most, seed))

@@ -68,7 +68,7 @@ class InputDescription:
                 node=node,
                 found=",".join(str(size) for size in self.shape or ()),
                 allowed=",".join(str(size) for size in shape),
-                remedy="leave --input-shape out",
+                remedy="leave input_shape= out",
             )
 
 
@@ -124,7 +124,7 @@ def of_module(model: nn.Module, description: InputDescription, name: str | None)
         raise UnsupportedModuleError(
             "the input shape is needed",
             node=kind,
-            remedy="--input-shape 3,32,32, or --calibrate DATA",
+            remedy="input_shape=(3, 32, 32), or calibrate=DATA",
         )
     tensors = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     provenance = {
@@ -187,14 +187,14 @@ def load_network(
     _check_is_checkpoint(folder)
     if weights is not None:
         raise CheckpointError(
-            "--weights goes with FILE.py:FACTORY and model:NAME; a checkpoint folder has its own",
+            "weights= goes with FILE.py:FACTORY and model:NAME; a checkpoint folder has its own",
             node=source,
         )
     if description.tells_values:
         raise CheckpointError(
             "a checkpoint knows the range and the normalisation of its input",
             node=source,
-            remedy="leave out --input-range, --mean and --std",
+            remedy="leave out input_range=, mean= and std=",
         )
     from toolchain.learning.detection.checkpoint import load_detector
     from toolchain.learning.training.checkpoint import DETECTION, load_checkpoint, read_checkpoint
@@ -214,7 +214,7 @@ def _check_is_checkpoint(path: Path) -> None:
             found="none",
             allowed=", ".join(f"{path}:{c}" for c in load_source(str(path)).callables())
             or "a function that returns the network, which this file does not define",
-            remedy=f"{path}:FACTORY, with --input-shape",
+            remedy=f"{path}:FACTORY, with input_shape=",
         )
     if not path.is_file():
         return
@@ -222,7 +222,7 @@ def _check_is_checkpoint(path: Path) -> None:
         ".net": f"it is converted already: spikeport run {path} --data SOURCE -o REC.npz",
         ".npz": "give the network: a checkpoint folder, or FILE.py:FACTORY",
     }
-    weights = f"give what makes the network as well: FILE.py:FACTORY --weights {path}"
+    weights = f'give what makes the network as well: FILE.py:FACTORY, weights="{path}"'
     raise CheckpointError(
         "a file is no checkpoint folder",
         node=str(path),
@@ -250,7 +250,7 @@ def _from_name(name: str, weights: Path | None, description: InputDescription) -
         raise CheckpointError(
             "a network by name needs weights and an input shape",
             node=node,
-            remedy="--weights FILE.pth --input-shape 3,224,224",
+            remedy='weights="FILE.pth", input_shape=(3, 224, 224)',
         )
     last = [t for t in read_tensors(weights).values() if t.ndim == 2]
     if not last:
@@ -298,7 +298,7 @@ def _from_factory(
         raise UnsupportedModuleError(
             "the input shape is needed",
             node=node,
-            remedy="--input-shape 3,32,32, or --calibrate DATA",
+            remedy="input_shape=(3, 32, 32), or calibrate=DATA",
         )
     provenance: dict[str, Any] = {"spikeport": __version__, "factory": factory}
     if source.file is not None:

@@ -80,7 +80,7 @@ def verify(
 
     file = Path(path)
     if samples is None and (record or backend != Reference.name):
-        raise UsageError("--record and --backend need --data")
+        raise UsageError("record= and backend= need samples=")
     program = read_net(file)
     if record:
         check_writable(file)

@@ -12,7 +12,8 @@ from toolchain.text import visible
 class SpikeportError(Exception):
     """Base class of every error that this project raises on purpose.
 
-    The text of the error contains no control characters; the attributes are as given.
+    The text of the error contains no control characters; the attributes are as given. Arguments of
+    the library are named as `neuron="if"`; the command line shows its options instead.
 
     Parameters
     ----------
@@ -42,12 +43,16 @@ class SpikeportError(Exception):
         self.found = found
         self.allowed = allowed
         self.remedy = remedy
-        parts = [visible(f"{node}: {message}" if node else message)]
-        for name, told in (("found", found), ("allowed", allowed), ("remedy", remedy)):
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        parts = [visible(f"{self.node}: {self.message}" if self.node else self.message)]
+        for name in ("found", "allowed", "remedy"):
+            told = getattr(self, name)
             if told is not None:
                 lines = map(visible, str(told).split("\n"))
                 parts.append(f"  {name + ':':<9}" + f"\n{'':11}".join(lines))
-        super().__init__("\n".join(parts))
+        return "\n".join(parts)
 
     def as_dict(self) -> dict[str, str | None]:
         """The fields as strings, for `--json`."""

@@ -92,7 +92,7 @@ class Job:
 
     @property
     def done(self) -> Path:
-        """File that marks success."""
+        """Path of the file that marks success."""
         return self.path / "done"
 
     @property
@@ -142,7 +142,7 @@ class Job:
         partial.rename(self.path / f"error-{os.getpid()}.json")
 
     def errors(self) -> list[Path]:
-        """Complete failure reports."""
+        """Paths of the failure reports that are written to their end."""
         return sorted(self.path.glob("error-*.json"))
 
     def save(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from toolchain.errors import BackendRunError
 
 SHARED_MEMORY = Path("/dev/shm")
-FEWER = "the fast models with fewer blocks (--models fast), which start fewer processes"
+FEWER = 'the fast models with fewer blocks (models="fast"), which start fewer processes'
 SPARE_FILES = 16
 """Open files that a Lava process may need besides the counted ones."""
 PROCESS_BYTES = 5_000_000

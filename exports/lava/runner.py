@@ -241,7 +241,7 @@ def _failure(job: Job, status: int, time_limit: float) -> BackendRunError:
             f"the Lava run did not end within {time_limit:g} s and was stopped",
             node="lava",
             found=log.rpartition("\n")[2] or None,
-            remedy="fewer samples, or a larger --time-limit",
+            remedy="fewer samples, or a larger time_limit=",
         )
     reports = job.errors()
     if reports:

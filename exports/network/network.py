@@ -128,7 +128,6 @@ class Network(AbstractProcess):
         ends[-1][1].connect(self.out)
 
     def __len__(self) -> int:
-        """Number of layers."""
         return len(self._chain.rows)
 
     def __str__(self) -> str:

@@ -130,7 +130,7 @@ class _Reader:
         self._inside = False
 
     def layer(self, group: Group) -> CubaLayer | None:
-        """Read the next layer."""
+        """The layer in `group`, None if it computes nothing; FormatError if it is unknown."""
         kind = group.text("type")
         if kind not in KNOWN:
             raise refused_layer(kind, group.where("type"))

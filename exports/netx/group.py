@@ -40,7 +40,7 @@ class Group:
         return item
 
     def group(self, name: str) -> Group:
-        """The group `name`."""
+        """The group `name`; FormatError if it is missing or no group."""
         return Group(self._get(name, h5py.Group), self._file)
 
     def is_group(self, name: str) -> bool:
@@ -48,7 +48,7 @@ class Group:
         return self._group.get(name, getclass=True) is h5py.Group
 
     def names(self) -> list[str]:
-        """Names of the items."""
+        """Names of the groups and datasets here."""
         return list(self._group)
 
     def numbered(self, what: str, first: int = 0) -> list[str]:
@@ -90,7 +90,7 @@ class Group:
         return np.asarray(dataset[()])
 
     def integer(self, name: str) -> int:
-        """One integer."""
+        """The scalar integer `name`; FormatError for anything else."""
         return int(self.integers(name, 0))
 
     def numbers(self, name: str) -> np.ndarray:
@@ -101,21 +101,21 @@ class Group:
         return np.asarray(dataset[()])
 
     def number(self, name: str) -> float:
-        """One number, as float."""
+        """The one number of any type and shape in `name`, as float; FormatError for several."""
         values = self.numbers(name)
         if values.size != 1:
             raise FormatError("must be one number", node=self.where(name), found=values.shape)
         return float(values.item())
 
     def real(self, name: str) -> float:
-        """One float."""
+        """The scalar float `name`; FormatError for anything else."""
         dataset = self._get(name, h5py.Dataset)
         if dataset.dtype.kind != "f" or dataset.shape != ():
             raise FormatError("must be one float", node=self.where(name), found=dataset.dtype)
         return float(dataset[()])
 
     def pair(self, name: str) -> Pair:
-        """Two integers."""
+        """The two integers of the vector `name`; FormatError for another number of them."""
         values = self.integers(name, 1)
         if len(values) != 2:
             raise FormatError("must hold two integers", node=self.where(name), found=len(values))

@@ -33,7 +33,7 @@ THRESHOLD = IntRange(0, 131071)
 """17-bit mantissa (lava-nc LIF: v is clipped to +-(2^23 - 1) = +-131071 weight units)."""
 WEIGHT = IntRange(-256, 254)
 """Weights of both signs that `optimize_weight_bits` of lava-dl leaves unchanged."""
-OWN_FILES = "leave out --stock: this project's own files hold it"
+OWN_FILES = "leave out stock=: this project's own files hold it"
 READOUT_THRESHOLD = THRESHOLD.high
 """Threshold of a readout layer, which never fires, since `v` is clipped to it."""
 
@@ -58,7 +58,7 @@ def write_stock_net(program: IntProgram, path: Path | str) -> None:
             node=program.name,
             found=f"{program.schedule.num_steps} steps",
             allowed="1 step",
-            remedy="convert with --steps 1",
+            remedy="convert with steps=1",
         )
     bounds = {b.name: b for b in analyse(program)}
     for population in program.populations:
@@ -101,7 +101,7 @@ def _check(population: Population, state: IntRange) -> None:
             node=name,
             found=neuron.kind,
             allowed=f"{IntegrateAndFire.kind}, {Readout.kind}",
-            remedy="convert with --neuron if" if is_cif else OWN_FILES,
+            remedy='convert with neuron="if"' if is_cif else OWN_FILES,
         )
     if synapse.weight_exponent:
         raise TargetError(
@@ -109,7 +109,7 @@ def _check(population: Population, state: IntRange) -> None:
             node=name,
             found=synapse.weight_exponent,
             allowed=0,
-            remedy="convert with --target stock-netx, which uses none",
+            remedy='convert with target="stock-netx", which uses none',
         )
     if getattr(synapse, "groups", 1) > MAX_GROUPS:
         raise TargetError(
@@ -124,7 +124,7 @@ def _check(population: Population, state: IntRange) -> None:
         NEURON_BIAS,
         f"{name} bias with initial potential and threshold difference",
         _bias(population),
-        "convert with --target stock-netx, whose thresholds and biases fit, or fewer --weight-bits",
+        'convert with target="stock-netx", whose thresholds and biases fit, or fewer weight_bits=',
     )
     shift = _threshold_shift(population)
     low, high = state.low + int(shift.min()), state.high + int(shift.max())
@@ -134,14 +134,14 @@ def _check(population: Population, state: IntRange) -> None:
             node=name,
             found=f"{low} .. {high}",
             allowed=f"+-{THRESHOLD.high}",
-            remedy="convert with fewer --weight-bits",
+            remedy="convert with fewer weight_bits=",
         )
 
 
 def _check_weights(name: str, synapse: ConvSynapse | DenseSynapse) -> None:
     """Check that the loader leaves the weights unchanged."""
     weight = synapse.weight
-    _within(WEIGHT, f"{name} weight", weight, "convert with --weight-bits 8 or fewer")
+    _within(WEIGHT, f"{name} weight", weight, "convert with weight_bits=8 or fewer")
     if isinstance(synapse, ConvSynapse):
         return
     loaded = loaded_by_stock(weight)
@@ -151,7 +151,7 @@ def _check_weights(name: str, synapse: ConvSynapse | DenseSynapse) -> None:
             node=name,
             found=f"{int(weight.min())} .. {int(weight.max())}",
             allowed="weights of both signs",
-            remedy=f"convert with other --weight-bits; {OWN_FILES}",
+            remedy=f"convert with other weight_bits=; {OWN_FILES}",
         )
 
 

@@ -127,8 +127,8 @@ def _check_reset(path: Path, graph: nir.NIRGraph, reset: Reset | None) -> None:
         node=str(path),
         found="not told" if reset is None else reset.value,
         allowed="reset by subtraction, or one step",
-        remedy="--nir-reset subtract if the tool that wrote it subtracts (snnTorch and sinabs do "
-        "by default), or --steps 1",
+        remedy='nir_reset="subtract" if the tool that wrote it subtracts (snnTorch and sinabs do '
+        "by default), or steps=1",
     )
 
 
@@ -181,7 +181,7 @@ class _Reader:
 
     @property
     def steps(self) -> int:
-        """Number of time steps."""
+        """Time steps that the graph is read for."""
         return self._steps
 
     def _node(self, name: str) -> FloatNode:

@@ -61,7 +61,7 @@ def ledger(program: IntProgram) -> list[Entry]:
                 allowed="IF neurons, sum pools, a readout",
                 remedy="train with average pools in place of max pools"
                 if isinstance(neuron, LIPool)
-                else "convert with --neuron if",
+                else 'convert with neuron="if"',
             )
         if isinstance(neuron, Readout):
             consequence = f"real output = {neuron.scale:.6g} * sum over steps / {_wake(program)}"

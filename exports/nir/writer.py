@@ -42,7 +42,7 @@ def write_nir(
             node=program.name,
             found=f"IF neurons over {program.schedule.num_steps} steps",
             allowed="one step, where both resets are the same",
-            remedy="convert with --steps 1, or --accept-hard-reset to write it all the same",
+            remedy="convert with steps=1, or accept_hard_reset=True to write it all the same",
         )
     graph = as_graph(program)
 

@@ -27,7 +27,7 @@ class Events(ABC):
 
 
 class ConvEvents(Events):
-    """A convolution; see `kernels.convolve`."""
+    """Events of a convolution, computed by `kernels.convolve`."""
 
     def __init__(self, synapse: ConvSynapse, source_shape: tuple[int, ...]) -> None:
         groups, (c_out, per_group, k_h, k_w) = synapse.groups, synapse.weight.shape

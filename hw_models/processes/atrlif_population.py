@@ -158,7 +158,7 @@ class AtrlifKeeper(AbstractProcess):
 @requires(CPU)
 @tag("fixed_pt")
 class PyAtrlifKeeper(PyLoihiProcessModel):
-    """CPU model of `AtrlifKeeper`."""
+    """CPU model of `AtrlifKeeper`: reads and writes the neurons' variables between steps."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)

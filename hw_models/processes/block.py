@@ -87,7 +87,7 @@ class PyBlockFast(PyLoihiProcessModel):
         self.pipeline: Pipeline | None = None
 
     def run_spk(self) -> None:
-        """Compute one global step."""
+        """Send the spikes of one global step, and receive those of the block in front."""
         if self.pipeline is None:
             # Lava sets the variables after it makes the model, so the pipeline is made here.
             from hw_models.fast.pipeline import Pipeline

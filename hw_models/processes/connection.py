@@ -89,7 +89,7 @@ class PyConnectionFast(PyLoihiProcessModel):
         self.currents = Currents(*(proc_params[name] for name in names))
 
     def run_spk(self) -> None:
-        """Compute one global step."""
+        """Send the currents that are due in this global step, then receive its spikes."""
         sent = self.currents.now()
         self.a_out.send(sent.reshape(self.a_out.shape))
         self.currents.receive(self.s_in.recv())

@@ -31,12 +31,12 @@ class ConsistentIntegrateAndFireProcess(SpikingPopulation):
 @requires(CPU)
 @tag("fixed_pt")
 class PyConsistentIntegrateAndFireFixed(SpikingPopulationModel):
-    """CPU model of `ConsistentIntegrateAndFireProcess`."""
+    """CPU model of `ConsistentIntegrateAndFireProcess`, with a net spike count per neuron."""
 
     spike_count: np.ndarray = LavaPyType(np.ndarray, np.int32)
 
     def start_sample(self) -> None:
-        """Reset potential and count."""
+        """Reset potential and spike count before local step 1."""
         super().start_sample()
         self.spike_count[...] = 0
 

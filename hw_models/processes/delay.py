@@ -49,7 +49,7 @@ class PyDelayFixed(PyLoihiProcessModel):
         self.ring = np.zeros((proc_params["steps"], *proc_params["shape"]), np.int32)
 
     def run_spk(self) -> None:
-        """Compute one global step."""
+        """Send the spikes of `steps` global steps ago, and keep those of this step."""
         place = self.time_step % len(self.ring)
         self.s_out.send(self.ring[place].copy())
         self.ring[place] = self.s_in.recv()

@@ -41,7 +41,7 @@ class GradedInput(AbstractProcess):
 @requires(CPU)
 @tag("fixed_pt")
 class PyGradedInputFixed(PyLoihiProcessModel):
-    """CPU model of `GradedInput`."""
+    """CPU model of `GradedInput`: sends its samples in every wake step."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
 
@@ -55,7 +55,7 @@ class PyGradedInputFixed(PyLoihiProcessModel):
         self.silence = np.zeros(self.shape, np.int32)
 
     def run_spk(self) -> None:
-        """Compute one global step."""
+        """Send the batch of this global step while it is awake, zeros otherwise."""
         now = self.clock.at(self.time_step)
         if now is None or not self.clock.awake(now[1]):
             self.s_out.send(self.silence)

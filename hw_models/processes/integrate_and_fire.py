@@ -21,7 +21,7 @@ class IntegrateAndFireProcess(SpikingPopulation):
 @requires(CPU)
 @tag("fixed_pt")
 class PyIntegrateAndFireFixed(SpikingPopulationModel):
-    """CPU model of `IntegrateAndFireProcess`."""
+    """CPU model of `IntegrateAndFireProcess`, reset by subtraction."""
 
     def fire(self, spikes: np.ndarray, local_step: int) -> None:
         """Write spikes in {0, 1} into `spikes` and reduce `v` by them."""

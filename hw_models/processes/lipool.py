@@ -105,7 +105,7 @@ class PyLIPoolFixed(PyLoihiProcessModel):
         return maxima
 
     def run_spk(self) -> None:
-        """Compute one global step."""
+        """Count the spikes of one global step, and send by how much the largest counts grew."""
         received = self.s_in.recv()
         spikes = np.zeros(self.largest.shape, np.int32)
         now = self.clock.at(self.time_step)

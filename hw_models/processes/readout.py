@@ -66,7 +66,7 @@ class PyReadoutFixed(PyLoihiProcessModel):
         self.guard = StateGuard(proc_params["state_bits"], proc_params["name"])
 
     def run_spk(self) -> None:
-        """Compute one global step."""
+        """Add the current of one global step, in wake steps with the bias, and send the sum."""
         current = self.a_in.recv()
         now = self.clock.at(self.time_step)
         if now is not None:

@@ -51,7 +51,7 @@ class RelayProcess(AbstractProcess):
 @requires(CPU)
 @tag("fixed_pt")
 class PyRelayFixed(PyLoihiProcessModel):
-    """CPU model of `RelayProcess`."""
+    """CPU model of `RelayProcess`: sends its current as graded spikes."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
@@ -64,7 +64,7 @@ class PyRelayFixed(PyLoihiProcessModel):
         self.silence = np.zeros(proc_params["shape"], np.int32)
 
     def run_spk(self) -> None:
-        """Compute one global step."""
+        """Send the current of one global step as spikes, zeros outside the local time."""
         spikes = self.a_in.recv()
         now = self.clock.at(self.time_step)
         if now is None:

@@ -53,7 +53,7 @@ def check_atrlif(program: IntProgram, *, watch: bool) -> None:
                 node=population.name,
                 found=f"{low} .. {high}",
                 allowed=str(NEURON_BIAS),
-                remedy="convert with --target stock-netx, whose biases have 16 bits, or fewer "
+                remedy='convert with target="stock-netx", whose biases have 16 bits, or fewer '
                 "weight bits",
             )
         _check_registers(population, reached[population.name], program.schedule, watch=watch)
@@ -62,12 +62,12 @@ def check_atrlif(program: IntProgram, *, watch: bool) -> None:
 def _other_neurons(neuron: neurons.Neuron) -> str:
     """A remedy for a population of other neurons."""
     remedies = {
-        neurons.ConsistentIntegrateAndFire.kind: "convert with --neuron if",
+        neurons.ConsistentIntegrateAndFire.kind: 'convert with neuron="if"',
         neurons.LIPool.kind: "train with average pools in place of max pools",
-        neurons.Relay.kind: "convert with --pooling fold if it pools; put an activation behind "
+        neurons.Relay.kind: 'convert with pooling="fold" if it pools; put an activation behind '
         "it in training if it adds branches",
     }
-    other = "leave out --neuron-impl atrlif: the project's own neurons give the same bits"
+    other = 'leave out neuron_impl="atrlif": the project\'s own neurons give the same bits'
     return f"{remedies[neuron.kind]}, or {other}" if neuron.kind in remedies else other
 
 
@@ -96,7 +96,7 @@ def _check_registers(
                 node=population.name,
                 found=f"{interval} in the worst case",
                 allowed=f"{REGISTER}, of which {SCALE} are one weight unit",
-                remedy="--watch-ranges runs it and stops at the first value that leaves; or "
+                remedy="watch_ranges=True runs it and stops at the first value that leaves; or "
                 "convert with fewer weight bits or steps",
             )
 

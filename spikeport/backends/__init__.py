@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from spikeport.backends.lava import Lava
 from spikeport.backends.reference import Reference
 from toolchain.errors import UsageError
-from toolchain.recording.recording import Mode
+from toolchain.recording_mode import Mode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +63,8 @@ def backend_class(name: str) -> type[Backend]:
     """
     if name in BACKENDS:
         return BACKENDS[name]
+    from importlib.metadata import entry_points
+
     others = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in others:
         raise UsageError("no such backend", found=name, allowed=", ".join([*BACKENDS, *others]))
@@ -90,11 +91,7 @@ def open_backend(backend: str | Backend, **options: Any) -> Backend:
     for option in options:
         if option not in known:
             raise UsageError(
-                f"{_flag(option)} says nothing to the backend {backend}",
+                f"{option}= says nothing to the backend {backend}",
                 allowed=", ".join(known),
             )
     return kind(**options)
-
-
-def _flag(option: str) -> str:
-    return f"--{option.replace('_', '-')}"

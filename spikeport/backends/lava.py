@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from exports.lava.models import FAST, FAST_BATCH, FIXED_PT, OWN, LavaModels
-from toolchain.recording.recording import Mode
+from toolchain.recording_mode import Mode
 
 if TYPE_CHECKING:
     import numpy as np

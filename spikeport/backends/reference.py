@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from toolchain.errors import UsageError
-from toolchain.recording.recording import Mode
+from toolchain.recording_mode import Mode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ class Reference:
         if self.engine not in engines:
             raise UsageError("no such engine", found=self.engine, allowed=", ".join(engines))
         if self.engine == STEPWISE and (self.memory, self.device) != (None, None):
-            raise UsageError("--memory and --device need --engine fast")
+            raise UsageError('memory= and device= need engine="fast"')
 
     def run(
         self,

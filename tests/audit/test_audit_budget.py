@@ -271,7 +271,7 @@ def test_advice_names_the_largest_loss_first():
     outside = "(281 of 1,000 samples, outside the 95 % interval)"
     inside = "(20 of 1,000 samples, inside the 95 % interval)"
     assert first.startswith(
-        f"threshold and weight rounding costs 28.10 points {outside}: more --weight-bits"
+        f"threshold and weight rounding costs 28.10 points {outside}: more weight_bits="
     )
     # 88 %, where 900 of 1000 have 87.98 .. 91.71 %.
     assert second.startswith(f"activation quantization costs 2.00 points {inside}: more steps")

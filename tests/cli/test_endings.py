@@ -268,7 +268,7 @@ def test_inputs_that_cannot_be_meant(given):
 
 def test_numbers_as_they_are_typed():
     assert real_numbers("--mean", "0.5, 128/255,-1e-3") == (0.5, 128 / 255, -1e-3)
-    assert parse_size("1.5GB") == 1_500_000_000
+    assert parse_size("--memory", "1.5GB") == 1_500_000_000
     for text in ("", "1,", "nan", "inf", "1/0", "1e400", "1e999999999", "1e+9999999999", "a"):
         with pytest.raises(DataError):
             real_numbers("--mean", text)

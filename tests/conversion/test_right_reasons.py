@@ -122,8 +122,8 @@ def pooled_program():
 @pytest.mark.parametrize(
     ("program", "remedy", "not_said"),
     [
-        (pooled_program, "average pools", "--neuron if"),
-        (lambda: random_program(0, "cif", schedule=Schedule(2)), "--neuron if", "pool"),
+        (pooled_program, "average pools", 'neuron="if"'),
+        (lambda: random_program(0, "cif", schedule=Schedule(2)), 'neuron="if"', "pool"),
     ],
 )
 def test_each_neuron_has_its_own_way_out(program, remedy, not_said):
@@ -185,8 +185,8 @@ def checkpoint(tmp_path_factory):
     ("described", "message"),
     [
         (InputDescription((1, 3, 3), None, 8, (0.0,), (1.0,)), r"(?s)another shape.*1,8,8"),
-        (InputDescription(None, (0.0, 2.0), 8, (0.0,), (1.0,)), "leave out --input-range"),
-        (InputDescription(None, None, 8, (0.5,), (1.0,)), "leave out --input-range"),
+        (InputDescription(None, (0.0, 2.0), 8, (0.0,), (1.0,)), "leave out input_range="),
+        (InputDescription(None, None, 8, (0.5,), (1.0,)), "leave out input_range="),
     ],
 )
 def test_what_a_checkpoint_knows_itself(checkpoint, described, message):

@@ -151,9 +151,10 @@ def test_convert_and_audit_take_the_same_adapter(tmp_path, monkeypatch, kind):
     samples = np.random.default_rng(0).integers(0, 256, (6, 2, 2, 2)).astype(np.uint8)
     np.savez("d.npz", test_samples=samples, test_labels=np.zeros(6, np.int64))
     net, adapters = Path("n.net"), [Path("adapt.py")]
-    convert.command("nets.py:net", net, steps=3, adapter=adapters, input_shape="2,2,2")
+    shape = {"input_shape": (2, 2, 2), "mean": (0.0,), "std": (1.0,)}
+    convert.command("nets.py:net", net, steps=3, adapters=adapters, **shape)
     found = Path("a.json")
-    how = {"checkpoint": "nets.py:net", "adapter": adapters, "lava": 0, "out": found}
+    how = {"network": "nets.py:net", "adapters": adapters, "lava_samples": 0, "out": found}
     audit.command(net, "npz:d.npz@test", **how)
     accuracy = json.loads(found.read_text())["versions"]["accuracy"]
     assert accuracy["quantized network"]["total"] == 6
@@ -204,7 +205,7 @@ def test_whose_code_failed_and_where(tmp_path, text, factory, message):
     [
         ("nets.py", r"(?s)needs the name of a factory.*nets.py:net, .*nets.py:other"),
         ("done.net", r"(?s)converted already.*run"),
-        ("weights.pt", r"(?s)FILE.py:FACTORY --weights"),
+        ("weights.pt", r"(?s)FILE.py:FACTORY, weights="),
         ("nowhere.module:net", r"(?s)cannot be imported"),
         ("model:resnet51", r"(?s)no such model.*resnet50"),
     ],

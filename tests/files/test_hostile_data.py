@@ -361,7 +361,7 @@ def test_float64_samples_are_kept(tmp_path):
 def test_ranges_that_the_data_do_not_fill(caplog):
     """A pixel is 0 .. 1: in a network for 0 .. 255, all of them would be 0 or 1."""
     pixels = Dataset("p", np.full((1, 2), 255, np.uint8), 255, np.zeros(1, int), ("a",))
-    with pytest.raises(DataError, match=r"pixels stand for[\s\S]*at most 1\n[\s\S]*--std 1/255"):
+    with pytest.raises(DataError, match=r"pixels stand for[\s\S]*at most 1\n[\s\S]*std=1/255"):
         input_spikes(InputQuantizer.for_interval((2,), 0, 255), pixels)
     keras = InputQuantizer.for_interval((2,), 0, 1, std=(1 / 255,), levels=255)
     assert input_spikes(keras, pixels).tolist() == [[255, 255]]

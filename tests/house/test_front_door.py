@@ -247,13 +247,14 @@ def test_an_audit_of_a_module_in_hand(model, program, pixels, tmp_path):
         spikeport.audit(program, data, network=other, lava_samples=0)
 
 
-def test_a_third_party_backend_is_found_by_its_entry_point(monkeypatch, program, pixels):
-    from importlib.metadata import EntryPoint
-
-    from spikeport import backends
-
-    entry = EntryPoint("twin", "tests.house.test_front_door:Twin", backends.GROUP)
-    monkeypatch.setattr(backends, "entry_points", lambda group: [entry])
+def test_a_third_party_backend_is_found_by_its_entry_point(monkeypatch, program, pixels, tmp_path):
+    installed = tmp_path / "twin-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: twin\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(
+        f"[{spikeport.backends.GROUP}]\ntwin = tests.house.test_front_door:Twin\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
     recording = spikeport.run(program, pixels, backend="twin", times=2)
     assert recording.meta["times"] == 2
     with pytest.raises(UsageError, match="no such backend"):

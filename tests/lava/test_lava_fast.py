@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exports.lava import LavaModels, run_on_lava, runner
+from exports.lava import LavaModels, run_on_lava
 from exports.lava.partition import even_cuts, possible_cuts
+from exports.lava.runner import CHUNK_SAMPLES
 from exports.lava.stock_time import stock_seconds
 from exports.netx import write_net
 from hw_models.axes import lava_shape
@@ -155,10 +156,10 @@ def test_several_blocks_in_a_row_on_lava():
 
 
 @pytest.mark.parametrize("models", [LavaModels(), LavaModels.fast(batch=2)])
-def test_spike_times_on_request(models, monkeypatch):
-    monkeypatch.setattr(runner, "CHUNK_SAMPLES", 2)
+def test_spike_times_on_request(models):
+    """Over two runs of Lava."""
     program = random_program(11, "cif", schedule=Schedule(3, 3))
-    inputs = random_inputs(program, 5, 1)
+    inputs = random_inputs(program, CHUNK_SAMPLES + 3, 1)
     expected = simulate(program, inputs, mode=Mode.EVENTS)
     found = run_on_lava(program, inputs, models=models, mode=Mode.EVENTS, time_limit=120)
     assert any((rows[:, 3] == -1).any() for rows in found.spike_times.values())

@@ -15,7 +15,7 @@ from exports.lava.failure import Failure
 from exports.lava.job import Job, Plan
 from exports.lava.models import STOCK
 from exports.lava.resources import Needs, provide, remedy_for
-from exports.lava.runner import _environment
+from exports.lava.runner import CHUNK_SAMPLES, _environment
 from exports.netx import write_net
 from tests.command_line import ROOT
 from tests.networks import random_inputs, random_program
@@ -262,7 +262,7 @@ def test_a_limit_of_address_space_may_be_why():
 
 
 @pytest.mark.parametrize("models", [STOCK, LavaModels.fast(batch=1)], ids=["stock", "fast"])
-def test_names_are_nobodys_but_the_users(models, monkeypatch):
+def test_names_are_nobodys_but_the_users(models):
     """Layers called like arguments and parts of the code, in several runs that pass digests on."""
     names = ["file", "allow_pickle", "process_0", "v"]
     named = random_program(3, hidden=(5, 6), schedule=Schedule(3))
@@ -276,8 +276,7 @@ def test_names_are_nobodys_but_the_users(models, monkeypatch):
         for p in named.populations
     )
     named = replace(named, populations=populations)
-    monkeypatch.setattr("exports.lava.runner.CHUNK_SAMPLES", 1)
-    inputs = random_inputs(named, 2)
+    inputs = random_inputs(named, CHUNK_SAMPLES + 1)
     found = run_on_lava(named, inputs, models=models, mode=Mode.DIGEST, time_limit=100)
     assert compare(simulate(named, inputs, mode=Mode.DIGEST), found).equal
 

@@ -171,7 +171,7 @@ def test_time_out(long_program):
         run_on_lava(long_program, random_inputs(long_program, 400), time_limit=3)
     assert time.monotonic() - started < 20
     assert error.value.exit_code == 1
-    assert "--time-limit" in str(error.value)
+    assert "time_limit=" in str(error.value)
 
 
 def test_a_model_that_fails_tells_what_and_where(program):

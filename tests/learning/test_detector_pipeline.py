@@ -99,7 +99,7 @@ def test_the_last_epoch_is_kept_without_a_validation_split(tmp_path):
 
 def test_a_detector_that_answers_nothing_is_an_error(work, tmp_path):
     with pytest.raises(
-        TrainingError, match=r"(?s)epoch \d: the network gives.*loss.*--learning-rate"
+        TrainingError, match=r"(?s)epoch \d: the network gives.*loss.*learning_rate="
     ):
         train_detector(
             config(f"voc:{work / 'set'}", learning_rate=100.0, warm_up=0), tmp_path / "run"

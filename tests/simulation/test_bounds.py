@@ -88,7 +88,7 @@ def test_what_cannot_be_proved_names_layer_and_bound():
     assert "deep.conv" in text
     assert str(255 * 127 * 64 * 256) in text
     assert "-8388608 .. 8388607" in text
-    assert "--watch-ranges" in text
+    assert "watch_ranges=True" in text
 
 
 def test_bits_decide(limits):

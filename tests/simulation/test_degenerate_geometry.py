@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.networks import spiking
 from tests.oracles.numpy_loop import convolve, run
 from tests.strategies import SHARES, choosing
-from toolchain.engine import dense_sums, dispatch, synaptic_sum
+from toolchain.engine import dense_sums, synaptic_sum
 from toolchain.engine.dense_sums import Arithmetic
 from toolchain.engine.events import EventSum
 from toolchain.engine.simulate import Way, simulate
@@ -180,7 +180,6 @@ def test_products_that_are_wrong_are_made_in_another_way(
     spikes = np.random.default_rng(0).integers(0, 2, (4, 1, 5, 5, 4))
     spikes[:silent] = 0
     total = SynapticSum("conv", CONV, (4, 5, 5), IntRange(0, 1))
-    monkeypatch.setattr(dispatch, "WORTH_CHOOSING", 0)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             coded = CodedSpikes(spikes.astype(np.uint8), 0, (4, 5, 5))

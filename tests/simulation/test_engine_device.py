@@ -178,7 +178,7 @@ def test_no_way_is_left_where_float64_is_wrong_too(device, wrong, told, monkeypa
     monkeypatch.setattr(device_sums, "_int_product", raises)
     monkeypatch.setattr(torch, "bmm", wrong)
     program = one_convolution(np.full((1, 1, 3, 3), 100))
-    with pytest.raises(BackendRunError, match=rf"(?s){told}.*leave out --device"):
+    with pytest.raises(BackendRunError, match=rf"(?s){told}.*leave out device="):
         list(Engine(program, device=device).run(np.ones((1, 1, 3, 3), int)))
 
 
@@ -210,5 +210,5 @@ def test_devices_that_are_not_there():
     if not torch.cuda.is_available():
         with pytest.raises(BackendRunError, match="cannot be used") as error:
             open_device("cuda")
-        assert "leave out --device" in str(error.value)
+        assert "leave out device=" in str(error.value)
     assert open_device("cpu") == torch.device("cpu")

@@ -135,11 +135,10 @@ def test_a_schedule_is_no_layer():
     assert str(found.first).startswith("layer schedule, membrane")
 
 
-def test_lava_takes_up_digests_of_any_layer(monkeypatch):
+def test_lava_takes_up_digests_of_any_layer():
     """Two chunks, the second of which takes up what the first one left."""
-    monkeypatch.setattr(runner, "CHUNK_SAMPLES", 1)
     program = renamed(random_program(1), ["file", "x.npy", "x"])
-    inputs = random_inputs(program, 2)
+    inputs = random_inputs(program, runner.CHUNK_SAMPLES + 1)
     reference = simulate(program, inputs, mode=Mode.DIGEST)
     models = LavaModels.fast()
     lava = run_on_lava(program, inputs, models=models, mode=Mode.DIGEST, time_limit=120)

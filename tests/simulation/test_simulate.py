@@ -192,7 +192,7 @@ def test_memory_is_kept_to(tmp_path, megabytes):
 
 
 def test_sizes():
-    assert [parse_size(t) for t in ("2GB", "1.5g", "512MiB", "7", "3 kB")] == [
+    assert [parse_size("--memory", t) for t in ("2GB", "1.5g", "512MiB", "7", "3 kB")] == [
         2_000_000_000,
         1_500_000_000,
         512 * 2**20,

@@ -154,7 +154,7 @@ class Fit:
         }
 
     def describe(self) -> dict[str, Any]:
-        """The fit as JSON."""
+        """The fit as JSON: the chip, cores used, each limit with its source, and problems."""
         return {
             "chip": self.chip.name,
             "cores": self.cores,

@@ -28,10 +28,10 @@ WITHOUT_UNEVENNESS = "without unevenness"
 NOTABLE = 0.002
 """Share of the samples from which a loss is reported with advice."""
 ADVICE = {
-    CLIPPED: "a higher --relu-percentile, or training with trained thresholds (qcfs, nq)",
+    CLIPPED: "a higher relu_percentile=, or training with trained thresholds (qcfs, nq)",
     QUANTIZED: "more steps, or training with as many levels as there are steps",
-    INPUT_QUANTIZED: "more --input-bits",
-    ROUNDED: "more --weight-bits, or --rounding gptq with --calibrate",
+    INPUT_QUANTIZED: "more input_bits=",
+    ROUNDED: 'more weight_bits=, or rounding="gptq" with calibrate=',
     UNEVEN: "more steps, training that models it (nq), or CIF neurons with sleep (cqrelu), which "
     "have none once settled",
 }

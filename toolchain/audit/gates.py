@@ -33,9 +33,9 @@ METRICS = {
 ALL_METRICS = "; ".join(f"{name} = {meaning}" for name, meaning in METRICS.items())
 """All metrics in one line, for the help text."""
 NEEDS = {
-    "mismatches": "samples on Lava (--lava)",
-    "drop": "the network it was converted from (--checkpoint)",
-    "agreement": "the network it was converted from (--checkpoint)",
+    "mismatches": "samples on Lava (lava_samples=)",
+    "drop": "the network it was converted from (network=)",
+    "agreement": "the network it was converted from (network=)",
 }
 """Input that some metrics require."""
 

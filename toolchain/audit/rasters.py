@@ -46,7 +46,7 @@ class Raster:
     layers: tuple[LayerRaster, ...]
 
     def describe(self) -> list[dict[str, Any]]:
-        """The rasters as JSON."""
+        """One JSON object per layer: spikes and potentials by neuron (rows) and step (columns)."""
         return [
             {
                 "name": layer.name,

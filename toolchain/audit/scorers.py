@@ -30,7 +30,7 @@ class Scorer(Protocol):
 
     @property
     def score(self) -> str:
-        """Name of the score."""
+        """Name of the score in `describe`, such as "accuracy"."""
 
     @property
     def has_ground_truth(self) -> bool:
@@ -52,7 +52,7 @@ class Classifier:
 
     @property
     def has_ground_truth(self) -> bool:
-        """Whether there are labels."""
+        """Whether the labels are known."""
         return self.labels is not None
 
     def describe(self, outputs: np.ndarray) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Classifier:
         return dict(Accuracy.of(outputs, self.labels[: len(outputs)]).describe())
 
     def same(self, first: np.ndarray, second: np.ndarray) -> int:
-        """Number of equal predictions."""
+        """Number of rows whose largest output is at the same place, for two arrays (n, K)."""
         return int((first.argmax(1) == second.argmax(1)).sum())
 
 

@@ -38,6 +38,7 @@ from toolchain.cli import (
     verify,
 )
 from toolchain.cli.output import choose_level
+from toolchain.cli.wording import as_options
 from toolchain.errors import (
     MachineError,
     MissingDependencyError,
@@ -118,7 +119,6 @@ def _options(
         bool, typer.Option("--quiet", "-q", help="Results, warnings and errors only, no progress.")
     ] = False,
 ) -> None:
-    """Options before the command."""
     if verbose and quiet:
         raise typer.BadParameter("--verbose and --quiet contradict each other")
     choose_level(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
@@ -165,8 +165,9 @@ def run_command_line() -> int:
 
 
 def as_told(error: Exception) -> SpikeportError | None:
-    """The error that a user is shown for an exception; None for a bug."""
+    """The error that a user is shown for an exception, with options by name; None for a bug."""
     if isinstance(error, SpikeportError):
+        error.message, error.remedy = as_options(error.message), as_options(error.remedy)
         return error
     if isinstance(error, _WRONG_USE):
         return _wrong_use(error)

@@ -12,6 +12,7 @@ from toolchain.audit.gates import ALL_METRICS
 from toolchain.cli.options import Adapters, Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output
 from toolchain.cli.param_types import data_path, network_path
+from toolchain.cli.wording import as_options
 from toolchain.text import counted
 
 FAILED = 1
@@ -21,9 +22,10 @@ LAVA_SAMPLES = 16
 def command(
     net: Net,
     data: Data,
-    checkpoint: Annotated[
+    network: Annotated[
         str | None,
         typer.Option(
+            "--checkpoint",
             metavar="CHECKPOINT|FILE.py:FACTORY|FILE.onnx",
             help="Network that the file was converted from.",
         ),
@@ -31,7 +33,7 @@ def command(
     weights: Annotated[
         Path | None, typer.Option(help="State dict for FILE.py:FACTORY (.safetensors, .pt).")
     ] = None,
-    adapter: Adapters = None,
+    adapters: Adapters = None,
     html: Annotated[
         Path | None, typer.Option(metavar="OUT.html", help="Write one self-contained HTML page.")
     ] = None,
@@ -46,8 +48,9 @@ def command(
             help=f"Fail unless this holds, such as mismatches=0. Metrics: {ALL_METRICS}.",
         ),
     ] = None,
-    lava: Annotated[
-        int, typer.Option(min=0, help="Samples that also run on Lava, compared by digest.")
+    lava_samples: Annotated[
+        int,
+        typer.Option("--lava", min=0, help="Samples that also run on Lava, compared by digest."),
     ] = LAVA_SAMPLES,
     target: Annotated[
         str, typer.Option(metavar="NAME|FILE.toml", help="Chip whose cores are counted.")
@@ -63,7 +66,7 @@ def command(
     proved and measured ranges, the cores of the target and the operation counts. Exit code 1 if a
     gate fails.
     """
-    from spikeport.auditing import chip_of
+    from spikeport.auditing import Audit, chip_of
     from toolchain.audit.gates import Gate
     from toolchain.output_policy import AUDIT, PAGE, check_output
 
@@ -71,8 +74,8 @@ def command(
     for text in gate or []:
         Gate.parse(text)
     chip_of(target)
-    read = [net, data_path(data), network_path(checkpoint), weights, Path(target)]
-    read += adapter or []
+    read = [net, data_path(data), network_path(network), weights, Path(target)]
+    read += adapters or []
     if html is not None:
         check_output(html, PAGE, read)
     if out is not None:
@@ -81,16 +84,17 @@ def command(
         found = spikeport.audit(
             net,
             data,
-            network=checkpoint,
+            network=network,
             weights=weights,
-            adapters=adapter or (),
+            adapters=adapters or (),
             gates=gate or (),
-            lava_samples=lava,
+            lava_samples=lava_samples,
             target=target,
             budget_samples=budget_samples,
             time_limit=time_limit,
             progress=lambda what, done, total: task.update(done, total, what),
         )
+    found = Audit(as_options(found.document))
     for path in (out, html):
         if path is not None:
             found.save(path)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,8 +16,17 @@ import spikeport
 from toolchain.cli.heap import collecting_later, keep_heap
 from toolchain.cli.options import Adapters, Json
 from toolchain.cli.output import Output, percent
-from toolchain.cli.param_types import data_path, divisors, network_path, real_numbers
-from toolchain.errors import ConversionError, DataError
+from toolchain.cli.param_types import (
+    data_path,
+    divisors,
+    interval,
+    network_path,
+    real_numbers,
+    typed,
+    whole_numbers,
+)
+from toolchain.cli.wording import as_options
+from toolchain.errors import ConversionError
 
 if TYPE_CHECKING:
     from toolchain.conversion.pipeline import Conversion
@@ -38,14 +47,14 @@ class Thresholds(str, Enum):
 
 
 class Rounding(str, Enum):
-    """Rounding of weights."""
+    """Rounding of weights: each to the nearest integer, or GPTQ on calibration samples."""
 
     NEAREST = "nearest"
     GPTQ = "gptq"
 
 
 class Pooling(str, Enum):
-    """Placement of average pools."""
+    """Placement of average pools: in the next layer's weights, or as populations of sums."""
 
     AUTO = "auto"
     FOLD = "fold"
@@ -74,7 +83,9 @@ def command(
     ] = NeuronKind.IF,
     steps: Annotated[int | None, typer.Option(min=1, help="Time steps T (IF).")] = None,
     wake: Annotated[int | None, typer.Option(min=1, help="Wake steps Q (CIF).")] = None,
-    sleep: Annotated[int | None, typer.Option(min=0, help="Sleep steps S (CIF).")] = None,
+    sleep_steps: Annotated[
+        int | None, typer.Option("--sleep", min=0, help="Sleep steps S (CIF).")
+    ] = None,
     weight_bits: Annotated[int, typer.Option(help="Signed width of the weights.")] = 8,
     target: Annotated[
         str | None,
@@ -115,21 +126,25 @@ def command(
     report: Annotated[
         bool, typer.Option("--report", help="Show the rounding errors of each layer.")
     ] = False,
-    adapter: Adapters = None,
+    adapters: Adapters = None,
     weights: Annotated[
         Path | None,
         typer.Option(help="State dict for FILE.py:FACTORY or model:NAME (.safetensors, .pt)."),
     ] = None,
     input_shape: Annotated[
-        str | None,
-        typer.Option(
+        Any,
+        typed(
+            "--input-shape",
+            whole_numbers,
             metavar="C,H,W",
             help="Sample shape; by default that of --calibrate. A checkpoint has its own.",
         ),
     ] = None,
     input_range: Annotated[
-        str | None,
-        typer.Option(
+        Any,
+        typed(
+            "--input-range",
+            interval,
             metavar="LOW,HIGH",
             help="Range of real sample values, before --mean and --std; by default 0,1, or that of "
             "the samples of --calibrate. Pixels are 0 .. 1; floats are used unchanged.",
@@ -139,15 +154,20 @@ def command(
         int, typer.Option(min=1, max=24, help="Width of an input spike, in bits.")
     ] = 8,
     mean: Annotated[
-        str,
-        typer.Option(
-            help="Subtracted from samples: one number per channel, or one for all, such as 128/255."
+        Any,
+        typed(
+            "--mean",
+            real_numbers,
+            help="Subtracted from samples: one number per channel, or one for all, such as "
+            "128/255.",
         ),
     ] = "0",
     std: Annotated[
-        str,
-        typer.Option(
-            help="Divisor of samples after --mean: one number per channel, or one for all."
+        Any,
+        typed(
+            "--std",
+            divisors,
+            help="Divisor of samples after --mean: one number per channel, or one for all.",
         ),
     ] = "1",
     nir_reset: Annotated[
@@ -177,7 +197,7 @@ def command(
     """
     from toolchain.output_policy import NETWORK, check_output
 
-    read = [network_path(source), weights, data_path(calibrate), *(adapter or [])]
+    read = [network_path(source), weights, data_path(calibrate), *(adapters or [])]
     check_output(out, NETWORK, [*read, None if target is None else Path(target)])
     with collecting_later():
         import_module("spikeport.conversion")
@@ -189,17 +209,17 @@ def command(
     conversion = spikeport.convert(
         source,
         weights=weights,
-        input_shape=_shape(input_shape) if input_shape else None,
-        input_range=_interval(input_range),
+        input_shape=input_shape,
+        input_range=input_range,
         input_bits=input_bits,
-        mean=real_numbers("--mean", mean),
-        std=divisors("--std", std),
+        mean=mean,
+        std=std,
         calibrate=calibrate,
         calibration_samples=calibration_samples,
         calibration_seed=calibration_seed,
         neuron=neuron.value,
-        steps=_steps(neuron, steps, wake, sleep),
-        sleep_steps=sleep,
+        steps=_steps(neuron, steps, wake, sleep_steps),
+        sleep_steps=sleep_steps,
         weight_bits=weight_bits,
         target=target or ("stock-netx" if stock else "loihi2"),
         pooling=pooling.value,
@@ -208,7 +228,7 @@ def command(
         allow_clipping=allow_clipping,
         relu_percentile=relu_percentile,
         watch_ranges=watch_ranges,
-        adapters=adapter or (),
+        adapters=adapters or (),
         nir_reset=None if nir_reset is None else nir_reset.value,
         provenance={"command": f"spikeport {shlex.join(sys.argv[1:])}"},
     )
@@ -247,24 +267,6 @@ def _steps(
     return steps
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise DataError(
-            "not numbers separated by commas", node="--input-shape", found=text[:80]
-        ) from error
-
-
-def _interval(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    values = real_numbers("--input-range", text)
-    if len(values) != 2 or not values[0] < values[1]:
-        raise DataError("needs LOW,HIGH with LOW < HIGH", node="--input-range", found=text)
-    return (values[0], values[1])
-
-
 def _report(conversion: Conversion, out: Path, output: Output, *, losses: bool) -> None:
     program = conversion.program
     rounding = {r.name: r for r in conversion.rounding}
@@ -301,7 +303,8 @@ def _report(conversion: Conversion, out: Path, output: Output, *, losses: bool) 
     )
     if losses:
         _losses(conversion, output)
-    for note in conversion.notes:
+    notes = as_options(conversion.notes)
+    for note in notes:
         output.say(f"note: {note}")
     from spikeport.agreement import GOOD
 
@@ -322,7 +325,7 @@ def _report(conversion: Conversion, out: Path, output: Output, *, losses: bool) 
                 {"name": b.name, "low": b.state.low, "high": b.state.high}
                 for b in conversion.bounds
             ],
-            "notes": list(conversion.notes),
+            "notes": notes,
         }
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ import spikeport
 from toolchain.cli.convert import Rounding
 from toolchain.cli.options import Data, Json, TimeLimit
 from toolchain.cli.output import Output, percent
-from toolchain.cli.param_types import data_path
+from toolchain.cli.param_types import data_path, positive_numbers, typed
 
 if TYPE_CHECKING:
     from toolchain.learning.evaluation.results import Evaluation
@@ -26,14 +26,19 @@ def command(
         Path | None,
         typer.Option("-o", "--out", metavar="FILE.json", help="Default: RUN/evaluation.json."),
     ] = None,
-    steps: Annotated[str, typer.Option(help="Time steps of the IF networks.")] = "1,2,4,8,16",
-    weight_bits: Annotated[str, typer.Option(help="Widths of the integer weights.")] = "8",
+    steps: Annotated[
+        Any, typed("--steps", positive_numbers, help="Time steps of the IF networks.")
+    ] = "1,2,4,8,16",
+    weight_bits: Annotated[
+        Any, typed("--weight-bits", positive_numbers, help="Widths of the integer weights.")
+    ] = "8",
     layer_steps: Annotated[
         int | None,
         typer.Option(min=1, help="Steps at which layers are compared (as in training)."),
     ] = None,
-    lava: Annotated[
-        int, typer.Option(min=0, help="Images that also run on Lava, compared bit by bit.")
+    lava_samples: Annotated[
+        int,
+        typer.Option("--lava", min=0, help="Images that also run on Lava, compared bit by bit."),
     ] = 0,
     rounding: Annotated[Rounding, typer.Option(help="gptq needs --calibrate.")] = Rounding.NEAREST,
     calibrate: Annotated[
@@ -55,7 +60,6 @@ def command(
     CQReLU networks become CIF with and without sleep, and every spike count is compared with the
     quantized network. Choose settings on the held-out split; run this on test data once.
     """
-    from toolchain.cli.param_types import positive_numbers
     from toolchain.output_policy import EVALUATION, check_output
 
     output = Output(as_json=json)
@@ -66,10 +70,10 @@ def command(
         evaluation = spikeport.evaluate(
             run,
             data,
-            steps=positive_numbers("--steps", steps),
-            weight_bits=positive_numbers("--weight-bits", weight_bits),
+            steps=steps,
+            weight_bits=weight_bits,
             layer_steps=layer_steps and positive_numbers("--layer-steps", str(layer_steps))[0],
-            lava_samples=lava,
+            lava_samples=lava_samples,
             target=target,
             rounding=rounding.value,
             calibrate=calibrate,

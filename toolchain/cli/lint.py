@@ -12,6 +12,7 @@ import typer
 from toolchain import __version__
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output
+from toolchain.cli.wording import as_options
 from toolchain.text import counted
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ FAILED = 1
 
 
 class Format(str, Enum):
-    """Format of the findings."""
+    """Format of the findings: text for people, or JSON or SARIF for programs."""
 
     TEXT = "text"
     JSON = "json"
@@ -84,7 +85,7 @@ def _show(looked: list[Findings], output: Output) -> None:
             output.say(f"  {level}: {rule.title} [{rule.id}]", STYLES[level])
             output.say(f"  found:  {finding.found}")
             output.say(f"  why:    {rule.why}")
-            output.say(f"  remedy: {finding.remedy}")
+            output.say(f"  remedy: {as_options(finding.remedy)}")
         counts: dict[str, int] = {}
         for finding in findings.found:
             level = finding.rule.level.value
@@ -101,7 +102,7 @@ def _write(looked: list[Findings], form: Format, out: Path | None) -> None:
     document: dict[str, Any] = {"files": [findings.as_dict() for findings in looked]}
     if form is Format.SARIF:
         document = as_sarif(looked, __version__)
-    text = json_text.dumps(document, indent=1) + "\n"
+    text = json_text.dumps(as_options(document), indent=1) + "\n"
     if out is None:
         typer.echo(text, nl=False)
     else:

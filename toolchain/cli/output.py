@@ -72,7 +72,7 @@ class _Console(Console):
 
 
 class Output:
-    """Output of one command."""
+    """Output of one command: text, tables and progress, or one JSON object."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json

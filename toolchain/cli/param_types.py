@@ -1,17 +1,30 @@
-"""Parsers of arguments: lists of numbers, sizes, paths that are read."""
+"""Types of options that are text: lists of numbers, sizes; and the paths that commands read."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import typer
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 LARGE_EXPONENT = re.compile(r"[eE][+-]?\d{4}")
 """Numbers beyond the range of floats, whose exact value would take hours to compute."""
+
+
+def typed(
+    option: str, read: Callable[[str, str], Any], *, metavar: str = "<str>", **more: Any
+) -> Any:
+    """An option whose value is what `read` makes of the option's name and its text."""
+
+    def parser(text: str) -> Any:
+        return read(option, text)
+
+    return typer.Option(option, parser=parser, metavar=metavar, **more)
 
 
 def positive_numbers(option: str, text: str) -> tuple[int, ...]:
@@ -74,7 +87,32 @@ def divisors(option: str, text: str) -> tuple[float, ...]:
     return values
 
 
-def parse_size(text: str) -> int:
+def whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    """The whole numbers in `text`, such as a shape; DataError if an item is none."""
+    from toolchain.errors import DataError
+
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise DataError("not numbers separated by commas", node=option, found=text[:80]) from error
+
+
+def interval(option: str, text: str) -> tuple[float, float]:
+    """The interval LOW,HIGH; DataError if LOW is not below HIGH."""
+    from toolchain.errors import DataError
+
+    values = real_numbers(option, text)
+    if len(values) != 2 or not values[0] < values[1]:
+        raise DataError("needs LOW,HIGH with LOW < HIGH", node=option, found=text)
+    return (values[0], values[1])
+
+
+def names(option: str, text: str) -> tuple[str, ...]:
+    """The names in `text`, separated by commas; none for "none"."""
+    return tuple(n.strip() for n in text.split(",") if n.strip() not in ("", "none"))
+
+
+def parse_size(option: str, text: str) -> int:
     """Number of bytes of `2GB`, `512MiB`, `1.5g` or a plain number.
 
     Raises
@@ -85,7 +123,9 @@ def parse_size(text: str) -> int:
     found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmg]i?)?b?", text.strip().lower())
     size = int(float(found[1]) * UNITS[found[2] or ""]) if found else 0
     if size < 1:
-        raise typer.BadParameter(f"'{text}' is not a size: like 2GB, 512MiB or a number of bytes")
+        raise typer.BadParameter(
+            f"'{text}' is not a size: like 2GB, 512MiB or a number of bytes", param_hint=option
+        )
     return size
 
 

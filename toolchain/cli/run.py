@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import spikeport
+from spikeport.backends import BACKENDS, Lava, Reference, open_backend
 from toolchain.cli.options import Data, Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
-from toolchain.cli.param_types import data_path, parse_size
+from toolchain.cli.param_types import data_path, parse_size, typed
 from toolchain.cli.stops import KEPT_NOTHING, telling
+from toolchain.recording_mode import Mode
 
 if TYPE_CHECKING:
     from toolchain.program.int_program import IntProgram
 
 
 class BackendName(str, Enum):
-    """Backend that runs a program."""
+    """Backend that runs a program: the names in the registry."""
 
-    REFERENCE = "reference"
-    LAVA = "lava"
+    _ignore_ = "_name"
+    for _name in BACKENDS:
+        vars()[_name.upper()] = _name
+
+
+REFERENCE = BackendName(Reference.name)
 
 
 class Models(str, Enum):
@@ -51,23 +57,14 @@ class EngineName(str, Enum):
     STEPWISE = "stepwise"
 
 
-class Record(str, Enum):
-    """Detail of a recording."""
-
-    FULL = "full"
-    COUNTS = "counts"
-    DIGEST = "digest"
-    EVENTS = "events"
-
-
 def command(
     net: Net,
     data: Data,
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="REC.npz", help="Recording to write.")
     ],
-    backend: Annotated[BackendName, typer.Option(help="Simulator.")] = BackendName.REFERENCE,
-    record: Annotated[Record, typer.Option(help="Detail of the recording.")] = Record.FULL,
+    backend: Annotated[BackendName, typer.Option(help="Simulator.")] = REFERENCE,
+    record: Annotated[Mode, typer.Option(help="Detail of the recording.")] = Mode.FULL,
     models: Annotated[
         Models | None,
         typer.Option(
@@ -82,8 +79,13 @@ def command(
         ),
     ] = None,
     memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Reference, fast: memory limit, such as 2GB."),
+        Any,
+        typed(
+            "--memory",
+            parse_size,
+            metavar="SIZE",
+            help="Reference, fast: memory limit, such as 2GB.",
+        ),
     ] = None,
     device: Annotated[
         str | None,
@@ -118,7 +120,6 @@ def command(
     json: Json = False,
 ) -> None:
     """Run a network on data and record every layer."""
-    from spikeport.backends import Lava, open_backend
     from spikeport.running import open_for, quality, run_data
     from toolchain.output_policy import RECORDING, check_output, tell_replaced
     from toolchain.recording.parts import Parts
@@ -127,7 +128,7 @@ def command(
     options: dict[str, Any] = {
         "models": models and models.value,
         "engine": engine and engine.value,
-        "memory": memory and parse_size(memory),
+        "memory": memory,
         "device": device,
         "neuron_impl": neuron_impl and neuron_impl.value,
         "watch_ranges": watch_ranges or None,
@@ -138,7 +139,7 @@ def command(
     options = {name: value for name, value in options.items() if value is not None}
     check_output(out, RECORDING, [net, data_path(data)])
     parts = out.with_name(f"{out.name}.parts")
-    if backend is BackendName.LAVA:
+    if backend.value == Lava.name:
         options |= {"time_limit": time_limit, "parts": parts}
     chosen = open_backend(backend.value, **options)
     program = spikeport.load(net)
@@ -152,7 +153,7 @@ def command(
     ):
         recording = run_data(program, samples, chosen, record.value, task.update)
     recording.save(out)
-    if backend is BackendName.LAVA:
+    if backend.value == Lava.name:
         Parts.remove_folder(parts)
     unsettled = sum(recording.meta["unsettled"].values())
     measured = quality(program, recording, samples)

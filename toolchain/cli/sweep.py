@@ -10,8 +10,9 @@ import typer
 import spikeport
 from toolchain.cli.options import Data, Json
 from toolchain.cli.output import Output, percent
-from toolchain.cli.param_types import data_path, positive_numbers
+from toolchain.cli.param_types import data_path, positive_numbers, typed
 from toolchain.cli.stops import telling
+from toolchain.cli.wording import as_options
 
 if TYPE_CHECKING:
     from toolchain.sweep.grid import Point
@@ -32,8 +33,12 @@ def command(
             help="File of results; a repeated command continues it.",
         ),
     ],
-    steps: Annotated[str, typer.Option(help="Time steps, or wake steps of CIF.")] = "1,2,4,8",
-    weight_bits: Annotated[str, typer.Option(help="Widths of the weights.")] = "4,8",
+    steps: Annotated[
+        Any, typed("--steps", positive_numbers, help="Time steps, or wake steps of CIF.")
+    ] = "1,2,4,8",
+    weight_bits: Annotated[
+        Any, typed("--weight-bits", positive_numbers, help="Widths of the weights.")
+    ] = "4,8",
     neurons: Annotated[str, typer.Option(help="if, cif, or both.")] = "if",
     target: Annotated[
         str, typer.Option(metavar="NAME|FILE.toml", help="Hardware whose cores are counted.")
@@ -74,8 +79,8 @@ def command(
             runs,
             data,
             out,
-            steps=positive_numbers("--steps", steps),
-            weight_bits=positive_numbers("--weight-bits", weight_bits),
+            steps=steps,
+            weight_bits=weight_bits,
             neurons=neurons.split(","),
             target=target,
             scheduler=scheduler,
@@ -110,7 +115,7 @@ def _described(result: Result, best: bool) -> dict[str, Any]:
         "latency": result.latency,
         "cores": result.cores,
         "program_hash": result.program_hash,
-        "error": result.error,
+        "error": as_options(result.error),
         "pareto": best,
     }
 
@@ -135,4 +140,4 @@ def _show(results: tuple[Result, ...], best: set[str], output: Output) -> None:
     for r in results:
         if r.error:
             where = f"{Path(r.point.run).name}, {r.point.steps} steps, {r.point.weight_bits} bits"
-            output.say(f"{where}: {r.error}", "yellow")
+            output.say(f"{where}: {as_options(r.error)}", "yellow")

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolchain.cli.output import Output, percent
+from toolchain.cli.param_types import divisors, names, real_numbers
 from toolchain.cli.training import (
     DEVICE,
     chosen,
     say_kept,
     setting,
+    text_setting,
     with_progress,
     with_settings,
 )
@@ -40,8 +42,10 @@ SETTINGS = {
     "schedule": setting(str, "cosine, epoch-cosine or onecycle.  [cosine]"),
     "weight_decay": setting(float, "L2 penalty.  [5e-4]"),
     "label_smoothing": setting(float, "Share of the target spread over all classes.  [0]"),
-    "augment": setting(
-        str, "Of crop, flip, autoaugment, cutout, cutout-black; with commas, or none.  [none]"
+    "augment": text_setting(
+        names,
+        "Of crop, flip, autoaugment, cutout, cutout-black; with commas, or none.  [none]",
+        "--augment",
     ),
     "initial_threshold": setting(float, "Start of the trained threshold (nq, qcfs).  [8]"),
     "calibration_steps": setting(
@@ -52,8 +56,10 @@ SETTINGS = {
     "noise_start": setting(int, "First epoch after which noise is estimated.  [1]"),
     "noise_every": setting(int, "Epochs from one estimate to the next.  [1]"),
     "fixed_noise": setting(float, "Instead: noise in every layer, in thresholds."),
-    "mean": setting(str, "Taken from real values, one per channel; 128/255 is a number.  [0]"),
-    "std": setting(str, "Divides what is left.  [1]"),
+    "mean": text_setting(
+        real_numbers, "Taken from real values, one per channel; 128/255 is a number.  [0]", "--mean"
+    ),
+    "std": text_setting(divisors, "Divides what is left.  [1]", "--std"),
     "held_out": setting(float, "Share of the train split held out for choices.  [0.1]"),
     "seed": setting(int, "Decides the split, the start and the order.  [0]", min=0),
     "train_limit": setting(
@@ -66,7 +72,7 @@ SETTINGS = {
 
 @with_settings(SETTINGS)
 def command(
-    out: Path, config: Path | None, recipe: str | None, json: bool, **given: object
+    folder: Path, config: Path | None, recipe: str | None, json: bool, **given: object
 ) -> None:
     """Train a quantized network; repeated, it goes on after a stop.
 
@@ -81,12 +87,12 @@ def command(
     if recipe is not None and recipe not in RECIPES:
         raise DataError("no such recipe", node=recipe, allowed=", ".join(RECIPES))
     values = chosen(given, config, "SOURCE", RECIPES[recipe] if recipe else None)
-    kept = train_with_progress(TrainConfig.from_dict(values), out, output)
+    kept = train_with_progress(TrainConfig.from_dict(values), folder, output)
     best = kept.history[kept.epoch - 1]
     quality = f"held-out accuracy {percent(best['held_out_quantized'])}"
     if "held_out_spiking" in best:
         quality += f", {percent(best['held_out_spiking'])} spiking"
-    say_kept(kept, out, output, quality, "")
+    say_kept(kept, folder, output, quality, "")
 
 
 def train_with_progress(config: TrainConfig, out: Path, output: Output) -> Checkpoint:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -12,7 +11,7 @@ import typer
 
 from toolchain.cli.options import Json
 from toolchain.cli.output import Output
-from toolchain.cli.param_types import divisors, parse_pixels, real_numbers
+from toolchain.cli.param_types import typed
 from toolchain.cli.stops import kept_epochs, telling
 
 if TYPE_CHECKING:
@@ -30,12 +29,17 @@ def setting(kind: Any, text: str, *names: str, **more: Any) -> Any:
     return Annotated[kind | None, typer.Option(*names, help=text, **more)]
 
 
+def text_setting(read: Callable[[str, str], Any], text: str, option: str, **more: Any) -> Any:
+    """An option that may be left out, whose text `read` makes a value of, as an annotation."""
+    return Annotated[Any, typed(option, read, help=text, **more)]
+
+
 def with_settings(settings: Mapping[str, Any]) -> Callable[[_Command], _Command]:
     """Give a command --out, these options by the names of their settings, and --json."""
 
     def described(command: _Command) -> _Command:
-        options = {"out": OUT, **settings, "json": Json}
-        defaults = {"out": Parameter.empty, "json": False}
+        options = {"folder": OUT, **settings, "json": Json}
+        defaults = {"folder": Parameter.empty, "json": False}
         command.__signature__ = Signature(  # type: ignore[attr-defined]
             [
                 Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=defaults.get(name))
@@ -45,19 +49,6 @@ def with_settings(settings: Mapping[str, Any]) -> Callable[[_Command], _Command]
         return command
 
     return described
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(n.strip() for n in text.split(",") if n.strip() not in ("", "none"))
-
-
-_READ: dict[str, Callable[[str], Any]] = {
-    "augment": _names,
-    "input_size": partial(parse_pixels, "--input-size"),
-    "mean": partial(real_numbers, "--mean"),
-    "std": partial(divisors, "--std"),
-}
-"""What is typed for these settings is text."""
 
 
 def chosen(
@@ -73,11 +64,7 @@ def chosen(
     from toolchain.errors import DataError
     from toolchain.learning.training.config_file import read_settings
 
-    said = {
-        name: _READ[name](value) if name in _READ else value
-        for name, value in given.items()
-        if value is not None
-    }
+    said = {name: value for name, value in given.items() if value is not None}
     values = {**(recipe or {}), **(read_settings(file) if file else {}), **said}
     if "data" not in values:
         raise DataError(

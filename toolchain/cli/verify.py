@@ -9,7 +9,7 @@ import typer
 import spikeport
 from toolchain.cli.options import Json, Net, TimeLimit
 from toolchain.cli.output import Output, percent
-from toolchain.cli.run import BackendName
+from toolchain.cli.run import REFERENCE, BackendName
 
 if TYPE_CHECKING:
     from spikeport import Verification
@@ -19,15 +19,13 @@ FAILED = 1
 
 def command(
     net: Net,
-    data: Annotated[
+    samples: Annotated[
         str | None, typer.Option("--data", metavar="SOURCE", help="Data to replay.")
     ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Store this run in the file, to verify it later.")
     ] = False,
-    backend: Annotated[
-        BackendName, typer.Option(help="Backend of the replay.")
-    ] = BackendName.REFERENCE,
+    backend: Annotated[BackendName, typer.Option(help="Backend of the replay.")] = REFERENCE,
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
@@ -39,7 +37,7 @@ def command(
     with output.progress(f"{backend.value}: {net.stem}") as task:
         found = spikeport.verify(
             net,
-            data,
+            samples,
             record=record,
             backend=backend.value,
             time_limit=time_limit,

@@ -298,7 +298,7 @@ def _check_options(
         raise ConversionError(
             f"{needs[0]} needs calibration data",
             found="none",
-            remedy="--calibrate DATA, samples as the network was trained on",
+            remedy="calibrate=DATA, samples as the network was trained on",
         )
     if quantizer.bits > limits.max_input_bits:
         raise ConversionError(
@@ -323,7 +323,7 @@ def _check_options(
         raise ConversionError(
             "sleep steps are for CIF neurons",
             found=f"{options.schedule.sleep_steps} sleep steps with IF",
-            remedy="use --neuron cif, or leave --sleep out",
+            remedy='use neuron="cif", or leave sleep_steps= out',
         )
 
 
@@ -339,7 +339,7 @@ def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[st
                 "CIF is loss-free only with as many wake steps as trained levels",
                 node=name,
                 found=f"{steps} wake steps for {found} levels",
-                allowed=f"--wake {found}",
+                allowed=f"{found} wake steps",
             )
         return ()
     return tuple(
@@ -391,7 +391,7 @@ def _reason(rounding: LayerRounding, limits: TargetLimits) -> str:
     if rounding.lowered:
         return (
             f"{rounding.lowered} channels were scaled down so that no input can overflow the "
-            "state (--watch-ranges keeps full precision and has the run watch it)"
+            "state (watch_ranges=True keeps full precision and has the run watch it)"
         )
     low, high = rounding.threshold_low, rounding.threshold_high
     if high < limits.threshold_max:

@@ -51,7 +51,7 @@ def open_device(name: str) -> torch.device:
             "this device cannot be used",
             node=name,
             found=str(error).splitlines()[0],
-            remedy="a torch build for it, and its driver; or leave out --device",
+            remedy="a torch build for it, and its driver; or leave out device=",
         ) from error
     return device
 

@@ -41,7 +41,7 @@ MULTIPLE = 8
 """On CUDA, the sizes of inputs and outputs of `int_product` must be multiples of this."""
 MANY_ROWS = 17
 """Fewest rows that `int_product` takes on CUDA."""
-ON_DEVICE = "leave out --device, and please report it"
+ON_DEVICE = "leave out device=, and please report it"
 """Remedy if the device's sums fail in int8 and in float64."""
 
 

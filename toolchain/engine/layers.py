@@ -225,7 +225,7 @@ class EngineLayer(ABC):
         return CodedSpikes(values, self._offset, self.population.shape)
 
     def _hears(self, sent: SpikesBySource) -> bool:
-        """Whether any spikes arrive."""
+        """Whether any source of the population has sent spikes."""
         return any(synapse.source in sent for synapse in self.population.synapses)
 
     def _quiet(self, potential: np.ndarray, moment: StepContext) -> LayerResult:

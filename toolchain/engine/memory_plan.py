@@ -48,7 +48,7 @@ def samples_and_steps(
         node=program.name,
         found=f"{memory:,} bytes",
         allowed=f">= {needed:,} bytes",
-        remedy="give more with --memory",
+        remedy="give more with memory=",
     )
 
 

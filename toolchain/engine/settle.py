@@ -46,7 +46,7 @@ def _settle_time(name: str, blocks: Iterator[SimulatedBlock]) -> int:
         "the network does not settle",
         node=name,
         found=f"{firing} neurons still fire after {asleep} sleep steps",
-        remedy="it may need more; give --sleep yourself",
+        remedy="it may need more; give sleep_steps= yourself",
     )
 
 

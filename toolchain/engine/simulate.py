@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 
 
 class Way(Enum):
-    """Method of simulation."""
+    """Method of simulation: layer by layer, or step by step."""
 
     FAST = "fast"
     STEPWISE = "stepwise"

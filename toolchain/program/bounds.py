@@ -77,7 +77,7 @@ def prove(program: IntProgram) -> tuple[PopulationBounds, ...]:
                     found=f"{interval} in the worst case (channel {bound.channel})",
                     allowed=str(state),
                     remedy="use fewer weight bits or steps, or accept it and have the run "
-                    "watched: --watch-ranges",
+                    "watched: watch_ranges=True",
                 )
     return bounds
 

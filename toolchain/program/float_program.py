@@ -373,7 +373,7 @@ class FloatProgram:
 
     @property
     def input(self) -> Input:
-        """The input node."""
+        """The first node; ProgramError if it is not an `Input`."""
         first = self.nodes[0]
         if not isinstance(first, Input):
             raise ProgramError("the first node must be the input", node=first.name)

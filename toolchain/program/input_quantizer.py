@@ -101,7 +101,7 @@ class InputQuantizer:
                 "an input with values below zero needs a sign and at least one bit more",
                 node="input",
                 found=f"{bits} bit, {lowest:.6g} .. {highest:.6g} after normalisation",
-                remedy="--input-bits 2 or more",
+                remedy="input_bits=2 or more",
             )
         largest = IntRange.signed(bits).high if signed else IntRange.unsigned(bits).high
         extreme = max(abs(lowest), abs(highest))
@@ -158,7 +158,7 @@ class InputQuantizer:
         return normalised
 
     def describe(self) -> dict[str, Any]:
-        """All fields as JSON."""
+        """All fields by name, as JSON; `scale` is real value per integer."""
         return {
             "shape": list(self.shape),
             "scale": self.scale,

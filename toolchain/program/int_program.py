@@ -64,7 +64,7 @@ class Schedule:
 
     @property
     def num_steps(self) -> int:
-        """Local steps per sample."""
+        """Local steps per sample: wake and sleep steps."""
         return self.wake_steps + self.sleep_steps
 
 

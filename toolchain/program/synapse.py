@@ -108,7 +108,7 @@ class ConvSynapse:
         return (self.weight.shape[0], *_plane(self, kernel, source_shape))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Integer arrays by name."""
+        """Integer weights (C', C / groups, K_h, K_w), as "weight"."""
         return {"weight": self.weight}
 
     def describe(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class DenseSynapse:
         return (self.weight.shape[0],)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Integer arrays by name."""
+        """Integer weights (F', F), as "weight"."""
         return {"weight": self.weight}
 
     def describe(self) -> dict[str, Any]:
@@ -236,7 +236,7 @@ class WindowSynapse:
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """All fields as JSON."""
+        """All fields and the kind of synapse, as JSON."""
         return {
             "kind": "window",
             "source": self.source,

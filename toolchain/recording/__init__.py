@@ -3,7 +3,8 @@
 from toolchain.recording.builder import RecordingBuilder
 from toolchain.recording.compare import Comparison, Divergence, compare
 from toolchain.recording.layer_recorder import LayerRecord, LayerRecorder
-from toolchain.recording.recording import Mode, Recording
+from toolchain.recording.recording import Recording
+from toolchain.recording_mode import Mode
 
 __all__ = [
     "Comparison",

@@ -11,7 +11,8 @@ import numpy as np
 from toolchain.program.int_program import INPUT, IntProgram
 from toolchain.program.synops import fan_out
 from toolchain.recording.layer_recorder import LayerRecord, LayerRecorder
-from toolchain.recording.recording import RECORDING_VERSION, Mode, Recording
+from toolchain.recording.recording import RECORDING_VERSION, Recording
+from toolchain.recording_mode import Mode
 
 
 class RecordingBuilder:

@@ -13,8 +13,9 @@ import numpy as np
 
 from toolchain.errors import RecordingError
 from toolchain.recording.digest import MEMBRANE, SPIKES
-from toolchain.recording.recording import Mode, Recording
+from toolchain.recording.recording import Recording
 from toolchain.recording.schema import check_complete
+from toolchain.recording_mode import Mode
 
 SCHEDULE, LABELS = "/schedule", "/labels"
 """Names in place of a layer's if steps or labels differ; no layer's name has a slash."""
@@ -76,7 +77,7 @@ class Comparison:
 
     @property
     def total(self) -> int:
-        """Total number of mismatches."""
+        """Number of mismatches, summed over the layers."""
         return sum(self.mismatches.values())
 
     @property
@@ -85,7 +86,7 @@ class Comparison:
         return self.same_program and self.total == 0
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields as JSON."""
+        """The comparison as JSON; `first` is null if nothing differs."""
         first = None if self.first is None else {**self.first.__dict__, "text": str(self.first)}
         return {
             "equal": self.equal,

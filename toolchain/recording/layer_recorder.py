@@ -13,7 +13,7 @@ from toolchain.errors import RecordingError
 from toolchain.program.int_program import Population, Schedule
 from toolchain.program.neurons import Readout, ThresholdNeuron
 from toolchain.recording.digest import StepDigests
-from toolchain.recording.recording import Mode
+from toolchain.recording_mode import Mode
 
 BYTE, INT8_MAX = 255, 127
 """Largest values of an unsigned and of a signed byte."""

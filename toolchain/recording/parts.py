@@ -71,7 +71,7 @@ class Parts:
                 "the parts are of another run",
                 node=str(self._folder),
                 found=f"differs in {', '.join(different)}",
-                remedy="repeat the command that was interrupted, or leave out --resume",
+                remedy="repeat the command that was interrupted, or leave out resume=",
             )
 
     def load(self, chunk: int) -> dict[str, LayerRecord] | None:

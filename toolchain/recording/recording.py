@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from toolchain.documents import as_error, parse_json
 from toolchain.errors import RecordingError
 from toolchain.files import atomic_path
 from toolchain.recording.schema import check_complete
+from toolchain.recording_mode import Mode
 
 RECORDING_VERSION = 2
 """Version 2: digests are chains of XXH3-128, channels last. Version 1 hashed all samples at once
@@ -42,15 +42,6 @@ LOGITS, OUTPUT = "logits", "output"
 """Names of the outputs in a file."""
 _GROUPS = (OUTPUT, "spikes", "membrane", "counts", "digest", "spike_times")
 """Prefixes of layers' arrays in a file, in the order of `Recording`'s fields."""
-
-
-class Mode(Enum):
-    """Detail of a recording."""
-
-    FULL = "full"
-    COUNTS = "counts"
-    DIGEST = "digest"
-    EVENTS = "events"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +68,7 @@ class Recording:
 
     @property
     def mode(self) -> Mode:
-        """Detail of the recording."""
+        """What the recording contains of each layer."""
         return Mode(self.meta["mode"])
 
     @property
@@ -87,7 +78,7 @@ class Recording:
 
     @property
     def num_samples(self) -> int:
-        """Number of samples N."""
+        """Number of recorded samples N."""
         return len(self.labels)
 
     @property

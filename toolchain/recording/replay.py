@@ -78,7 +78,7 @@ class Replay:
         )
 
     def describe(self) -> dict[str, Any]:
-        """All fields as JSON."""
+        """All fields by name, as JSON."""
         return asdict(self)
 
     def differences(self, kept: Replay) -> list[str]:

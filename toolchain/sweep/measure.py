@@ -53,7 +53,7 @@ class Result:
 
     @property
     def accuracy(self) -> float:
-        """Share of correct predictions."""
+        """Share of correct predictions, 0 .. 1; 0 if nothing was run."""
         return self.correct / self.total if self.total else 0.0
 
 

@@ -115,6 +115,6 @@ def _client(scheduler: str) -> Client:
             "the scheduler does not answer",
             node=scheduler,
             found=str(error).splitlines()[0],
-            remedy="dask scheduler starts one, dask worker ADDRESS workers; leave out --scheduler "
+            remedy="dask scheduler starts one, dask worker ADDRESS workers; leave out scheduler= "
             "to run here",
         ) from error

@@ -336,7 +336,7 @@ _ALL = (
         "a sum or state that may leave its register",
         "the worst case over all inputs does not fit, and the file does not ask for runs to watch "
         "for it",
-        "convert with fewer weight bits or steps, or with --watch-ranges",
+        "convert with fewer weight bits or steps, or with watch_ranges=True",
         "toolchain/program/bounds.py",
     ),
     Rule(
@@ -372,7 +372,7 @@ _ALL = (
         "numbers that the target does not hold",
         "the program is whole, but a parameter is beyond the limits of the profile it is "
         "compared with",
-        "convert for this target: --target",
+        "convert for this target: target=",
         "hw_models/profiles",
     ),
 )

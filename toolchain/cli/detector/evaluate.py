@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import spikeport
 from toolchain.cli.options import Boxes, Json, TimeLimit
 from toolchain.cli.output import Output, percent
-from toolchain.cli.param_types import data_path
+from toolchain.cli.param_types import data_path, positive_numbers, typed
 
 if TYPE_CHECKING:
     from toolchain.learning.detection.document import DetectorEvaluation
@@ -27,10 +27,13 @@ def command(
         Path | None,
         typer.Option("-o", "--out", metavar="FILE.json", help="Default: RUN/detection.json."),
     ] = None,
-    steps: Annotated[str, typer.Option(help="Time steps of an IF network.")] = "1,2,4,8,16",
+    steps: Annotated[
+        Any, typed("--steps", positive_numbers, help="Time steps of an IF network.")
+    ] = "1,2,4,8,16",
     weight_bits: Annotated[int, typer.Option(help="Width of the integer weights.")] = 8,
-    lava: Annotated[
-        int, typer.Option(min=0, help="Images that run on Lava as well, compared by digest.")
+    lava_samples: Annotated[
+        int,
+        typer.Option("--lava", min=0, help="Images that run on Lava as well, compared by digest."),
     ] = 0,
     target: Annotated[str, typer.Option(help="Whose registers must hold it.")] = "loihi2",
     time_limit: TimeLimit = 3600.0,
@@ -41,7 +44,6 @@ def command(
     CQReLU detectors become CIF with sleep until nothing fires any more; every output is then held
     against the quantized network's, integer by integer. Exit code 1 if one differs, or on Lava.
     """
-    from toolchain.cli.param_types import positive_numbers
     from toolchain.output_policy import DETECTION, check_output
 
     output = Output(as_json=json)
@@ -52,9 +54,9 @@ def command(
         evaluation = spikeport.evaluate_detector(
             run,
             data,
-            steps=positive_numbers("--steps", steps),
+            steps=steps,
             weight_bits=weight_bits,
-            lava_samples=lava,
+            lava_samples=lava_samples,
             target=target,
             time_limit=time_limit,
             command=shlex.join(["spikeport", *sys.argv[1:]]),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolchain.cli.output import Output, percent
+from toolchain.cli.param_types import names, parse_pixels
 from toolchain.cli.training import (
     DEVICE,
     chosen,
     say_kept,
     setting,
+    text_setting,
     with_progress,
     with_settings,
 )
@@ -24,7 +26,9 @@ SETTINGS = {
     "head": setting(str, "decoupled or plain.  [decoupled]"),
     "stride": setting(int, "Pixels from one cell to the next, 16 or 32.  [16]"),
     "width": setting(float, "Factor on the number of channels.  [0.25]"),
-    "input_size": setting(str, "Images are scaled to fit.  [320x240]", metavar="WIDTHxHEIGHT"),
+    "input_size": text_setting(
+        parse_pixels, "Images are scaled to fit.  [320x240]", "--input-size", metavar="WIDTHxHEIGHT"
+    ),
     "activation": setting(str, "cqrelu, nq, qcfs or relu.  [cqrelu]"),
     "levels": setting(int, "Quantization levels.  [4]"),
     "pooling": setting(str, "average or max.  [max]"),
@@ -32,7 +36,9 @@ SETTINGS = {
     "batch_size": setting(int, "Images per step.  [16]"),
     "learning_rate": setting(float, "Its peak.  [0.003]"),
     "weight_decay": setting(float, "AdamW's.  [0.02]"),
-    "augment": setting(str, "Of flip, scale, colour; with commas, or none.  [all]"),
+    "augment": text_setting(
+        names, "Of flip, scale, colour; with commas, or none.  [all]", "--augment"
+    ),
     "fixed_noise": setting(float, "nq: noise, in thresholds.  [0.05]"),
     "seed": setting(int, "Decides start and order.  [0]", min=0),
     "device": setting(str, DEVICE),
@@ -41,7 +47,7 @@ SETTINGS = {
 
 
 @with_settings(SETTINGS)
-def command(out: Path, config: Path | None, json: bool, **given: object) -> None:
+def command(folder: Path, config: Path | None, json: bool, **given: object) -> None:
     """Train a quantized detector; repeated, it goes on after a stop.
 
     The epoch kept is the best by mAP on the val split; the test split is not touched.
@@ -59,9 +65,9 @@ def command(out: Path, config: Path | None, json: bool, **given: object) -> None
         return f"loss {metrics['loss']:.3f}{precision}"
 
     kept = with_progress(
-        lambda progress: train_detector(settings, out, progress),
+        lambda progress: train_detector(settings, folder, progress),
         settings.epochs,
-        out,
+        folder,
         output,
         summary,
     )
@@ -69,4 +75,4 @@ def command(out: Path, config: Path | None, json: bool, **given: object) -> None
     quality = f"mAP@0.5 {percent(best.get('held_out_map50'))}, "
     quality += f"mAP@[.5:.95] {percent(best.get('held_out_map'))} on the val split"
     cif = settings.activation == "cqrelu"
-    say_kept(kept, out, output, quality, " --neuron cif --calibrate DATA" if cif else "")
+    say_kept(kept, folder, output, quality, " --neuron cif --calibrate DATA" if cif else "")

@@ -101,7 +101,7 @@ def _large_dense_layer(draft: GraphEditor, pool: AvgPool2d) -> str:
         weights = len(dense.weight) * prod(shapes[pool.source])
         if weights > MOST_WEIGHTS:
             return (
-                f"folded (--pooling fold) it would give {dense.name} {weights:,} weights in place "
+                f'folded (pooling="fold") it would give {dense.name} {weights:,} weights in place '
                 f"of {dense.weight.size:,}"
             )
     return ""
@@ -209,7 +209,7 @@ def _check_stage(
             allowed=f"{Relay.spike_limits.high}",
             remedy="pool in front of a convolution or dense layer, into which it can be folded"
             if error
-            else "fold it: --pooling auto or fold",
+            else 'fold it: pooling="auto", or pooling="fold"',
         ) from error
 
 

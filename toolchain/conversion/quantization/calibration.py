@@ -55,7 +55,7 @@ class Calibration:
                 node=self.name,
                 found=len(self.inputs),
                 allowed=f"at least {MINIMUM_SAMPLES}",
-                remedy="give a longer slice, or raise --calibration-samples",
+                remedy="give a longer slice, or raise calibration_samples=",
             )
 
     @cached_property
@@ -162,7 +162,7 @@ def _empty(layer: IntegerLayer) -> InputMoments:
             node=layer.name,
             found=f"{size / 2**30:.1f} GiB of second moments",
             allowed=f"{MAX_GRAM_BYTES / 2**30:.0f} GiB",
-            remedy="use --rounding nearest",
+            remedy='use rounding="nearest"',
         )
     return InputMoments(operations)
 

@@ -157,7 +157,7 @@ class IntegerChoice:
             raise ConversionError(
                 "error-compensating rounding needs calibration data",
                 node=rows.name,
-                remedy="--calibrate DATA",
+                remedy="calibrate=DATA",
             )
         compensates = statistics.compensated
         active = [t for t, included in zip(terms, compensates, strict=True) if included]

@@ -180,7 +180,7 @@ def integerise(
 
 
 def _pool(layer: IntegerPoolLayer) -> Population:
-    """A pooling population."""
+    """The population of a pool: relays of window sums, or window maxima; both without bias."""
     pool, channels = layer.pool, layer.shape[0]
     none = np.zeros(channels, np.int64)
     if isinstance(pool, MaxPool2d):

@@ -108,7 +108,7 @@ def with_thresholds(
     if not relus:
         raise ConversionError(
             "the network has no plain ReLU to give a threshold to",
-            remedy="leave --relu-percentile out",
+            remedy="leave relu_percentile= out",
         )
     shapes = program.shapes()
     channels = {n.name: shapes[n.name][0] for n in relus}
@@ -131,7 +131,7 @@ def with_thresholds(
                 node=name,
                 found=f"percentile {percentile:g} over {samples} samples is 0",
                 allowed="> 0",
-                remedy="raise --relu-percentile, calibrate on more samples, or take the layer out",
+                remedy="raise relu_percentile=, calibrate on more samples, or take the layer out",
             )
         found[name] = np.maximum(threshold, SMALLEST * peaks[name].numpy())
         # A channel that no sample of the calibration reaches at all: any threshold will do.

@@ -27,5 +27,5 @@ class CQReLU(QuantizedActivation):
         self.register_buffer("threshold", torch.tensor(1.0))
 
     def quantized(self, z: Tensor) -> Tensor:
-        """See the module."""
+        """`floor(levels * clip(z, 0, 1)) / levels`, elementwise."""
         return cqrelu(z, self.levels)

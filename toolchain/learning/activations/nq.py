@@ -26,7 +26,7 @@ class NQ(QCFS):
         self.register_buffer("sigma", torch.tensor(0.0))
 
     def quantized(self, z: Tensor) -> Tensor:
-        """See the module."""
+        """QCFS of `z`, in training with noise of standard deviation `sigma`."""
         a = super().quantized(z)
         if self.training:
             a = a - self.sigma.to(a.dtype) * _standard_normal(a)

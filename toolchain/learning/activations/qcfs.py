@@ -30,5 +30,5 @@ class QCFS(QuantizedActivation):
         self.threshold = nn.Parameter(torch.tensor(float(threshold)))
 
     def quantized(self, z: Tensor) -> Tensor:
-        """See the module."""
+        """`z` clipped to 0 .. threshold, and rounded to multiples of threshold / levels."""
         return qcfs(z, self.threshold, self.levels)

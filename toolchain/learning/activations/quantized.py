@@ -50,7 +50,7 @@ class QuantizedActivation(nn.Module):
         self.num_steps = 1
 
     def quantized(self, z: Tensor) -> Tensor:
-        """The activation as trained."""
+        """The activation as trained, elementwise; TypeError if a subclass does not define it."""
         raise TypeError(f"{type(self).__name__} does not say how it quantizes")
 
     def forward(self, z: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """A data set as the input spikes of a network, with a look at whether its values fit.
 
 Ranges are those of real values. A pixel (uint8) of a source stands for pixel / 255, or pixel / 16
-in `digits`: 0 .. 1 whatever `--input-range` says. Floats are taken as they are. Values outside a
+in `digits`: 0 .. 1 whatever `input_range` says. Floats are taken as they are. Values outside a
 network's range are an error, nothing is clipped; values that fill little of it lose precision.
 """
 
@@ -53,7 +53,7 @@ def input_spikes(quantizer: InputQuantizer, samples: Samples) -> np.ndarray:
             node=samples.name,
             found=f"input spikes of at most {reached}",
             allowed=f"about {limit}",
-            remedy="convert with --input-range 0,1; a network that takes pixels of 0 .. 255 has "
-            "--std 1/255; or give float samples (npz:PATH)",
+            remedy="convert with input_range=(0, 1); a network that takes pixels of 0 .. 255 has "
+            "std=1/255; or give float samples (npz:PATH)",
         )
     return spikes

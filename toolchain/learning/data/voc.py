@@ -89,18 +89,18 @@ class _Files:
         return [line.split()[0] for line in lines if line.strip()]
 
     def splits(self) -> list[str]:
-        """The splits there are."""
+        """Names of those splits of `SPLITS` that have a list of images."""
         return [s for s in SPLITS if f"{_LISTS}/{s}.txt" in self._names]
 
     def image(self, name: str) -> str:
-        """Path of an image."""
+        """Path of the image `name` in the data set; DataError if it is missing."""
         for suffix in (".jpg", ".jpeg", ".png"):
             if f"{_IMAGES}/{name}{suffix}" in self._names:
                 return f"{_IMAGES}/{name}{suffix}"
         raise DataError("an image is missing", node=self.node, found=f"{_IMAGES}/{name}.jpg")
 
     def bytes(self, file: str) -> bytes:
-        """Content of a file."""
+        """Content of the file at this path of the data set; DataError if it is missing."""
         if file not in self._names:
             raise DataError("a file is missing", node=self.node, found=file)
         return self._read(self._root + file)

@@ -35,7 +35,7 @@ class AveragePrecision:
     by_class: dict[str, float]
 
     def describe(self) -> dict[str, Any]:
-        """As JSON."""
+        """The attributes by name, as JSON."""
         return asdict(self)
 
 

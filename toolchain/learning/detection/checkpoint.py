@@ -23,7 +23,7 @@ CHANNELS, PIXEL_MAX, PIXELS = 3, 255, (0.0, 1.0)
 
 
 class DetectorCheckpoint(TrainedModel[DetectorConfig]):
-    """A trained detector."""
+    """A trained detector: module, configuration, classes, and the input it was trained on."""
 
     @property
     def spec(self) -> DetectorSpec:

@@ -60,7 +60,7 @@ class Detections:
         return self._rows(self.score >= score)
 
     def of_image(self, index: int) -> Detections:
-        """Those of one image."""
+        """Detections in the image at `index`, in their order."""
         return self._rows(self.image == index)
 
     def _rows(self, rows: np.ndarray) -> Detections:

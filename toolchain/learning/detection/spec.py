@@ -29,7 +29,7 @@ class DetectorSpec:
     outputs: int
 
     def describe(self) -> dict[str, Any]:
-        """As JSON."""
+        """The attributes by name, as JSON, as a program's provenance contains them."""
         return {
             "stride": self.stride,
             "class_names": list(self.class_names),

@@ -58,7 +58,7 @@ def train_detector(
 
 
 class Detection(Task[DetectorCheckpoint]):
-    """Training by boxes."""
+    """The training of a detector on boxes and classes; the kept epoch has the best mAP."""
 
     config: DetectorConfig
     data: BoxDataset
@@ -132,7 +132,7 @@ class Detection(Task[DetectorCheckpoint]):
         }
 
     def info(self) -> dict[str, Any]:
-        """Settings and classes."""
+        """The task's name, all settings and the classes, as `checkpoint.json` contains them."""
         return {
             "task": DETECTION,
             "config": self.config.as_dict(),

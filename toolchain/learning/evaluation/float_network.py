@@ -88,7 +88,7 @@ class LayerGap:
         self.elements += gap.numel()
 
     def describe(self) -> GapOfLayer:
-        """As JSON, in thresholds."""
+        """The gaps over all images as JSON, in units of the threshold."""
         means = np.concatenate(self.image_means)
         mean = float(means.mean())
         half = Z95 * float(means.std(ddof=1)) / np.sqrt(len(means)) if len(means) > 1 else 0.0

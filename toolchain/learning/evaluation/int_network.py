@@ -68,7 +68,7 @@ class CountError:
         self.relative_errors.append(np.abs(difference).sum(1)[alive] / signal[alive])
 
     def describe(self) -> CountsOfLayer:
-        """As JSON."""
+        """Share of neurons with wrong counts, and relative errors over the images, as JSON."""
         return {
             "neurons": self.neurons,
             "too_many": self.too_many / self.neurons,

@@ -53,11 +53,11 @@ class Document:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The training configuration."""
+        """The training configuration by setting, as JSON."""
         return self.run["config"]
 
     def write(self, path: Path) -> None:
-        """Write as JSON, atomically."""
+        """Write the document as JSON; an interrupted write leaves the previous file."""
         values = {self.version_name: self.version, **asdict(self)}  # type: ignore[call-overload]
         atomic_write(path, (json.dumps(values, indent=1) + "\n").encode())
 
@@ -116,7 +116,7 @@ class Row:
 
 @dataclass(frozen=True)
 class AccuracyRow(Row):
-    """Accuracy of one network."""
+    """Accuracy of one network, with arithmetic and steps of `Row`."""
 
     accuracy: Correct
 

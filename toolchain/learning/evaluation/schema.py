@@ -58,7 +58,7 @@ def box(values: np.ndarray) -> Quantiles | None:
 
 
 class GapOfLayer(TypedDict):
-    """See `float_network.LayerGap`."""
+    """Gap of activation and spike rate in a layer, in thresholds (`float_network.LayerGap`)."""
 
     threshold: float
     sigma: float | None
@@ -82,7 +82,7 @@ class Gaps(TypedDict):
 
 
 class CountsOfLayer(TypedDict):
-    """See `int_network.CountError`."""
+    """Errors of a layer's spike counts (`int_network.CountError`)."""
 
     neurons: int
     too_many: float
@@ -121,14 +121,14 @@ class LavaRun(TypedDict):
 
 
 class OnLava(LavaRun):
-    """Compared value by value."""
+    """A classifier on Lava: all recorded values are compared."""
 
     values: int
     accuracy: float | None
 
 
 class DetectorOnLava(LavaRun):
-    """Compared digest by digest."""
+    """A detector on Lava: the digests per layer and step are compared."""
 
     compared: int
 
@@ -158,7 +158,7 @@ class Estimate(TypedDict):
 
 
 class OperationsFound(TypedDict):
-    """See `audit.energy.Operations.describe`."""
+    """Operations per sample, as `audit.energy.Operations.describe` returns them."""
 
     layers: list[LayerOperations]
     synops: float

@@ -165,7 +165,7 @@ class PlainHead(nn.Module):
         self.both = nn.Conv2d(channels, num_classes + BOX_SIDES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The map."""
+        """Map (N, K + 4, h, w) of features (N, C, h, w)."""
         result: Tensor = self.both(x)
         return result
 
@@ -243,7 +243,7 @@ def check_input_size(input_shape: tuple[int, ...], stride: int) -> None:
             node="input",
             found=f"{'x'.join(map(str, sides))} (width x height) with stride {stride}",
             allowed=f"such as {'x'.join(map(str, near))}",
-            remedy="--input-size, or another --stride",
+            remedy="input_size=, or another stride=",
         )
 
 

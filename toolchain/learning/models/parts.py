@@ -39,7 +39,7 @@ def check_image(model: str, input_shape: tuple[int, ...], minimum: int) -> None:
             node=model,
             found=input_shape,
             allowed=f"H and W >= {minimum}",
-            remedy="use --model lenet for smaller images, mlp for vectors",
+            remedy='use model="lenet" for smaller images, model="mlp" for vectors',
         )
 
 

@@ -33,7 +33,7 @@ def check_augmentations(names: Sequence[str], sample_shape: tuple[int, ...], pix
             "augmentation is for grey or RGB pixel images",
             node=", ".join(names),
             found=f"samples of {sample_shape}",
-            remedy="leave --augment out",
+            remedy="leave augment= out",
         )
 
 

@@ -97,7 +97,7 @@ class TrainedModel(Generic[_Config]):
 
 
 class Checkpoint(TrainedModel[TrainConfig]):
-    """A trained classifier."""
+    """A trained classifier: module, configuration, classes, and the input it was trained on."""
 
 
 def make_quantizer(

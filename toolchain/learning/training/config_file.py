@@ -75,7 +75,7 @@ def write_settings(settings: dict[str, Any], path: Path) -> None:
             raise OutputError(
                 "settings that a run did not write stand there, and are not replaced",
                 node=str(path),
-                remedy="give another --out, or move the file",
+                remedy="give another folder=, or move the file",
             )
     atomic_write(path, text.encode())
 

@@ -82,7 +82,7 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
     has_gpu = torch.cuda.is_available()
     if device == "cuda" and not has_gpu:
         raise DataError(
-            "no CUDA device is available", node=device, remedy="use --device cpu or auto"
+            "no CUDA device is available", node=device, remedy='use device="cpu", or device="auto"'
         )
     chosen = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
     if chosen.type == "cuda":

@@ -31,7 +31,7 @@ def _diverged(what: str, found: object, epoch: int) -> TrainingError:
         f"training diverged: {what} is not a finite number",
         node=f"epoch {epoch + 1}",
         found=found,
-        remedy="a smaller --learning-rate; what was finished before is in the folder",
+        remedy="a smaller learning_rate=; what was finished before is in the folder",
     )
 
 
@@ -46,5 +46,5 @@ def check_answers(outputs: Sequence[Tensor], history: Sequence[Mapping[str, floa
         "the network gives every held-out sample the same output",
         node=f"epoch {len(history)}",
         found=f"loss {history[-1]['loss']:.4g}",
-        remedy="a smaller --learning-rate, a smaller initial threshold, or more --epochs",
+        remedy="a smaller learning_rate=, a smaller initial threshold, or more epochs=",
     )

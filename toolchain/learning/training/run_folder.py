@@ -12,7 +12,7 @@ from toolchain.learning.training.settings import Settings
 from toolchain.learning.training.state_file import STATE_FILE, check_settings
 
 LOG_FILE, CONFIG_FILE = "log.jsonl", "config.toml"
-ANOTHER = "give another --out"
+ANOTHER = "give another folder="
 
 
 def open_run_folder(folder: Path, settings: Settings) -> None:

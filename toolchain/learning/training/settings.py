@@ -120,7 +120,7 @@ class Settings:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields as JSON."""
+        """All fields by name, as JSON: tuples become lists."""
         values = asdict(self)  # type: ignore[call-overload]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 

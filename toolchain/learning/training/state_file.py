@@ -69,7 +69,7 @@ def read_state(
             node=str(folder),
             found=f"SHA-256 {state['data_sha256']}",
             allowed=f"{data_sha256}, of the data as they are now",
-            remedy="choose another --out",
+            remedy="choose another folder=",
         )
     return state, tensors
 
@@ -83,7 +83,7 @@ def check_settings(folder: Path, found: dict[str, Any], settings: Settings) -> N
             "the folder holds a run of another kind",
             node=str(folder),
             found=error.found,
-            remedy="choose another --out",
+            remedy="choose another folder=",
         ) from error
     wanted = settings.as_dict()
     different = [k for k in wanted if theirs[k] != wanted[k]]
@@ -93,7 +93,7 @@ def check_settings(folder: Path, found: dict[str, Any], settings: Settings) -> N
             node=str(folder),
             found="; ".join(f"{k}={theirs[k]}" for k in different),
             allowed="; ".join(f"{k}={wanted[k]}" for k in different),
-            remedy="choose another --out, or repeat the run's own settings to continue it",
+            remedy="choose another folder=, or repeat the run's own settings to continue it",
         )
 
 

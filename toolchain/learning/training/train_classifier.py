@@ -156,7 +156,7 @@ class Classification(Task[Checkpoint]):
         return {n: m.sigma.item() for n, m in self.model.named_modules() if isinstance(m, NQ)}
 
     def info(self) -> dict[str, Any]:
-        """Settings, input and classes."""
+        """All settings, the input's shape and range, and the classes, as in `checkpoint.json`."""
         data = self.data
         return {
             "config": self.config.as_dict(),

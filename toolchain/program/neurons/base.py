@@ -85,7 +85,7 @@ class Neuron(ABC):
         return {name: getattr(self, name) for name in self.array_names}
 
     def reals(self) -> dict[str, float]:
-        """Real parameters by name."""
+        """Real parameters by name, one float per population."""
         return {name: getattr(self, name) for name in self.real_names}
 
     def watch_limits(self, state: IntRange) -> IntRange:

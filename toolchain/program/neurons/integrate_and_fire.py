@@ -64,7 +64,7 @@ class IntegrateAndFire(ThresholdNeuron):
 
     @staticmethod
     def most_spikes(steps: int, wake_steps: int) -> int:
-        """One spike per step."""
+        """Most spikes in the steps before step `steps`: one per step."""
         return steps - 1
 
     def after_firing(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -74,7 +74,7 @@ class Readout(Neuron):
         return currents.potential_interval(np.zeros_like(currents.bias))
 
     def settled(self, total: Any, wake_steps: int, per_channel: PerChannel) -> Any:
-        """The summed current itself."""
+        """The summed current itself, (N, ...): a readout does not fire."""
         return total
 
     def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:

@@ -91,7 +91,7 @@ class Relay(Neuron):
         return np.zeros_like(currents.now)
 
     def settled(self, total: Any, wake_steps: int, per_channel: PerChannel) -> Any:
-        """The summed current itself."""
+        """The summed current itself, (N, ...): a relay sends what it receives."""
         return total
 
     def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:

@@ -308,7 +308,7 @@ def _sample_shape(graph: OnnxGraph, given: tuple[int, ...] | None) -> tuple[int,
             "the file leaves the input shape open",
             node=graph.input,
             found=graph.input_shape,
-            remedy="--input-shape 3,32,32, or --calibrate DATA",
+            remedy="input_shape=(3, 32, 32), or calibrate=DATA",
         )
     agrees = known is None or (
         len(known) == len(shape) and all(k in (None, s) for k, s in zip(known, shape, strict=True))

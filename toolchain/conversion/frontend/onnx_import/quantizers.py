@@ -108,7 +108,7 @@ def _activation(call: Call, grid: Grid) -> Made:
         call.notes.append(
             f"{name}: the network rounds its input to {grid.high - grid.low} steps of "
             f"{' .. '.join(f'{end:.6g}' for end in ends)}; the program rounds to its own "
-            "(--input-range, --input-bits)"
+            "(input_range=, input_bits=)"
         )
         return None
     if call.at_output:
@@ -127,7 +127,7 @@ def _activation(call: Call, grid: Grid) -> Made:
         node=name,
         found=f"integers {grid.low} .. {grid.high}, zero point {grid.zero.flatten().tolist()[:4]}",
         allowed="from 0 on, behind ReLUs: quantize the activations only",
-        remedy="export the network without quantizers, and convert it with --relu-percentile",
+        remedy="export the network without quantizers, and convert it with relu_percentile=99.9",
     )
 
 

@@ -374,6 +374,27 @@ def test_other_qonnx_quantizers_are_refused(form, tmp_path):
     assert refusal.value.node == "act"
 
 
+def test_functions_of_the_file_itself(tmp_path):
+    """Exporters may write a module as a function of operators; it is inlined."""
+    body = [node("Neg", "a", "n"), node("Relu", "n", "b")]
+    opsets = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid("local", 1)]
+    function = onnx.helper.make_function("local", "Flipped", ["a"], ["b"], body, opsets[:1])
+    path = write(tmp_path / "net.onnx", [node("Flipped", "x", domain="local")], ["N", 3])
+    model = onnx.load(path)
+    model.functions.append(function)
+    model.opset_import.append(opsets[1])
+    onnx.save(model, path)
+    same_as_runtime(path, normal(2, 3))
+
+
+def test_operators_on_integers_name_the_format_to_export(tmp_path):
+    nodes = [node("DynamicQuantizeLinear", "x", "q s z"), node("ConvInteger", "q w")]
+    path = write(tmp_path / "net.onnx", nodes, [1, 3, 8, 8], {"w": np.ones((2, 3, 3, 3), np.uint8)})
+    with pytest.raises(UnsupportedModuleError, match="not known") as refusal:
+        open_onnx(path)
+    assert "QDQ" in str(refusal.value.remedy)
+
+
 def test_results_that_nobody_reads(tmp_path):
     """Indices of a max pool, and parts of a split, of which only one is needed."""
     nodes = [

@@ -77,7 +77,7 @@ class OnnxQuantizer(QuantizedActivation):
 
     def extra_repr(self) -> str:
         """Shown in the module's repr."""
-        return f"levels={self.levels}, scales={self.scale.numel()}"
+        return f"{self.levels} levels, {self.scale.numel()} scales"
 
 
 @dataclass(frozen=True, eq=False)

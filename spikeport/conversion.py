@@ -86,7 +86,7 @@ def convert(
     ----------
     network:
         A module; a checkpoint folder; "FILE.py:FACTORY" or "package.module:FACTORY"; "model:NAME"
-        for weights of torchvision or timm; or the NIR file of another tool.
+        for weights of torchvision or timm; an ONNX file; or the NIR file of another tool.
     weights:
         State dict for a factory or a named network (.safetensors, .pt).
     input_shape:
@@ -178,7 +178,7 @@ def convert(
         allow_clipping=allow_clipping,
         relu_percentile=relu_percentile,
     )
-    unsaid = _unsaid(trained, said, samples, weights)
+    unsaid = [*trained.notes, *_unsaid(trained, said, samples, weights)]
     origin = {**trained.provenance, **_versions(), **(provenance or {})}
     name, quantizer, model = trained.name, trained.quantizer, trained.model
     del trained, network
@@ -217,7 +217,8 @@ def _trained(
         raise UnsupportedModuleError(
             "no network",
             found=type(network).__name__,
-            allowed="an nn.Module, a checkpoint folder, FILE.py:FACTORY, model:NAME or FILE.nir",
+            allowed="an nn.Module, a checkpoint folder, FILE.py:FACTORY, model:NAME, FILE.onnx or "
+            "FILE.nir",
         )
     if Path(network).suffix == _NIR:
         from exports.nir import Reset, read_foreign_nir

@@ -72,7 +72,7 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="CHECKPOINT|FILE.py:FACTORY|model:NAME",
+            metavar="CHECKPOINT|FILE.py:FACTORY|FILE.onnx|model:NAME",
             help="Network to convert. FACTORY also as package.module:FACTORY; model:NAME takes "
             "weights of torchvision or timm; or a FILE.nir.",
         ),

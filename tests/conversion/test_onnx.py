@@ -569,7 +569,8 @@ def test_trained_networks_compute_what_onnxruntime_does(file):
     path = MODELS / f"{file}.onnx"
     module = open_onnx(path)
     x = np.random.default_rng(8).uniform(0, 1, (1, *module.sample_shape)).astype(np.float32)
-    expected = ort.InferenceSession(str(path)).run(None, {"input:0": x})
+    moved = np.moveaxis(x, 1, -1)  # these take their channels last
+    expected = ort.InferenceSession(str(path)).run(None, {"input:0": moved})
     with torch.no_grad():
         found = module(torch.from_numpy(x))
         three = module(torch.from_numpy(x.repeat(3, 0)))
@@ -578,6 +579,34 @@ def test_trained_networks_compute_what_onnxruntime_does(file):
     for ours, theirs, thrice in zip(found, expected, three, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(thrice.numpy(), theirs.repeat(3, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_channels_come_first_whatever_the_file_takes(tmp_path):
+    """As of Keras: the image's channels are moved to the front, and the outputs' back again."""
+    rng = np.random.default_rng(3)
+    nodes = [
+        node("Transpose", "x", "first", perm=[0, 3, 1, 2]),
+        node("Conv", "first w1", "c1"),
+        node("Relu", "c1", "r1"),
+        node("Conv", "r1 w2", "c2"),
+        node("Transpose", "c2", "y", perm=[0, 2, 3, 1]),
+    ]
+    tensors = {"w1": weights(rng, 4, 2, 3, 3), "w2": weights(rng, 3, 4, 2, 2)}
+    path = write(tmp_path / "net.onnx", nodes, ["N", 7, 6, 2], tensors)
+    x = rng.uniform(0, 1, (40, 2, 7, 6)).astype(np.float32)
+    conversion = spikeport.convert(path, calibrate=x, relu_percentile=100.0, steps=64)
+    assert conversion.program.input.shape == (2, 7, 6)
+    assert any("samples are given as (channels, height, width)" in n for n in conversion.notes)
+    assert any(
+        "outputs are (3, 4, 3), which the network arranges as (4, 3, 3)" in n
+        for n in conversion.notes
+    )
+    (expected,) = runtime(path, np.moveaxis(x, 1, -1))
+    recording = spikeport.run(conversion, x)
+    (name,) = recording.outputs
+    unit = conversion.program.population(name).neuron.scale / 64
+    found = np.moveaxis(recording.outputs[name] * unit, 1, -1)
+    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def test_start_up_does_not_import_onnx():

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
@@ -17,6 +18,7 @@ from toolchain.conversion.frontend.adapters import find_adapter
 from toolchain.conversion.frontend.operators import table
 from toolchain.conversion.frontend.operators.activations import adapted_activation
 from toolchain.conversion.frontend.operators.remedies import remedy
+from toolchain.conversion.frontend.operators.selection import is_in_order, is_permuted
 from toolchain.conversion.frontend.operators.values import Traced, Values, called_module
 from toolchain.conversion.frontend.tracer import Tracer
 from toolchain.conversion.frontend.user_module import (
@@ -184,6 +186,25 @@ def _stand_in(node: fx.Node, values: Values) -> None:
         values.bind(node, [Traced(f"{node}[{i}]", s[1:]) for i, s in enumerate(shape)])
 
 
+def _returned(output: fx.Node, node: fx.Node, values: Values) -> str:
+    """The float node whose values `node` returns; the order it puts them in last is left out."""
+    view = values.tensor(output, node)
+    if view.index is None or not is_permuted(view.index, view.base):
+        return values.source(output, node).name
+    order, earlier = torch.from_numpy(view.index.reshape(-1) - 1), values.left_out.get(node)
+
+    def arranged(tensor: Tensor) -> Tensor:
+        found = tensor.flatten(1)[:, order].reshape(len(tensor), *view.shape)
+        return found if earlier is None else earlier(found)
+
+    values.left_out[node] = arranged
+    if view.shape != (view.index.size,) or not is_in_order(view.index, view.base):
+        values.notes.append(
+            f"{view.path}: outputs are {view.base}, which the network arranges as {view.shape}"
+        )
+    return view.name
+
+
 def _outputs(node: fx.Node, values: Values) -> list[tuple[str, fx.Node]]:
     """Names of the float nodes that the network returns, in its order, and their nodes."""
     results = output_list(node.args[0])
@@ -195,7 +216,7 @@ def _outputs(node: fx.Node, values: Values) -> list[tuple[str, fx.Node]]:
                 found=type(result).__name__,
                 allowed="a tensor, or a tuple, list or dictionary of tensors",
             )
-    named = [(values.source(node, result).name, result) for result in results]
+    named = [(_returned(node, result, values), result) for result in results]
     names = [name for name, _ in named]
     if len(values.nodes) < 2 or not names:
         raise UnsupportedModuleError("the network computes nothing", node="output")

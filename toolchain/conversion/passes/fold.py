@@ -20,7 +20,6 @@ from toolchain.conversion.frontend.user_module import (
 from toolchain.conversion.passes.average_pools import place_average_pools
 from toolchain.conversion.passes.batch_norm import fold_batch_norm
 from toolchain.conversion.passes.concatenations import split_concatenations
-from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.conversion.passes.layers import layers_of
 from toolchain.conversion.passes.linear_chains import merge_linear_chains
 from toolchain.conversion.passes.max_pools import place_max_pools
@@ -29,7 +28,7 @@ from toolchain.conversion.passes.sums import place_sums
 from toolchain.conversion.quantization.calibration import Calibration
 from toolchain.conversion.quantization.percentile import with_bounds, with_thresholds
 from toolchain.errors import ConversionError, UnsupportedModuleError, together
-from toolchain.program.float_program import Activation, Flatten, FloatProgram
+from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 
 _log = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tu
     UnsupportedModuleError, ConversionError
         If a node cannot be folded exactly. The error names it.
     """
-    normed = fold_batch_norm(_flat_outputs_as_images(program))
+    normed = fold_batch_norm(program)
     split = split_concatenations(normed)
     merged, notes = merge_linear_chains(split)
     placed = place_max_pools(merged)
@@ -143,16 +142,6 @@ def fold_or_explain(
         return attempt(program)
     except (UnsupportedModuleError, ConversionError):
         raise together(obstacles(program, attempt)) from None
-
-
-def _flat_outputs_as_images(program: FloatProgram) -> FloatProgram:
-    """Let a network that flattens an image last return the image; the values are the same."""
-    draft = GraphEditor(program)
-    for index, name in enumerate(draft.outputs):
-        last = draft.node(name)
-        if isinstance(last, Flatten) and last.source not in draft.outputs:
-            draft.outputs[index] = last.source
-    return draft.program()
 
 
 def _samples(quantizer: InputQuantizer) -> torch.Tensor:

@@ -102,6 +102,9 @@ class OnnxModule(nn.Module):
     input_shape:
         Shape of one sample, if the file leaves it open. If both say it they must agree.
 
+    A network that begins by moving the channels of its images to the front, as those of Keras do,
+    takes images (C, H, W) here, and not (H, W, C).
+
     Attributes
     ----------
     sample_shape:
@@ -121,16 +124,26 @@ class OnnxModule(nn.Module):
     def __init__(self, graph: OnnxGraph, input_shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
         _check_known(graph.nodes)
-        self.sample_shape = _sample_shape(graph, input_shape)
-        made = _Builder(self, graph, self.sample_shape)
+        self._moves_channels = _begins_with(graph, (0, 3, 1, 2))
+        if self._moves_channels and input_shape is not None and len(input_shape) == 3:
+            input_shape = (*input_shape[1:], input_shape[0])
+        shape = _sample_shape(graph, input_shape)
+        made = _Builder(self, graph, shape)
         made.build()
         self.notes = made.notes
+        self.sample_shape = shape
+        if self._moves_channels:
+            self.sample_shape = (shape[-1], *shape[:-1])
+            self.notes.append(
+                f"{graph.input}: samples are given as (channels, height, width), "
+                f"{self.sample_shape}; the file itself takes {shape}"
+            )
         self._input, self._steps, self._outputs = graph.input, *made.steps()
         self.eval()
 
     def forward(self, x: Any) -> Any:
         """One tensor, or a tuple of the outputs in the order of the file."""
-        values = {self._input: x}
+        values = {self._input: x.permute(0, 2, 3, 1) if self._moves_channels else x}
         for step in self._steps:
             made = self.get_submodule(step.name)(*(values[name] for name in step.inputs))
             values.update(zip(step.outputs, _as_tuple(made), strict=True))
@@ -297,6 +310,13 @@ def _check_known(nodes: Iterable[OnnxNode]) -> None:
             allowed=", ".join(sorted(MAKERS)),
             remedy=remedy,
         )
+
+
+def _begins_with(graph: OnnxGraph, order: tuple[int, ...]) -> bool:
+    """Whether all that the network does with its input is to put the axes into this order."""
+    readers = [node for node in graph.nodes if graph.input in node.inputs]
+    orders = {(node.op, tuple(node.attributes.get("perm", ()))) for node in readers}
+    return orders == {("Transpose", order)} and graph.input not in graph.outputs
 
 
 def _sample_shape(graph: OnnxGraph, given: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolchain.conversion.frontend.adapters import SIGNED_QCFS
+from toolchain.conversion.frontend.activation_spec import SIGNED_QCFS
 from toolchain.conversion.frontend.onnx_import.call import Call, Made, implements
 from toolchain.conversion.frontend.onnx_import.graph import DTYPES
 from toolchain.errors import UnsupportedModuleError

@@ -41,6 +41,7 @@ from toolchain.errors import (
 )
 from toolchain.learning.activations import ActivationMode, activation_mode
 from toolchain.program.float_program import Activation
+from toolchain.program.neurons import Readout
 
 MODELS = Path(__file__).resolve().parents[3] / "shared" / "models"
 """Trained networks of others, beside the repository; not needed."""
@@ -604,8 +605,9 @@ def test_channels_come_first_whatever_the_file_takes(tmp_path):
     (expected,) = runtime(path, np.moveaxis(x, 1, -1))
     recording = spikeport.run(conversion, x)
     (name,) = recording.outputs
-    unit = conversion.program.population(name).neuron.scale / 64
-    found = np.moveaxis(recording.outputs[name] * unit, 1, -1)
+    neuron = conversion.program.population(name).neuron
+    assert isinstance(neuron, Readout)
+    found = np.moveaxis(recording.outputs[name] * (neuron.scale / 64), 1, -1)
     assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 

@@ -262,7 +262,7 @@ CASES = {
     "squeeze-input": ([node("Squeeze", "x a")], (3, 4, 1, 1), {"a": i64(-1)}, 13),
     "unsqueeze": ([node("Unsqueeze", "x", axes=[1, 3])], (3, 4, 5), {}, 11),
     "unsqueeze-input": ([node("Unsqueeze", "x a")], (3, 4, 5), {"a": i64(-1)}, 13),
-    "transpose": ([node("Transpose", "x", perm=[0, 3, 1, 2])], IMAGE, {}, 13),
+    "transpose": ([node("Transpose", "x", perm=[0, 3, 2, 1])], IMAGE, {}, 13),
     "transpose-default": ([node("Transpose", "x")], (3, 4), {}, 13),
     "concat": ([node("Concat", "x x", axis=1)], IMAGE, {}, 13),
     "concat-zeros": (

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
@@ -36,7 +37,7 @@ from toolchain.errors import (
     together,
 )
 from toolchain.learning.activations import cqrelu, qcfs
-from toolchain.program.float_program import FloatProgram
+from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.int_program import INPUT
 from toolchain.user_code import home_of, user_code
 
@@ -68,6 +69,22 @@ def trace(
 
 
 def traced(model: nn.Module, input_shape: tuple[int, ...], *, plain_relu: bool = False) -> Trace:
+    """The trace of a network without obstacles, see `traced_with_obstacles`.
+
+    Raises
+    ------
+    SpikeportError
+        All obstacles, in one error.
+    """
+    found, obstacles = traced_with_obstacles(model, input_shape, plain_relu=plain_relu)
+    if found is None or obstacles:
+        raise together(obstacles)
+    return found
+
+
+def traced_with_obstacles(
+    model: nn.Module, input_shape: tuple[int, ...], *, plain_relu: bool = False
+) -> tuple[Trace | None, list[SpikeportError]]:
     """Trace `model` (in evaluation mode) for samples of `input_shape`, without the batch axis.
 
     With `plain_relu`, ReLUs become activations without a bound, and `percentile` measures their
@@ -76,16 +93,16 @@ def traced(model: nn.Module, input_shape: tuple[int, ...], *, plain_relu: bool =
     Weights are those that hooks and parametrizations compute (weight_norm, prune). Readers of a
     tensor that an in-place operation changed take the result.
 
+    Returns
+    -------
+    The trace, and an error for each operation that has no exact counterpart. In the trace, an
+    activation stands in for it where it keeps the shape; None if one does not, if the forward
+    fails or depends on data, takes several inputs, or returns other things than tensors.
+
     Raises
     ------
     UnsupportedModuleError
-        For operations with no exact counterpart (all of them in one error), data-dependent control
-        flow, several inputs, outputs that are not tensors, or a module without code or values
-        (see `user_module`).
-    ConversionError
-        For NaN or infinite weights, and for thresholds that are not positive.
-    ProgramError
-        If shapes do not fit.
+        If the module has no code or values (see `user_module`).
     """
     model = unwrapped(model)
     check_readable(model)
@@ -95,41 +112,42 @@ def traced(model: nn.Module, input_shape: tuple[int, ...], *, plain_relu: bool =
     values = Values(model, input_shape, plain_relu=plain_relu)
     obstacles: list[SpikeportError] = []
     outputs: list[tuple[str, fx.Node]] = []
+    is_whole = True
     for node in tracer.graph.nodes:
         try:
             if node.op == "placeholder":
                 values.bind(node, Traced(INPUT, input_shape))
-            elif node.op == "output" and not obstacles:
-                outputs = _outputs(node, values)
+            elif node.op == "output":
+                outputs = _outputs(node, values) if is_whole else []
             elif node.op not in ("get_attr", "output"):
                 _apply(node, values)
         except (UnsupportedModuleError, ConversionError, ProgramError) as error:
             obstacles.append(error)
             if "shape" not in node.meta:
                 failure = None  # torch failed here too: this says why
-            _stand_in(node, values)
+            is_whole &= _stand_in(node, values)
     if failure is not None:
         obstacles.insert(0, failure)
-    if obstacles:
-        raise together(obstacles)
+    if not outputs:
+        return None, obstacles
     program = FloatProgram(tuple(values.nodes), tuple(name for name, _ in outputs))
     left_out = tuple(values.left_out.get(node) for _, node in outputs)
-    return Trace(program, left_out, tuple(values.notes))
+    return Trace(program, left_out, tuple(values.notes)), obstacles
 
 
 def _record(
     tracer: Tracer, model: nn.Module, input_shape: tuple[int, ...]
 ) -> UnsupportedModuleError | None:
     """Record the network's forward as `tracer.graph`; the error that ended it early, if any."""
-    node, what = type(model).__name__, "the network cannot be traced"
+    node = type(model).__name__
     try:
-        with user_code(what, node, home_of(model)), in_double(model):
+        with user_code("the network's forward fails", node, home_of(model)), in_double(model):
             tracer.record(model, input_shape)
     except UnsupportedModuleError as error:
         if not isinstance(error.__cause__, fx.proxy.TraceError):
             return error
         return UnsupportedModuleError(
-            what,
+            "the network cannot be traced",
             node=node,
             found=error.found,
             allowed="a forward without control flow that depends on data, and without "
@@ -177,13 +195,29 @@ def _name_of(function: Any) -> str:
     return f"{getattr(named, '__module__', '')}.{getattr(named, '__name__', '')}"
 
 
-def _stand_in(node: fx.Node, values: Values) -> None:
-    """Let nodes behind an unknown one see a tensor of its shape, so that their errors show too."""
+def _stand_in(node: fx.Node, values: Values) -> bool:
+    """Let nodes behind an unknown one see a tensor of its shape, so that their errors show too.
+
+    Whether it is a value of the program: an activation of a tensor of the same shape.
+    """
     shape = node.meta.get("shape")
+    first = node.args[0] if node.args else None
+    source = values.value(first) if isinstance(first, fx.Node) else None
+    if (
+        isinstance(shape, tuple)
+        and isinstance(source, Traced)
+        and (source.index, source.base) == (None, shape[1:])
+        and source.name in values.names()
+    ):
+        name = values.new_name(node, "~")
+        stand_in = Activation(name, (source.name,), np.ones(1), 1, 0.0, "stand-in")
+        values.emit(node, stand_in, source)
+        return True
     if isinstance(shape, tuple):
         values.bind(node, Traced(str(node), shape[1:]))
     elif isinstance(shape, list):
         values.bind(node, [Traced(f"{node}[{i}]", s[1:]) for i, s in enumerate(shape)])
+    return False
 
 
 def _returned(output: fx.Node, node: fx.Node, values: Values) -> str:

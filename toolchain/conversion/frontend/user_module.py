@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from toolchain.conversion.frontend.forwards import InDouble, without_noise
-from toolchain.errors import ConversionError, UnsupportedModuleError
+from toolchain.errors import ConversionError, SpikeportError, UnsupportedModuleError
 from toolchain.learning.activations import ActivationMode, activation_mode
 from toolchain.user_code import home_of, user_code
 
@@ -216,17 +216,20 @@ def hooked(model: nn.Module) -> list[str]:
 
 @contextmanager
 def explained(model: nn.Module, samples: Tensor) -> Iterator[None]:
-    """If the `with` block fails, check whether the network itself is the cause.
+    """If the `with` block fails, check whether the network's randomness is the cause.
 
     Raises
     ------
     UnsupportedModuleError
-        If its forward fails, or gives different outputs for the same samples.
+        If its forward gives different outputs for the same samples.
     """
     try:
         yield
     except (UnsupportedModuleError, ConversionError) as error:
-        first, second = (outputs(model, samples[:FEW]) for _ in range(2))
+        try:
+            first, second = (outputs(model, samples[:FEW]) for _ in range(2))
+        except SpikeportError:
+            raise error from None
         tensors = [p for p in zip(first, second, strict=True) if isinstance(p[0], Tensor)]
         if all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in tensors):
             raise

@@ -104,6 +104,10 @@ class Values:
         where = str(stack[-1][0]) if stack and isinstance(stack[-1], tuple) else ""
         return f"{where}.{re.sub('_[0-9]+$', '', node.name)}" if where else node.name
 
+    def names(self) -> set[str]:
+        """Names of the float nodes made so far."""
+        return {node.name for node in self.nodes}
+
     def new_name(self, node: fx.Node, suffix: str = "") -> str:
         """A name not used yet: the path, with the number of the call if it is called again."""
         return new_name(self.path(node) + suffix, self._taken)

@@ -115,7 +115,7 @@ def of_module(model: nn.Module, description: InputDescription, name: str | None)
     from torch import Tensor
 
     from toolchain.conversion.frontend.exported import from_export
-    from toolchain.conversion.frontend.user_module import check_readable, unwrapped
+    from toolchain.conversion.frontend.user_module import check_readable, of_images, unwrapped
     from toolchain.learning.training.state_file import tensors_sha256
 
     model = unwrapped(model)
@@ -133,8 +133,9 @@ def of_module(model: nn.Module, description: InputDescription, name: str | None)
         "module": kind,
         "weights_sha256": tensors_sha256(tensors),
     }
-    quantizer = _quantizer(description.shape, description)
-    return TrainedNetwork(name or kind.lower(), model, quantizer, None, provenance)
+    model, shape, notes = of_images(model, description.shape)
+    quantizer = _quantizer(shape, description)
+    return TrainedNetwork(name or kind.lower(), model, quantizer, None, provenance, notes)
 
 
 def of_float_program(
@@ -272,6 +273,7 @@ def _from_onnx(
 ) -> TrainedNetwork:
     """The network in an ONNX file, which may leave the input shape open."""
     from toolchain.conversion.frontend.onnx_import.module import open_onnx
+    from toolchain.conversion.frontend.user_module import of_images
     from toolchain.learning.training.state_file import tensors_sha256
 
     if weights is not None:
@@ -284,14 +286,16 @@ def _from_onnx(
         "file": file.name,
         "weights_sha256": tensors_sha256(model.state_dict()),
     }
-    quantizer = _quantizer(model.sample_shape, described)
-    return TrainedNetwork(file.stem, model, quantizer, None, provenance, tuple(model.notes))
+    images, shape, notes = of_images(model, model.sample_shape)
+    notes = (*model.notes, *notes)
+    return TrainedNetwork(file.stem, images, _quantizer(shape, described), None, provenance, notes)
 
 
 def _from_factory(
     file: str, factory: str, weights: Path | None, description: InputDescription
 ) -> TrainedNetwork:
     from toolchain.conversion.frontend.exported import from_export
+    from toolchain.conversion.frontend.user_module import of_images
     from toolchain.learning.training.state_dict import load_weights
 
     node = f"{file}:{factory}"
@@ -315,8 +319,9 @@ def _from_factory(
             provenance["weights_sha256"] = hashed.result()
     with user_code("the network cannot be put into evaluation mode", node, home_of(model)):
         model = from_export(model).eval()
-    quantizer = _quantizer(description.shape, description)
-    return TrainedNetwork(factory, model, quantizer, None, provenance)
+    model, shape, notes = of_images(model, description.shape)
+    quantizer = _quantizer(shape, description)
+    return TrainedNetwork(factory, model, quantizer, None, provenance, notes)
 
 
 def _made(source: Source, factory: str, node: str) -> nn.Module:

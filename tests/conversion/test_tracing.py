@@ -215,7 +215,7 @@ ROWS = nn.Sequential(nn.Flatten(2), nn.Linear(64, 3))
 @pytest.mark.parametrize(
     ("model", "path", "message"),
     [
-        (wrap(nn.MaxPool1d(2)), "0.1", "use nn.MaxPool2d"),
+        (wrap(nn.MaxPool3d(2)), "0.1", "use nn.MaxPool2d"),
         (
             wrap(nn.Sequential(nn.ReLU(), nn.Conv2d(2, 2, 1))),
             "0.1.0",
@@ -228,7 +228,7 @@ ROWS = nn.Sequential(nn.Flatten(2), nn.Linear(64, 3))
         (wrap(nn.AvgPool2d(3, ceil_mode=True)), "0.1", r"(?s)ceil_mode.*last 2 fill.*gets 6 or 9"),
         (wrap(nn.AvgPool2d(2, divisor_override=3)), "0.1", r"(?s)divisor_override.*scale"),
         (wrap(nn.AdaptiveAvgPool2d(3)), "0.1", "uneven windows"),
-        (wrap(ROWS), "0.1.0", r"(?s)another order or shape.*\(2, 64\), read by 0.1.1"),
+        (wrap(ROWS), "0.1.0", r"(?s)another order or shape.*\(2, 1, 64\), read by 0.1.1"),
         (
             nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")),
             "0",

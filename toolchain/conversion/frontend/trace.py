@@ -206,7 +206,8 @@ def _stand_in(node: fx.Node, values: Values) -> bool:
     if (
         isinstance(shape, tuple)
         and isinstance(source, Traced)
-        and (source.index, source.base) == (None, shape[1:])
+        and source.index is None
+        and source.base == shape[1:]
         and source.name in values.names()
     ):
         name = values.new_name(node, "~")

@@ -119,6 +119,9 @@ class Values:
     def emit(self, node: fx.Node, result: FloatNode, *sources: Traced) -> Traced:
         """Add a float node of these sources, and record that `node` has its value."""
         made = self._add(result, *sources)
+        shape = node.meta.get("shape", ())[1:]
+        if len(shape) == 2 and len(made.base) == 3:  # a sequence
+            made = Traced(made.name, made.base, made.positions().reshape(shape), self.path(node))
         self.bind(node, made)
         return made
 
@@ -152,14 +155,14 @@ class Values:
         UnsupportedModuleError
             If no layer gives the values in this order and shape.
         """
-        found = self.tensor(node, value)
+        found = _as_image(self.tensor(node, value))
         if found.index is not None:
             self._give_form(node, found)
         return found
 
     def padded(self, node: fx.Node, value: Any) -> tuple[Traced, Sides]:
         """`value` without the zeros around its images, and how many these are."""
-        found = self.tensor(node, value)
+        found = _as_image(self.tensor(node, value))
         if found.index is None or found.index.ndim != 3:
             return self.source(node, value), NO_PADDING
         inner, sides = without_border(found.index)
@@ -243,6 +246,14 @@ class Values:
         if isinstance(value, tuple | list):
             return type(value)(self.resolve(v) for v in value)
         return value
+
+
+def _as_image(found: Traced) -> Traced:
+    """A sequence (C, L) as an image (C, 1, L)."""
+    if len(found.shape) != 2:
+        return found
+    image = found.positions()[:, None, :]
+    return Traced(found.name, found.base, image, found.path, found.is_rectified)
 
 
 def as_array(tensor: Tensor | None, length: int = 0) -> np.ndarray:

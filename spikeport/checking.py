@@ -27,6 +27,8 @@ class Check:
     ----------
     name:
         Name of the network.
+    input_shape:
+        Shape of a sample, (C, H, W) or (F,).
     obstacles:
         Why it cannot be converted, one error per kind of reason, each with its nodes and a remedy;
         empty if it can.
@@ -40,6 +42,7 @@ class Check:
     """
 
     name: str
+    input_shape: tuple[int, ...]
     obstacles: tuple[SpikeportError, ...]
     layers: int
     neurons: int
@@ -56,6 +59,7 @@ class Check:
         """All fields as JSON values."""
         return {
             "name": self.name,
+            "input_shape": list(self.input_shape),
             "ok": self.ok,
             "obstacles": [obstacle.as_dict() for obstacle in self.obstacles],
             "layers": self.layers,
@@ -98,14 +102,15 @@ def check(
     for file in adapters:
         load_adapter_file(Path(file))
     trained = open_network(network, weights, described(input_shape), None)
-    found = examine(trained.model, trained.quantizer)
+    found, shape = examine(trained.model, trained.quantizer), trained.quantizer.shape
     if found.program is None:
-        return Check(trained.name, found.obstacles, 0, 0, 0, 0, found.notes)
+        return Check(trained.name, shape, found.obstacles, 0, 0, 0, 0, found.notes)
     layers = layers_of(found.program)
     terms = [term for layer in layers if isinstance(layer, IntegerLayer) for term in layer.terms]
     activations = [n for n in found.program.nodes if isinstance(n, Activation)]
     return Check(
         trained.name,
+        shape,
         (),
         len(layers),
         sum(prod(layer.shape) for layer in layers),

@@ -114,9 +114,7 @@ def test_end_to_end_on_both_simulators():
     """Samples stay (N, C, L) for the user, from calibration to Lava."""
     x = np.random.default_rng(0).uniform(0, 1, (40, 2, 32)).astype(np.float32)
     model = net()
-    with pytest.raises(
-        UnsupportedModuleError, match=r"(?s)^0: .*\(1, 2, 32\).*input_shape="
-    ):
+    with pytest.raises(UnsupportedModuleError, match=r"(?s)^0: .*\(1, 2, 32\).*input_shape="):
         spikeport.convert(model, calibrate=x, relu_percentile=100.0)
     conversion = spikeport.convert(
         model, input_shape=(2, 32), calibrate=x, relu_percentile=100.0, steps=32

@@ -178,6 +178,7 @@ def test_a_classifier_that_wants_more_pixels_than_there_are():
         lambda m, x: m.fc(m.act(m.conv(x) * 2 - 0.5).flatten(1) * 0.25),
         lambda m, x: m.fc(m.act(m.plain((x - MEAN) / 0.3)).flatten(1)),
         lambda m, x: m.fc(m.act(-m.conv(x / 255)).flatten(1)),
+        lambda m, x: 2 * m.act(m.conv(x)).mean((2, 3)) - 1,
         lambda m, x: m.fc(m.act(m.conv(x).mul_(MEAN6).add_(1)).flatten(1)),
         lambda m, x: m.fc(m.act(1 - m.conv(x)).flatten(1)),
         lambda m, x: m.fc(m.act(m.conv(x) - m.other(x) / 2).flatten(1)),

@@ -4,7 +4,8 @@
 - After a sum it goes into every operand, its offset into the first only.
 - After a concatenation each operand gets the part of its channels.
 - After a max pool it moves before the pool, if no gain is negative; after an average pool too.
-- After spikes and before an activation or sum, it becomes a depthwise 1x1 convolution.
+- After spikes and before an activation or sum, or as an output, it becomes a depthwise 1x1
+  convolution.
 - After spikes otherwise (an activation, the input) it goes into the columns of the layers behind
   it, through flattens, average pools and, if no gain is negative, max pools. A convolution with
   padding takes a gain only: the zeros of its border would need the offset too.
@@ -61,10 +62,10 @@ def fold_batch_norm(program: FloatProgram) -> FloatProgram:
 
 
 def _is_term(norm: BatchNorm, draft: GraphEditor) -> bool:
-    """Whether the BatchNorm follows spikes, as a summand of a pre-activation."""
+    """Whether the BatchNorm follows spikes, as a summand of a pre-activation or as an output."""
     users = draft.consumers(norm.name)
-    summed = bool(users) and all(isinstance(u, Activation | Add | Concat) for u in users)
-    return summed and norm.source in spiking_values(draft.nodes())
+    summed = all(isinstance(u, Activation | Add | Concat) for u in users)
+    return summed and (bool(users) or norm.name in draft.outputs) and norm.source in spiking_values(draft.nodes())
 
 
 @singledispatch

@@ -231,17 +231,29 @@ class _Reader:
 
 def _conv(reader: _Reader, name: str, source: str, node: Any) -> FloatNode:
     weight = np.asarray(node.weight, np.float64)
+    stride, dilation = _pair(node.stride), _pair(node.dilation)
     pads = node.padding
     if isinstance(pads, str):
-        if pads != "valid":
-            raise UnsupportedModuleError(
-                "padding by name is not read", node=name, found=pads, allowed="numbers"
-            )
-        pads = 0
-    stride, padding, dilation = (_pair(v) for v in (node.stride, pads, node.dilation))
+        pads = 0 if pads == "valid" else _same(name, pads, weight, stride, dilation)
+    padding = _pair(pads)
     bias = np.asarray(node.bias, np.float64).reshape(-1)
     groups = int(node.groups)
     return Conv2d(name, (source,), weight, bias, stride, padding, dilation, groups)
+
+
+def _same(
+    name: str, word: str, weight: np.ndarray, stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int]:
+    """Zeros on each side with which the output has as many rows and columns as the input."""
+    totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    if word != "same" or stride != (1, 1) or any(t % 2 for t in totals):
+        raise UnsupportedModuleError(
+            "this padding by name is not read",
+            node=name,
+            found=f"{word}, kernel {weight.shape[2:]}, stride {stride}",
+            allowed='numbers, "valid", or "same" with odd kernels and stride 1',
+        )
+    return (totals[0] // 2, totals[1] // 2)
 
 
 def _affine(reader: _Reader, name: str, source: str, node: Any) -> FloatNode:
@@ -292,12 +304,21 @@ def _average(reader: _Reader, name: str, source: str, node: Any) -> FloatNode:
     return AvgPool2d(name, (source,), kernel, stride, padding)
 
 
+def _sum(reader: _Reader, name: str, source: str, node: Any) -> FloatNode:
+    mean = reader.put(replace(_average(reader, name, source, node), name=f"{name}.mean"))
+    area = float(np.prod(_pair(node.kernel_size)))
+    channels = reader.shape(source)[0]
+    return BatchNorm(name, (mean,), np.full(channels, area), np.zeros(channels))
+
+
 def _scale(reader: _Reader, name: str, source: str, node: Any) -> FloatNode | None:
-    if (np.asarray(node.scale) != 1).any():
-        raise UnsupportedModuleError(
-            "a scale other than 1 is not read", node=name, remedy="multiply it into the weights"
-        )
-    return None
+    channels = reader.shape(source)[0]
+    scale = np.asarray(node.scale, np.float64).reshape(-1)
+    rows = np.broadcast_to(scale, (channels,)) if scale.size == 1 else scale.reshape(channels, -1)
+    if rows.ndim == 2 and (rows != rows[:, :1]).any():
+        raise UnsupportedModuleError("scales differ within a channel", node=name)
+    gain = rows.reshape(channels, -1)[:, 0]
+    return None if (gain == 1).all() else BatchNorm(name, (source,), gain, np.zeros(channels))
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -313,5 +334,6 @@ _HANDLERS: dict[str, Callable[[_Reader, str, str, Any], FloatNode | None]] = {
     "LIF": _neuron,
     "Flatten": _flatten,
     "AvgPool2d": _average,
+    "SumPool2d": _sum,
     "Scale": _scale,
 }

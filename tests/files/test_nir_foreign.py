@@ -10,12 +10,14 @@ import snntorch as snn
 import torch
 from snntorch.export_nir import export_to_nir
 from torch import nn
+from torch.nn import functional as F
 
 from exports.netx import read_net
 from exports.nir import Reset, read_foreign_nir
 from exports.nir.foreign import READOUT
 from hw_models.profile import load_profile
 from tests.command_line import fails, ok
+from toolchain.conversion.float_values import evaluate
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.errors import FormatError, TargetError, UnsupportedModuleError
 from toolchain.program.input_quantizer import InputQuantizer
@@ -146,6 +148,29 @@ def uneven():
 PLANE = {"shape": (2, 3, 3), "out": (2, 3, 3)}
 
 
+def padded(kernel, stride=1):
+    weight = np.random.default_rng(0).normal(size=(2, 2, *kernel))
+    return nir.Conv2d((3, 3), weight, stride, "same", 1, 1, np.zeros(2))
+
+
+def test_sum_pools_scales_and_same_padding(tmp_path):
+    """sinabs writes sum pools (the NIR paper's cnn_sinabs); the oracle is torch."""
+    rng = np.random.default_rng(1)
+    weight = rng.normal(size=(3, 2, 3, 5))
+    made = graph(
+        nir.Conv2d((6, 9), weight, 1, "same", (2, 1), 1, np.ones(3)),
+        nir.SumPool2d(np.array([2, 3]), np.array([2, 3]), np.array([0, 0])),
+        nir.Scale(np.array([0.5, 2.0, 1.0])),
+        shape=(2, 6, 9),
+        out=(3, 3, 3),
+    )
+    program = read(made, tmp_path / "x.nir")
+    x = torch.from_numpy(rng.normal(size=(4, 2, 6, 9)))
+    summed = F.conv2d(x, torch.from_numpy(weight), torch.ones(3).double(), 1, (2, 2), (2, 1))
+    wanted = F.avg_pool2d(summed, (2, 3)) * 6 * torch.tensor([0.5, 2.0, 1.0]).reshape(3, 1, 1)
+    assert torch.allclose(evaluate(program, x), wanted)
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [
@@ -154,7 +179,9 @@ PLANE = {"shape": (2, 3, 3), "out": (2, 3, 3)}
         (graph(dense(), fires(v_reset=0.5)), "reset to other than 0"),
         (graph(dense(), fires(threshold=0.0)), "must be positive"),
         (graph(uneven(), **PLANE), "differ within a channel"),
-        (graph(dense(), nir.Scale(np.full(3, 2.0))), "a scale other than 1"),
+        (graph(nir.Scale(uneven().v_threshold), **PLANE), "scales differ within a channel"),
+        (graph(padded((2, 3)), **PLANE), "this padding by name"),
+        (graph(padded((3, 3), stride=2), **PLANE), "this padding by name"),
         (graph(dense(), nir.Threshold(np.ones(3))), "has no counterpart"),
         (graph(dense(), nir.CubaLIF(*(np.ones(3) for _ in range(5)))), "has no counterpart"),
     ],

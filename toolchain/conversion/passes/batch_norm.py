@@ -65,7 +65,8 @@ def _is_term(norm: BatchNorm, draft: GraphEditor) -> bool:
     """Whether the BatchNorm follows spikes, as a summand of a pre-activation or as an output."""
     users = draft.consumers(norm.name)
     summed = all(isinstance(u, Activation | Add | Concat) for u in users)
-    return summed and (bool(users) or norm.name in draft.outputs) and norm.source in spiking_values(draft.nodes())
+    read = bool(users) or norm.name in draft.outputs
+    return read and summed and norm.source in spiking_values(draft.nodes())
 
 
 @singledispatch

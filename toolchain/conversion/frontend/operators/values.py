@@ -21,7 +21,17 @@ from toolchain.conversion.frontend.operators.selection import (
     without_border,
 )
 from toolchain.errors import UnsupportedModuleError
-from toolchain.program.float_program import Flatten, FloatNode, Input, node_shape
+from toolchain.program.float_program import (
+    Activation,
+    Add,
+    AvgPool2d,
+    Concat,
+    Flatten,
+    FloatNode,
+    Input,
+    MaxPool2d,
+    node_shape,
+)
 from toolchain.program.int_program import INPUT
 from toolchain.program.names import new_name
 from toolchain.program.synapse import Pair
@@ -172,6 +182,18 @@ class Values:
             return self.source(node, value), None
         return self._flattened(found), found.index
 
+    def is_never_negative(self, value: Traced) -> bool:
+        """Whether all values are 0 or more, for any input of the network."""
+        nodes = {n.name: n for n in self.nodes}
+        waiting = [value.name]
+        while waiting:
+            node = nodes.get(waiting.pop())
+            if isinstance(node, MaxPool2d | AvgPool2d | Flatten | Add | Concat):
+                waiting += node.sources
+            elif node is not None and not isinstance(node, Activation):
+                return False
+        return True
+
     def _give_form(self, node: fx.Node, view: Traced) -> None:
         """Let `view` be the output of a float node of its own."""
         if view.index is None:
@@ -215,7 +237,7 @@ class Values:
             _, sides = without_border(view.index)
             if sides != NO_PADDING:
                 return UnsupportedModuleError(
-                    "zero padding in front of anything but a convolution",
+                    "zero padding in front of anything but a convolution or a max pool",
                     node=view.path,
                     found=f"read by {self.path(node)}",
                     remedy="give the padding to the layer that takes it",

@@ -97,6 +97,24 @@ def test_zeros_in_front_of_a_max_pool_of_values_below_zero():
         trace(between.eval(), (2, 8, 8))
 
 
+@pytest.mark.parametrize("activation", [[QCFS(4, 1.0)], []], ids=["behind", "in front"])
+def test_minus_infinity_in_front_of_a_max_pool(activation):
+    """As networks of TensorFlow pad, for pools of any values."""
+    around = nn.ConstantPad2d((0, 1, 1, 0), -torch.inf)
+    last = [nn.MaxPool2d(3, 2), *([] if activation else [QCFS(4, 1.0)]), nn.Conv2d(2, 3, 1)]
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), *activation, around, *last)
+    program = assert_program_is(model, (2, 8, 8), fold=False)
+    (pool,) = (n for n in fold(program)[0].nodes if isinstance(n, MaxPool2d))
+    assert (pool.padding, pool.overhang) == ((1, 0), (0, 1))
+
+
+@pytest.mark.parametrize("taker", [nn.Conv2d(2, 2, 3), nn.ZeroPad2d(1), nn.AvgPool2d(3)])
+def test_minus_infinity_in_front_of_anything_else(taker):
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), QCFS(4, 1.0), nn.ConstantPad2d(1, -torch.inf), taker)
+    with pytest.raises(UnsupportedModuleError, match=r"(?s)^2: minus infinity.*read by 3"):
+        trace(model.eval(), (2, 8, 8))
+
+
 def test_more_zeros_than_half_a_kernel():
     model = nn.Sequential(
         nn.Conv2d(2, 2, 1), QCFS(4, 1.0), nn.ZeroPad2d((2, 0, 0, 0)), nn.MaxPool2d(3, 1)

@@ -81,11 +81,11 @@ def _max_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> None:
             node=values.path(node),
             remedy="leave return_indices=False",
         )
-    source, outside = values.padded(node, value)
+    source, outside = values.padded(node, value, lowest=True)
     kernel = as_pair(how["kernel_size"])
     stride = kernel if how["stride"] in (None, ()) else as_pair(how["stride"])
     own, dilation = as_pair(how["padding"]), as_pair(how["dilation"])
-    if outside != NO_PADDING:
+    if outside != NO_PADDING and not source.is_lowest:
         _check_zeros_lose(node, values, source, outside)
     above, left = (o + sides[0] for o, sides in zip(own, outside, strict=True))
     axes = zip(source.shape[1:], kernel, stride, own, dilation, outside, strict=True)

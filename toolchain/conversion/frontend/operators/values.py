@@ -57,6 +57,8 @@ class Traced:
         Path of the operation that gave it its form, for names and errors.
     is_rectified:
         Whether a ReLU made it.
+    is_lowest:
+        Whether minus infinity stands where `index` is 0: padding that only a max pool takes.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Traced:
     index: np.ndarray | None = None
     path: str = ""
     is_rectified: bool = False
+    is_lowest: bool = False
 
     @property
     def shape(self) -> Shape:
@@ -136,10 +139,19 @@ class Values:
         """What is known of a node; None for a constant."""
         return self._tensors.get(node)
 
-    def tensor(self, node: fx.Node, value: Any) -> Traced:
-        """`value` as a traced tensor; raises an error that names `node` for anything else."""
+    def tensor(self, node: fx.Node, value: Any, *, lowest: bool = False) -> Traced:
+        """`value` as a traced tensor; raises an error that names `node` for anything else.
+
+        With `lowest` it may have minus infinity around its images.
+        """
         found = self._tensors.get(value) if isinstance(value, fx.Node) else None
         if isinstance(found, Traced):
+            if found.is_lowest and not lowest:
+                raise UnsupportedModuleError(
+                    "minus infinity around an image, in front of anything but a max pool",
+                    node=found.path,
+                    found=f"read by {self.path(node)}",
+                )
             return found
         raise UnsupportedModuleError(
             "an operation on something other than the traced tensor",
@@ -163,15 +175,18 @@ class Values:
             self._give_form(node, found)
         return found
 
-    def padded(self, node: fx.Node, value: Any) -> tuple[Traced, Sides]:
-        """`value` without the zeros around its images, and how many these are."""
-        found = self.tensor(node, value)
+    def padded(self, node: fx.Node, value: Any, *, lowest: bool = False) -> tuple[Traced, Sides]:
+        """`value` without the border around its images, and its rows and columns.
+
+        The border is of zeros or, with `lowest`, may be of minus infinity (`is_lowest`).
+        """
+        found = self.tensor(node, value, lowest=lowest)
         if found.index is None or found.index.ndim != 3:
             return self.source(node, value), NO_PADDING
         inner, sides = without_border(found.index)
         if sides == NO_PADDING:
             return self.source(node, value), NO_PADDING
-        inside = Traced(found.name, found.base, inner, found.path)
+        inside = Traced(found.name, found.base, inner, found.path, is_lowest=found.is_lowest)
         self._give_form(node, inside)
         return inside, sides
 

@@ -14,6 +14,7 @@ from hw_models.stock.groups import merge_groups
 from tests.comparing import assert_recording_is
 from tests.networks import BLOCKS, Branches, branched_program, random_inputs
 from tests.oracles import numpy_loop
+from tests.strategies import pooled_programs
 from toolchain.errors import TargetError
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
@@ -81,6 +82,15 @@ def test_pools_that_hang_over_the_border(kind, schedule):
     comparison = compare(reference, lava)
     assert comparison.equal, comparison.first
     assert np.array_equal(counted.logits, lava.logits)
+
+
+# As above, without shrinking.
+@settings(max_examples=6, phases=[Phase.explicit, Phase.generate])
+@given(program=pooled_programs(), seed=st.integers(0, 99))
+def test_pools_of_every_geometry(program, seed):
+    inputs = random_inputs(program, 3, seed)
+    lava = run_on_lava(program, inputs, time_limit=120)
+    assert_recording_is(lava, *numpy_loop.run(program, inputs))
 
 
 def test_pools_take_spikes_back():

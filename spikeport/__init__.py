@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from spikeport import detection
     from spikeport.auditing import Audit, audit
     from spikeport.backends import Backend, Lava, Reference
+    from spikeport.checking import Check, check
     from spikeport.conversion import convert
     from spikeport.evaluating import evaluate, evaluate_detector
     from spikeport.files import export, load, save
@@ -68,6 +69,7 @@ __all__ = [
     "Audit",
     "Backend",
     "CQReLU",
+    "Check",
     "Comparison",
     "Conversion",
     "Evaluation",
@@ -84,6 +86,7 @@ __all__ = [
     "__version__",
     "activation_adapter",
     "audit",
+    "check",
     "compare",
     "convert",
     "detection",
@@ -105,6 +108,7 @@ _HOMES = {
     "Audit": "spikeport.auditing",
     "Backend": "spikeport.backends",
     "CQReLU": "toolchain.learning.activations",
+    "Check": "spikeport.checking",
     "Comparison": "toolchain.recording",
     "Conversion": "toolchain.conversion.pipeline",
     "Findings": "exports.netx.lint",
@@ -122,6 +126,7 @@ _HOMES = {
     "Verification": "spikeport.verifying",
     "activation_adapter": "toolchain.conversion.frontend.adapters",
     "audit": "spikeport.auditing",
+    "check": "spikeport.checking",
     "compare": "toolchain.recording",
     "convert": "spikeport.conversion",
     "evaluate": "spikeport.evaluating",

@@ -113,8 +113,8 @@ def audit(
     samples:
         As in `run`; accuracies need labels.
     network:
-        The network that the program was converted from: a module, a checkpoint folder or
-        FILE.py:FACTORY.
+        The network that the program was converted from: a module, a checkpoint folder,
+        FILE.py:FACTORY or FILE.onnx.
     weights:
         State dict for FILE.py:FACTORY.
     gates:

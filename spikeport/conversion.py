@@ -86,7 +86,7 @@ def convert(
     ----------
     network:
         A module; a checkpoint folder; "FILE.py:FACTORY" or "package.module:FACTORY"; "model:NAME"
-        for weights of torchvision or timm; or the NIR file of another tool.
+        for weights of torchvision or timm; an ONNX file; or the NIR file of another tool.
     weights:
         State dict for a factory or a named network (.safetensors, .pt).
     input_shape:
@@ -147,18 +147,12 @@ def convert(
     limits = load_profile(target).as_target_limits()
     for file in adapters:
         load_adapter_file(Path(file))
-    said = InputDescription(
-        None if input_shape is None else _shape(input_shape),
-        input_range,
-        input_bits,
-        _numbers(mean),
-        _numbers(std),
-    )
+    said = described(input_shape, input_range, input_bits, mean, std)
     samples = None
     if calibrate is not None and not has_boxes(calibrate):
         samples = _calibration_samples(calibrate, calibration_samples, calibration_seed)
     nir_steps = steps or DEFAULT_STEPS
-    trained = _trained(network, weights, said, samples, nir_steps, nir_reset, name)
+    trained = open_network(network, weights, said, samples, nir_steps, nir_reset, name)
     calibration = None
     if calibrate is not None:
         calibration = open_calibration(
@@ -178,7 +172,7 @@ def convert(
         allow_clipping=allow_clipping,
         relu_percentile=relu_percentile,
     )
-    unsaid = _unsaid(trained, said, samples, weights)
+    unsaid = [*trained.notes, *_unsaid(trained, said, samples, weights)]
     origin = {**trained.provenance, **_versions(), **(provenance or {})}
     name, quantizer, model = trained.name, trained.quantizer, trained.model
     del trained, network
@@ -197,14 +191,14 @@ def convert(
     return replace(conversion, notes=(*unsaid, *conversion.notes, *lost), agreement=found)
 
 
-def _trained(
+def open_network(
     network: nn.Module | str | Path,
     weights: str | Path | None,
     said: InputDescription,
     samples: Samples | None,
-    steps: int,
-    nir_reset: str | None,
-    name: str | None,
+    steps: int = DEFAULT_STEPS,
+    nir_reset: str | None = None,
+    name: str | None = None,
 ) -> TrainedNetwork:
     """The trained network, loaded from its path or name, or made from the module itself."""
     if isinstance(network, nn.Module):
@@ -217,7 +211,8 @@ def _trained(
         raise UnsupportedModuleError(
             "no network",
             found=type(network).__name__,
-            allowed="an nn.Module, a checkpoint folder, FILE.py:FACTORY, model:NAME or FILE.nir",
+            allowed="an nn.Module, a checkpoint folder, FILE.py:FACTORY, model:NAME, FILE.onnx or "
+            "FILE.nir",
         )
     if Path(network).suffix == _NIR:
         from exports.nir import Reset, read_foreign_nir
@@ -298,8 +293,16 @@ def _versions() -> dict[str, Any]:
     return {"versions": versions}
 
 
-def _shape(sizes: int | Sequence[int]) -> tuple[int, ...]:
-    return (sizes,) if isinstance(sizes, int) else tuple(sizes)
+def described(
+    shape: int | Sequence[int] | None = None,
+    interval: tuple[float, float] | None = None,
+    bits: int = 8,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+) -> InputDescription:
+    """The user's description of a sample, see `convert`."""
+    sizes = (shape,) if isinstance(shape, int) else None if shape is None else tuple(shape)
+    return InputDescription(sizes, interval, bits, _numbers(mean), _numbers(std))
 
 
 def _numbers(values: float | Sequence[float]) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """Trained networks, the input of `convert`: a module, a checkpoint folder, or a named network.
 
-A named network is FILE.py:FACTORY, package.module:FACTORY or model:NAME. The last is one of
-`toolchain.learning.models` with plain ReLUs, for weights that torchvision or timm trained.
+A named network is FILE.onnx, FILE.py:FACTORY, package.module:FACTORY or model:NAME. The last is one
+of `toolchain.learning.models` with plain ReLUs, for weights that torchvision or timm trained.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 """Prefix of the name of a network of `toolchain.learning.models`."""
+
+
+ONNX = ".onnx"
+"""Ending of the name of an ONNX file."""
 
 
 PIXELS = (0.0, 1.0)
@@ -88,6 +92,8 @@ class TrainedNetwork:
         The module, in evaluation mode, or the float program that a file contains.
     levels:
         Quantization levels of its trained activations, if known.
+    notes:
+        What the user should know about reading it.
     """
 
     name: str
@@ -95,6 +101,7 @@ class TrainedNetwork:
     quantizer: InputQuantizer
     levels: int | None
     provenance: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def of_module(model: nn.Module, description: InputDescription, name: str | None) -> TrainedNetwork:
@@ -108,7 +115,7 @@ def of_module(model: nn.Module, description: InputDescription, name: str | None)
     from torch import Tensor
 
     from toolchain.conversion.frontend.exported import from_export
-    from toolchain.conversion.frontend.user_module import check_readable, unwrapped
+    from toolchain.conversion.frontend.user_module import check_readable, of_images, unwrapped
     from toolchain.learning.training.state_file import tensors_sha256
 
     model = unwrapped(model)
@@ -126,8 +133,9 @@ def of_module(model: nn.Module, description: InputDescription, name: str | None)
         "module": kind,
         "weights_sha256": tensors_sha256(tensors),
     }
-    quantizer = _quantizer(description.shape, description)
-    return TrainedNetwork(name or kind.lower(), model, quantizer, None, provenance)
+    model, shape, notes = of_images(model, description.shape)
+    quantizer = _quantizer(shape, description)
+    return TrainedNetwork(name or kind.lower(), model, quantizer, None, provenance, notes)
 
 
 def of_float_program(
@@ -159,16 +167,18 @@ def load_network(
     description: InputDescription,
     samples: Samples | None = None,
 ) -> TrainedNetwork:
-    """Load `source`: a checkpoint folder, FILE.py:FACTORY, package.module:FACTORY or model:NAME.
+    """Load `source`: a checkpoint folder, or what the module's docstring calls a named network.
 
     The shape and range of the calibration `samples` are used if neither `description` nor the
     network gives them.
 
     Raises
     ------
-    CheckpointError, UnsupportedModuleError
+    SpikeportError
         If the network cannot be loaded.
     """
+    if Path(source).suffix == ONNX:
+        return _from_onnx(Path(source), weights, description, samples)
     name, separator, factory = source.rpartition(":")
     if name == MODEL:
         return _from_name(factory, weights, description.described(samples))
@@ -258,10 +268,34 @@ def _from_name(name: str, weights: Path | None, description: InputDescription) -
     return TrainedNetwork(name, model.eval(), quantizer, None, provenance)
 
 
+def _from_onnx(
+    file: Path, weights: Path | None, description: InputDescription, samples: Samples | None
+) -> TrainedNetwork:
+    """The network in an ONNX file, which may leave the input shape open."""
+    from toolchain.conversion.frontend.onnx_import.module import open_onnx
+    from toolchain.conversion.frontend.user_module import of_images
+    from toolchain.learning.training.state_file import tensors_sha256
+
+    if weights is not None:
+        raise CheckpointError("an ONNX file has its weights", node=str(file), found=weights)
+    described = description.described(samples)
+    model = open_onnx(file, described.shape)
+    description.check_shape(str(file), model.sample_shape)
+    provenance = {
+        "spikeport": __version__,
+        "file": file.name,
+        "weights_sha256": tensors_sha256(model.state_dict()),
+    }
+    images, shape, notes = of_images(model, model.sample_shape)
+    notes = (*model.notes, *notes)
+    return TrainedNetwork(file.stem, images, _quantizer(shape, described), None, provenance, notes)
+
+
 def _from_factory(
     file: str, factory: str, weights: Path | None, description: InputDescription
 ) -> TrainedNetwork:
     from toolchain.conversion.frontend.exported import from_export
+    from toolchain.conversion.frontend.user_module import of_images
     from toolchain.learning.training.state_dict import load_weights
 
     node = f"{file}:{factory}"
@@ -285,8 +319,9 @@ def _from_factory(
             provenance["weights_sha256"] = hashed.result()
     with user_code("the network cannot be put into evaluation mode", node, home_of(model)):
         model = from_export(model).eval()
-    quantizer = _quantizer(description.shape, description)
-    return TrainedNetwork(factory, model, quantizer, None, provenance)
+    model, shape, notes = of_images(model, description.shape)
+    quantizer = _quantizer(shape, description)
+    return TrainedNetwork(factory, model, quantizer, None, provenance, notes)
 
 
 def _made(source: Source, factory: str, node: str) -> nn.Module:

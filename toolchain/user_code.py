@@ -141,6 +141,12 @@ def home_of(model: object) -> Home | None:
     return _HOME_OF.get(model)
 
 
+def keep_home(model: object, other: object) -> None:
+    """Let `other` have the home of `model`, if that has one."""
+    if model in _HOME_OF:
+        _HOME_OF[other] = _HOME_OF[model]
+
+
 def told(error: BaseException) -> str:
     """An exception in one line, with the line of user code that raised it."""
     message = " ".join(str(error).split())

@@ -206,7 +206,7 @@ RAMP, CHANNELS = torch.arange(8.0), torch.ones(3, 1, 1)
         (lambda m, x: 2 / m["a"](x), r"(?s)constant divided by a tensor"),
         (lambda m, x: m["a"](x).transpose(0, 1), r"(?s)values of one sample go to another"),
         (lambda m, x: m["a"](x)[:1], r"(?s)values of one sample go to another"),
-        (lambda m, x: m["a"](x).mT, r"(?s)mT: values in another order or shape"),
+        (lambda m, x: m["a"](m["a"](x).mT), r"(?s)mT: values in another order or shape"),
         (lambda m, x: m["a"](x.flip(3)), r"(?s)flip: values in another order.*read by layers.a"),
         (lambda m, x: F.interpolate(m["a"](x), scale_factor=2.0), r"(?s)another order or shape"),
         (lambda m, x: F.interpolate(x, size=5, mode="bilinear"), "between pixels"),

@@ -209,10 +209,13 @@ class Returns(nn.Module):
         return self.what(self.a, x)
 
 
+ROWS = nn.Sequential(nn.Flatten(2), nn.Linear(64, 3))
+
+
 @pytest.mark.parametrize(
     ("model", "path", "message"),
     [
-        (wrap(nn.MaxPool1d(2)), "0.1", "use nn.MaxPool2d"),
+        (wrap(nn.MaxPool3d(2)), "0.1", "use nn.MaxPool2d"),
         (
             wrap(nn.Sequential(nn.ReLU(), nn.Conv2d(2, 2, 1))),
             "0.1.0",
@@ -224,7 +227,7 @@ class Returns(nn.Module):
         (wrap(nn.BatchNorm2d(2, track_running_stats=False)), "0.1", "without running statistics"),
         (wrap(nn.AvgPool2d(2, divisor_override=3)), "0.1", r"(?s)divisor_override.*scale"),
         (wrap(nn.AdaptiveAvgPool2d(3)), "0.1", "uneven windows"),
-        (wrap(nn.Flatten(2)), "0.1", r"(?s)another order or shape.*\(2, 64\), read by output"),
+        (wrap(ROWS), "0.1.0", r"(?s)another order or shape.*\(2, 1, 64\), read by 0.1.1"),
         (
             nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")),
             "0",
@@ -255,7 +258,7 @@ def test_unsupported(model, path, message):
         ),
         (nn.Sequential(nn.Flatten(), nn.Linear(128, 2), QCFS()), "2", "ends in an activation"),
         (nn.Sequential(QCFS(), nn.Flatten(), nn.Linear(128, 2)), "0", "must follow a convolution"),
-        (nn.Sequential(nn.Conv2d(2, 2, 1), nn.Flatten()), "1", "must end in dense layers or conv"),
+        (nn.Sequential(nn.Conv2d(2, 2, 1), QCFS(), nn.MaxPool2d(2)), "2", "must end in dense"),
         (nn.Sequential(nn.Conv2d(2, 2, 1), QCFS(), nn.BatchNorm2d(2)), "2", "network returns it"),
         (nn.Sequential(nn.Conv2d(2, 2, 1), nn.AvgPool2d(2), QCFS()), "1", "must be followed by"),
     ],

@@ -90,9 +90,7 @@ def test_overhang_only_where_it_adds_or_drops_windows(pool, size, overhang):
 def test_zeros_in_front_of_a_max_pool_of_values_below_zero():
     """There a zero would be the largest value of a window."""
     pooled = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2))
-    with pytest.raises(
-        UnsupportedModuleError, match=r"(?s)may be negative.*front of the padding"
-    ):
+    with pytest.raises(UnsupportedModuleError, match=r"(?s)may be negative.*front of the padding"):
         trace(nn.Sequential(nn.Conv2d(2, 2, 1), pooled, QCFS(4, 1.0)).eval(), (2, 8, 8))
     between = nn.Sequential(nn.Conv2d(2, 2, 1), QCFS(4, 1.0), nn.BatchNorm2d(2), pooled)
     with pytest.raises(UnsupportedModuleError, match="may be negative"):

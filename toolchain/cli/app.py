@@ -22,6 +22,7 @@ import typer
 from toolchain import __version__
 from toolchain.cli import (
     audit,
+    check,
     compare,
     convert,
     demo,
@@ -86,6 +87,7 @@ for module in (
     demo,
     train,
     evaluate,
+    check,
     convert,
     run,
     compare,

@@ -26,7 +26,7 @@ def command(
         str | None,
         typer.Option(
             "--checkpoint",
-            metavar="CHECKPOINT|FILE.py:FACTORY",
+            metavar="CHECKPOINT|FILE.py:FACTORY|FILE.onnx",
             help="Network that the file was converted from.",
         ),
     ] = None,

@@ -14,7 +14,7 @@ import typer
 
 import spikeport
 from toolchain.cli.heap import collecting_later, keep_heap
-from toolchain.cli.options import Adapters, Json
+from toolchain.cli.options import Adapters, InputShape, Json, NetworkSource
 from toolchain.cli.output import Output, percent
 from toolchain.cli.param_types import (
     data_path,
@@ -23,7 +23,6 @@ from toolchain.cli.param_types import (
     network_path,
     real_numbers,
     typed,
-    whole_numbers,
 )
 from toolchain.cli.wording import as_options
 from toolchain.errors import ConversionError
@@ -69,14 +68,7 @@ class NirReset(str, Enum):
 
 
 def command(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="CHECKPOINT|FILE.py:FACTORY|model:NAME",
-            help="Network to convert. FACTORY also as package.module:FACTORY; model:NAME takes "
-            "weights of torchvision or timm; or a FILE.nir.",
-        ),
-    ],
+    source: NetworkSource,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="NET.net", help="File to write.")],
     neuron: Annotated[
         NeuronKind, typer.Option(help="Neurons of the spiking network.")
@@ -131,15 +123,7 @@ def command(
         Path | None,
         typer.Option(help="State dict for FILE.py:FACTORY or model:NAME (.safetensors, .pt)."),
     ] = None,
-    input_shape: Annotated[
-        Any,
-        typed(
-            "--input-shape",
-            whole_numbers,
-            metavar="C,H,W",
-            help="Sample shape; by default that of --calibrate. A checkpoint has its own.",
-        ),
-    ] = None,
+    input_shape: InputShape = None,
     input_range: Annotated[
         Any,
         typed(

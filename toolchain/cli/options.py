@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from toolchain.cli.param_types import typed, whole_numbers
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Net = Annotated[Path, typer.Argument(metavar="NET.net", help="A converted network.")]
@@ -32,6 +34,23 @@ Boxes = Annotated[
 Adapters = Annotated[
     list[Path] | None,
     typer.Option("--adapter", metavar="FILE.py", help="Adapters for activations."),
+]
+NetworkSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT|FILE.onnx|FILE.py:FACTORY|model:NAME",
+        help="Network to convert. FACTORY also as package.module:FACTORY; model:NAME takes "
+        "weights of torchvision or timm; or a FILE.nir.",
+    ),
+]
+InputShape = Annotated[
+    Any,
+    typed(
+        "--input-shape",
+        whole_numbers,
+        metavar="C,H,W",
+        help="Sample shape; by default that of --calibrate. A checkpoint has its own.",
+    ),
 ]
 TimeLimit = Annotated[
     float, typer.Option("--time-limit", min=0.1, help="Time limit of a Lava run, in seconds.")

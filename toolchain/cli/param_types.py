@@ -160,7 +160,7 @@ def data_path(source: str | None) -> Path | None:
 
 
 def network_path(source: str | None) -> Path | None:
-    """The file or folder of CHECKPOINT, FILE.py:FACTORY or FILE.nir; None for model:NAME."""
+    """The file or folder of CHECKPOINT, FILE.py:FACTORY or FILE.onnx; None for model:NAME."""
     if source is None:
         return None
     file, separator, _ = source.rpartition(":")

@@ -174,8 +174,6 @@ def check_against_module(
         program.outputs, expected, left_out or [None] * len(expected), strict=True
     ):
         found = values[name] if last is None else last(values[name])
-        if wanted.ndim == 2:  # see `fold`: it may return the image that the network flattens
-            found = found.flatten(1)
         same_shape = wanted.shape == found.shape
         difference = (wanted - found if same_shape else wanted * np.nan).abs().flatten(1).amax(1)
         # Not "greater than": a NaN difference is an error too.

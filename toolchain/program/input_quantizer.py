@@ -121,12 +121,17 @@ class InputQuantizer:
     def quantize(self, samples: np.ndarray) -> np.ndarray:
         """Integer input spikes, int32 (N, ...), for real samples (N, ...).
 
+        Samples may leave out axes of size 1: (H, W) for (1, H, W), (C, L) for (C, 1, L).
+
         Raises
         ------
         DataError
             If the sample shape differs, or a value is not finite or outside the range.
         """
         samples = np.asarray(samples)
+        sizes = [tuple(s for s in shape if s > 1) for shape in (samples.shape[1:], self.shape)]
+        if sizes[0] == sizes[1] and len(samples):
+            samples = samples.reshape(len(samples), *self.shape)
         if samples.shape[1:] != self.shape:
             raise DataError(
                 "the samples do not have the shape the network was made for",

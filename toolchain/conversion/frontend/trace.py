@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
@@ -17,6 +19,7 @@ from toolchain.conversion.frontend.adapters import find_adapter
 from toolchain.conversion.frontend.operators import table
 from toolchain.conversion.frontend.operators.activations import adapted_activation
 from toolchain.conversion.frontend.operators.remedies import remedy
+from toolchain.conversion.frontend.operators.selection import is_in_order, is_permuted
 from toolchain.conversion.frontend.operators.values import Traced, Values, called_module
 from toolchain.conversion.frontend.tracer import Tracer
 from toolchain.conversion.frontend.user_module import (
@@ -34,7 +37,7 @@ from toolchain.errors import (
     together,
 )
 from toolchain.learning.activations import cqrelu, qcfs
-from toolchain.program.float_program import FloatProgram
+from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.int_program import INPUT
 from toolchain.user_code import home_of, user_code
 
@@ -66,6 +69,22 @@ def trace(
 
 
 def traced(model: nn.Module, input_shape: tuple[int, ...], *, plain_relu: bool = False) -> Trace:
+    """The trace of a network without obstacles, see `traced_with_obstacles`.
+
+    Raises
+    ------
+    SpikeportError
+        All obstacles, in one error.
+    """
+    found, obstacles = traced_with_obstacles(model, input_shape, plain_relu=plain_relu)
+    if found is None or obstacles:
+        raise together(obstacles)
+    return found
+
+
+def traced_with_obstacles(
+    model: nn.Module, input_shape: tuple[int, ...], *, plain_relu: bool = False
+) -> tuple[Trace | None, list[SpikeportError]]:
     """Trace `model` (in evaluation mode) for samples of `input_shape`, without the batch axis.
 
     With `plain_relu`, ReLUs become activations without a bound, and `percentile` measures their
@@ -74,16 +93,16 @@ def traced(model: nn.Module, input_shape: tuple[int, ...], *, plain_relu: bool =
     Weights are those that hooks and parametrizations compute (weight_norm, prune). Readers of a
     tensor that an in-place operation changed take the result.
 
+    Returns
+    -------
+    The trace, and an error for each operation that has no exact counterpart. In the trace, an
+    activation stands in for it where it keeps the shape; None if one does not, if the forward
+    fails or depends on data, takes several inputs, or returns other things than tensors.
+
     Raises
     ------
     UnsupportedModuleError
-        For operations with no exact counterpart (all of them in one error), data-dependent control
-        flow, several inputs, outputs that are not tensors, or a module without code or values
-        (see `user_module`).
-    ConversionError
-        For NaN or infinite weights, and for thresholds that are not positive.
-    ProgramError
-        If shapes do not fit.
+        If the module has no code or values (see `user_module`).
     """
     model = unwrapped(model)
     check_readable(model)
@@ -93,41 +112,42 @@ def traced(model: nn.Module, input_shape: tuple[int, ...], *, plain_relu: bool =
     values = Values(model, input_shape, plain_relu=plain_relu)
     obstacles: list[SpikeportError] = []
     outputs: list[tuple[str, fx.Node]] = []
+    is_whole = True
     for node in tracer.graph.nodes:
         try:
             if node.op == "placeholder":
                 values.bind(node, Traced(INPUT, input_shape))
-            elif node.op == "output" and not obstacles:
-                outputs = _outputs(node, values)
+            elif node.op == "output":
+                outputs = _outputs(node, values) if is_whole else []
             elif node.op not in ("get_attr", "output"):
                 _apply(node, values)
         except (UnsupportedModuleError, ConversionError, ProgramError) as error:
             obstacles.append(error)
             if "shape" not in node.meta:
                 failure = None  # torch failed here too: this says why
-            _stand_in(node, values)
+            is_whole &= _stand_in(node, values)
     if failure is not None:
         obstacles.insert(0, failure)
-    if obstacles:
-        raise together(obstacles)
+    if not outputs:
+        return None, obstacles
     program = FloatProgram(tuple(values.nodes), tuple(name for name, _ in outputs))
     left_out = tuple(values.left_out.get(node) for _, node in outputs)
-    return Trace(program, left_out, tuple(values.notes))
+    return Trace(program, left_out, tuple(values.notes)), obstacles
 
 
 def _record(
     tracer: Tracer, model: nn.Module, input_shape: tuple[int, ...]
 ) -> UnsupportedModuleError | None:
     """Record the network's forward as `tracer.graph`; the error that ended it early, if any."""
-    node, what = type(model).__name__, "the network cannot be traced"
+    node = type(model).__name__
     try:
-        with user_code(what, node, home_of(model)), in_double(model):
+        with user_code("the network's forward fails", node, home_of(model)), in_double(model):
             tracer.record(model, input_shape)
     except UnsupportedModuleError as error:
         if not isinstance(error.__cause__, fx.proxy.TraceError):
             return error
         return UnsupportedModuleError(
-            what,
+            "the network cannot be traced",
             node=node,
             found=error.found,
             allowed="a forward without control flow that depends on data, and without "
@@ -175,13 +195,49 @@ def _name_of(function: Any) -> str:
     return f"{getattr(named, '__module__', '')}.{getattr(named, '__name__', '')}"
 
 
-def _stand_in(node: fx.Node, values: Values) -> None:
-    """Let nodes behind an unknown one see a tensor of its shape, so that their errors show too."""
+def _stand_in(node: fx.Node, values: Values) -> bool:
+    """Let nodes behind an unknown one see a tensor of its shape, so that their errors show too.
+
+    Whether it is a value of the program: an activation of a tensor of the same shape.
+    """
     shape = node.meta.get("shape")
+    first = node.args[0] if node.args else None
+    source = values.value(first) if isinstance(first, fx.Node) else None
+    if (
+        isinstance(shape, tuple)
+        and isinstance(source, Traced)
+        and source.index is None
+        and source.base == shape[1:]
+        and source.name in values.names()
+    ):
+        name = values.new_name(node, "~")
+        stand_in = Activation(name, (source.name,), np.ones(1), 1, 0.0, "stand-in")
+        values.emit(node, stand_in, source)
+        return True
     if isinstance(shape, tuple):
         values.bind(node, Traced(str(node), shape[1:]))
     elif isinstance(shape, list):
         values.bind(node, [Traced(f"{node}[{i}]", s[1:]) for i, s in enumerate(shape)])
+    return False
+
+
+def _returned(output: fx.Node, node: fx.Node, values: Values) -> str:
+    """The float node whose values `node` returns; the order it puts them in last is left out."""
+    view = values.tensor(output, node)
+    if view.index is None or not is_permuted(view.index, view.base):
+        return values.source(output, node).name
+    order, earlier = torch.from_numpy(view.index.reshape(-1) - 1), values.left_out.get(node)
+
+    def arranged(tensor: Tensor) -> Tensor:
+        found = tensor.flatten(1)[:, order].reshape(len(tensor), *view.shape)
+        return found if earlier is None else earlier(found)
+
+    values.left_out[node] = arranged
+    if view.shape != (view.index.size,) or not is_in_order(view.index, view.base):
+        values.notes.append(
+            f"{view.path}: outputs are {view.base}, which the network arranges as {view.shape}"
+        )
+    return view.name
 
 
 def _outputs(node: fx.Node, values: Values) -> list[tuple[str, fx.Node]]:
@@ -195,7 +251,7 @@ def _outputs(node: fx.Node, values: Values) -> list[tuple[str, fx.Node]]:
                 found=type(result).__name__,
                 allowed="a tensor, or a tuple, list or dictionary of tensors",
             )
-    named = [(values.source(node, result).name, result) for result in results]
+    named = [(_returned(node, result, values), result) for result in results]
     names = [name for name, _ in named]
     if len(values.nodes) < 2 or not names:
         raise UnsupportedModuleError("the network computes nothing", node="output")

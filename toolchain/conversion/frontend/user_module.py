@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from itertools import chain
 from typing import Any
 
@@ -17,9 +18,9 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from toolchain.conversion.frontend.forwards import InDouble, without_noise
-from toolchain.errors import ConversionError, UnsupportedModuleError
+from toolchain.errors import ConversionError, SpikeportError, UnsupportedModuleError
 from toolchain.learning.activations import ActivationMode, activation_mode
-from toolchain.user_code import home_of, user_code
+from toolchain.user_code import home_of, keep_home, user_code
 
 FEW = 2
 """Number of samples on which two forward passes are compared."""
@@ -34,6 +35,28 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def of_images(
+    model: nn.Module, shape: tuple[int, ...]
+) -> tuple[nn.Module, tuple[int, ...], tuple[str, ...]]:
+    """A network of sequences (C, L) as one of images (C, 1, L), its sample shape, and a note.
+
+    The network itself and its modules stay as they are; one of other samples is returned as it is.
+    """
+    if len(shape) != 2:
+        return model, shape, ()
+    kind = type(model)
+
+    def forward(self: Any, x: Tensor) -> Any:
+        return kind.forward(self, x.squeeze(2))
+
+    images = copy(model)  # shares its modules and parameters
+    members = {"forward": forward, "__module__": kind.__module__}
+    images.__class__ = type(kind.__name__, (kind,), members)
+    keep_home(model, images)
+    image = (shape[0], 1, shape[1])
+    return images, image, (f"sequences {shape} are taken as images {image}",)
 
 
 def check_readable(model: nn.Module) -> None:
@@ -157,9 +180,14 @@ def in_double(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _as_in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without noise, with unregistered tensors as float64, inside the block."""
-    with _constants_in_double(model), in_evaluation(model), without_noise(model), InDouble():
-        yield
+    """Evaluation mode without noise, with other tensors of the network as float64, in the block."""
+    kind = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # of tensors that the forward makes
+    try:
+        with _constants_in_double(model), in_evaluation(model), without_noise(model), InDouble():
+            yield
+    finally:
+        torch.set_default_dtype(kind)
 
 
 @contextmanager
@@ -216,17 +244,20 @@ def hooked(model: nn.Module) -> list[str]:
 
 @contextmanager
 def explained(model: nn.Module, samples: Tensor) -> Iterator[None]:
-    """If the `with` block fails, check whether the network itself is the cause.
+    """If the `with` block fails, check whether the network's randomness is the cause.
 
     Raises
     ------
     UnsupportedModuleError
-        If its forward fails, or gives different outputs for the same samples.
+        If its forward gives different outputs for the same samples.
     """
     try:
         yield
     except (UnsupportedModuleError, ConversionError) as error:
-        first, second = (outputs(model, samples[:FEW]) for _ in range(2))
+        try:
+            first, second = (outputs(model, samples[:FEW]) for _ in range(2))
+        except SpikeportError:
+            raise error from None
         tensors = [p for p in zip(first, second, strict=True) if isinstance(p[0], Tensor)]
         if all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in tensors):
             raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 
 from toolchain.conversion.float_values import check_against_module
 from toolchain.conversion.frontend.exported import from_export, left_out
-from toolchain.conversion.frontend.trace import trace, traced
+from toolchain.conversion.frontend.trace import Trace, trace, traced_with_obstacles
 from toolchain.conversion.frontend.user_module import (
     check_readable,
     explained,
@@ -20,13 +22,21 @@ from toolchain.conversion.frontend.user_module import (
 from toolchain.conversion.passes.average_pools import place_average_pools
 from toolchain.conversion.passes.batch_norm import fold_batch_norm
 from toolchain.conversion.passes.concatenations import split_concatenations
-from toolchain.conversion.passes.graph_editor import GraphEditor
+from toolchain.conversion.passes.layers import layers_of
 from toolchain.conversion.passes.linear_chains import merge_linear_chains
 from toolchain.conversion.passes.max_pools import place_max_pools
+from toolchain.conversion.passes.obstacles import obstacles
 from toolchain.conversion.passes.sums import place_sums
 from toolchain.conversion.quantization.calibration import Calibration
 from toolchain.conversion.quantization.percentile import with_bounds, with_thresholds
-from toolchain.program.float_program import Activation, Flatten, FloatProgram
+from toolchain.errors import (
+    ConversionError,
+    ProgramError,
+    SpikeportError,
+    UnsupportedModuleError,
+    together,
+)
+from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 
 _log = logging.getLogger(__name__)
@@ -60,7 +70,7 @@ def folded_program(
     """
 
     def passes(program: FloatProgram) -> tuple[FloatProgram, tuple[str, ...]]:
-        folded, notes = fold(program, pooling)
+        folded, notes = fold_or_explain(program, pooling)
         if relu_percentile is None or calibration is None:
             return with_bounds(folded, levels=levels), notes
         batches, count = calibration.batches(quantizer), len(calibration.inputs)
@@ -74,12 +84,9 @@ def folded_program(
     model = from_export(model)
     with explained(model, samples):
         plain_relu = relu_percentile is not None
-        found = traced(model, quantizer.shape, plain_relu=plain_relu)
-        _log.debug("traced: %d operations", len(found.program.nodes))
-        folded, notes = passes(found.program)
+        found, folded, notes = _traced(model, quantizer, passes, plain_relu=plain_relu)
         _log.debug("folded: %d operations are left", len(folded.nodes))
         check_against_module(model, folded, samples, found.left_out)
-        notes = found.notes + notes
         _log.debug("held against the module on %d samples", len(samples))
     notes += left_out(model)
     narrow = narrow_types(model)
@@ -89,6 +96,61 @@ def folded_program(
             "to that type, are exact here",
         )
     return folded, notes
+
+
+def _traced(
+    model: nn.Module,
+    quantizer: InputQuantizer,
+    passes: Callable[[FloatProgram], tuple[FloatProgram, tuple[str, ...]]],
+    *,
+    plain_relu: bool,
+) -> tuple[Trace, FloatProgram, tuple[str, ...]]:
+    """The trace, the program after the passes, and notes; raises all obstacles together."""
+    found, obstacles = traced_with_obstacles(model, quantizer.shape, plain_relu=plain_relu)
+    if found is None:
+        raise together(obstacles)
+    _log.debug("traced: %d operations", len(found.program.nodes))
+    try:
+        folded, notes = (fold_or_explain if obstacles else passes)(found.program)
+    except (UnsupportedModuleError, ConversionError) as error:
+        raise together([*obstacles, *getattr(error, "obstacles", (error,))]) from None
+    if obstacles:
+        raise together(obstacles)
+    return found, folded, found.notes + notes
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """A network that was traced and folded, without a choice of steps and thresholds.
+
+    Attributes
+    ----------
+    program:
+        The folded program; None if there are obstacles.
+    obstacles:
+        Why it cannot be converted: one error per kind of reason.
+    notes:
+        What a user should know.
+    """
+
+    program: FloatProgram | None
+    obstacles: tuple[SpikeportError, ...]
+    notes: tuple[str, ...]
+
+
+def examine(model: nn.Module | FloatProgram, quantizer: InputQuantizer) -> Examination:
+    """Trace and fold a network, with plain ReLUs or without, and check it against the module."""
+    try:
+        if isinstance(model, FloatProgram):
+            program, notes = fold_or_explain(model)
+            return Examination(program, (), notes)
+        model, samples = from_export(unwrapped(model)), _samples(quantizer)
+        with explained(model, samples):
+            found, program, notes = _traced(model, quantizer, fold_or_explain, plain_relu=True)
+            check_against_module(model, program, samples, found.left_out)
+        return Examination(program, (), notes + left_out(model))
+    except (UnsupportedModuleError, ConversionError, ProgramError) as error:
+        return Examination(None, tuple(getattr(error, "obstacles", (error,))), ())
 
 
 def trained_levels(model: nn.Module | FloatProgram, input_shape: tuple[int, ...]) -> int | None:
@@ -111,7 +173,7 @@ def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tu
     UnsupportedModuleError, ConversionError
         If a node cannot be folded exactly. The error names it.
     """
-    normed = fold_batch_norm(_flat_outputs_as_images(program))
+    normed = fold_batch_norm(program)
     split = split_concatenations(normed)
     merged, notes = merge_linear_chains(split)
     placed = place_max_pools(merged)
@@ -120,14 +182,26 @@ def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tu
     return pooled, notes + more
 
 
-def _flat_outputs_as_images(program: FloatProgram) -> FloatProgram:
-    """Let a network that flattens an image last return the image; the values are the same."""
-    draft = GraphEditor(program)
-    for index, name in enumerate(draft.outputs):
-        last = draft.node(name)
-        if isinstance(last, Flatten) and last.source not in draft.outputs:
-            draft.outputs[index] = last.source
-    return draft.program()
+def fold_or_explain(
+    program: FloatProgram, pooling: str = "auto"
+) -> tuple[FloatProgram, tuple[str, ...]]:
+    """The result of `fold`, if it groups into layers.
+
+    Raises
+    ------
+    UnsupportedModuleError, ConversionError
+        Everything that cannot be folded or grouped, in one error.
+    """
+
+    def attempt(program: FloatProgram) -> tuple[FloatProgram, tuple[str, ...]]:
+        folded, notes = fold(program, pooling)
+        layers_of(folded)
+        return folded, notes
+
+    try:
+        return attempt(program)
+    except (UnsupportedModuleError, ConversionError):
+        raise together(obstacles(program, attempt)) from None
 
 
 def _samples(quantizer: InputQuantizer) -> torch.Tensor:

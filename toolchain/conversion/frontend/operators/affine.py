@@ -101,25 +101,24 @@ def _apply(node: fx.Node, values: Values) -> None:
     """The operation as gain and offset per channel, from what it makes of zeros and ones."""
     first, second = operands(node, values)
     tensor = first if is_traced(first, values) else second
-    source = values.source(node, tensor)
-
+    source, shape = values.source(node, tensor), values.tensor(node, tensor).shape
     kind = _kind(node)
 
     def on(fill: float) -> Tensor:
-        filled = torch.full((1, *source.shape), fill, dtype=torch.float64)
+        filled = torch.full((1, *shape), fill, dtype=torch.float64)
         given = (filled if v is tensor else values.resolve(v) for v in (first, second))
         return _RUN[kind](*(torch.as_tensor(v).detach().to("cpu", torch.float64) for v in given))
 
     # A product has no offset; a sum keeps the tensor as it is, or its negative.
-    sign = torch.full((1, *source.shape), -1.0 if kind == "sub" and tensor is second else 1.0)
+    sign = torch.full((1, *shape), -1.0 if kind == "sub" and tensor is second else 1.0)
     gain, offset = (on(1.0), 0.0 * sign) if kind in ("mul", "div") else (sign, on(0.0))
-    if {gain.shape, offset.shape} != {(1, *source.shape)}:
+    if {gain.shape, offset.shape} != {(1, *shape)}:
         raise UnsupportedModuleError(
             "a constant that is larger than the tensor",
             node=values.path(node),
-            found=f"{source.shape} becomes {tuple(max(gain.shape, offset.shape)[1:])}",
+            found=f"{shape} becomes {tuple(max(gain.shape, offset.shape)[1:])}",
         )
-    gain, offset = (v.double().reshape(source.shape[0], -1) for v in (gain, offset))
+    gain, offset = (v.double().reshape(shape[0], -1) for v in (gain, offset))
     if (gain != gain[:, :1]).any() or (offset != offset[:, :1]).any():
         raise UnsupportedModuleError(
             "a constant that differs between the pixels of a channel",

@@ -47,7 +47,7 @@ def concatenate(node: fx.Node, values: Values) -> None:
     kwargs = {"dim" if k == "axis" else k: v for k, v in node.kwargs.items()}
     a = bind_arguments(node, values, ("tensors", "dim"), {"dim": 0}, kwargs)
     sources = [values.source(node, v) for v in a["tensors"]]
-    axes = len(sources[0].shape) + 1
+    axes = len(node.meta["shape"])
     dim = int(a["dim"])
     if dim not in (1, 1 - axes):
         raise UnsupportedModuleError(

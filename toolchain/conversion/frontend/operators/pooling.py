@@ -28,7 +28,8 @@ def _ceil_adds_a_window(source: Shape, kernel: Pair, stride: Pair, padding: Pair
     return any(conv_output(*axis, ceil_mode=True) != conv_output(*axis) for axis in axes)
 
 
-def _avg_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> None:
+def average_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> None:
+    """Add an average pool of `value` with the settings of nn.AvgPool2d."""
     if how["divisor_override"]:
         raise UnsupportedModuleError(
             "average pool with divisor_override",
@@ -58,7 +59,7 @@ _POOL = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "
 def avg_pool_module(node: fx.Node, values: Values) -> None:
     """Handle nn.AvgPool2d."""
     m = called_module(node)
-    _avg_pool(node, values, node.args[0], **{k: getattr(m, k) for k in _POOL})
+    average_pool(node, values, node.args[0], **{k: getattr(m, k) for k in _POOL})
 
 
 def avg_pool_function(node: fx.Node, values: Values) -> None:
@@ -71,10 +72,11 @@ def avg_pool_function(node: fx.Node, values: Values) -> None:
         "divisor_override": None,
     }
     a = bind_arguments(node, values, ("input", *_POOL), defaults)
-    _avg_pool(node, values, a.pop("input"), **a)
+    average_pool(node, values, a.pop("input"), **a)
 
 
-def _max_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> None:
+def max_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> None:
+    """Add a max pool of `value` with the settings of nn.MaxPool2d."""
     if how["return_indices"]:
         raise UnsupportedModuleError(
             "max pool with return_indices",
@@ -135,7 +137,7 @@ _MAX_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "retur
 def max_pool_module(node: fx.Node, values: Values) -> None:
     """Handle nn.MaxPool2d."""
     m = called_module(node)
-    _max_pool(node, values, node.args[0], **{k: getattr(m, k) for k in _MAX_POOL})
+    max_pool(node, values, node.args[0], **{k: getattr(m, k) for k in _MAX_POOL})
 
 
 def max_pool_function(node: fx.Node, values: Values) -> None:
@@ -148,7 +150,7 @@ def max_pool_function(node: fx.Node, values: Values) -> None:
         "return_indices": False,
     }
     a = bind_arguments(node, values, ("input", *_MAX_POOL), defaults)
-    _max_pool(node, values, a.pop("input"), **a)
+    max_pool(node, values, a.pop("input"), **a)
 
 
 def _adaptive_kernel(node: fx.Node, values: Values, source: Traced, output_size: Any) -> Pair:
@@ -207,7 +209,7 @@ def _adaptive_max(
     source = values.source(node, value)
     kernel = _adaptive_kernel(node, values, source, output_size)
     how = {"stride": kernel, "padding": 0, "dilation": 1, "ceil_mode": False}
-    _max_pool(node, values, value, kernel_size=kernel, return_indices=return_indices, **how)
+    max_pool(node, values, value, kernel_size=kernel, return_indices=return_indices, **how)
 
 
 def adaptive_max_module(node: fx.Node, values: Values) -> None:

@@ -111,7 +111,9 @@ def pad_function(node: fx.Node, values: Values) -> None:
 def _pad(node: fx.Node, values: Values, mode: str, fill: Any, padding: Any) -> None:
     if mode == "constant" and fill == -torch.inf:
         value = node.args[0] if node.args else node.kwargs["input"]
-        source = values.source(node, value)
+        source = values.tensor(node, value)
+        if not source.positions().all():
+            raise UnsupportedModuleError("minus infinity around zeros", node=values.path(node))
         around = _view(node, values, source, F.pad(_numbered(source), padding))
         around.is_lowest = bool((around.positions() == 0).any())
         values.bind(node, around)

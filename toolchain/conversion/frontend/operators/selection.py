@@ -25,6 +25,11 @@ def is_in_order(index: np.ndarray, base: tuple[int, ...]) -> bool:
     )
 
 
+def is_permuted(index: np.ndarray, base: tuple[int, ...]) -> bool:
+    """Whether the positions `index` are all values of a tensor of shape `base`, each once."""
+    return index.size == prod(base) and is_in_order(np.sort(index, axis=None), base)
+
+
 def without_border(index: np.ndarray) -> tuple[np.ndarray, Sides]:
     """Positions (C, H, W) without the rows and columns of zeros around them, and their number."""
     sides: list[Pair] = []

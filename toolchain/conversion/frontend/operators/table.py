@@ -20,6 +20,7 @@ from toolchain.conversion.frontend.operators import (
     merge,
     pooling,
     reshape,
+    sequences,
     weighted,
 )
 from toolchain.conversion.frontend.operators.values import Handler
@@ -27,6 +28,7 @@ from toolchain.learning.activations import cqrelu, qcfs
 
 MODULES: dict[type[nn.Module], Handler] = {
     nn.Conv2d: weighted.conv_module,
+    nn.Conv1d: sequences.conv_module,
     nn.Linear: weighted.linear_module,
     nn.BatchNorm1d: weighted.batch_norm_module,
     nn.BatchNorm2d: weighted.batch_norm_module,
@@ -35,6 +37,10 @@ MODULES: dict[type[nn.Module], Handler] = {
     nn.AdaptiveAvgPool2d: pooling.adaptive_avg_module,
     nn.MaxPool2d: pooling.max_pool_module,
     nn.AdaptiveMaxPool2d: pooling.adaptive_max_module,
+    nn.AvgPool1d: sequences.avg_pool,
+    nn.MaxPool1d: sequences.max_pool_1d,
+    nn.AdaptiveAvgPool1d: sequences.adaptive_pool,
+    nn.AdaptiveMaxPool1d: sequences.adaptive_pool,
     nn.Flatten: reshape.rearrange,
     nn.Unflatten: reshape.rearrange,
     nn.PixelShuffle: reshape.rearrange,
@@ -44,6 +50,8 @@ MODULES: dict[type[nn.Module], Handler] = {
     nn.UpsamplingNearest2d: reshape.upsample_module,
     nn.ZeroPad2d: reshape.pad_module,
     nn.ConstantPad2d: reshape.pad_module,
+    nn.ZeroPad1d: reshape.pad_module,
+    nn.ConstantPad1d: reshape.pad_module,
     nn.Dropout: reshape.pass_on,
     nn.Dropout1d: reshape.pass_on,
     nn.Dropout2d: reshape.pass_on,
@@ -66,6 +74,12 @@ FUNCTIONS: dict[Any, Handler] = {
     torch.max_pool2d: pooling.max_pool_function,
     F.adaptive_max_pool2d: pooling.adaptive_max_function,
     torch.mean: pooling.mean_function,
+    F.conv1d: sequences.conv_function,
+    F.avg_pool1d: sequences.avg_pool,
+    F.max_pool1d: sequences.max_pool_1d,
+    torch.max_pool1d: sequences.max_pool_1d,
+    F.adaptive_avg_pool1d: sequences.adaptive_pool,
+    F.adaptive_max_pool1d: sequences.adaptive_pool,
     torch.cat: merge.concatenate,
     torch.concat: merge.concatenate,
     torch.concatenate: merge.concatenate,

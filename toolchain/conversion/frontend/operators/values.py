@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -117,6 +117,10 @@ class Values:
         where = str(stack[-1][0]) if stack and isinstance(stack[-1], tuple) else ""
         return f"{where}.{re.sub('_[0-9]+$', '', node.name)}" if where else node.name
 
+    def names(self) -> set[str]:
+        """Names of the float nodes made so far."""
+        return {node.name for node in self.nodes}
+
     def new_name(self, node: fx.Node, suffix: str = "") -> str:
         """A name not used yet: the path, with the number of the call if it is called again."""
         return new_name(self.path(node) + suffix, self._taken)
@@ -128,6 +132,9 @@ class Values:
     def emit(self, node: fx.Node, result: FloatNode, *sources: Traced) -> Traced:
         """Add a float node of these sources, and record that `node` has its value."""
         made = self._add(result, *sources)
+        shape = node.meta.get("shape", ())[1:]
+        if len(shape) == 2 and len(made.base) == 3:  # a sequence
+            made = Traced(made.name, made.base, made.positions().reshape(shape), self.path(node))
         self.bind(node, made)
         return made
 
@@ -170,7 +177,7 @@ class Values:
         UnsupportedModuleError
             If no layer gives the values in this order and shape.
         """
-        found = self.tensor(node, value)
+        found = _as_image(self.tensor(node, value))
         if found.index is not None:
             self._give_form(node, found)
         return found
@@ -180,7 +187,7 @@ class Values:
 
         The border is of zeros or, with `lowest`, may be of minus infinity (`is_lowest`).
         """
-        found = self.tensor(node, value, lowest=lowest)
+        found = _as_image(self.tensor(node, value, lowest=lowest))
         if found.index is None or found.index.ndim != 3:
             return self.source(node, value), NO_PADDING
         inner, sides = without_border(found.index)
@@ -276,6 +283,14 @@ class Values:
         if isinstance(value, tuple | list):
             return type(value)(self.resolve(v) for v in value)
         return value
+
+
+def _as_image(found: Traced) -> Traced:
+    """A sequence (C, L) as an image (C, 1, L)."""
+    if len(found.shape) != 2:
+        return found
+    image = found.positions()[:, None, :]
+    return replace(found, index=image)
 
 
 def as_array(tensor: Tensor | None, length: int = 0) -> np.ndarray:

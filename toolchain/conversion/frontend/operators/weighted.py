@@ -22,9 +22,10 @@ from toolchain.program.float_program import BatchNorm, Conv2d, Linear
 from toolchain.program.synapse import Pair
 
 
-def _conv_node(
+def convolution(
     node: fx.Node, values: Values, value: Any, weight: Tensor, bias: Tensor | None, **how: Any
 ) -> None:
+    """Add a convolution of `value` with the settings of nn.Conv2d."""
     stride, dilation = as_pair(how["stride"]), as_pair(how["dilation"])
     source, outside = values.padded(node, value)
     own = _sides(how["padding"], weight, dilation)
@@ -77,17 +78,22 @@ def _with_even_padding(
     return F.pad(weight, (left, right, top, bottom)), padding
 
 
-def conv_module(node: fx.Node, values: Values, module: nn.Conv2d | None = None) -> None:
-    """Handle nn.Conv2d: `module`, or the module that the node calls."""
-    m = module or called_module(node)
-    if m.padding_mode != "zeros" and m.padding not in (0, (0, 0), "valid"):
+def check_padding_mode(node: fx.Node, values: Values, module: Any) -> None:
+    """Raise an error for a convolution that pads with other values than zeros."""
+    if module.padding_mode != "zeros" and module.padding not in (0, (0,), (0, 0), "valid"):
         raise UnsupportedModuleError(
             "padding mode is not supported",
             node=values.path(node),
-            found=m.padding_mode,
+            found=module.padding_mode,
             allowed="zeros",
         )
-    _conv_node(
+
+
+def conv_module(node: fx.Node, values: Values, module: nn.Conv2d | None = None) -> None:
+    """Handle nn.Conv2d: `module`, or the module that the node calls."""
+    m = module or called_module(node)
+    check_padding_mode(node, values, m)
+    convolution(
         node,
         values,
         node.args[0],
@@ -106,7 +112,7 @@ def conv_function(node: fx.Node, values: Values) -> None:
     defaults = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
     a = bind_arguments(node, values, names, defaults)
     value, weight, bias = a.pop("input"), a.pop("weight"), a.pop("bias")
-    _conv_node(node, values, value, weight, bias, **a)
+    convolution(node, values, value, weight, bias, **a)
 
 
 def _linear(node: fx.Node, values: Values, value: Any, weight: Tensor, bias: Tensor | None) -> None:

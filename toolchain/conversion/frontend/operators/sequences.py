@@ -1,0 +1,131 @@
+"""Layers of sequences (C, L), which are images (C, 1, L)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, fx
+
+from toolchain.conversion.frontend.operators.pooling import average_pool, max_pool
+from toolchain.conversion.frontend.operators.values import Values, bind_arguments, called_module
+from toolchain.conversion.frontend.operators.weighted import check_padding_mode, convolution
+from toolchain.errors import UnsupportedModuleError
+
+
+def _one(value: Any) -> Any:
+    """The only number of a tuple of one, or of a setting that is a number."""
+    return value[0] if isinstance(value, tuple | list) and len(value) == 1 else value
+
+
+def _in_rows(**how: Any) -> dict[str, Any]:
+    """Settings of a layer of sequences for one of images with a single row."""
+    neutral = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}
+    return {
+        name: (neutral[name], int(_one(value)))
+        if name in neutral and isinstance(_one(value), int)
+        else value
+        for name, value in how.items()
+    }
+
+
+def _convolution(
+    node: fx.Node, values: Values, value: Any, weight: Tensor, bias: Tensor | None, **how: Any
+) -> None:
+    _check_is_sequence(node, values, value)
+    convolution(node, values, value, weight.unsqueeze(2), bias, **_in_rows(**how))
+
+
+_CONV = ("stride", "padding", "dilation", "groups")
+
+
+def conv_module(node: fx.Node, values: Values) -> None:
+    """Handle nn.Conv1d."""
+    m = called_module(node)
+    check_padding_mode(node, values, m)
+    how = {name: getattr(m, name) for name in _CONV}
+    _convolution(node, values, node.args[0], m.weight, m.bias, **how)
+
+
+def conv_function(node: fx.Node, values: Values) -> None:
+    """Handle F.conv1d."""
+    names = ("input", "weight", "bias", *_CONV)
+    defaults = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    a = bind_arguments(node, values, names, defaults)
+    _convolution(node, values, a.pop("input"), a.pop("weight"), a.pop("bias"), **a)
+
+
+_AVERAGE = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+_MAX = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+_DEFAULTS = {
+    "stride": None,
+    "padding": 0,
+    "dilation": 1,
+    "ceil_mode": False,
+    "count_include_pad": True,
+    "return_indices": False,
+}
+
+
+def _check_is_sequence(node: fx.Node, values: Values, value: Any) -> None:
+    shape = values.tensor(node, value, lowest=True).shape
+    if len(shape) != 2:
+        raise UnsupportedModuleError(
+            "a layer of sequences gets something else",
+            node=values.path(node),
+            found=shape,
+            allowed="(C, L)",
+            remedy="input_shape=(C, L) says that samples are sequences: arrays (N, H, W) are taken "
+            "as images of one channel",
+        )
+
+
+def _settings(node: fx.Node, values: Values, names: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
+    """The tensor that a pool takes, and its settings as those of a pool of images."""
+    if node.op == "call_module":
+        m = called_module(node)
+        a = {"input": node.args[0], **{name: getattr(m, name) for name in names}}
+    else:
+        defaults = {k: v for k, v in _DEFAULTS.items() if k in names}
+        a = bind_arguments(node, values, ("input", *names), defaults)
+    value = a.pop("input")
+    _check_is_sequence(node, values, value)
+    return value, _in_rows(**a)
+
+
+def avg_pool(node: fx.Node, values: Values) -> None:
+    """Handle nn.AvgPool1d and F.avg_pool1d."""
+    value, how = _settings(node, values, _AVERAGE)
+    average_pool(node, values, value, divisor_override=None, **how)
+
+
+def max_pool_1d(node: fx.Node, values: Values) -> None:
+    """Handle nn.MaxPool1d, F.max_pool1d and torch.max_pool1d."""
+    value, how = _settings(node, values, _MAX)
+    max_pool(node, values, value, **how)
+
+
+def adaptive_pool(node: fx.Node, values: Values) -> None:
+    """Handle adaptive average and max pools of sequences whose windows are equal."""
+    if node.op == "call_module":
+        m = called_module(node)
+        value, wanted, is_max = node.args[0], m.output_size, "Max" in type(m).__name__
+    else:
+        a = bind_arguments(
+            node, values, ("input", "output_size", "return_indices"), {"return_indices": False}
+        )
+        value, wanted = a["input"], a["output_size"]
+        is_max = "max" in str(getattr(node.target, "__name__", ""))
+    length, count = values.tensor(node, value).shape[-1], int(_one(wanted))
+    if length % count:
+        raise UnsupportedModuleError(
+            "adaptive pool with uneven windows",
+            node=values.path(node),
+            found=f"{length} to {count}",
+            allowed="output sizes that divide the input's",
+        )
+    kernel = (1, length // count)
+    how = {"kernel_size": kernel, "stride": kernel, "padding": 0, "ceil_mode": False}
+    if is_max:
+        max_pool(node, values, value, dilation=1, return_indices=False, **how)
+    else:
+        average_pool(node, values, value, divisor_override=None, count_include_pad=True, **how)

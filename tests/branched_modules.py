@@ -194,6 +194,26 @@ class MaxPools(nn.Module):
         return self.head(F.adaptive_max_pool2d(self.features(x), 1).flatten(1))
 
 
+class UnevenPools(nn.Module):
+    """Max pools whose padding differs between two sides, behind one another and a concatenation."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(2, 2, 1)
+        self.acts = nn.ModuleList(act() for _ in range(4))
+        self.ceil = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.mix = nn.Conv2d(5, 4, 3, padding=1)
+        self.early = nn.MaxPool2d((3, 2), (2, 3), (1, 0), ceil_mode=True)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x):
+        x = self.ceil(torch.cat([self.acts[0](self.a(x)), self.acts[1](self.b(x))], 1))
+        x = F.max_pool2d(F.pad(x, (0, 1, 1, 0)), 2, 1)
+        x = self.acts[2](self.early(self.mix(x)))
+        x = F.max_pool2d(F.pad(x, (1, 0, 0, 1)), (3, 2), (1, 2), (1, 0), ceil_mode=True)
+        return self.head(x.flatten(1))
+
+
 class PooledConcat(nn.Module):
     """Pools and additions of concatenations."""
 
@@ -256,6 +276,7 @@ NETWORKS = {
     "inception-average": lambda: Inception(nn.AvgPool2d(3, 1, 1)),
     "spp": SPP,
     "max-pools": MaxPools,
+    "uneven-pools": UnevenPools,
     "pooled-concat": PooledConcat,
     "shared-pool": SharedPool,
     "vectors": Vectors,

@@ -1,9 +1,11 @@
 """Small random integer programs for tests."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 
+from toolchain.errors import ProgramError
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import (
@@ -132,9 +134,9 @@ class Branches:
         self.shapes[name] = shape
         return name
 
-    def pool(self, name, source, kernel, stride, padding=0, dilation=1):
+    def pool(self, name, source, kernel, stride, padding=0, dilation=1, overhang=(0, 0)):
         windows = WindowSynapse(
-            source, (kernel,) * 2, (stride,) * 2, (padding,) * 2, (dilation,) * 2
+            source, (kernel,) * 2, (stride,) * 2, (padding,) * 2, (dilation,) * 2, overhang
         )
         return self.add(name, [windows], LIPool())
 
@@ -179,6 +181,21 @@ def max_pooled(net, source, name):
     return net.pool(name, source, kernel, stride, padding, dilation)
 
 
+def overhung(net, source, name):
+    """A LIPool with another padding below and to the right than above and to the left."""
+    fitting = []
+    for geometry in ((2, 2, 0, 1), (3, 2, 0, 1), (3, 2, 1, 1), (2, 3, 1, 2)):
+        kernel, stride, padding, dilation = ((value, value) for value in geometry)
+        for overhang in itertools.product(range(-1, 4), repeat=2):
+            windows = (source, kernel, stride, padding, dilation, overhang)
+            try:
+                WindowSynapse(*windows).output_shape(net.shapes[source])
+            except ProgramError:
+                continue
+            fitting += [(*geometry, overhang)] if any(overhang) else []
+    return net.pool(name, source, *fitting[int(net.rng.integers(len(fitting)))])
+
+
 def sum_pooled(net, source, name):
     """A sum pool as a stage of its own, then a convolution."""
     kernel = 2 if min(net.shapes[source][1:]) >= 2 else 1
@@ -201,6 +218,7 @@ BLOCKS = {
     "strided": strided_residual,
     "concat": concatenated,
     "max": max_pooled,
+    "overhang": overhung,
     "sum": sum_pooled,
     "graded": graded_sum,
 }

@@ -3,11 +3,17 @@
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import assume
 from hypothesis import strategies as st
 
+from tests.networks import Branches
 from toolchain.engine import dispatch, synaptic_sum
 from toolchain.engine.events import EventSum
+from toolchain.errors import ProgramError
+from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
+from toolchain.program.neurons import LIPool, Readout
+from toolchain.program.synapse import WindowSynapse
 
 
 def convolutions(channels=(2, 4, 6), least=0, most=2):
@@ -47,3 +53,27 @@ def choosing(limit):
         patch.setattr(dispatch, "TOGETHER", 2)
         patch.setattr(synaptic_sum, "FEW_WEIGHTS", 0)
         yield
+
+
+@st.composite
+def pooled_programs(draw):
+    """A LIPool of any geometry that has no window of padding alone, behind a 1x1 convolution."""
+
+    def pair(low, high):
+        return draw(st.tuples(st.integers(low, high), st.integers(low, high)))
+
+    size, kernel, stride, dilation = pair(1, 7), pair(1, 4), pair(1, 4), pair(1, 2)
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    overhang = tuple(draw(st.integers(-p, r)) for p, r in zip(padding, reach, strict=True))
+    kind = draw(st.sampled_from(["if", "cif"]))
+    net = Branches(draw(st.integers(0, 99)), kind, (2, *size))
+    net.add("stem", [net.conv("input", 3, 1)])
+    try:
+        windows = WindowSynapse("stem", kernel, stride, padding, dilation, overhang)
+        net.add("pool", [windows], LIPool())
+    except ProgramError:
+        assume(False)
+    net.add("readout", [net.dense("pool", 2)], Readout(1.0))
+    schedule = Schedule(4) if kind == "if" else Schedule(2, 3)
+    return net.program(InputQuantizer((2, *size), 1.0, bits=4, signed=True), schedule)

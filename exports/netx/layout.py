@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the format, raised whenever an older reader would misread a new file."""
+BRANCHES_VERSION = 2
+"""Version without the overhang of pools; programs that have none are still written in it."""
 CHAINS_VERSION = 1
 """Version with chains only: every layer takes its input from the previous one, without pools."""
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from exports.netx.group import Group
 from exports.netx.layout import (
+    BRANCHES_VERSION,
     CHAINS_VERSION,
     CONV,
     DENSE,
@@ -109,12 +110,13 @@ def _read(root: Group) -> IntProgram:
         )
     own = root.group(OWN)
     version = own.integer("format_version")
-    if version not in (CHAINS_VERSION, FORMAT_VERSION):
+    known = (CHAINS_VERSION, BRANCHES_VERSION, FORMAT_VERSION)
+    if version not in known:
         raise FormatError(
             "unknown format version",
             node=own.where("format_version"),
             found=version,
-            allowed=f"{CHAINS_VERSION} or {FORMAT_VERSION}",
+            allowed=", ".join(map(str, known)),
             remedy="use the version of this project that wrote it, or convert again",
         )
     header = own.json("header")
@@ -246,7 +248,7 @@ def _read_population(group: Group, kind: str, sources: _Sources) -> Population:
         shape = _shape(group)
         neuron = _read_neuron(neuron_group, own, sources.version)
         if kind == POOL:
-            synapses: tuple[Synapse, ...] = (_read_window(sources.of(own), group),)
+            synapses: tuple[Synapse, ...] = (_read_window(group, sources),)
             bias = np.zeros(shape[0], np.int64)
         else:
             synapses = (WEIGHTED[kind](sources.of(own), group, own.integer("weight_exponent")),)
@@ -298,13 +300,15 @@ def _read_dense(source: str, group: Group, exponent: int) -> Synapse:
     return DenseSynapse(source, group.integers("weight", 2), exponent)
 
 
-def _read_window(source: str, group: Group) -> Synapse:
+def _read_window(group: Group, sources: _Sources) -> Synapse:
+    may_hang_over = sources.version > BRANCHES_VERSION and "overhang" in group.names()
     return WindowSynapse(
-        source,
+        sources.of(group.group(OWN)),
         group.pair("kernel"),
         group.pair("stride"),
         group.pair("padding"),
         group.pair("dilation"),
+        group.pair("overhang") if may_hang_over else (0, 0),
     )
 
 

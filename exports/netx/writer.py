@@ -14,6 +14,7 @@ import numpy as np
 
 from exports.hdf5 import new_hdf5
 from exports.netx.layout import (
+    BRANCHES_VERSION,
     CONV,
     DENSE,
     FLATTEN,
@@ -67,12 +68,19 @@ def _write(program: IntProgram, file: h5py.File) -> None:
         write_layers(program, file, _write_population)
         certificate = canonical_json(range_certificate(program))
     own = file.create_group(OWN)
-    own["format_version"] = FORMAT_VERSION
+    own["format_version"] = _version(program)
     own["program_hash"] = program.hash
     own["header"] = canonical_json(_header(program))
     own["provenance"] = program.provenance_json()
     own["certificate"] = certificate
     write_seal(file)
+
+
+def _version(program: IntProgram) -> int:
+    """The lowest version that holds the program, so that older readers read what they can."""
+    synapses = [s for p in program.populations for s in p.synapses]
+    hangs_over = any(isinstance(s, WindowSynapse) and any(s.overhang) for s in synapses)
+    return FORMAT_VERSION if hangs_over else BRANCHES_VERSION
 
 
 def write_layers(
@@ -156,6 +164,8 @@ def _(synapse: DenseSynapse, group: h5py.Group) -> None:
 def _(synapse: WindowSynapse, group: h5py.Group) -> None:
     group["kernel"] = np.array(synapse.kernel, np.int64)
     _write_geometry(synapse, group)
+    if any(synapse.overhang):
+        group["overhang"] = np.array(synapse.overhang, np.int64)
 
 
 def _write_geometry(synapse: ConvSynapse | WindowSynapse, group: h5py.Group) -> None:

@@ -87,12 +87,18 @@ class PyLIPoolFixed(PyLoihiProcessModel):
         self.dilation: tuple[int, int] = proc_params["dilation"]
         along_w, along_h = proc_params["padding"]
         width, height, channels = proc_params["source_shape"]
-        self.padded = np.full(
-            (width + 2 * along_w, height + 2 * along_h, channels), np.iinfo(np.int32).min, np.int32
-        )
+        self.largest = np.zeros(proc_params["shape"], np.int32)
+        # The last windows may need more behind the source than stands in front of it.
+        seen = [
+            (windows - 1) * stride + dilation * (kernel - 1) + 1
+            for windows, stride, dilation, kernel in zip(
+                self.largest.shape[:2], self.stride, self.dilation, self.kernel, strict=True
+            )
+        ]
+        plane = (max(seen[0], along_w + width), max(seen[1], along_h + height))
+        self.padded = np.full((*plane, channels), np.iinfo(np.int32).min, np.int32)
         # A view, so that it shows every new count; the padding stays below all counts.
         self.count = self.padded[along_w : along_w + width, along_h : along_h + height]
-        self.largest = np.zeros(proc_params["shape"], np.int32)
 
     def window_maxima(self) -> np.ndarray:
         """Largest count of each window, int32 (W, H, C)."""

@@ -82,6 +82,19 @@ def freeze_heads(kind):
     freeze(f"heads-{kind}", program, random_inputs(program, 6, 1))
 
 
+def freeze_overhang(kind):
+    """Max pools whose padding differs between two sides."""
+    program = branched_program(
+        BRANCHED_SEED,
+        kind,
+        ("overhang", "residual", "overhang"),
+        shape=(2, 10, 9),
+        schedule=SCHEDULES[kind],
+        signed_input=True,
+    )
+    freeze(f"overhang-{kind}", program, random_inputs(program, 6, 1))
+
+
 def freeze_digits(kind, schedule):
     """A trained network."""
     limits = load_profile("loihi2").as_target_limits()
@@ -112,6 +125,8 @@ def main():
             freeze_branched(kind)
         if is_missing(f"heads-{kind}"):
             freeze_heads(kind)
+        if is_missing(f"overhang-{kind}"):
+            freeze_overhang(kind)
     for kind, schedule in (("if", Schedule(4)), ("cif", Schedule(4, 6))):
         if is_missing(f"digits-{kind}"):
             freeze_digits(kind, schedule)

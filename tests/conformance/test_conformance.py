@@ -9,6 +9,7 @@ import pytest
 from exports.lava import STOCK, LavaModels, run_on_lava
 from exports.netx import read_net, write_net
 from hw_models.lava_compat import needed_repairs
+from toolchain.program.synapse import WindowSynapse
 from toolchain.recording import Mode, Recording, compare
 
 PACK = Path(__file__).with_name("pack")
@@ -21,7 +22,7 @@ def load(name):
 
 
 def test_the_pack_is_whole():
-    names = ("branched", "digits", "heads", "random")
+    names = ("branched", "digits", "heads", "overhang", "random")
     assert [f"{n}-{k}" for n in names for k in ("cif", "if")] == NAMES
 
 
@@ -31,6 +32,13 @@ def test_branches_and_pools_are_in_it():
         kinds = {p.neuron.kind for p in program.populations}
         assert {"LIPOOL", "RELAY", "READOUT"} < kinds
         assert any(program.delay(p, s) for p in program.populations for s in p.synapses)
+
+
+def test_pools_that_hang_over_the_border_are_in_it():
+    for name in ("overhang-if", "overhang-cif"):
+        synapses = [s for p in load(name)[0].populations for s in p.synapses]
+        overhangs = {s.overhang for s in synapses if isinstance(s, WindowSynapse)}
+        assert len(overhangs - {(0, 0)}) == 2
 
 
 def test_several_outputs_are_in_it():

@@ -39,6 +39,7 @@ ON_INPUT = {
     "inception-average": {"stem"},
     "spp": {"stem"},
     "max-pools": {"features.0"},
+    "uneven-pools": {"a", "b"},
     "pooled-concat": {"a", "b", "c"},
     "shared-pool": {"stem"},
     "vectors": {"layers.0", "skip"},

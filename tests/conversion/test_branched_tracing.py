@@ -222,7 +222,6 @@ RAMP, CHANNELS = torch.arange(8.0), torch.ones(3, 1, 1)
         (lambda m, x: torch.mean(x, 1), r"(?s)mean over other axes.*dim=1 of 4 axes"),
         (lambda m, x: x.amax((2, 3)), r"(?s)amax has no.*AdaptiveMaxPool2d"),
         (lambda m, x: x.sum((2, 3)), r"(?s)sum has no.*AdaptiveAvgPool2d"),
-        (lambda m, x: F.max_pool2d(x, 3, ceil_mode=True), r"(?s)ceil_mode.*ceil_mode=False"),
         (lambda m, x: F.adaptive_max_pool2d(x, 3), r"(?s)uneven windows.*divide"),
     ],
 )
@@ -234,7 +233,6 @@ def test_operations_that_are_refused(forward, message):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.MaxPool2d(3, ceil_mode=True), r"(?s)^0.1: a pool with ceil_mode.*ceil_mode=False"),
         (nn.MaxPool2d(2, return_indices=True), r"(?s)^0.1: .*return_indices=False"),
         (nn.AdaptiveMaxPool2d(3), r"(?s)^0.1: adaptive pool with uneven windows"),
         (nn.AdaptiveMaxPool2d(1, return_indices=True), r"(?s)^0.1: .*return_indices=False"),

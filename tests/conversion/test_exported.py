@@ -5,12 +5,16 @@ import pytest
 import torch
 import torch.ao.quantization.fx._decomposed  # registers the operators
 from torch import fx, nn
+from torch.nn import functional as F
 
 import spikeport
 from tests.comparing import assert_lossless
+from toolchain.conversion.float_values import evaluate
 from toolchain.conversion.frontend.exported import from_export, left_out
+from toolchain.conversion.frontend.trace import trace
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.errors import UnsupportedModuleError
+from toolchain.program.float_program import Activation
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
 from toolchain.simulator.reference import simulate
@@ -163,6 +167,26 @@ def test_a_zero_point_in_front_of_a_relu_is_refused(limits):
         convert(
             exported, QUANTIZER, ConversionOptions("cif", Schedule(LEVELS)), limits, name="signed"
         )
+
+
+def test_pools_that_hang_over_the_border():
+    class Pools(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(2, 3, 3), nn.Conv2d(3, 2, 1)
+
+        def forward(self, x):
+            x = F.max_pool2d(F.relu(self.conv(x)), 3, 2, ceil_mode=True)
+            x = F.max_pool2d(F.pad(x, (0, 1, 1, 0)), 2, 2)
+            return self.head(F.max_pool2d(F.pad(x, (1, 0, 0, 1), value=-torch.inf), 2, 1))
+
+    model, samples = Pools().eval(), torch.randn(3, 2, 8, 8)
+    exported = torch.export.export(model, (samples,)).module()
+    program = trace(from_export(exported), (2, 8, 8), plain_relu=True)
+    relus = [n.name for n in program.nodes if isinstance(n, Activation)]
+    with torch.no_grad():
+        found, expected = evaluate(program, samples, clipped=relus), model(samples)
+    assert torch.allclose(found, expected.double(), atol=1e-5)
 
 
 def test_an_unknown_operator_is_named(limits):

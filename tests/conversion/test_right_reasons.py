@@ -13,7 +13,6 @@ from hw_models.profile import load_profile
 from hw_models.stock.atrlif_limits import check_atrlif
 from spikeport.trained_network import InputDescription, load_network
 from tests.networks import random_program
-from toolchain.conversion.frontend.trace import trace
 from toolchain.conversion.passes.fold import trained_levels
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.conversion.quantization.calibration import Calibration
@@ -69,39 +68,6 @@ def test_branches_far_apart_need_more_weight_bits():
     with pytest.raises(ConversionError, match=r"(?s)^add: .*3-bit weights.*more weight bits"):
         converted(model, 3)
     converted(model, 8)
-
-
-@pytest.mark.parametrize(
-    ("pool", "size"),
-    [
-        (nn.MaxPool2d(3, 2, ceil_mode=True), (7, 9)),
-        (nn.MaxPool2d(2, 2, padding=1, ceil_mode=True), (6, 8)),
-        (nn.MaxPool2d(1, 2, ceil_mode=True), (6, 8)),  # the added window would lie outside
-        (nn.MaxPool2d(2, 3, dilation=2, ceil_mode=True), (6, 9)),
-        (nn.AvgPool2d(3, 2, ceil_mode=True), (7, 9)),
-        (nn.MaxPool2d(3, 2, ceil_mode=True), (7, 8)),
-        (nn.AvgPool2d(2, 2, ceil_mode=True), (6, 7)),
-    ],
-)
-def test_ceil_mode_is_refused_where_it_changes_something(pool, size):
-    model = nn.Sequential(nn.Conv2d(2, 2, 1), QCFS(4, 1.0), pool)
-    x = torch.rand(1, 2, *size)
-    with_windows = pool(x).shape[2:]
-    pool.ceil_mode = False
-    same = pool(x).shape[2:] == with_windows
-    pool.ceil_mode = True
-    if same:
-        assert trace(model, (2, *size)).shapes()["2"] == (2, *with_windows)
-        return
-    with pytest.raises(Unsupported, match=r"(?s)^2: .*ceil_mode=False") as error:
-        trace(model, (2, *size))
-    # The sizes of the remedy, put in place of the axis that does not fit, make it fit.
-    lower, upper = (int(w) for w in error.value.remedy.split() if w.isdigit())
-    axis = 0 if "rows" in str(error.value.found) else 1
-    for better in (lower, upper):
-        fits = list(size)
-        fits[axis] = better
-        trace(model, (2, *fits))
 
 
 def test_a_max_pool_over_a_bare_sum():

@@ -16,6 +16,7 @@ from toolchain.conversion.frontend.user_module import of_images
 from toolchain.conversion.passes.fold import fold
 from toolchain.errors import DataError, UnsupportedModuleError
 from toolchain.learning.activations import QCFS, CQReLU
+from toolchain.program.float_program import MaxPool2d
 
 
 def assert_converts(model, shape):
@@ -55,6 +56,22 @@ def test_a_residual_network():
     head = (nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3))
     stem = (nn.ZeroPad1d((2, 0)), nn.Conv1d(2, 4, 3, stride=2, bias=False), QCFS(4, 1.0))
     assert_converts(nn.Sequential(*stem, Residual(4), nn.MaxPool1d(2), *head), (2, 20))
+
+
+def test_pools_of_sequences_that_hang_over_the_end():
+    model = nn.Sequential(
+        nn.Conv1d(2, 3, 3),
+        QCFS(4, 1.0),
+        nn.MaxPool1d(3, 2, ceil_mode=True),
+        nn.ConstantPad1d((1, 0), 0.0),
+        nn.MaxPool1d(2, 2),
+        nn.ConstantPad1d((0, 1), -torch.inf),
+        nn.MaxPool1d(2, 1),
+        nn.Conv1d(3, 2, 1),
+    )
+    program = assert_converts(model, (2, 16))
+    pools = [n for n in program.nodes if isinstance(n, MaxPool2d)]
+    assert [n.overhang for n in pools] == [(0, 1), (0, 0), (0, 1)]
 
 
 @pytest.mark.parametrize(

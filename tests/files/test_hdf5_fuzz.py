@@ -35,7 +35,7 @@ ORIGIN = {"seed": 7, "detector": {"anchors": [[1.5, 2.0]]}}
 
 
 def a_net(path):
-    program = branched_program(3, "if", ["max"], low=-9, high=9)
+    program = branched_program(3, "if", ["max", "overhang"], low=-9, high=9)
     write_net(replace(program, provenance=ORIGIN), path)
     add_replay(path, Replay("digits", "0" * 64, 3, "0" * 64, {"conv0": "0" * 64}, {}))
 

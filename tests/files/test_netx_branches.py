@@ -236,6 +236,45 @@ def test_branches_in_a_file_of_version_1_are_refused(net, tmp_path):
         read_net(summed)
 
 
+@pytest.fixture
+def overhung(tmp_path):
+    path = tmp_path / "overhung.net"
+    write_net(branched_program(3, "if", ("overhang",), skip_to_readout=False), path)
+    return path
+
+
+def test_only_a_program_with_an_overhang_needs_version_3(net, overhung):
+    assert datasets(net)[VERSION] == 2
+    assert datasets(overhung)[VERSION] == 3
+    assert not any(name.endswith("overhang") for name in datasets(net))
+    at = layers_of(overhung)["overhang0"]
+    (pool,) = read_net(overhung).population("overhang0").synapses
+    assert datasets(overhung)[f"{at}/overhang"].tolist() == list(pool.overhang)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "does not fit its population|changed after it was written"),
+        (np.array([1, 1, 1]), "must hold two integers"),
+        (np.array([0.5, 1.0]), "must hold integers"),
+        (np.array([-9, 0]), "padding below and to the right"),
+        (np.array([40, 0]), "nothing but padding"),
+        (np.array([0, 1 << 60]), "nothing but padding"),
+    ],
+)
+def test_malformed_overhang(overhung, value, message):
+    change(overhung, f"{layers_of(overhung)['overhang0']}/overhang", value)
+    with pytest.raises(FormatError, match=message):
+        read_net(overhung)
+
+
+def test_an_overhang_in_a_file_of_version_2_does_not_count(overhung):
+    change(overhung, VERSION, 2)
+    with pytest.raises(FormatError, match=r"does not fit its population|changed after it was"):
+        read_net(overhung)
+
+
 def test_branches_are_not_for_the_stock_loader(tmp_path):
     path = tmp_path / "stock.net"
     program = branched_program(1, "if", ("residual",), schedule=Schedule(1))

@@ -14,12 +14,13 @@ from hw_models.stock.groups import merge_groups
 from tests.comparing import assert_recording_is
 from tests.networks import BLOCKS, Branches, branched_program, random_inputs
 from tests.oracles import numpy_loop
+from tests.strategies import pooled_programs
 from toolchain.errors import TargetError
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout, Relay
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
-from toolchain.recording import compare
+from toolchain.recording import Mode, compare
 from toolchain.simulator.reference import simulate
 
 
@@ -66,6 +67,30 @@ def test_every_block_samples_back_to_back(kind, schedule):
     assert comparison.equal, comparison.first
     backwards = simulate(program, inputs[::-1].copy())
     assert np.array_equal(backwards.logits[::-1], together.logits)
+
+
+@pytest.mark.parametrize(("kind", "schedule"), [("if", Schedule(4)), ("cif", Schedule(4, 8))])
+def test_pools_that_hang_over_the_border(kind, schedule):
+    program = branched_program(
+        3, kind, ("overhang", "residual", "overhang"), shape=(2, 11, 10), schedule=schedule
+    )
+    inputs = random_inputs(program, 5)
+    reference = simulate(program, inputs, mode=Mode.DIGEST)
+    counted = simulate(program, inputs)
+    assert all(np.abs(s).sum() for s in counted.spikes.values())
+    lava = run_on_lava(program, inputs, mode=Mode.DIGEST, time_limit=120)
+    comparison = compare(reference, lava)
+    assert comparison.equal, comparison.first
+    assert np.array_equal(counted.logits, lava.logits)
+
+
+# As above, without shrinking.
+@settings(max_examples=6, phases=[Phase.explicit, Phase.generate])
+@given(program=pooled_programs(), seed=st.integers(0, 99))
+def test_pools_of_every_geometry(program, seed):
+    inputs = random_inputs(program, 3, seed)
+    lava = run_on_lava(program, inputs, time_limit=120)
+    assert_recording_is(lava, *numpy_loop.run(program, inputs))
 
 
 def test_pools_take_spikes_back():

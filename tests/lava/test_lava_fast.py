@@ -17,6 +17,7 @@ from hw_models.block_layout import BlockLayout
 from hw_models.fast.pipeline import Pipeline
 from tests.command_line import fails
 from tests.networks import BLOCKS, branched_program, random_inputs, random_program
+from tests.strategies import pooled_programs
 from toolchain.errors import BackendRunError, TargetError
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import INPUT, IntProgram, Population, Schedule
@@ -117,6 +118,12 @@ def test_pipelines_give_the_reference_bits(data):
     places = possible_cuts(program)
     cuts = sorted(data.draw(st.sets(st.sampled_from(places)))) if places else ()
     assert_pipelines_agree(program, inputs, data.draw(st.integers(1, 3)), tuple(cuts))
+
+
+@settings(max_examples=60, deadline=None)
+@given(program=pooled_programs(), seed=st.integers(0, 99))
+def test_pools_of_every_geometry(program, seed):
+    assert_pipelines_agree(program, random_inputs(program, 3, seed), 2)
 
 
 def test_a_layer_by_hand_on_the_fast_models():

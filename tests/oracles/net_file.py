@@ -53,6 +53,8 @@ def synapse(kind, source, group, exponent):
     fields = {"kind": kind, "source": source}
     if kind != "dense":
         fields |= {name: [int(v) for v in group[name]] for name in GEOMETRY}
+    if kind == "window" and "overhang" in group and group["overhang"][()].any():
+        fields["overhang"] = [int(v) for v in group["overhang"]]
     if kind == "window":
         return {**fields, "kernel": [int(v) for v in group["kernel"]]}, None
     if kind == "conv":
@@ -94,7 +96,7 @@ def read(path):
     with h5py.File(path, "r") as file:
         own = file["spikeport"]
         version = int(own["format_version"][()])
-        assert version in (1, 2)
+        assert version in (1, 2, 3)
         layers, before = [], "input"
         for n in range(1, len(file["layer"])):
             group = file["layer"][str(n)]
@@ -215,7 +217,8 @@ def quantize(net, samples):
 def taps(x, kernel, fields):
     """For each place of the kernel the spikes it meets, (N, C, H_out, W_out), row by row."""
     (top, left), (down, right), step = fields["padding"], fields["stride"], fields["dilation"]
-    padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)))
+    more = fields.get("overhang", (0, 0))
+    padded = np.pad(x, ((0, 0), (0, 0), (top, top + more[0]), (left, left + more[1])))
     height, width = (
         (padded.shape[2 + a] - step[a] * (kernel[a] - 1) - 1) // fields["stride"][a] + 1
         for a in (0, 1)

@@ -56,8 +56,9 @@ def largest_in_windows(counts, synapse):
     (k_h, k_w), (s_h, s_w) = synapse.kernel, synapse.stride
     (p_h, p_w), (d_h, d_w) = synapse.padding, synapse.dilation
     channels, height, width = counts.shape
-    rows = (height + 2 * p_h - d_h * (k_h - 1) - 1) // s_h + 1
-    columns = (width + 2 * p_w - d_w * (k_w - 1) - 1) // s_w + 1
+    down, right = synapse.overhang
+    rows = (height + 2 * p_h + down - d_h * (k_h - 1) - 1) // s_h + 1
+    columns = (width + 2 * p_w + right - d_w * (k_w - 1) - 1) // s_w + 1
     out = np.zeros((channels, rows, columns), np.int64)
     for c, row, column in np.ndindex(out.shape):
         places = [

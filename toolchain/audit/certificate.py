@@ -131,8 +131,7 @@ def _current(population: Population, rates: Mapping[str, Tensor]) -> Tensor:
     for synapse in population.synapses:
         rate = rates[synapse.source]
         if isinstance(synapse, WindowSynapse):
-            (above, left) = synapse.padding
-            padded = F.pad(rate, (left, left, above, above))
+            padded = F.pad(rate, synapse.border)
             return F.max_pool2d(padded, synapse.kernel, synapse.stride, 0, synapse.dilation)
         one = _weighted(synapse, rate) * 2.0**synapse.weight_exponent
         total = one if total is None else total + one

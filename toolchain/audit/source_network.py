@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from toolchain.conversion.float_values import max_pool
 from toolchain.conversion.frontend.trace import trace
 from toolchain.conversion.passes.average_pools import POOLING
 from toolchain.conversion.passes.fold import fold
@@ -224,7 +225,7 @@ def pooled(layer: IntegerPoolLayer, values: Tensor) -> Tensor:
     """Apply a pool to values (n, C, H, W)."""
     pool = layer.pool
     if isinstance(pool, MaxPool2d):
-        return F.max_pool2d(values, pool.kernel, pool.stride, pool.padding, pool.dilation)
+        return max_pool(pool, values)
     return F.avg_pool2d(
         values, pool.kernel, pool.stride, pool.padding, count_include_pad=pool.count_padding
     )

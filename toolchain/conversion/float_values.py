@@ -86,13 +86,22 @@ def _(node: BatchNorm, quantized: bool, x: Tensor) -> Tensor:
 @_apply.register
 def _(node: AvgPool2d, quantized: bool, x: Tensor) -> Tensor:
     return F.avg_pool2d(
-        x, node.kernel, node.stride, node.padding, count_include_pad=node.count_padding
+        x, node.kernel, node.stride, node.padding, node.ceil_mode, node.count_padding
     )
 
 
 @_apply.register
 def _(node: MaxPool2d, quantized: bool, x: Tensor) -> Tensor:
-    return F.max_pool2d(x, node.kernel, node.stride, node.padding, node.dilation)
+    return max_pool(node, x)
+
+
+def max_pool(node: MaxPool2d, x: Tensor) -> Tensor:
+    """Largest values of the windows of `x`, (N, C, H, W)."""
+    if not any(node.overhang):
+        return F.max_pool2d(x, node.kernel, node.stride, node.padding, node.dilation)
+    (above, left), (down, right) = node.padding, node.overhang
+    padded = F.pad(x, (left, left + right, above, above + down), value=-torch.inf)
+    return F.max_pool2d(padded, node.kernel, node.stride, 0, node.dilation)
 
 
 @_apply.register

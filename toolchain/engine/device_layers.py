@@ -217,8 +217,7 @@ class DeviceLayer:
     def _pool(self, state: PoolState, arriving: Tensor, s: WindowSynapse) -> Step:
         """A step of a LIPool on whole planes: each count is stored once, not once per window."""
         counts = state.counts + arriving
-        (above, left) = s.padding
-        padded = F.pad(counts.double(), (0, 0, left, left, above, above)).permute(0, 3, 1, 2)
+        padded = F.pad(counts.double(), (0, 0, *s.border)).permute(0, 3, 1, 2)
         largest = F.max_pool2d(padded, s.kernel, s.stride, 0, s.dilation)
         now = largest.permute(0, 2, 3, 1).to(self.integer)
         return Step(PoolState(counts, now), now, now - state.maximum, counts)

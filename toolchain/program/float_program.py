@@ -101,23 +101,38 @@ class BatchNorm(_Node):
 class AvgPool2d(_Node):
     """Mean over windows; `kernel`, `stride`, `padding` are (vertical, horizontal).
 
-    With `count_padding` the divisor is always the window size, as by default in torch.
+    With `count_padding` the divisor is always the window size, as by default in torch. With
+    `ceil_mode` the last windows hang over the border, and what does so counts in no divisor.
     """
 
     kernel: Pair
     stride: Pair
     padding: Pair
     count_padding: bool = True
+    ceil_mode: bool = False
+
+    @property
+    def uneven(self) -> str:
+        """Why windows at the border have another divisor; empty if all have the same."""
+        if self.ceil_mode:
+            return "its last window hangs over the border and averages over fewer values"
+        padded = any(self.padding) and not self.count_padding
+        return "it leaves the padding out of the mean" if padded else ""
 
 
 @dataclass(frozen=True, eq=False)
 class MaxPool2d(_Node):
-    """Maximum of each window; padding counts as minus infinity, as in torch."""
+    """Maximum of each window; padding counts as minus infinity, as in torch.
+
+    `overhang` is the (vertical, horizontal) padding below and to the right beyond `padding`, below
+    0 where there is less.
+    """
 
     kernel: Pair
     stride: Pair
     padding: Pair
     dilation: Pair
+    overhang: Pair = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,9 +205,14 @@ FloatNode = (
 )
 
 
-def conv_output(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+def conv_output(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool = False
+) -> int:
     """Length of the output of a convolution or pool along one axis (torch's formula)."""
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    steps, rest = divmod(size + 2 * padding - dilation * (kernel - 1) - 1, stride)
+    # torch drops the window that ceil_mode adds if it would begin behind the values.
+    added = ceil_mode and rest > 0 and (steps + 1) * stride < size + padding
+    return steps + 1 + added
 
 
 @singledispatch
@@ -249,13 +269,14 @@ def _(node: Conv2d, *sources: Shape) -> Shape:
 @node_shape.register
 def _(node: AvgPool2d, *sources: Shape) -> Shape:
     source = _image(node, sources)
-    return _windows(node, source, source[0], node.kernel, (1, 1))
+    return _windows(node, source, source[0], node.kernel, ceil_mode=node.ceil_mode)
 
 
 @node_shape.register
 def _(node: MaxPool2d, *sources: Shape) -> Shape:
     source = _image(node, sources)
-    result = _windows(node, source, source[0], node.kernel, node.dilation)
+    image = (source[0], source[1] + node.overhang[0], source[2] + node.overhang[1])
+    result = _windows(node, image, source[0], node.kernel, node.dilation)
     for axis in range(2):
         starts = np.arange(result[1 + axis]) * node.stride[axis] - node.padding[axis]
         taps = starts[:, None] + np.arange(node.kernel[axis]) * node.dilation[axis]
@@ -329,12 +350,16 @@ def _image(node: _Node, sources: tuple[Shape, ...]) -> Shape:
 
 
 def _windows(
-    node: Conv2d | AvgPool2d | MaxPool2d, source: Shape, channels: int, kernel: Pair, dilation: Pair
+    node: Conv2d | AvgPool2d | MaxPool2d,
+    source: Shape,
+    channels: int,
+    kernel: Pair,
+    dilation: Pair = (1, 1),
+    *,
+    ceil_mode: bool = False,
 ) -> Shape:
-    height, width = (
-        conv_output(source[i + 1], kernel[i], node.stride[i], node.padding[i], dilation[i])
-        for i in range(2)
-    )
+    axes = zip(source[1:], kernel, node.stride, node.padding, dilation, strict=True)
+    height, width = (conv_output(*axis, ceil_mode=ceil_mode) for axis in axes)
     if min(channels, height, width) < 1:
         raise ProgramError(
             "the kernel is larger than its padded input",

@@ -35,13 +35,16 @@ def _check_exponent(node: str, exponent: int) -> None:
 
 
 def _plane(
-    synapse: ConvSynapse | WindowSynapse, kernel: Pair, source_shape: tuple[int, ...]
+    synapse: ConvSynapse | WindowSynapse,
+    kernel: Pair,
+    source_shape: tuple[int, ...],
+    overhang: Pair = (0, 0),
 ) -> Pair:
     """(H_out, W_out) of a sliding kernel; raises ProgramError if it does not fit (C, H, W)."""
     sizes = []
     for axis in range(2):
         reach = synapse.dilation[axis] * (kernel[axis] - 1) + 1
-        padded = source_shape[1 + axis] + 2 * synapse.padding[axis]
+        padded = source_shape[1 + axis] + 2 * synapse.padding[axis] + overhang[axis]
         if padded < reach:
             raise ProgramError(
                 "the kernel is larger than the padded source",
@@ -186,6 +189,9 @@ class WindowSynapse:
         (vertical, horizontal) size of a window.
     stride, padding, dilation:
         (vertical, horizontal), as in torch's max pool.
+    overhang:
+        (vertical, horizontal) padding below and to the right beyond `padding`; negative where
+        there is less than above and to the left.
     """
 
     source: str
@@ -193,6 +199,7 @@ class WindowSynapse:
     stride: Pair
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
+    overhang: Pair = (0, 0)
 
     def __post_init__(self) -> None:
         node = f"synapse from {self.source}"
@@ -200,6 +207,7 @@ class WindowSynapse:
         _positive(node, "stride", self.stride, 1)
         _positive(node, "padding", self.padding, 0)
         _positive(node, "dilation", self.dilation, 1)
+        _positive(node, "padding below and to the right", self._end, 0)
         if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
             raise ProgramError(
                 "a pool's padding must be at most half its kernel",
@@ -207,6 +215,17 @@ class WindowSynapse:
                 found=self.padding,
                 allowed=f"at most half of {self.kernel}",
             )
+
+    @property
+    def _end(self) -> Pair:
+        """Padding below and to the right."""
+        return (self.padding[0] + self.overhang[0], self.padding[1] + self.overhang[1])
+
+    @property
+    def border(self) -> tuple[int, int, int, int]:
+        """Padding to the left, to the right, above and below: the order of torch's pad."""
+        (above, left), (below, right) = self.padding, self._end
+        return (left, right, above, below)
 
     def output_shape(self, source_shape: tuple[int, ...]) -> tuple[int, ...]:
         """(C, H_out, W_out) for a source of shape (C, H, W).
@@ -220,12 +239,17 @@ class WindowSynapse:
         node = f"synapse from {self.source}"
         if len(source_shape) != 3:
             raise ProgramError("a pool needs a source of (C, H, W)", node=node, found=source_shape)
-        plane = _plane(self, self.kernel, source_shape)
+        plane = _plane(self, self.kernel, source_shape, self.overhang)
         for axis in range(2):
-            start = np.arange(plane[axis]) * self.stride[axis] - self.padding[axis]
-            first = np.maximum(0, -(start // self.dilation[axis]))
-            inside = start + first * self.dilation[axis] < source_shape[1 + axis]
-            if not (inside & (first < self.kernel[axis])).all():
+            # The last window first, so that a damaged overhang makes no long list of windows.
+            count, size = plane[axis], source_shape[1 + axis]
+            hollow = (count - 1) * self.stride[axis] - self.padding[axis] >= size
+            if not hollow:
+                start = np.arange(count) * self.stride[axis] - self.padding[axis]
+                first = np.maximum(0, -(start // self.dilation[axis]))
+                inside = start + first * self.dilation[axis] < size
+                hollow = not (inside & (first < self.kernel[axis])).all()
+            if hollow:
                 raise ProgramError(
                     "a window of the pool holds nothing but padding", node=node, found=source_shape
                 )
@@ -236,8 +260,8 @@ class WindowSynapse:
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """All fields and the kind of synapse, as JSON."""
-        return {
+        """All fields and the kind of synapse, as JSON; `overhang` only where there is any."""
+        described = {
             "kind": "window",
             "source": self.source,
             "kernel": list(self.kernel),
@@ -245,6 +269,7 @@ class WindowSynapse:
             "padding": list(self.padding),
             "dilation": list(self.dilation),
         }
+        return described | ({"overhang": list(self.overhang)} if any(self.overhang) else {})
 
 
 Synapse = ConvSynapse | DenseSynapse | WindowSynapse

@@ -213,8 +213,8 @@ def _(synapse: DenseSynapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
 def _(synapse: WindowSynapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
     """Gather the spikes of a window without a sum: one element of the last axis per position."""
     _, height, width = synapse.output_shape(tuple(spikes.shape[1:]))
-    (above, left), (down, right) = synapse.padding, synapse.stride
-    padded = F.pad(spikes, (left, left, above, above))
+    down, right = synapse.stride
+    padded = F.pad(spikes, synapse.border)
     return torch.stack(
         [
             padded[:, :, top : top + down * height : down, start : start + right * width : right]

@@ -24,6 +24,7 @@ FUNCTIONS: dict[Any, Any] = {
     aten.relu.default: F.relu,
     aten.relu_.default: F.relu,
     aten.max_pool2d.default: F.max_pool2d,
+    aten.pad.default: F.pad,
     aten.avg_pool2d.default: F.avg_pool2d,
     aten.adaptive_avg_pool2d.default: F.adaptive_avg_pool2d,
     aten.mean.dim: torch.mean,

@@ -17,6 +17,7 @@ from toolchain.conversion.passes.pool_folding import (
     pool_into_conv,
     pool_into_dense,
     pool_into_pool,
+    uneven_pool,
 )
 from toolchain.errors import ConversionError, UnsupportedModuleError
 from toolchain.program.float_program import (
@@ -195,13 +196,8 @@ def _check_stage(
     """
     if pool.source not in spiking_values(draft.nodes()):
         raise error or _no_follower(pool, f"behind {pool.source}, which has no activation")
-    if pool.padding != (0, 0) and not pool.count_padding:
-        raise UnsupportedModuleError(
-            "an average pool whose divisor changes at the border can be no stage",
-            node=pool.name,
-            found="it leaves the padding out of the mean",
-            allowed="count_include_pad=True, or no padding",
-        ) from error
+    if pool.uneven:
+        raise uneven_pool(pool, "stage") from error
     spikes = _window_spikes(draft, pool)
     if spikes > Relay.spike_limits.high:
         raise UnsupportedModuleError(

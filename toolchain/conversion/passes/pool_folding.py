@@ -11,6 +11,19 @@ from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import AvgPool2d, Conv2d, Linear, Shape
 
 
+def uneven_pool(pool: AvgPool2d, what: str) -> UnsupportedModuleError:
+    """The error for a pool whose divisor is not the same in all windows, and so is not `what`."""
+    return UnsupportedModuleError(
+        f"an average pool whose divisor changes at the border is no {what}",
+        node=pool.name,
+        found=pool.uneven,
+        allowed="count_include_pad=True or no padding, and windows that end at the border",
+        remedy="choose an input size that the pool divides, set ceil_mode=False and "
+        "count_include_pad=True and train again, or let a Flatten and a dense layer follow, into "
+        "which every average pool is folded",
+    )
+
+
 def _window_weights(pool: AvgPool2d, source: Shape, pooled: Shape, axis: int) -> np.ndarray:
     """Matrix (pooled, source) along one axis, with a 1 where a window covers a source element."""
     size, count = source[1 + axis], pooled[1 + axis]
@@ -21,6 +34,12 @@ def _window_weights(pool: AvgPool2d, source: Shape, pooled: Shape, axis: int) ->
     return matrix
 
 
+def _padded_sizes(pool: AvgPool2d, source: Shape, pooled: Shape, axis: int) -> np.ndarray:
+    """Rows or columns of each window, the padding included, but not what hangs over it."""
+    starts = np.arange(pooled[1 + axis]) * pool.stride[axis] - pool.padding[axis]
+    return np.minimum(pool.kernel[axis], source[1 + axis] + pool.padding[axis] - starts)
+
+
 def pool_into_dense(pool: AvgPool2d, dense: Linear, source: Shape, pooled: Shape) -> Linear:
     """The dense layer after a flattened pool, rewritten to take the flattened source.
 
@@ -29,10 +48,10 @@ def pool_into_dense(pool: AvgPool2d, dense: Linear, source: Shape, pooled: Shape
     rows = _window_weights(pool, source, pooled, 0)
     columns = _window_weights(pool, source, pooled, 1)
     if pool.count_padding:
-        area: np.ndarray | float = float(pool.kernel[0] * pool.kernel[1])
+        heights, widths = (_padded_sizes(pool, source, pooled, axis) for axis in range(2))
     else:
-        area = rows.sum(1)[:, None] * columns.sum(1)[None, :]
-    weight = dense.weight.reshape(-1, *pooled) / area
+        heights, widths = rows.sum(1), columns.sum(1)
+    weight = dense.weight.reshape(-1, *pooled) / np.outer(heights, widths)
     spread = _spread(weight.reshape(-1, rows.shape[0] * columns.shape[0]), rows, columns)
     spread.shape = (len(dense.weight), -1)
     return replace(dense, weight=handed_over(spread))
@@ -53,6 +72,8 @@ def pool_into_conv(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape) 
     UnsupportedModuleError
         If the two would differ at the border.
     """
+    if pool.uneven:
+        raise uneven_pool(pool, "convolution")
     for axis in range(2):
         _check_border(pool, conv, source, pooled, axis)
     c_out, c_in, k_h, k_w = conv.weight.shape
@@ -84,9 +105,7 @@ def _taps_taken(pool: AvgPool2d, conv: Conv2d, axis: int) -> np.ndarray:
 def _check_border(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape, axis: int) -> None:
     """Raise an error if the folded zero padding would cover real source elements."""
     size, count = source[1 + axis], pooled[1 + axis]
-    if pool.padding[axis] and not pool.count_padding:
-        reason = "it leaves the padding out of the mean"
-    elif conv.padding[axis] and pool.kernel[axis] > pool.stride[axis] + pool.padding[axis]:
+    if conv.padding[axis] and pool.kernel[axis] > pool.stride[axis] + pool.padding[axis]:
         reason = "its windows overlap and the convolution pads"
     elif conv.padding[axis] and count * pool.stride[axis] - pool.padding[axis] < size:
         reason = f"it drops the last of {size} rows or columns and the convolution pads"
@@ -118,9 +137,9 @@ def pool_into_pool(pool: AvgPool2d, follower: AvgPool2d) -> AvgPool2d:
         If the pools pad or overlap.
     """
     plain = pool.padding == (0, 0) and follower.padding == (0, 0) and pool.kernel == pool.stride
-    if not plain:
+    if not plain or pool.ceil_mode or follower.ceil_mode:
         raise UnsupportedModuleError(
-            "two average pools in a row can only be joined without padding and overlap",
+            "two average pools in a row can only be joined without padding, overlap and ceil_mode",
             node=pool.name,
             found=f"{pool.name} and {follower.name}",
         )
@@ -139,13 +158,8 @@ def pool_as_conv(pool: AvgPool2d, channels: int) -> Conv2d:
     UnsupportedModuleError
         If its divisor changes at the border.
     """
-    if pool.padding != (0, 0) and not pool.count_padding:
-        raise UnsupportedModuleError(
-            "this average pool is no convolution",
-            node=pool.name,
-            found="it leaves the padding out of the mean",
-            allowed="count_include_pad=True, or no padding",
-        )
+    if pool.uneven:
+        raise uneven_pool(pool, "convolution")
     weight = np.full((channels, 1, *pool.kernel), 1.0 / (pool.kernel[0] * pool.kernel[1]))
     bias = np.zeros(channels)
     return Conv2d(

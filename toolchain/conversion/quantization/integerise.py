@@ -184,7 +184,9 @@ def _pool(layer: IntegerPoolLayer) -> Population:
     pool, channels = layer.pool, layer.shape[0]
     none = np.zeros(channels, np.int64)
     if isinstance(pool, MaxPool2d):
-        windows = WindowSynapse(layer.source, pool.kernel, pool.stride, pool.padding, pool.dilation)
+        windows = WindowSynapse(
+            layer.source, pool.kernel, pool.stride, pool.padding, pool.dilation, pool.overhang
+        )
         return Population(layer.name, layer.shape, (windows,), none, LIPool())
     ones = np.ones((channels, 1, *pool.kernel), np.int64)
     sums = ConvSynapse(layer.source, ones, pool.stride, pool.padding, groups=channels)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import fx
 
 from toolchain.conversion.frontend.operators.reshape import rearrange
+from toolchain.conversion.frontend.operators.selection import NO_PADDING, Sides
 from toolchain.conversion.frontend.operators.values import (
     Traced,
     Values,
@@ -17,34 +18,14 @@ from toolchain.conversion.frontend.operators.values import (
     called_module,
 )
 from toolchain.errors import UnsupportedModuleError
-from toolchain.program.float_program import AvgPool2d, MaxPool2d
+from toolchain.program.float_program import AvgPool2d, MaxPool2d, Shape, conv_output
 from toolchain.program.synapse import Pair
 
 
-def _check_windows_fit(
-    node: fx.Node,
-    values: Values,
-    source: Traced,
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-) -> None:
-    """Raise an error if ceil_mode adds a window that extends beyond the border."""
-    for axis, word in enumerate(("rows", "columns")):
-        size, step = source.shape[1 + axis], stride[axis]
-        free = size + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1
-        rest = free % step
-        # torch drops the added window if it would begin after the image.
-        if rest and (free // step + 1) * step < size + padding[axis]:
-            raise UnsupportedModuleError(
-                "a pool with ceil_mode whose last window hangs over the border",
-                node=values.path(node),
-                found=f"{size} {word}, of which the last {rest} fill no window",
-                allowed="windows that fit, where ceil_mode changes nothing",
-                remedy=f"set ceil_mode=False and train again, or choose an input size with which "
-                f"the pool gets {size - rest} or {size - rest + step} {word}",
-            )
+def _ceil_adds_a_window(source: Shape, kernel: Pair, stride: Pair, padding: Pair) -> bool:
+    """Whether ceil_mode changes the output of an average pool of `source`, (C, H, W)."""
+    axes = list(zip(source[1:], kernel, stride, padding, (1, 1), strict=True))
+    return any(conv_output(*axis, ceil_mode=True) != conv_output(*axis) for axis in axes)
 
 
 def average_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> None:
@@ -59,8 +40,7 @@ def average_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> None:
     kernel = as_pair(how["kernel_size"])
     stride = kernel if how["stride"] in (None, ()) else as_pair(how["stride"])
     padding = as_pair(how["padding"])
-    if how["ceil_mode"]:
-        _check_windows_fit(node, values, source, kernel, stride, padding, (1, 1))
+    ceil_mode = how["ceil_mode"] and _ceil_adds_a_window(source.shape, kernel, stride, padding)
     result = AvgPool2d(
         values.new_name(node),
         (source.name,),
@@ -68,6 +48,7 @@ def average_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> None:
         stride,
         padding,
         bool(how["count_include_pad"]),
+        ceil_mode,
     )
     values.emit(node, result, source)
 
@@ -102,15 +83,52 @@ def max_pool(node: fx.Node, values: Values, value: Any, **how: Any) -> None:
             node=values.path(node),
             remedy="leave return_indices=False",
         )
-    source = values.source(node, value)
+    source, outside = values.padded(node, value, lowest=True)
     kernel = as_pair(how["kernel_size"])
     stride = kernel if how["stride"] in (None, ()) else as_pair(how["stride"])
-    padding, dilation = as_pair(how["padding"]), as_pair(how["dilation"])
-    if how["ceil_mode"]:
-        _check_windows_fit(node, values, source, kernel, stride, padding, dilation)
+    own, dilation = as_pair(how["padding"]), as_pair(how["dilation"])
+    if outside != NO_PADDING and not source.is_lowest:
+        _check_zeros_lose(node, values, source, outside)
+    above, left = (o + sides[0] for o, sides in zip(own, outside, strict=True))
+    axes = zip(source.shape[1:], kernel, stride, own, dilation, outside, strict=True)
+    down, right = (_overhang(*axis, ceil_mode=how["ceil_mode"]) for axis in axes)
+    if 2 * above > kernel[0] or 2 * left > kernel[1]:
+        raise UnsupportedModuleError(
+            "a max pool with more padding than half its kernel",
+            node=values.path(node),
+            found=f"{above} rows above and {left} columns to the left",
+            allowed=f"at most half of {kernel}",
+        )
     name = values.new_name(node)
-    result = MaxPool2d(name, (source.name,), kernel, stride, padding, dilation)
+    result = MaxPool2d(name, (source.name,), kernel, stride, (above, left), dilation, (down, right))
     values.emit(node, result, source)
+
+
+def _check_zeros_lose(node: fx.Node, values: Values, source: Traced, outside: Sides) -> None:
+    """Raise an error unless zeros around `source` are never larger than all values of a window."""
+    if not values.is_never_negative(source):
+        raise UnsupportedModuleError(
+            "zeros around values that may be negative, in front of a max pool",
+            node=values.path(node),
+            found=f"{outside[0]} rows and {outside[1]} columns around {source.name}",
+            allowed="zeros around the values of a quantized activation",
+            remedy="put the activation in front of the padding",
+        )
+
+
+def _overhang(
+    size: int, kernel: int, stride: int, own: int, dilation: int, outside: Pair, *, ceil_mode: bool
+) -> int:
+    """Padding at the end of an axis beyond that at its beginning; 0 if that makes no difference.
+
+    `own` is the pool's padding on both sides, `outside` that around its input.
+    """
+    begin, padded = own + outside[0], size + sum(outside)
+    windows = conv_output(padded, kernel, stride, own, dilation, ceil_mode=ceil_mode)
+    if windows == conv_output(size, kernel, stride, begin, dilation):
+        return 0
+    reach = dilation * (kernel - 1) + 1
+    return max((windows - 1) * stride + reach - size - begin, 0) - begin
 
 
 _MAX_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")

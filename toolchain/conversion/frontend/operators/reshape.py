@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
+from torch.nn import functional as F
 
 from toolchain.conversion.frontend.operators.values import (
     Traced,
@@ -94,28 +95,36 @@ def dropout_function(node: fx.Node, values: Values) -> None:
     pass_on(node, values)
 
 
-def _check_zeros(node: fx.Node, values: Values, mode: str, fill: Any, padding: Any) -> None:
-    if mode != "constant" or fill not in (None, 0, 0.0):
-        raise UnsupportedModuleError(
-            "padding other than zeros around images",
-            node=values.path(node),
-            found=f"{mode} {'' if fill is None else fill}, {padding}",
-            allowed="zeros",
-        )
-
-
 def pad_module(node: fx.Node, values: Values) -> None:
     """Handle nn.ZeroPad2d and nn.ConstantPad2d."""
     m = called_module(node)
-    _check_zeros(node, values, "constant", m.value, m.padding)
-    rearrange(node, values)
+    _pad(node, values, "constant", m.value, m.padding)
 
 
 def pad_function(node: fx.Node, values: Values) -> None:
     """Handle F.pad."""
     names = ("input", "pad", "mode", "value")
     a = bind_arguments(node, values, names, {"mode": "constant", "value": None})
-    _check_zeros(node, values, a["mode"], a["value"], a["pad"])
+    _pad(node, values, a["mode"], a["value"], a["pad"])
+
+
+def _pad(node: fx.Node, values: Values, mode: str, fill: Any, padding: Any) -> None:
+    if mode == "constant" and fill == -torch.inf:
+        value = node.args[0] if node.args else node.kwargs["input"]
+        source = values.tensor(node, value)
+        if not source.positions().all():
+            raise UnsupportedModuleError("minus infinity around zeros", node=values.path(node))
+        around = _view(node, values, source, F.pad(_numbered(source), padding))
+        around.is_lowest = bool((around.positions() == 0).any())
+        values.bind(node, around)
+        return
+    if mode != "constant" or fill not in (None, 0, 0.0):
+        raise UnsupportedModuleError(
+            "padding other than zeros around images",
+            node=values.path(node),
+            found=f"{mode} {'' if fill is None else fill}, {padding}",
+            allowed="zeros, or minus infinity in front of a max pool",
+        )
     rearrange(node, values)
 
 

@@ -67,7 +67,7 @@ _DEFAULTS = {
 
 
 def _check_is_sequence(node: fx.Node, values: Values, value: Any) -> None:
-    shape = values.tensor(node, value).shape
+    shape = values.tensor(node, value, lowest=True).shape
     if len(shape) != 2:
         raise UnsupportedModuleError(
             "a layer of sequences gets something else",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -21,7 +21,17 @@ from toolchain.conversion.frontend.operators.selection import (
     without_border,
 )
 from toolchain.errors import UnsupportedModuleError
-from toolchain.program.float_program import Flatten, FloatNode, Input, node_shape
+from toolchain.program.float_program import (
+    Activation,
+    Add,
+    AvgPool2d,
+    Concat,
+    Flatten,
+    FloatNode,
+    Input,
+    MaxPool2d,
+    node_shape,
+)
 from toolchain.program.int_program import INPUT
 from toolchain.program.names import new_name
 from toolchain.program.synapse import Pair
@@ -47,6 +57,8 @@ class Traced:
         Path of the operation that gave it its form, for names and errors.
     is_rectified:
         Whether a ReLU made it.
+    is_lowest:
+        Whether minus infinity stands where `index` is 0: padding that only a max pool takes.
     """
 
     name: str
@@ -54,6 +66,7 @@ class Traced:
     index: np.ndarray | None = None
     path: str = ""
     is_rectified: bool = False
+    is_lowest: bool = False
 
     @property
     def shape(self) -> Shape:
@@ -133,10 +146,19 @@ class Values:
         """What is known of a node; None for a constant."""
         return self._tensors.get(node)
 
-    def tensor(self, node: fx.Node, value: Any) -> Traced:
-        """`value` as a traced tensor; raises an error that names `node` for anything else."""
+    def tensor(self, node: fx.Node, value: Any, *, lowest: bool = False) -> Traced:
+        """`value` as a traced tensor; raises an error that names `node` for anything else.
+
+        With `lowest` it may have minus infinity around its images.
+        """
         found = self._tensors.get(value) if isinstance(value, fx.Node) else None
         if isinstance(found, Traced):
+            if found.is_lowest and not lowest:
+                raise UnsupportedModuleError(
+                    "minus infinity around an image, in front of anything but a max pool",
+                    node=found.path,
+                    found=f"read by {self.path(node)}",
+                )
             return found
         raise UnsupportedModuleError(
             "an operation on something other than the traced tensor",
@@ -160,15 +182,18 @@ class Values:
             self._give_form(node, found)
         return found
 
-    def padded(self, node: fx.Node, value: Any) -> tuple[Traced, Sides]:
-        """`value` without the zeros around its images, and how many these are."""
-        found = _as_image(self.tensor(node, value))
+    def padded(self, node: fx.Node, value: Any, *, lowest: bool = False) -> tuple[Traced, Sides]:
+        """`value` without the border around its images, and its rows and columns.
+
+        The border is of zeros or, with `lowest`, may be of minus infinity (`is_lowest`).
+        """
+        found = _as_image(self.tensor(node, value, lowest=lowest))
         if found.index is None or found.index.ndim != 3:
             return self.source(node, value), NO_PADDING
         inner, sides = without_border(found.index)
         if sides == NO_PADDING:
             return self.source(node, value), NO_PADDING
-        inside = Traced(found.name, found.base, inner, found.path)
+        inside = Traced(found.name, found.base, inner, found.path, is_lowest=found.is_lowest)
         self._give_form(node, inside)
         return inside, sides
 
@@ -178,6 +203,18 @@ class Values:
         if found.index is None or found.index.ndim != 1 or is_in_order(found.index, found.base):
             return self.source(node, value), None
         return self._flattened(found), found.index
+
+    def is_never_negative(self, value: Traced) -> bool:
+        """Whether all values are 0 or more, for any input of the network."""
+        nodes = {n.name: n for n in self.nodes}
+        waiting = [value.name]
+        while waiting:
+            node = nodes.get(waiting.pop())
+            if isinstance(node, MaxPool2d | AvgPool2d | Flatten | Add | Concat):
+                waiting += node.sources
+            elif node is not None and not isinstance(node, Activation):
+                return False
+        return True
 
     def _give_form(self, node: fx.Node, view: Traced) -> None:
         """Let `view` be the output of a float node of its own."""
@@ -222,7 +259,7 @@ class Values:
             _, sides = without_border(view.index)
             if sides != NO_PADDING:
                 return UnsupportedModuleError(
-                    "zero padding in front of anything but a convolution",
+                    "zero padding in front of anything but a convolution or a max pool",
                     node=view.path,
                     found=f"read by {self.path(node)}",
                     remedy="give the padding to the layer that takes it",
@@ -253,7 +290,7 @@ def _as_image(found: Traced) -> Traced:
     if len(found.shape) != 2:
         return found
     image = found.positions()[:, None, :]
-    return Traced(found.name, found.base, image, found.path, found.is_rectified)
+    return replace(found, index=image)
 
 
 def as_array(tensor: Tensor | None, length: int = 0) -> np.ndarray:

@@ -160,7 +160,7 @@ def test_sum_pools_scales_and_same_padding(tmp_path):
     made = graph(
         nir.Conv2d((6, 9), weight, 1, "same", (2, 1), 1, np.ones(3)),
         nir.SumPool2d(np.array([2, 3]), np.array([2, 3]), np.array([0, 0])),
-        nir.Scale(np.array([0.5, 2.0, 1.0])),
+        nir.Scale(np.repeat([0.5, 2.0, 1.0], 9).reshape(3, 3, 3)),
         shape=(2, 6, 9),
         out=(3, 3, 3),
     )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+import spikeport
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.conversion.quantization.calibration import Calibration
 from toolchain.conversion.quantization.percentile import RunningPercentile
@@ -190,3 +191,19 @@ def test_a_dead_relu_is_named(limits):
     inputs = np.random.default_rng(0).integers(0, 256, (20, *SHAPE))
     with pytest.raises(ConversionError, match=r"this ReLU is dead"):
         converted(model, Calibration("random", inputs), limits)
+
+
+def test_thresholds_that_a_single_spike_would_exceed_are_raised():
+    """Weights of 5,000 that cancel on the data: one spike of the input is worth 5000 / 255."""
+    model = nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 2)).eval()
+    with torch.no_grad():
+        model[0].weight[:] = torch.tensor([[5000.0, -5000.0, 0.1, 0.0], [1.0, 0.5, -0.2, 0.1]])
+        model[0].bias[:] = torch.tensor([0.0, 0.1])
+    samples = torch.rand(40, 4)
+    samples[:, 1] = samples[:, 0]
+    conversion = spikeport.convert(model, calibrate=samples, relu_percentile=100.0)
+    assert any("0: thresholds of 1 of 2 channels were raised" in n for n in conversion.notes)
+    (activation,) = [n for n in conversion.float_program.nodes if isinstance(n, Activation)]
+    unit = conversion.program.input.scale
+    assert np.isclose(activation.threshold[0], 5000 * unit / 127, rtol=1e-6)
+    assert activation.threshold[1] < 2

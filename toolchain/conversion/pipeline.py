@@ -19,6 +19,7 @@ from toolchain.conversion.quantization.calibration import Calibration, LayerStat
 from toolchain.conversion.quantization.fit_ranges import COARSEST, Lowering, Room, fit_ranges
 from toolchain.conversion.quantization.integer_choice import IntegerChoice
 from toolchain.conversion.quantization.integerise import SPIKING_NEURONS, LayerRounding, integerise
+from toolchain.conversion.quantization.spike_worth import with_reachable_thresholds
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 from toolchain.program.bounds import PopulationBounds, analyse, prove
@@ -161,7 +162,8 @@ def prepare(
         relu_percentile=options.relu_percentile,
         calibration=calibration,
     )
-    notes += _check_levels(folded, options)
+    folded, raised = with_reachable_thresholds(folded, quantizer, options.weight_bits, limits)
+    notes += raised + _check_levels(folded, options)
     return Prepared(folded, notes, quantizer, options, limits, calibration)
 
 

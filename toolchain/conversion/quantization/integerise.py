@@ -163,7 +163,7 @@ def integerise(
         elif isinstance(layer, SumLayer):
             population = _sum(layer)
         else:
-            rows = _float_rows(layer, spikes, (room or {}).get(layer.name, np.ones(1)))
+            rows = float_rows(layer, spikes, (room or {}).get(layer.name, np.ones(1)))
             chosen = choose(rows, weight_bits, limits)
             population = _population(layer, chosen, neuron)
             report.append(_rounding(layer, rows, chosen))
@@ -208,7 +208,8 @@ def _unit_synapse(source: str, shape: tuple[int, ...]) -> Synapse:
     return ConvSynapse(source, np.ones((shape[0], 1, 1, 1), np.int64), groups=shape[0])
 
 
-def _float_rows(layer: IntegerLayer, spikes: Mapping[str, Spikes], room: np.ndarray) -> FloatRows:
+def float_rows(layer: IntegerLayer, spikes: Mapping[str, Spikes], room: np.ndarray) -> FloatRows:
+    """The weights of a layer, each times the value of a spike of its source, and its bias."""
     branches = []
     for term in layer.terms:
         source = spikes[term.source]

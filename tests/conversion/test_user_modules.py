@@ -34,9 +34,7 @@ class Net(nn.Module):
 
 
 def folded(model, quantizer=QUANTIZER):
-    return folded_program(
-        model, quantizer, pooling="auto", levels=8, relu_percentile=None, calibration=None
-    )
+    return folded_program(model, quantizer, pooling="auto", levels=8, plain_relu=False)
 
 
 def agrees(model, samples):
@@ -246,9 +244,7 @@ def test_a_view_of_what_was_written_is_refused():
         y.add_(m.c(x))
         return y + m.head(flat).sum()
 
-    with pytest.raises(
-        UnsupportedModuleError, match=r"(?s)memory of a tensor.*inplace=False"
-    ):
+    with pytest.raises(UnsupportedModuleError, match=r"(?s)memory of a tensor.*inplace=False"):
         folded(InPlace(write))
 
 

@@ -24,8 +24,7 @@ from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.conversion.passes.linear_chains import merge_linear_chains
 from toolchain.conversion.passes.max_pools import place_max_pools
 from toolchain.conversion.passes.sums import place_sums
-from toolchain.conversion.quantization.calibration import Calibration
-from toolchain.conversion.quantization.percentile import with_bounds, with_thresholds
+from toolchain.conversion.quantization.percentile import with_bounds
 from toolchain.program.float_program import Activation, Flatten, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 
@@ -40,8 +39,7 @@ def folded_program(
     *,
     pooling: str,
     levels: int,
-    relu_percentile: float | None,
-    calibration: Calibration | None,
+    plain_relu: bool,
 ) -> tuple[FloatProgram, tuple[str, ...]]:
     """The network after all float passes, checked against the module, and notes.
 
@@ -49,9 +47,9 @@ def folded_program(
     ----------
     pooling:
         Placement of average pools, see `average_pools`.
-    levels, relu_percentile, calibration:
-        Plain ReLUs become activations of `levels` levels, whose threshold is this percentile of
-        their outputs on the calibration data. Without a percentile, plain ReLUs are an error.
+    levels, plain_relu:
+        Plain ReLUs become activations of `levels` levels, whose threshold is chosen later, or are
+        an error.
 
     Raises
     ------
@@ -61,11 +59,7 @@ def folded_program(
 
     def passes(program: FloatProgram) -> tuple[FloatProgram, tuple[str, ...]]:
         folded, notes = fold(program, pooling)
-        if relu_percentile is None or calibration is None:
-            return with_bounds(folded, levels=levels), notes
-        batches, count = calibration.batches(quantizer), len(calibration.inputs)
-        percentile = relu_percentile
-        return with_thresholds(folded, batches, count, percentile=percentile, levels=levels), notes
+        return with_bounds(folded, levels=levels), notes
 
     if isinstance(model, FloatProgram):
         return passes(model)
@@ -73,7 +67,6 @@ def folded_program(
     check_readable(model)
     model = from_export(model)
     with explained(model, samples):
-        plain_relu = relu_percentile is not None
         found = traced(model, quantizer.shape, plain_relu=plain_relu)
         _log.debug("traced: %d operations", len(found.program.nodes))
         folded, notes = passes(found.program)

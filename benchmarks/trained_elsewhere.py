@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,21 +38,21 @@ from toolchain.learning.evaluation.results import made_by  # noqa: E402
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 GAINS = (4, 16)
 """Steps at which each part of the fit is measured alone."""
-CALIBRATION = 300
-PERCENTILE = {"relu_percentile": 99.9}
+CALIBRATION = 200
 WAYS: Mapping[str, Mapping[str, Any]] = {
-    "IF, percentile 99.9": {**PERCENTILE, "neuron": "if"},
-    "IF, as by default": {"neuron": "if"},
-    "CIF, percentile 99.9": {**PERCENTILE, "neuron": "cif"},
-    "CIF, as by default": {"neuron": "cif"},
+    "IF, percentile 99.9": {"relu_percentile": 99.9},
+    "IF, percentile 99.9, gptq": {"relu_percentile": 99.9, "rounding": "gptq"},
+    "IF, fitted thresholds": {"fit_weights": False, "rounding": "nearest"},
+    "IF, fitted thresholds and weights": {"rounding": "nearest"},
+    "IF, as by default (fitted, gptq)": {},
+    "CIF, as by default (fitted, gptq)": {"neuron": "cif"},
 }
-PARTS: Mapping[str, Mapping[str, Any]] = {
-    "percentile 99.9": PERCENTILE,
-    "percentile 99.9, gptq": {**PERCENTILE, "rounding": "gptq"},
-    "fitted thresholds": {"fit_weights": False, "rounding": "nearest"},
-    "fitted thresholds and weights": {"rounding": "nearest"},
-    "fitted thresholds and weights, gptq (the default)": {},
-}
+BY_STEPS = (
+    "IF, percentile 99.9",
+    "IF, as by default (fitted, gptq)",
+    "CIF, as by default (fitted, gptq)",
+)
+"""Ways measured at all steps; the others at those of `GAINS`."""
 TEXT = (
     "Networks that others trained with plain ReLUs, converted with {samples} training samples and "
     "no training, 8-bit weights: accuracy on {images} test images in %, by steps (CIF: wake steps, "
@@ -144,34 +146,54 @@ def float_accuracy(network: Network) -> float:
     return float((found == network.test.labels).mean())
 
 
-def accuracy(network: Network, steps: int, how: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class Cell:
+    """One accuracy to measure."""
+
+    network: str
+    way: str
+    steps: int
+
+
+def accuracy(cell: Cell, models: Path, data: Path, images: int) -> str:
     """Accuracy of the integer network, in %."""
     started = time.perf_counter()
-    options = {**network.how, **how, "steps": steps, "calibrate": network.train}
-    conversion = spikeport.convert(network.module, **options)
-    found = spikeport.run(conversion, network.test).accuracy()
+    network = NETWORKS[cell.network](models, data, images)
+    options = {**network.how, **WAYS[cell.way], "steps": cell.steps, "calibrate": network.train}
+    found = spikeport.run(spikeport.convert(network.module, **options), network.test).accuracy()
     assert found is not None
-    print(steps, dict(how), f"{100 * found:.1f}", f"{time.perf_counter() - started:.0f} s")
+    print(cell, f"{100 * found:.1f}", f"{time.perf_counter() - started:.0f} s", flush=True)
     return f"{100 * found:.1f}"
 
 
-def measure(models: Path, data: Path, images: int) -> list[Table]:
+def measure(models: Path, data: Path, images: int, workers: int) -> list[Table]:
     """One table by steps, one by parts of the fit."""
-    by_steps, by_part = [], []
-    for name, build in NETWORKS.items():
-        network = build(models, data, images)
-        print(name, flush=True)
-        exact = f"{100 * float_accuracy(network):.1f}"
-        for way, how in WAYS.items():
-            cells = [accuracy(network, t, how) if t in network.steps else "" for t in STEPS]
-            by_steps.append((f"{name}: {way}", exact, *cells))
-        for part, how in PARTS.items():
-            cells = [accuracy(network, t, how) for t in GAINS]
-            by_part.append((f"{name}: {part}", exact, *cells))
-    return [
-        Table("Accuracy, %", ("", "float", *(f"T = {t}" for t in STEPS)), tuple(by_steps)),
-        Table("IF, part by part, %", ("", "float", *(f"T = {t}" for t in GAINS)), tuple(by_part)),
-    ]
+    networks = {name: build(models, data, images) for name, build in NETWORKS.items()}
+    cells = {
+        Cell(name, way, steps)
+        for name, network in networks.items()
+        for way in WAYS
+        for steps in (network.steps if way in BY_STEPS else GAINS)
+    }
+    order = sorted(cells, key=lambda cell: -cell.steps)  # what takes longest comes first
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        waiting = {cell: pool.submit(accuracy, cell, models, data, images) for cell in order}
+        found = {cell: future.result() for cell, future in waiting.items()}
+
+    def table(title: str, ways: Sequence[str], columns: Sequence[int]) -> Table:
+        rows = tuple(
+            (
+                f"{name}: {way}",
+                f"{100 * float_accuracy(network):.1f}",
+                *(found.get(Cell(name, way, steps), "") for steps in columns),
+            )
+            for name, network in networks.items()
+            for way in ways
+        )
+        return Table(title, ("", "float", *(f"T = {t}" for t in columns)), rows)
+
+    parts = [way for way in WAYS if not way.startswith("CIF")]
+    return [table("Accuracy, %", BY_STEPS, STEPS), table("IF, part by part, %", parts, GAINS)]
 
 
 def main() -> None:
@@ -179,9 +201,10 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, metavar="DIR")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--workers", type=int, default=2, help="conversions at a time")
     given = parser.parse_args()
     started = time.perf_counter()
-    tables = measure(given.models, given.data, given.images)
+    tables = measure(given.models, given.data, given.images, given.workers)
     made = made_by(
         f"python benchmarks/trained_elsewhere.py --models MODELS --data DATA "
         f"--images {given.images}",

@@ -1,5 +1,7 @@
 """Thresholds for plain ReLU networks, from a percentile of each ReLU's output.
 
+`relu_choice` takes these where the user gives a percentile; `relu_fit` chooses better ones.
+
 A ReLU has no threshold of its own. The usual choice is a high percentile of its outputs over a
 calibration set (Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient
 Event-Driven Networks for Image Classification", Frontiers in Neuroscience 2017, who recommend

@@ -33,11 +33,11 @@ def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | No
     """
     import torch
 
-    from toolchain.conversion.float_values import node_values, without_measured
+    from toolchain.conversion.float_values import node_values
     from toolchain.engine.simulate import quicker_way, simulate
     from toolchain.program.float_program import Activation
 
-    program, folded = conversion.program, without_measured(conversion.float_program)
+    program, folded = conversion.program, conversion.trained
     readouts = program.readouts
     # A convolution that sees padding only has no multiply-add at all.
     most = MOST_OPERATIONS // max(dense_operations(program), 1)
@@ -58,7 +58,7 @@ def advice(found: Accuracy) -> str:
     """A note for a share below `GOOD`."""
     return (
         f"accuracy is lost: the class of the trained network on only {found.correct} of "
-        f"{found.total} calibration samples. More steps, a lower percentile for ReLUs (99), "
-        "rounding gptq, more weight bits or CIF neurons change that; an audit says what each layer "
-        "and cause costs"
+        f"{found.total} calibration samples. More steps, thresholds of plain ReLUs fitted to the "
+        "calibration data (no relu_percentile=), rounding gptq, more weight bits or CIF neurons "
+        "change that; an audit says what each layer and cause costs"
     )

@@ -71,9 +71,10 @@ def convert(
     target: str = "loihi2",
     pooling: str = "auto",
     thresholds: str = "search",
-    rounding: str = "nearest",
+    rounding: str | None = None,
     allow_clipping: bool = False,
     relu_percentile: float | None = None,
+    fit_weights: bool = True,
     watch_ranges: bool = False,
     adapters: Sequence[str | Path] = (),
     nir_reset: str | None = None,
@@ -118,7 +119,7 @@ def convert(
     target:
         Hardware whose registers the program must fit: a name, or a TOML file. "stock-netx" for
         stock lava-dl.
-    pooling, thresholds, rounding, allow_clipping, relu_percentile, watch_ranges:
+    pooling, thresholds, rounding, allow_clipping, relu_percentile, fit_weights, watch_ranges:
         See `ConversionOptions`.
     adapters:
         Python files that define activation adapters, see `activation_adapter`.
@@ -171,6 +172,7 @@ def convert(
         rounding=rounding,
         allow_clipping=allow_clipping,
         relu_percentile=relu_percentile,
+        fit_weights=fit_weights,
     )
     unsaid = [*trained.notes, *_unsaid(trained, said, samples, weights)]
     origin = {**trained.provenance, **_versions(), **(provenance or {})}

@@ -34,9 +34,7 @@ class Net(nn.Module):
 
 
 def folded(model, quantizer=QUANTIZER):
-    return folded_program(
-        model, quantizer, pooling="auto", levels=8, relu_percentile=None, calibration=None
-    )
+    return folded_program(model, quantizer, pooling="auto", levels=8, plain_relu=False)
 
 
 def agrees(model, samples):

@@ -95,7 +95,8 @@ class SourceNetwork:
                 "it came from",
             )
         if thresholds is not None:
-            layers = tuple(_with_threshold(layer, thresholds, program) for layer in layers)
+            shifts = program.origin("relu_shifts", dict[str, list[float]]) or {}
+            layers = tuple(_with_threshold(n, thresholds, shifts, program) for n in layers)
         spikes = spikes_of(layers, program.input)
         return cls(program, layers, spikes, thresholds is not None)
 
@@ -117,8 +118,12 @@ class SourceNetwork:
     def threshold(self, layer: IntegerLayer, like: Tensor) -> Tensor:
         """Threshold lam of a layer, broadcast to (n, ...)."""
         assert layer.activation is not None
-        lam = torch.from_numpy(np.array(layer.activation.threshold)).to(like.dtype)
-        return lam.reshape(1, -1, *([1] * (like.ndim - 2)))
+        return _per_channel(layer.activation.threshold, like)
+
+    def _shift(self, layer: IntegerLayer, like: Tensor) -> Tensor:
+        """Initial potential of a layer in thresholds, broadcast to (n, ...)."""
+        assert layer.activation is not None
+        return _per_channel(layer.activation.shift, like)
 
     def activated(self, layer: IntegerLayer, z: Tensor, acts: Acts) -> Tensor:
         """Activations for pre-activations (n, ...), in units of lam."""
@@ -129,7 +134,7 @@ class SourceNetwork:
         if acts is Acts.CLIPPED:
             return x.clamp(0, 1)
         steps = self.program.schedule.wake_steps
-        return (x * steps + layer.activation.shift).floor().clamp(0, steps) / steps
+        return (x * steps + self._shift(layer, z)).floor().clamp(0, steps) / steps
 
     @torch.no_grad()
     def forward(self, x: Tensor, acts: Acts) -> dict[str, Tensor]:
@@ -184,7 +189,7 @@ class SourceNetwork:
         assert isinstance(neuron, ThresholdNeuron)
         if layer.name not in states:
             zeros = torch.zeros_like(z)
-            states[layer.name] = neuron.start(zeros + lam * layer.activation.shift, zeros)
+            states[layer.name] = neuron.start(zeros + lam * self._shift(layer, z), zeros)
         state, spikes = neuron.step(states[layer.name], z, lam, awake)
         states[layer.name] = state
         return spikes * lam
@@ -203,22 +208,31 @@ class SourceNetwork:
         return change
 
 
+def _per_channel(values: float | np.ndarray, like: Tensor) -> Tensor:
+    tensor = torch.from_numpy(np.array(values, np.float64)).to(like.dtype)
+    return tensor.reshape(1, -1, *([1] * (like.ndim - 2)))
+
+
 def _with_threshold(
-    layer: AnyLayer, thresholds: Mapping[str, list[float]], program: IntProgram
+    layer: AnyLayer,
+    thresholds: Mapping[str, list[float]],
+    shifts: Mapping[str, list[float]],
+    program: IntProgram,
 ) -> AnyLayer:
-    """The layer with its measured threshold."""
+    """The layer with its measured threshold and shift; older files have no shifts."""
     if not isinstance(layer, IntegerLayer) or layer.activation is None:
         return layer
     measured = np.array(thresholds.get(layer.name, ()))
-    if len(measured) not in (1, layer.shape[0]):
+    shift = np.atleast_1d(np.array(shifts.get(layer.name, layer.activation.shift)))
+    if not {len(measured), len(shift)} <= {1, layer.shape[0]}:
         raise ProgramError(
-            "a measured threshold is damaged in the provenance",
+            "a measured threshold or shift is damaged in the provenance",
             node=f"{program.name}/{layer.name}",
-            found=f"{len(measured)} values",
+            found=f"{len(measured)} and {len(shift)} values",
             allowed=f"1 or {layer.shape[0]}, one per channel",
             remedy="convert again",
         )
-    return replace(layer, activation=replace(layer.activation, threshold=measured))
+    return replace(layer, activation=replace(layer.activation, threshold=measured, shift=shift))
 
 
 def pooled(layer: IntegerPoolLayer, values: Tensor) -> Tensor:

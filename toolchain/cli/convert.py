@@ -101,9 +101,12 @@ def command(
         typer.Option(help="Smallest rounding error (search), or largest threshold that fits."),
     ] = Thresholds.SEARCH,
     rounding: Annotated[
-        Rounding,
-        typer.Option(help="gptq: rounding errors compensate each other; needs --calibrate."),
-    ] = Rounding.NEAREST,
+        Rounding | None,
+        typer.Option(
+            help="gptq: rounding errors compensate each other (--calibrate; default where plain "
+            "ReLUs are fitted)."
+        ),
+    ] = None,
     allow_clipping: Annotated[
         bool,
         typer.Option("--allow-clipping", help="Clip outlier weights if that lowers the error."),
@@ -112,9 +115,16 @@ def command(
         float | None,
         typer.Option(
             metavar="P",
-            help="Plain ReLUs: threshold per channel, this percentile (99; --calibrate).",
+            help="Plain ReLUs: threshold per channel, this percentile of its outputs; by default "
+            "fitted to --calibrate.",
         ),
     ] = None,
+    fit_weights: Annotated[
+        bool,
+        typer.Option(
+            "--fit-weights/--keep-weights", help="Plain ReLUs: fit the weights behind them too."
+        ),
+    ] = True,
     report: Annotated[
         bool, typer.Option("--report", help="Show the rounding errors of each layer.")
     ] = False,
@@ -208,9 +218,10 @@ def command(
         target=target or ("stock-netx" if stock else "loihi2"),
         pooling=pooling.value,
         thresholds=thresholds.value,
-        rounding=rounding.value,
+        rounding=None if rounding is None else rounding.value,
         allow_clipping=allow_clipping,
         relu_percentile=relu_percentile,
+        fit_weights=fit_weights,
         watch_ranges=watch_ranges,
         adapters=adapters or (),
         nir_reset=None if nir_reset is None else nir_reset.value,

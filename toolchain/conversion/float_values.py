@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from functools import singledispatch
 
 import numpy as np
@@ -48,7 +47,7 @@ def node_values(
     values = {program.input.name: samples.double()}
     for node in program.nodes[1:]:
         inputs = [values[s] for s in node.sources]
-        values[node.name] = _apply(node, node.name not in clipped, *inputs)
+        values[node.name] = apply_node(node, node.name not in clipped, *inputs)
     return values
 
 
@@ -62,35 +61,38 @@ def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:
 
 
 @singledispatch
-def _apply(node: object, quantized: bool, *inputs: Tensor) -> Tensor:
-    """The output of one node for its inputs; raises ProgramError for an unknown node."""
+def apply_node(node: object, quantized: bool, *inputs: Tensor) -> Tensor:
+    """The output of one node for its inputs (N, ...), float64 or float32.
+
+    An activation quantizes or only clips. Raises ProgramError for an unknown node.
+    """
     raise ProgramError("no evaluation for this node", found=type(node).__name__)
 
 
-@_apply.register
+@apply_node.register
 def _(node: Conv2d, quantized: bool, x: Tensor) -> Tensor:
-    w, b = _tensor(node.weight), _tensor(node.bias)
+    w, b = _tensor(node.weight).to(x.dtype), _tensor(node.bias).to(x.dtype)
     return F.conv2d(x, w, b, node.stride, node.padding, node.dilation, node.groups)
 
 
-@_apply.register
+@apply_node.register
 def _(node: Linear, quantized: bool, x: Tensor) -> Tensor:
-    return F.linear(x, _tensor(node.weight), _tensor(node.bias))
+    return F.linear(x, _tensor(node.weight).to(x.dtype), _tensor(node.bias).to(x.dtype))
 
 
-@_apply.register
+@apply_node.register
 def _(node: BatchNorm, quantized: bool, x: Tensor) -> Tensor:
     return x * _tensor(node.gain, x) + _tensor(node.offset, x)
 
 
-@_apply.register
+@apply_node.register
 def _(node: AvgPool2d, quantized: bool, x: Tensor) -> Tensor:
     return F.avg_pool2d(
         x, node.kernel, node.stride, node.padding, node.ceil_mode, node.count_padding
     )
 
 
-@_apply.register
+@apply_node.register
 def _(node: MaxPool2d, quantized: bool, x: Tensor) -> Tensor:
     return max_pool(node, x)
 
@@ -104,27 +106,28 @@ def max_pool(node: MaxPool2d, x: Tensor) -> Tensor:
     return F.max_pool2d(padded, node.kernel, node.stride, 0, node.dilation)
 
 
-@_apply.register
+@apply_node.register
 def _(node: Add, quantized: bool, *inputs: Tensor) -> Tensor:
     return torch.stack(inputs).sum(0)
 
 
-@_apply.register
+@apply_node.register
 def _(node: Concat, quantized: bool, *inputs: Tensor) -> Tensor:
     return torch.cat(inputs, 1)
 
 
-@_apply.register
+@apply_node.register
 def _(node: Flatten, quantized: bool, x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
-@_apply.register
+@apply_node.register
 def _(node: Activation, quantized: bool, x: Tensor) -> Tensor:
-    lam = _tensor(node.threshold, x)
+    lam = _tensor(node.threshold, x).to(x.dtype)
     if not quantized:
         return torch.minimum(x.clamp(min=0.0), lam)
-    levels = (x / lam * node.levels + node.shift).floor().clamp(0, node.levels)
+    shift = _tensor(np.atleast_1d(node.shift), x).to(x.dtype)
+    levels = (x / lam * node.levels + shift).floor().clamp(0, node.levels)
     return lam * levels / node.levels
 
 
@@ -151,7 +154,7 @@ def check_against_module(
     This checks tracing and every pass. A quantized value on a tie can change its level by rounding,
     so the project's own activation modules are compared in clipped mode. Adapted and functional
     activations quantize; there the share of samples that differ distinguishes a few ties from a
-    wrong program. Plain ReLUs are compared as ReLUs, even if they have a measured threshold.
+    wrong program. Plain ReLUs are compared as ReLUs: no threshold is measured yet.
 
     Raises
     ------
@@ -160,7 +163,6 @@ def check_against_module(
     UnsupportedModuleError
         If the module fails.
     """
-    program = without_measured(program)
     activations = [n for n in program.nodes if isinstance(n, Activation)]
     clipped = {n.name for n in activations if n.bound is not None or _is_own_module(model, n.name)}
     allowed = TIES
@@ -185,17 +187,6 @@ def check_against_module(
                 f"{int(wrong.sum())} of {len(wrong)} samples differ, "
                 f"by up to {float(difference.max()):.3g}",
             )
-
-
-def without_measured(program: FloatProgram) -> FloatProgram:
-    """The program without the measured thresholds of its plain ReLUs."""
-    nodes = (
-        replace(n, threshold=np.array([n.bound]))
-        if isinstance(n, Activation) and n.bound is not None
-        else n
-        for n in program.nodes
-    )
-    return replace(program, nodes=tuple(nodes))
 
 
 def _differ(model: nn.Module, name: str, found: str) -> ConversionError:

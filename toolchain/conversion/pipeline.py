@@ -15,10 +15,18 @@ from toolchain.accuracy import Accuracy
 from toolchain.conversion.passes.average_pools import POOLING
 from toolchain.conversion.passes.fold import folded_program
 from toolchain.conversion.passes.layers import IntegerLayer, layers_of
-from toolchain.conversion.quantization.calibration import Calibration, LayerStatistics, measure
+from toolchain.conversion.quantization.calibration import (
+    Calibration,
+    LayerStatistics,
+    has_few_inputs,
+    measure,
+)
 from toolchain.conversion.quantization.fit_ranges import COARSEST, Lowering, Room, fit_ranges
-from toolchain.conversion.quantization.integer_choice import IntegerChoice
+from toolchain.conversion.quantization.integer_choice import NEAREST, IntegerChoice
 from toolchain.conversion.quantization.integerise import SPIKING_NEURONS, LayerRounding, integerise
+from toolchain.conversion.quantization.percentile import plain_relus
+from toolchain.conversion.quantization.relu_choice import choose_relus
+from toolchain.conversion.quantization.relu_fit import Timing
 from toolchain.conversion.quantization.spike_worth import with_reachable_thresholds
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
@@ -53,13 +61,17 @@ class ConversionOptions:
         "search": per channel the threshold with the smallest rounding error; "largest": the largest
         that fits. See `threshold_search`.
     rounding:
-        "nearest", or "gptq", which needs calibration data. See `rounding`.
+        "nearest", or "gptq", which needs calibration data; None is gptq where plain ReLUs are
+        fitted to such data and the memory suffices. See `rounding`.
     allow_clipping:
         Let the search clip a channel's largest weights if that lowers the error; clipped weights
         are counted.
     relu_percentile:
         Percentile of a plain ReLU's outputs that becomes its threshold; needs calibration data.
-        None refuses plain ReLUs. See `percentile`.
+        None fits thresholds, initial potentials and weights to the calibration data, and refuses
+        plain ReLUs without them. See `percentile`, `relu_choice`.
+    fit_weights:
+        Whether weights may be fitted with the thresholds of plain ReLUs. See `relu_fit`.
     """
 
     neuron: str
@@ -68,9 +80,10 @@ class ConversionOptions:
     watch_ranges: bool = False
     pooling: str = "auto"
     thresholds: str = "search"
-    rounding: str = "nearest"
+    rounding: str | None = None
     allow_clipping: bool = False
     relu_percentile: float | None = None
+    fit_weights: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +92,15 @@ class Conversion:
 
     Attributes
     ----------
+    trained:
+        The folded network as it was trained; `float_program` is what became integers, with the
+        thresholds and weights fitted to plain ReLUs.
     agreement:
         Calibration samples on which it has the class of the trained network, where measured.
     """
 
     program: IntProgram
+    trained: FloatProgram
     float_program: FloatProgram
     rounding: tuple[LayerRounding, ...]
     bounds: tuple[PopulationBounds, ...]
@@ -122,14 +139,15 @@ class Prepared:
 
     Attributes
     ----------
-    folded:
-        As in `Conversion`.
+    trained, folded:
+        `trained` and `float_program` of `Conversion`.
     notes:
         Notes for the user so far.
     quantizer, options, limits, calibration:
-        As given to `prepare`.
+        As given to `prepare`; the rounding is chosen.
     """
 
+    trained: FloatProgram
     folded: FloatProgram
     notes: tuple[str, ...]
     quantizer: InputQuantizer
@@ -154,17 +172,32 @@ def prepare(
         See `convert`.
     """
     _check_options(options, quantizer, limits, calibration)
-    folded, notes = folded_program(
+    steps = options.schedule.wake_steps
+    trained, notes = folded_program(
         model,
         quantizer,
         pooling=options.pooling,
-        levels=options.schedule.wake_steps,
-        relu_percentile=options.relu_percentile,
-        calibration=calibration,
+        levels=steps,
+        plain_relu=calibration is not None,
     )
+    folded = trained
+    if calibration is not None:
+        folded, more = choose_relus(
+            trained,
+            quantizer,
+            calibration,
+            Timing(steps, settled=options.neuron == "cif"),
+            percentile=options.relu_percentile,
+            fit_weights=options.fit_weights,
+        )
+        notes += more
     folded, raised = with_reachable_thresholds(folded, quantizer, options.weight_bits, limits)
     notes += raised + _check_levels(folded, options)
-    return Prepared(folded, notes, quantizer, options, limits, calibration)
+    if options.rounding is None:
+        fits = calibration is not None and options.relu_percentile is None
+        compensates = fits and plain_relus(folded) and has_few_inputs(folded)
+        options = replace(options, rounding="gptq" if compensates else NEAREST)
+    return Prepared(trained, folded, notes, quantizer, options, limits, calibration)
 
 
 def lower(
@@ -195,7 +228,7 @@ def lower(
     proved = "analysed, runs watch them" if options.watch_ranges else "proved for every input"
     headroom = min(bound.headroom_bits(program.state_range) for bound in bounds)
     _log.debug("ranges %s: least headroom %.1f bits", proved, headroom)
-    return Conversion(program, folded, tuple(rounding), bounds, notes)
+    return Conversion(program, prepared.trained, folded, tuple(rounding), bounds, notes)
 
 
 def _integers(
@@ -211,7 +244,8 @@ def _integers(
     Ranges are fitted with rounding to the nearest. Compensating rounding starts from there, since
     it changes sums of weights only a little.
     """
-    choice = IntegerChoice(options.thresholds, options.rounding, options.allow_clipping, statistics)
+    rounding_way = options.rounding or NEAREST
+    choice = IntegerChoice(options.thresholds, rounding_way, options.allow_clipping, statistics)
     lower = partial(
         integerise,
         folded,
@@ -232,9 +266,9 @@ def _integers(
     else:
         # Half a unit of a narrow weight is already coarse; half as much again is the cost.
         coarsest = max(COARSEST, 1.5 * _half_unit(options.weight_bits))
-        nearest = replace(choice, rounding="nearest")
+        nearest = replace(choice, rounding=NEAREST)
         program, rounding = fit_ranges(lowered(nearest), room, coarsest=coarsest)
-        if options.rounding != "nearest":
+        if rounding_way != NEAREST:
             program, rounding = fit_ranges(lowered(choice), room, coarsest=np.inf)
     measured = [
         replace(r, saturated=statistics[r.name].saturated) if r.name in statistics else r
@@ -259,11 +293,15 @@ def _origin(
     Measured thresholds are included, since they are not in the checkpoint.
     """
     measured: dict[str, Any] = {}
-    if options.relu_percentile is not None:
-        measured["relu_thresholds"] = {
-            layer.name: layer.activation.threshold.tolist()
+    if calibration is not None and plain_relus(folded):
+        activations = {
+            layer.name: layer.activation
             for layer in layers_of(folded)
             if isinstance(layer, IntegerLayer) and layer.activation is not None
+        }
+        measured["relu_thresholds"] = {n: a.threshold.tolist() for n, a in activations.items()}
+        measured["relu_shifts"] = {
+            n: np.atleast_1d(a.shift).tolist() for n, a in activations.items()
         }
     return {
         **measured,
@@ -273,6 +311,7 @@ def _origin(
             "rounding": options.rounding,
             "allow_clipping": options.allow_clipping,
             "relu_percentile": options.relu_percentile,
+            "fit_weights": options.fit_weights,
             "calibration": None if calibration is None else calibration.name,
             "calibration_samples": 0 if calibration is None else len(calibration.inputs),
             "calibration_sha256": None if calibration is None else calibration.sha256,
@@ -287,7 +326,7 @@ def _check_options(
     limits: TargetLimits,
     calibration: Calibration | None,
 ) -> None:
-    IntegerChoice(options.thresholds, options.rounding, options.allow_clipping)
+    IntegerChoice(options.thresholds, options.rounding or NEAREST, options.allow_clipping)
     needs = [
         name
         for name, wanted in (
@@ -360,7 +399,7 @@ def _losses(
     Coarse means an error far above half a unit; compensating rounding moves weights further
     than that on purpose.
     """
-    told = NOTED_ERROR / (1 << options.weight_bits) if options.rounding == "nearest" else np.inf
+    told = NOTED_ERROR / (1 << options.weight_bits) if options.rounding == NEAREST else np.inf
     return (
         *(
             f"{r.name}: rounding moves weights by up to {100 * r.weight_error:.1f} % of the "
@@ -379,7 +418,7 @@ def _losses(
             f"{r.name}: {r.clipped} of {r.weights} weights "
             + (
                 "were clipped to their range"
-                if options.rounding == "nearest"
+                if options.rounding == NEAREST
                 else "stand at the end of their range, beyond which compensation asked for them"
             )
             for r in rounding

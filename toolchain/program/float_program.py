@@ -161,7 +161,8 @@ class Activation(_Node):
     levels:
         Quantization levels L (or Q).
     shift:
-        1/2 for QCFS and NQ, 0 for CQReLU; the initial potential in units of the threshold.
+        1/2 for QCFS and NQ, 0 for CQReLU; the initial potential in units of the threshold. One for
+        all channels, or float64 (C,).
     bound:
         Where the network's own activation clips, if it does not quantize: `UNBOUNDED` for a ReLU,
         6 for ReLU6. Levels, and a threshold up to the bound, are chosen in conversion. None of a
@@ -170,12 +171,14 @@ class Activation(_Node):
 
     threshold: np.ndarray
     levels: int
-    shift: float
+    shift: float | np.ndarray
     kind: str
     bound: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.shift, np.ndarray):
+            object.__setattr__(self, "shift", frozen_array(self.shift, np.float64))
         if (self.threshold <= 0).any():
             raise ConversionError(
                 "an activation threshold must be positive",

@@ -27,8 +27,7 @@ from toolchain.conversion.passes.linear_chains import merge_linear_chains
 from toolchain.conversion.passes.max_pools import place_max_pools
 from toolchain.conversion.passes.obstacles import obstacles
 from toolchain.conversion.passes.sums import place_sums
-from toolchain.conversion.quantization.calibration import Calibration
-from toolchain.conversion.quantization.percentile import with_bounds, with_thresholds
+from toolchain.conversion.quantization.percentile import with_bounds
 from toolchain.errors import (
     ConversionError,
     ProgramError,
@@ -50,8 +49,7 @@ def folded_program(
     *,
     pooling: str,
     levels: int,
-    relu_percentile: float | None,
-    calibration: Calibration | None,
+    plain_relu: bool,
 ) -> tuple[FloatProgram, tuple[str, ...]]:
     """The network after all float passes, checked against the module, and notes.
 
@@ -59,9 +57,9 @@ def folded_program(
     ----------
     pooling:
         Placement of average pools, see `average_pools`.
-    levels, relu_percentile, calibration:
-        Plain ReLUs become activations of `levels` levels, whose threshold is this percentile of
-        their outputs on the calibration data. Without a percentile, plain ReLUs are an error.
+    levels, plain_relu:
+        Plain ReLUs become activations of `levels` levels, whose threshold is chosen later, or are
+        an error.
 
     Raises
     ------
@@ -71,11 +69,7 @@ def folded_program(
 
     def passes(program: FloatProgram) -> tuple[FloatProgram, tuple[str, ...]]:
         folded, notes = fold_or_explain(program, pooling)
-        if relu_percentile is None or calibration is None:
-            return with_bounds(folded, levels=levels), notes
-        batches, count = calibration.batches(quantizer), len(calibration.inputs)
-        percentile = relu_percentile
-        return with_thresholds(folded, batches, count, percentile=percentile, levels=levels), notes
+        return with_bounds(folded, levels=levels), notes
 
     if isinstance(model, FloatProgram):
         return passes(model)
@@ -83,7 +77,6 @@ def folded_program(
     check_readable(model)
     model = from_export(model)
     with explained(model, samples):
-        plain_relu = relu_percentile is not None
         found, folded, notes = _traced(model, quantizer, passes, plain_relu=plain_relu)
         _log.debug("folded: %d operations are left", len(folded.nodes))
         check_against_module(model, folded, samples, found.left_out)

@@ -142,6 +142,16 @@ def measure(
     }
 
 
+def has_few_inputs(program: FloatProgram) -> bool:
+    """Whether the second moments of every layer's inputs are small enough to be measured."""
+    layers = (layer for layer in layers_of(program) if isinstance(layer, IntegerLayer))
+    return all(_moment_bytes(layer) <= MAX_GRAM_BYTES for layer in layers)
+
+
+def _moment_bytes(layer: IntegerLayer) -> int:
+    return InputMoments.bytes_for([t.operation for t in _compensated(layer)])
+
+
 def _compensated(layer: IntegerLayer) -> list[Term]:
     return [t for t in layer.terms if len(layer.terms) == 1 or not _one_input_per_channel(t)]
 
@@ -154,8 +164,7 @@ def _one_input_per_channel(term: Term) -> bool:
 
 
 def _empty(layer: IntegerLayer) -> InputMoments:
-    operations = [t.operation for t in _compensated(layer)]
-    size = InputMoments.bytes_for(operations)
+    size = _moment_bytes(layer)
     if size > MAX_GRAM_BYTES:
         raise ConversionError(
             "this layer has too many inputs for error-compensating rounding",
@@ -164,7 +173,7 @@ def _empty(layer: IntegerLayer) -> InputMoments:
             allowed=f"{MAX_GRAM_BYTES / 2**30:.0f} GiB",
             remedy='use rounding="nearest"',
         )
-    return InputMoments(operations)
+    return InputMoments([t.operation for t in _compensated(layer)])
 
 
 def _per_channel(values: np.ndarray, like: Tensor) -> Tensor:

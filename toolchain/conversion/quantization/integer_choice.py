@@ -34,7 +34,8 @@ from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 
 THRESHOLDS = ("search", "largest")
-ROUNDINGS = ("nearest", "gptq")
+NEAREST = "nearest"
+ROUNDINGS = (NEAREST, "gptq")
 SPACED = 6
 """Thresholds that compensating rounding tries besides the largest and the searched one."""
 

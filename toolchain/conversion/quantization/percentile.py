@@ -1,5 +1,7 @@
 """Thresholds for plain ReLU networks, from a percentile of each ReLU's output.
 
+`relu_choice` takes these where the user gives a percentile; `relu_fit` chooses better ones.
+
 A ReLU has no threshold of its own. The usual choice is a high percentile of its outputs over a
 calibration set (Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient
 Event-Driven Networks for Image Classification", Frontiers in Neuroscience 2017, who recommend
@@ -131,13 +133,7 @@ def with_thresholds(
     found = {name: measured.values for name, measured in running.items()}
     for name, threshold in found.items():
         if not threshold.any():
-            raise ConversionError(
-                "this ReLU is dead: its outputs are 0 up to the percentile",
-                node=name,
-                found=f"percentile {percentile:g} over {samples} samples is 0",
-                allowed="> 0",
-                remedy="raise relu_percentile=, calibrate on more samples, or take the layer out",
-            )
+            raise dead_relu(name, f"percentile {percentile:g} over {samples} samples is 0")
         found[name] = np.maximum(threshold, SMALLEST * peaks[name].numpy())
         # A channel that no sample of the calibration reaches at all: any threshold will do.
         found[name][found[name] == 0] = found[name].max()
@@ -148,3 +144,14 @@ def with_thresholds(
         for n in program.nodes
     )
     return replace(program, nodes=tuple(nodes))
+
+
+def dead_relu(name: str, found: str) -> ConversionError:
+    """An error for a ReLU that passes nothing on."""
+    return ConversionError(
+        "this ReLU is dead: its outputs are 0 up to the percentile",
+        node=name,
+        found=found,
+        allowed="> 0",
+        remedy="raise relu_percentile=, calibrate on more samples, or take the layer out",
+    )

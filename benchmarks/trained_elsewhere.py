@@ -1,0 +1,222 @@
+"""Accuracy of ReLU networks that others trained, converted without training, by steps.
+
+    python benchmarks/trained_elsewhere.py --models DIR --data DIR [--images 300]
+
+The networks are read where they are: `cifar10_cnn_model.h5` (PyPI cifar-10-model 7.4.0, Keras) and
+`digit_recognizer.pth` (PyPI digit-recognizer-py 0.1.0) in the folder of models, `cifar10-jpeg.zip`
+and `mnist10k.npz` in that of data. Needs h5py.
+
+What it finds goes into benchmarks/speed; `benchmarks/papers.sh` puts it into RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import spikeport  # noqa: E402
+from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
+from toolchain.learning.data import Dataset, open_split  # noqa: E402
+from toolchain.learning.evaluation.results import made_by  # noqa: E402
+
+STEPS = (1, 2, 4, 8, 16, 32, 64)
+GAINS = (4, 16)
+"""Steps at which each part of the fit is measured alone."""
+CALIBRATION = 200
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "IF, percentile 99.9": {"relu_percentile": 99.9},
+    "IF, percentile 99.9, gptq": {"relu_percentile": 99.9, "rounding": "gptq"},
+    "IF, fitted thresholds": {"fit_weights": False, "rounding": "nearest"},
+    "IF, fitted thresholds and weights": {"rounding": "nearest"},
+    "IF, as by default (fitted, gptq)": {},
+    "CIF, as by default (fitted, gptq)": {"neuron": "cif"},
+}
+BY_STEPS = (
+    "IF, percentile 99.9",
+    "IF, as by default (fitted, gptq)",
+    "CIF, as by default (fitted, gptq)",
+)
+"""Ways measured at all steps; the others at those of `GAINS`."""
+TEXT = (
+    "Networks that others trained with plain ReLUs, converted with {samples} training samples and "
+    "no training, 8-bit weights: accuracy on {images} test images in %, by steps (CIF: wake steps, "
+    "sleep measured). One image is {share:.2f} points. The methods are in docs/METHODS.md."
+)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network with its data; `how` are arguments of `convert` about its input."""
+
+    module: nn.Module
+    train: Dataset
+    test: Dataset
+    steps: tuple[int, ...]
+    how: Mapping[str, Any]
+
+
+def cifar10(models: Path, data: Path, images: int) -> Network:
+    """Six convolutions with BatchNorm behind their ReLUs and three dense layers; pixels 0..255."""
+    layers: list[nn.Module] = []
+    with h5py.File(models / "cifar10_cnn_model.h5") as file:
+        weights = file["model_weights"]
+
+        def read(layer: str, number: int, name: str) -> torch.Tensor:
+            layer = f"{layer}_{number}" if number else layer
+            return torch.from_numpy(np.array(weights[f"{layer}/{layer}/{name}:0"]))
+
+        for number, pooled in enumerate((False, True, False, True, False, False)):
+            kernel = read("conv2d", number, "kernel").permute(3, 2, 0, 1).contiguous()
+            conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3)
+            conv.weight, conv.bias = _fixed(kernel), _fixed(read("conv2d", number, "bias"))
+            norm = nn.BatchNorm2d(len(kernel), eps=1e-3)
+            of_norm = (
+                read("batch_normalization", number, name)
+                for name in ("gamma", "beta", "moving_mean", "moving_variance")
+            )
+            gamma, beta, norm.running_mean, norm.running_var = of_norm
+            norm.weight, norm.bias = _fixed(gamma), _fixed(beta)
+            layers += [conv, nn.ReLU(), norm, *([nn.MaxPool2d(2)] if pooled else [])]
+        layers.append(nn.Flatten())
+        for number in range(3):
+            kernel = read("dense", number, "kernel").T.contiguous()
+            dense = nn.Linear(kernel.shape[1], kernel.shape[0])
+            dense.weight, dense.bias = _fixed(kernel), _fixed(read("dense", number, "bias"))
+            layers += [dense, nn.ReLU()]
+    source = f"imagefolder:{data / 'cifar10-jpeg.zip'}"
+    return Network(
+        nn.Sequential(*layers[:-1]).eval(),
+        open_split(f"{source}@train[:{CALIBRATION}]"),
+        open_split(f"{source}@test[:{images}]"),
+        STEPS[2:],
+        {"std": 1 / 255},
+    )
+
+
+def digits(models: Path, data: Path, images: int) -> Network:
+    """Three convolutions with max pools and two dense layers."""
+    sizes = (1, 32, 64, 128)
+    convs: list[nn.Module] = []
+    for before, after in itertools.pairwise(sizes):
+        convs += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    dense = nn.Sequential(nn.Linear(1152, 256), nn.ReLU(), nn.Linear(256, 10))
+    parts = nn.ModuleDict({"conv_layers": nn.Sequential(*convs), "fc_layers": dense})
+    parts.load_state_dict(torch.load(models / "digit_recognizer.pth", weights_only=True))
+    source = f"npz:{data / 'mnist10k.npz'}"
+    return Network(
+        nn.Sequential(*convs, nn.Flatten(), dense).eval(),
+        open_split(f"{source}@train[:{CALIBRATION}]"),
+        open_split(f"{source}@test[:{images}]"),
+        STEPS,
+        {"mean": 0.1307, "std": 0.3081},
+    )
+
+
+NETWORKS: Mapping[str, Callable[[Path, Path, int], Network]] = {
+    "CIFAR-10, 6 convolutions (Keras)": cifar10,
+    "MNIST, 3 convolutions": digits,
+}
+
+
+def _fixed(values: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(values, requires_grad=False)
+
+
+def float_accuracy(network: Network) -> float:
+    """Share of the test images, pixels / 255 and normalised, that the network itself gets right."""
+    pixels = torch.from_numpy(np.array(network.test.samples)).float() / 255
+    inputs = (pixels - network.how.get("mean", 0.0)) / network.how["std"]
+    found = network.module(inputs).argmax(1).numpy()
+    return float((found == network.test.labels).mean())
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One accuracy to measure."""
+
+    network: str
+    way: str
+    steps: int
+
+
+def accuracy(cell: Cell, models: Path, data: Path, images: int) -> str:
+    """Accuracy of the integer network, in %."""
+    started = time.perf_counter()
+    network = NETWORKS[cell.network](models, data, images)
+    options = {**network.how, **WAYS[cell.way], "steps": cell.steps, "calibrate": network.train}
+    found = spikeport.run(spikeport.convert(network.module, **options), network.test).accuracy()
+    assert found is not None
+    print(cell, f"{100 * found:.1f}", f"{time.perf_counter() - started:.0f} s", flush=True)
+    return f"{100 * found:.1f}"
+
+
+def measure(models: Path, data: Path, images: int, workers: int) -> list[Table]:
+    """One table by steps, one by parts of the fit."""
+    networks = {name: build(models, data, images) for name, build in NETWORKS.items()}
+    cells = {
+        Cell(name, way, steps)
+        for name, network in networks.items()
+        for way in WAYS
+        for steps in (network.steps if way in BY_STEPS else GAINS)
+    }
+    order = sorted(cells, key=lambda cell: -cell.steps)  # what takes longest comes first
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        waiting = {cell: pool.submit(accuracy, cell, models, data, images) for cell in order}
+        found = {cell: future.result() for cell, future in waiting.items()}
+
+    def table(title: str, ways: Sequence[str], columns: Sequence[int]) -> Table:
+        rows = tuple(
+            (
+                f"{name}: {way}",
+                f"{100 * float_accuracy(network):.1f}",
+                *(found.get(Cell(name, way, steps), "") for steps in columns),
+            )
+            for name, network in networks.items()
+            for way in ways
+        )
+        return Table(title, ("", "float", *(f"T = {t}" for t in columns)), rows)
+
+    parts = [way for way in WAYS if not way.startswith("CIF")]
+    return [table("Accuracy, %", BY_STEPS, STEPS), table("IF, part by part, %", parts, GAINS)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--models", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--workers", type=int, default=2, help="conversions at a time")
+    given = parser.parse_args()
+    started = time.perf_counter()
+    tables = measure(given.models, given.data, given.images, given.workers)
+    made = made_by(
+        f"python benchmarks/trained_elsewhere.py --models MODELS --data DATA "
+        f"--images {given.images}",
+        time.perf_counter() - started,
+        torch=torch.__version__,
+    )
+    text = TEXT.format(samples=CALIBRATION, images=given.images, share=100 / given.images)
+    title = "Networks that others trained"
+    measurement = Measurement(title, text, tuple(tables), made)
+    measurement.save(ROOT / "benchmarks" / "speed" / f"trained-elsewhere{SUFFIX}")
+    print("\n".join(measurement.lines()))
+
+
+if __name__ == "__main__":
+    main()

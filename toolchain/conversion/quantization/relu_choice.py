@@ -1,0 +1,121 @@
+"""Thresholds for plain ReLUs: one percentile for all, or the better of several fits.
+
+Without a percentile given, three forms of the network are compared on calibration samples that
+none of them was fitted on: thresholds from percentile `USUAL`, thresholds and initial potentials
+fitted to the error they cause, and fitted weights as well (`relu_fit`). The one whose outputs lie
+nearest to those of the trained network is taken.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from toolchain.conversion.quantization.calibration import Calibration
+from toolchain.conversion.quantization.percentile import plain_relus, with_thresholds
+from toolchain.conversion.quantization.relu_fit import Timing, fit_relus, outputs_of
+from toolchain.errors import ConversionError
+from toolchain.program.float_program import Conv2d, FloatProgram, Linear
+from toolchain.program.input_quantizer import InputQuantizer
+
+USUAL = 99.9
+"""Percentile of the form without a fit (Rueckauer et al. 2017)."""
+HELD_OUT = 4
+"""One of so many calibration samples is kept for the comparison."""
+MOST_OPERATIONS = 100_000_000_000
+"""Multiply-adds of the simulation that a fit is made on: some ten seconds on one core."""
+MOST_BYTES = 4 << 30
+"""Memory for what layers send in all steps."""
+FEWEST = 32
+"""Samples of a fit, whatever they cost."""
+AT_ONCE = 8
+"""Samples simulated together where the forms are compared."""
+NAMES = (f"percentile {USUAL}", "fitted thresholds", "fitted weights too")
+
+
+def choose_relus(
+    program: FloatProgram,
+    quantizer: InputQuantizer,
+    calibration: Calibration,
+    timing: Timing,
+    *,
+    percentile: float | None,
+    fit_weights: bool,
+) -> tuple[FloatProgram, tuple[str, ...]]:
+    """`program` with thresholds for its plain ReLUs, and a note on what was chosen.
+
+    Parameters
+    ----------
+    percentile:
+        This percentile of each channel's outputs; None for the best of the three forms.
+    fit_weights:
+        Whether the form with fitted weights takes part.
+
+    Raises
+    ------
+    ConversionError
+        If the percentile is out of range, there is no ReLU for it, or a ReLU is dead.
+    """
+    total, levels = len(calibration.inputs), timing.steps
+    if percentile is not None:
+        batches = calibration.batches(quantizer)
+        found = with_thresholds(program, batches, total, percentile=percentile, levels=levels)
+        return found, ()
+    if not plain_relus(program):
+        return program, ()
+    samples = torch.cat([b.float() for b in calibration.batches(quantizer)])
+    held, rest = samples[::HELD_OUT], samples[torch.arange(total) % HELD_OUT != 0]
+    most = _most_samples(program, timing)
+    held, rest = held[:most], rest[:most]
+    forms = {
+        name: fit_relus(program, rest, timing, weights=weights)
+        for name, weights in zip(NAMES[1:], (False, True)[: 1 + fit_weights], strict=False)
+    }
+    try:
+        usual = with_thresholds(
+            program, [rest.double()], len(rest), percentile=USUAL, levels=levels
+        )
+        forms = {NAMES[0]: usual, **forms}
+    except ConversionError:  # dead up to this percentile: the fits look at all outputs
+        pass
+    wanted = outputs_of(program, held, None)
+    outputs = {
+        name: torch.cat([outputs_of(form, few, timing) for few in torch.split(held, AT_ONCE)])
+        for name, form in forms.items()
+    }
+    errors = {name: _distance(found, wanted) for name, found in outputs.items()}
+    chosen = min(errors, key=lambda name: errors[name])
+    told = ", ".join(f"{100 * error:.1f} % with {name}" for name, error in errors.items())
+    note = (
+        f"plain ReLUs: {chosen}; error of the outputs over {levels} steps on {len(held)} "
+        f"calibration samples kept apart, in float: {told}"
+    )
+    return forms[chosen], (note,)
+
+
+def _most_samples(program: FloatProgram, timing: Timing) -> int:
+    """Samples that a fit may simulate."""
+    shapes = program.shapes()
+    steps = 1 if timing.settled else timing.steps
+    operations = sum(
+        prod(shapes[n.name]) * n.weight[0].size
+        for n in program.nodes
+        if isinstance(n, Conv2d | Linear)
+    )
+    largest = max(prod(shape) for shape in shapes.values())
+    # What a layer takes, its currents, what it sends and a copy, in float32.
+    by_memory = MOST_BYTES // (16 * steps * largest)
+    return max(FEWEST, min(MOST_OPERATIONS // (steps * max(operations, 1)), by_memory))
+
+
+def _distance(found: Tensor, wanted: Tensor) -> float:
+    """Share of the variance of `wanted`, (n, k), that no multiple of `found` explains.
+
+    Means of samples are taken off, since they change no class.
+    """
+    if wanted.shape[1] > 1:
+        found, wanted = (v - v.mean(1, keepdim=True) for v in (found, wanted))
+    squares = float(found.square().sum() * wanted.square().sum())
+    return 1.0 - float((found * wanted).sum()) ** 2 / squares if squares else 1.0

@@ -47,7 +47,7 @@ def command(
         if found.plain_relus:
             output.say(
                 f"{found.plain_relus} plain ReLUs take their thresholds from calibration data: "
-                "--calibrate DATA --relu-percentile 99.9"
+                "--calibrate DATA"
             )
     output.result(document)
     if not found.ok:

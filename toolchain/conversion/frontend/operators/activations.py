@@ -102,7 +102,7 @@ def relu(node: fx.Node, values: Values) -> None:
             node=values.path(node),
             allowed=f"quantized activations: {', '.join(registered())}",
             remedy="train with spikeport.QCFS, NQ or CQReLU in its place, take its "
-            "threshold from calibration data (relu_percentile=99.9, calibrate=DATA), or give "
+            "threshold from calibration data (calibrate=DATA), or give "
             "your own activation an adapter (adapters=FILE.py)",
         )
     _clipped(node, values, value, UNBOUNDED)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from spikeport.conversion import convert
     from spikeport.evaluating import evaluate, evaluate_detector
     from spikeport.files import export, load, save
+    from spikeport.quantizing import quantize
     from spikeport.running import run
     from spikeport.samples import open_samples
     from spikeport.sweeping import Sweep, sweep
@@ -96,6 +97,7 @@ __all__ = [
     "lint",
     "load",
     "open_samples",
+    "quantize",
     "run",
     "save",
     "sweep",
@@ -135,6 +137,7 @@ _HOMES = {
     "lint": "exports.netx.lint:lint_file",
     "load": "spikeport.files",
     "open_samples": "spikeport.samples",
+    "quantize": "spikeport.quantizing",
     "run": "spikeport.running",
     "save": "spikeport.files",
     "sweep": "spikeport.sweeping",

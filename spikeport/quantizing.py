@@ -1,0 +1,87 @@
+"""`quantize`: a network with quantized activations in place of its ReLUs, to be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from spikeport.conversion import described
+from spikeport.samples import open_samples
+from toolchain.errors import DataError, UnsupportedModuleError
+from toolchain.learning.data import Samples
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spikeport.samples import Data
+
+
+def quantize(
+    model: nn.Module,
+    activation: str = "nq",
+    levels: int = 4,
+    *,
+    calibrate: Data | None = None,
+    input_shape: int | Sequence[int] | None = None,
+    percentile: float = 99.9,
+    calibration_samples: int = 256,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    seed: int = 0,
+) -> nn.Module:
+    """A copy of `model` with quantized activations in place of its ReLUs, for training.
+
+    ReLUs are nn.ReLU, nn.ReLU6, nn.Hardtanh(0, a), their functions and methods, and clamp from 0
+    on. Each call gets an activation of its own. `model` stays as it is; names of parameters too.
+
+    Parameters
+    ----------
+    activation:
+        "nq", "qcfs" or "cqrelu".
+    levels:
+        Quantization levels L (Q for CQReLU).
+    calibrate:
+        Samples on which thresholds start, in any form that `convert` takes. Without any, they
+        start at 8, as in the papers. CQReLU's threshold is 1 in any case.
+    input_shape:
+        Shape of a sample, where there are no calibration samples.
+    percentile:
+        A threshold starts at this percentile of its ReLU's outputs; 100 is their maximum.
+    calibration_samples:
+        How many samples are used, chosen by `seed`.
+    mean, std:
+        The network takes (value - mean) / std; one number per channel, or one for all.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If there is no ReLU, the network fails on the samples, or a forward cannot be rewritten.
+    DataError
+        If there are neither samples nor a shape, or a setting cannot be meant.
+    """
+    import torch
+
+    from toolchain.learning.training.inference import normalise
+    from toolchain.learning.training.quantize import with_quantized_activations
+
+    if not isinstance(model, torch.nn.Module):
+        raise UnsupportedModuleError(
+            "no network", found=type(model).__name__, allowed="an nn.Module"
+        )
+    said = described(input_shape, mean=mean, std=std)
+    if calibrate is not None:
+        samples = open_samples(calibrate, split="train", most=calibration_samples, seed=seed)
+        assert isinstance(samples, Samples)
+        x = normalise(torch.from_numpy(samples.real()).float(), said.mean, said.std)
+    elif said.shape is not None:
+        x = torch.rand(2, *said.shape, generator=torch.Generator().manual_seed(seed))
+    else:
+        raise DataError(
+            "samples are needed, or the shape of one",
+            node="quantize",
+            remedy="calibrate=DATA, or input_shape=(3, 32, 32)",
+        )
+    first = next(model.parameters(), torch.empty(0))
+    x = x.to(first.device, first.dtype)
+    start = None if calibrate is None else percentile
+    return with_quantized_activations(model, activation, levels, x, start)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+
 from spikeport.conversion import described
 from spikeport.samples import open_samples
 from toolchain.errors import DataError, UnsupportedModuleError
 from toolchain.learning.data import Samples
+from toolchain.learning.training.inference import normalise
+from toolchain.learning.training.quantize import START, with_quantized_activations
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from spikeport.samples import Data
 
 
@@ -23,7 +26,7 @@ def quantize(
     *,
     calibrate: Data | None = None,
     input_shape: int | Sequence[int] | None = None,
-    percentile: float = 99.9,
+    percentile: float = START,
     calibration_samples: int = 256,
     mean: float | Sequence[float] = 0.0,
     std: float | Sequence[float] = 1.0,
@@ -59,12 +62,7 @@ def quantize(
     DataError
         If there are neither samples nor a shape, or a setting cannot be meant.
     """
-    import torch
-
-    from toolchain.learning.training.inference import normalise
-    from toolchain.learning.training.quantize import with_quantized_activations
-
-    if not isinstance(model, torch.nn.Module):
+    if not isinstance(model, nn.Module):
         raise UnsupportedModuleError(
             "no network", found=type(model).__name__, allowed="an nn.Module"
         )

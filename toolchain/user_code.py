@@ -141,6 +141,13 @@ def home_of(model: object) -> Home | None:
     return _HOME_OF.get(model)
 
 
+def share_home(model: object, made_of_it: object) -> None:
+    """Give what was made of `model` its home, if it has one."""
+    place = home_of(model)
+    if place is not None:
+        _HOME_OF[made_of_it] = place
+
+
 def told(error: BaseException) -> str:
     """An exception in one line, with the line of user code that raised it."""
     message = " ".join(str(error).split())

@@ -30,8 +30,11 @@ SETTINGS = {
     ),
     "recipe": setting(str, "paper (NQ, 400 epochs), casc (CQReLU, 300) or short (30, for a CPU)."),
     "model": setting(
-        str, "lenet, mlp, vgg11, vgg16, resnet18, resnet20, resnet34 or resnet50.  [lenet]"
+        str,
+        "lenet, mlp, vgg11, vgg16, resnet18, resnet20, resnet34 or resnet50; or FILE.py:FACTORY, "
+        "a network of yours, whose ReLUs the activation replaces.  [lenet]",
     ),
+    "weights": setting(str, "Where your network's training starts.", metavar="FILE"),
     "activation": setting(str, "nq, qcfs, cqrelu or relu.  [nq]"),
     "levels": setting(int, "Quantization levels L (Q for cqrelu).  [4]"),
     "epochs": setting(int, "Passes over the training data.  [20]"),

@@ -22,7 +22,11 @@ class TrainConfig(Settings):
     Attributes
     ----------
     data, model, activation, width, pooling:
-        Names as on the command line; `width` scales the channels of the model.
+        Names as on the command line; `width` scales the channels of the model. FILE.py:FACTORY as
+        `model` is a network of the user's, whose ReLUs the activation replaces.
+    weights, model_sha256:
+        With FILE.py:FACTORY: the file of weights that training starts from, and the SHA-256 of the
+        file that makes the network, which `train` fills in.
     levels:
         Quantization levels L (Q for CQReLU).
     initial_threshold:
@@ -88,11 +92,21 @@ class TrainConfig(Settings):
     train_limit: Annotated[int | None, Bounds(1, 1e12)] = None
     mean: settings.Mean = (0.0,)
     std: settings.Std = (1.0,)
+    weights: str | None = None
+    model_sha256: str | None = None
     device: settings.DeviceName = "auto"
     precision: settings.Precision = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if ":" in self.model and (self.width, self.pooling) != (1.0, "average"):
+            raise DataError("width and pooling are those of the user's network", node=self.model)
+        if ":" not in self.model and self.weights is not None:
+            raise DataError(
+                "weights go with a network of the user's",
+                node=self.model,
+                allowed='model="FILE.py:FACTORY"',
+            )
         if self.warm_up >= self.epochs or (self.warm_up and self.schedule == "onecycle"):
             raise DataError(
                 "warm_up is a part of a cosine's epochs",

@@ -33,13 +33,15 @@ from toolchain.learning.activations import (
     activation_mode,
 )
 from toolchain.learning.training.inference import batches, side_by_side
-from toolchain.user_code import home_of, user_code
+from toolchain.user_code import home_of, share_home, user_code
 
+START = 99.9
+"""Percentile of a ReLU's outputs at which its threshold starts."""
 FEW = 2
 """Samples on which calls are found and outputs are compared."""
 SAME = 1e-4
 """Largest difference of outputs, relative to the largest output."""
-FORMS = "nn.ReLU, nn.ReLU6, nn.Hardtanh(0, a), their functions, clamp(min=0)"
+FORMS = "nn.ReLU, nn.ReLU6, nn.Hardtanh(0, a), their functions, clamp from 0 on"
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "relu": (),
     "relu6": (),
@@ -87,10 +89,10 @@ def with_quantized_activations(
     with user_code("the network cannot be copied", type(model).__name__, home_of(model)):
         copied = deepcopy(model)
     _part_shared(copied)
-    before = _outputs(copied, samples[:FEW])
+    before = outputs_of(copied, samples[:FEW])
     calls = _Calls(copied)
     with calls:
-        _outputs(copied, samples[:FEW])
+        outputs_of(copied, samples[:FEW])
     bounds: dict[nn.Module, float] = {}
 
     def new(bound: float) -> QuantizedActivation:
@@ -122,7 +124,7 @@ def with_quantized_activations(
             "the network has no ReLU to be replaced", node=type(model).__name__, allowed=FORMS
         )
     with _as_relu(copied, {module: bounds[module] for module in placed.values()}):
-        _check_same(before, _outputs(copied, samples[:FEW]), type(model).__name__)
+        _check_same(before, outputs_of(copied, samples[:FEW]), type(model).__name__)
         top = {} if percentile is None else _percentiles(copied, placed, samples, percentile)
     if activation != CQReLU.kind:
         for path, value in top.items():
@@ -133,12 +135,19 @@ def with_quantized_activations(
                     remedy="calibrate with more samples, and with those that the network is for",
                 )
             placed[path].threshold.data.fill_(value)
+    share_home(model, copied)
     return copied
 
 
 @torch.no_grad()
-def _outputs(model: nn.Module, samples: Tensor) -> Tensor:
-    """Outputs for samples (N, ...) in evaluation mode, side by side (N, P)."""
+def outputs_of(model: nn.Module, samples: Tensor) -> Tensor:
+    """Outputs for samples (N, ...) in evaluation mode, side by side (N, P).
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If the forward fails.
+    """
     guard = user_code("the network's forward fails", type(model).__name__, home_of(model))
     with guard, in_evaluation(model):
         # A copy: the network may write into its input.
@@ -406,7 +415,7 @@ def _percentiles(
 
     with _hooked(placed, keep):
         for batch in batches(samples):
-            _outputs(model, batch)
+            outputs_of(model, batch)
     return {
         path: float(values[-1]) if values[-1] > 0 else float(values[0])
         for path, values in top.items()

@@ -212,3 +212,88 @@ def test_the_command(place, tmp_path, monkeypatch):
     assert (config["model"], config["weights"]) == ("net.py:make", "w.pt")
     again = here("train", "--config", run / "config.toml", "--out", run, "--json")
     assert again.exit_code == 0, again.output
+
+
+SHORT = spikeport.TrainConfig(
+    data="digits",
+    model="mlp",
+    activation="qcfs",
+    levels=4,
+    epochs=6,
+    batch_size=32,
+    learning_rate=0.1,
+    initial_threshold=2.0,
+    device="cpu",
+    precision="float32",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folders of a finished run by activation."""
+    folders = {}
+    for activation in ("relu", "qcfs"):
+        folders[activation] = tmp_path_factory.mktemp("runs") / activation
+        spikeport.train(replace(SHORT, activation=activation), folders[activation])
+    return folders
+
+
+@pytest.mark.parametrize("kind", ["relu", "qcfs"])
+def test_nq_starts_from_another_run(kind, finished, tmp_path, caplog):
+    before = load_checkpoint(finished[kind]).model.state_dict()
+    slow = replace(SHORT, activation="nq", epochs=1, learning_rate=1e-9, init=str(finished[kind]))
+    with caplog.at_level("INFO"):
+        kept = spikeport.train(slow, tmp_path / "run")
+    after = kept.model.state_dict()
+    assert before.keys() <= after.keys()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-4, atol=1e-5)
+    anew = {name for name in after if name not in before}
+    assert anew == {n for n in after if n.endswith("sigma" if kind == "qcfs" else SET_ANEW)}
+    assert "started anew: " + ", ".join(n for n in after if n in anew) in caplog.text
+    if kind == "relu":
+        relu = load_checkpoint(finished[kind]).model
+        outputs = []
+        for module in relu.modules():
+            if isinstance(module, torch.nn.ReLU):
+                module.register_forward_hook(lambda m, i, o: outputs.append(o.numpy()))
+        with torch.no_grad():
+            relu(torch.from_numpy(open_split("digits", "train").real()).float())
+        expected = [np.percentile(o, 99.9) for o in outputs]
+        found = [v.item() for n, v in after.items() if n.endswith("threshold")]
+        assert found == pytest.approx(expected, rel=0.1)  # of 256 samples, not of all
+    assert accuracy(kept.model) > accuracy(load_checkpoint(finished[kind]).model) - 0.1
+
+
+SET_ANEW = ("sigma", "threshold")
+
+
+def test_a_finished_run_is_trained_on(finished, tmp_path):
+    folder = finished["qcfs"]
+    longer = replace(SHORT, epochs=12)
+    with pytest.raises(CheckpointError, match="init="):
+        spikeport.train(longer, folder)
+    more = replace(SHORT, learning_rate=0.01, init=str(folder))
+    kept = spikeport.train(more, tmp_path / "more")
+    assert kept.history[0]["loss"] < load_checkpoint(folder).history[0]["loss"] / 2
+    again = spikeport.train(more, tmp_path / "more")
+    assert again.tensors_sha256 == kept.tensors_sha256
+
+
+def test_weights_of_another_number_of_classes(finished, tmp_path, monkeypatch, caplog):
+    """All but the last layer are taken."""
+    data = open_split("digits", "train")
+    path = tmp_path / "few.npz"
+    few = data.labels < 4
+    np.savez(
+        path,
+        train_samples=data.real()[few].astype(np.float32),
+        train_labels=data.labels[few],
+    )
+    config = replace(SHORT, data=f"npz:{path}", epochs=1, init=str(finished["qcfs"]))
+    with caplog.at_level("INFO"):
+        spikeport.train(config, tmp_path / "run")
+    assert "started anew: 5.weight, 5.bias" in caplog.text
+    assert "not taken: 5.bias, 5.weight" in caplog.text
+    with pytest.raises(CheckpointError, match="no tensor fits"):
+        spikeport.train(replace(config, model="lenet", data="digits"), tmp_path / "other")

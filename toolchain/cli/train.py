@@ -35,6 +35,11 @@ SETTINGS = {
         "a network of yours, whose ReLUs the activation replaces.  [lenet]",
     ),
     "weights": setting(str, "Where your network's training starts.", metavar="FILE"),
+    "init": setting(
+        str,
+        "Start from the tensors of a run, or of a file of weights, as far as they fit.",
+        metavar="RUN|FILE",
+    ),
     "activation": setting(str, "nq, qcfs, cqrelu or relu.  [nq]"),
     "levels": setting(int, "Quantization levels L (Q for cqrelu).  [4]"),
     "epochs": setting(int, "Passes over the training data.  [20]"),

@@ -37,6 +37,9 @@ class TrainConfig(Settings):
         Peak of the learning rate, and how it changes over the run: along half a cosine, step by
         step or once per epoch, or by OneCycle (Smith & Topin, 2018; torch's defaults). A cosine
         may begin with `warm_up` epochs of a linear rise.
+    init:
+        A checkpoint folder or a file of weights whose tensors the run starts from, as far as they
+        fit. So a finished run is trained on, or NQ started from a QCFS or ReLU network.
     label_smoothing:
         Share of the target spread evenly over all classes.
     augment:
@@ -94,6 +97,7 @@ class TrainConfig(Settings):
     std: settings.Std = (1.0,)
     weights: str | None = None
     model_sha256: str | None = None
+    init: str | None = None
     device: settings.DeviceName = "auto"
     precision: settings.Precision = "auto"
 

@@ -123,20 +123,49 @@ def with_quantized_activations(
         raise UnsupportedModuleError(
             "the network has no ReLU to be replaced", node=type(model).__name__, allowed=FORMS
         )
-    with _as_relu(copied, {module: bounds[module] for module in placed.values()}):
+    with _as_relu(copied, placed, bounds):
         _check_same(before, outputs_of(copied, samples[:FEW]), type(model).__name__)
-        top = {} if percentile is None else _percentiles(copied, placed, samples, percentile)
-    if activation != CQReLU.kind:
-        for path, value in top.items():
-            if value <= 0:
-                raise DataError(
-                    "the inputs of a ReLU are never positive on the calibration samples",
-                    node=path,
-                    remedy="calibrate with more samples, and with those that the network is for",
-                )
-            placed[path].threshold.data.fill_(value)
+    if percentile is not None:
+        start_thresholds(copied, placed, samples, percentile, bounds)
     share_home(model, copied)
     return copied
+
+
+def start_thresholds(
+    model: nn.Module,
+    activations: Mapping[str, QuantizedActivation],
+    samples: Tensor,
+    percentile: float,
+    bounds: Mapping[nn.Module, float] | None = None,
+) -> None:
+    """Set thresholds to percentiles of what these activations of `model` give as ReLUs.
+
+    Parameters
+    ----------
+    activations:
+        By path. The threshold of CQReLU stays 1.
+    samples, percentile:
+        As in `with_quantized_activations`.
+    bounds:
+        Of ReLUs that clip.
+
+    Raises
+    ------
+    DataError
+        If an activation's inputs are never positive.
+    """
+    with _as_relu(model, activations, bounds or {}):
+        top = _percentiles(model, activations, samples, percentile)
+    for path, module in activations.items():
+        if module.kind == CQReLU.kind:
+            continue
+        if top[path] <= 0:
+            raise DataError(
+                "the inputs of a ReLU are never positive on the calibration samples",
+                node=path,
+                remedy="calibrate with more samples, and with those that the network is for",
+            )
+        module.threshold.data.fill_(top[path])
 
 
 @torch.no_grad()
@@ -370,17 +399,21 @@ def _joined(in_training: Any, in_evaluation_: Any, training: fx.Node, node: str)
 
 
 @contextmanager
-def _as_relu(model: nn.Module, bounds: Mapping[QuantizedActivation, float]) -> Iterator[None]:
-    """The activations clip at their bounds only, inside the block."""
-    held = [(a, a.threshold.data.clone()) for a in bounds]
+def _as_relu(
+    model: nn.Module,
+    activations: Mapping[str, QuantizedActivation],
+    bounds: Mapping[nn.Module, float],
+) -> Iterator[None]:
+    """These activations clip at their bounds only, inside the block."""
+    held = [(module, module.threshold.data.clone()) for module in activations.values()]
     try:
-        for activation, bound in bounds.items():
-            activation.threshold.data.fill_(bound)
+        for module, _ in held:
+            module.threshold.data.fill_(bounds.get(module, inf))
         with activation_mode(model, ActivationMode.CLIPPED):
             yield
     finally:
-        for activation, threshold in held:
-            activation.threshold.data.copy_(threshold)
+        for module, threshold in held:
+            module.threshold.data.copy_(threshold)
 
 
 def _check_same(before: Tensor, after: Tensor, node: str) -> None:

@@ -39,6 +39,7 @@ from toolchain.learning.training.noise import (
 )
 from toolchain.learning.training.optimizer import Descent, sgd
 from toolchain.learning.training.own_network import check_classes, is_own, with_hash
+from toolchain.learning.training.start import start_from
 from toolchain.learning.training.task import Task
 from toolchain.learning.training.trainer import Progress, train_task
 from toolchain.user_code import home_of, user_code
@@ -100,11 +101,13 @@ class Classification(Task[Checkpoint]):
     def _start(self, samples: Dataset) -> nn.Module:
         """The network on its device, as training begins."""
         config, num_classes = self.config, len(self.data.class_names)
-        if not is_own(config.model):
-            return self.device.place(make_model(config, self.data.sample_shape, num_classes))
         few = samples.take(choose_samples(len(samples), MOST_MEASURED, config.seed))
         x = normalised(few, config.mean, config.std)
         model = make_model(config, self.data.sample_shape, num_classes, x)
+        if config.init is not None:
+            start_from(model, Path(config.init), x)
+        if not is_own(config.model):
+            return self.device.place(model)
         check_classes(model, x[:1], num_classes, config.model)
         # Forwards of others may call `view`, which fails in channels-last order.
         return model.to(self.device.device)

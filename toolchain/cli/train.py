@@ -47,7 +47,9 @@ SETTINGS = {
     "pooling": setting(str, "average or max.  [average]"),
     "batch_size": setting(int, "Samples per step.  [128]"),
     "learning_rate": setting(float, "Peak of the learning rate.  [0.05]"),
-    "schedule": setting(str, "cosine, epoch-cosine or onecycle.  [cosine]"),
+    "schedule": setting(str, "cosine, epoch-cosine, step or onecycle.  [cosine]"),
+    "warm_up": setting(int, "Epochs of a linear rise before it.  [0]", min=0),
+    "optimizer": setting(str, "sgd, or adamw (with a learning rate of about 0.001).  [sgd]"),
     "weight_decay": setting(float, "L2 penalty.  [5e-4]"),
     "label_smoothing": setting(float, "Share of the target spread over all classes.  [0]"),
     "augment": text_setting(

@@ -37,7 +37,7 @@ from toolchain.learning.training.noise import (
     set_fixed_sigma,
     set_sigma,
 )
-from toolchain.learning.training.optimizer import Descent, sgd
+from toolchain.learning.training.optimizer import Descent, descent_of
 from toolchain.learning.training.own_network import check_classes, is_own, with_hash
 from toolchain.learning.training.start import start_from
 from toolchain.learning.training.task import Task
@@ -123,8 +123,8 @@ class Classification(Task[Checkpoint]):
             return self.model(x.to(self.device.device))
 
     def descent(self, batches: int) -> Descent:
-        """SGD along the schedule that the settings name."""
-        return sgd(self.config, self.model, batches)
+        """The optimizer and the schedule that the settings name."""
+        return descent_of(self.config, self.model, batches)
 
     def batch(self, rows: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Augmented samples float32 (n, ...), and labels (n,)."""

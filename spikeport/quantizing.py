@@ -1,19 +1,23 @@
-"""`quantize`: a network with quantized activations in place of its ReLUs, to be trained on."""
+"""`quantize` and `calibrate_noise`: what a training loop of the user's own needs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spikeport.conversion import described
 from spikeport.samples import open_samples
 from toolchain.errors import DataError, UnsupportedModuleError
+from toolchain.learning.activations import NQ
 from toolchain.learning.data import Samples
 from toolchain.learning.training.inference import normalise
+from toolchain.learning.training.noise import compare_with_spiking, set_sigma
 from toolchain.learning.training.quantize import START, with_quantized_activations
+from toolchain.user_code import home_of, user_code
 
 if TYPE_CHECKING:
     from spikeport.samples import Data
@@ -83,3 +87,49 @@ def quantize(
     x = x.to(first.device, first.dtype)
     start = None if calibrate is None else percentile
     return with_quantized_activations(model, activation, levels, x, start)
+
+
+def calibrate_noise(
+    model: nn.Module, loader: Iterable[Tensor | Sequence[Tensor]], steps: int
+) -> dict[str, float]:
+    """Set the noise of every NQ activation to the error that spikes will make in its place.
+
+    Called after each epoch with held-out samples, as in the paper: `sigma` of a layer is the
+    standard deviation of the difference between its output and the mean output of IF neurons over
+    `steps` steps, each on its own propagated input. Nothing else of `model` changes.
+
+    Parameters
+    ----------
+    loader:
+        A DataLoader, or other batches of what the network takes, (N, ...), float; or of pairs of
+        that and labels.
+    steps:
+        Time steps T of the spiking network.
+
+    Returns
+    -------
+    `sigma` by the path of its activation, in units of the activation's output.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If the network has no NQ activation, or its forward fails.
+    DataError
+        If there is no batch, or `steps` is less than 1.
+    """
+    node = type(model).__name__
+    if not any(isinstance(module, NQ) for module in model.modules()):
+        raise UnsupportedModuleError(
+            "the network has no NQ activation", node=node, remedy='spikeport.quantize(model, "nq")'
+        )
+    if steps < 1:
+        raise DataError("steps must be at least 1", node="calibrate_noise", found=steps)
+    like = next(model.parameters(), torch.empty(0))
+    samples = (batch if isinstance(batch, Tensor) else batch[0] for batch in loader)
+    first = next(samples, None)
+    if first is None:
+        raise DataError("no samples", node="calibrate_noise")
+    batches = (batch.to(like) for batch in chain([first], samples))
+    with user_code("the network's forward fails", node, home_of(model)):
+        found = compare_with_spiking(model, batches, steps)
+    return set_sigma(model, found.residual_std)

@@ -225,3 +225,60 @@ def test_one_clear_error(case, digits):
     kind, options, told = WRONG[case]
     with pytest.raises((UnsupportedModuleError, DataError), match=told):
         spikeport.quantize(kind(), **{"calibrate": digits, **options})
+
+
+def noise_of(weights, thresholds, samples, levels, steps):
+    """Deviation of each layer's residual error of a chain of dense layers, neuron by neuron."""
+    ann, spikes = samples, np.repeat(samples[None], steps, axis=0)
+    found = []
+    for (weight, bias), lam in zip(weights, thresholds, strict=True):
+        z = ann @ weight.T + bias
+        ann = lam * np.floor(np.clip(z / lam, 0, 1) * levels + 0.5) / levels
+        v, out = np.full_like(z, lam / 2), np.zeros((steps, *z.shape), z.dtype)
+        for step in range(steps):
+            v = v + spikes[step] @ weight.T + bias
+            out[step] = np.where(v >= lam, lam, 0)
+            v = v - out[step]
+        spikes = out
+        found.append((ann - spikes.mean(0)).std())
+    return found
+
+
+@pytest.mark.parametrize("form", ["tensors", "pairs"])
+def test_noise_of_a_loop_of_ones_own(form, digits):
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 10)
+    )
+    quantized = spikeport.quantize(model, "nq", 4, calibrate=digits).train()
+    quantized[1].eval()
+    before = {k: v.clone() for k, v in quantized.state_dict().items()}
+    x = samples_of(digits)
+    batches = list(x.split(100))
+    loader = batches if form == "tensors" else [(b, torch.zeros(len(b))) for b in batches]
+    found = spikeport.calibrate_noise(quantized, loader, 6)
+    after = quantized.state_dict()
+    weights = [(quantized[i].weight, quantized[i].bias) for i in (1, 3)]
+    weights = [tuple(t.detach().double().numpy() for t in pair) for pair in weights]
+    lams = [quantized[i].threshold.item() for i in (2, 4)]
+    by_batch = [noise_of(weights, lams, b.flatten(1).double().numpy(), 4, 6) for b in batches]
+    expected = np.sqrt(np.mean(np.square(by_batch), axis=0))
+    assert list(found.values()) == pytest.approx(list(expected), rel=1e-3)
+    assert [after["2.sigma"].item(), after["4.sigma"].item()] == list(found.values())
+    assert min(found.values()) > 0
+    same = [k for k in after if not k.endswith("sigma")]
+    assert all(torch.equal(after[k], before[k]) for k in same)
+    assert (quantized.training, quantized[1].training) == (True, False)
+
+
+def test_noise_where_there_is_none(digits):
+    qcfs = spikeport.quantize(network("modules")[0], "qcfs", calibrate=digits)
+    with pytest.raises(UnsupportedModuleError, match="no NQ activation"):
+        spikeport.calibrate_noise(qcfs, [samples_of(digits)], 4)
+    nq = spikeport.quantize(network("modules")[0], calibrate=digits)
+    with pytest.raises(DataError, match="no samples"):
+        spikeport.calibrate_noise(nq, [], 4)
+    with pytest.raises(DataError, match="at least 1"):
+        spikeport.calibrate_noise(nq, [samples_of(digits)], 0)
+    with pytest.raises(UnsupportedModuleError, match="forward fails"):
+        spikeport.calibrate_noise(nq, [torch.ones(2, 3)], 4)

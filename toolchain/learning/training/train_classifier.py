@@ -29,7 +29,13 @@ from toolchain.learning.training.checkpoint import (
     make_quantizer,
 )
 from toolchain.learning.training.config import TrainConfig
-from toolchain.learning.training.inference import accuracy, logits, normalise, normalised
+from toolchain.learning.training.inference import (
+    accuracy,
+    batches,
+    logits,
+    normalise,
+    normalised,
+)
 from toolchain.learning.training.integer_noise import compare_with_integer
 from toolchain.learning.training.noise import (
     SpikingComparison,
@@ -178,7 +184,7 @@ class Classification(Task[Checkpoint]):
         steps = self.config.calibration_steps
         if self.config.calibration == "integer" and self.limits is not None:
             return compare_with_integer(self.model, x, steps, self.quantizer, self.limits)
-        return compare_with_spiking(self.model, x, steps)
+        return compare_with_spiking(self.model, batches(x), steps)
 
     def _update_sigma(self, residual_std: dict[str, float], since_start: int) -> dict[str, float]:
         """Set sigma for the next epoch; returns what is in force by layer."""

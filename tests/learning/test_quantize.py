@@ -208,7 +208,15 @@ class Fails(nn.Module):
         raise RuntimeError("no such thing")
 
 
+class Hooked(Modules):
+    def __init__(self):
+        super().__init__()
+        self.register_forward_pre_hook(lambda module, args: None)
+
+
 WRONG = {
+    "hooks": (Hooked, {}, "hooks or parametrizations"),
+    "no levels": (Modules, {"levels": 0}, "levels must be at least 1"),
     "in place": (ReadAgain, {}, "inplace=False"),
     "branch": (Branch, {}, "cannot be rewritten"),
     "dead": (Dead, {}, "never positive"),

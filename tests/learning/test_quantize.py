@@ -177,6 +177,27 @@ def test_a_relu_at_the_end_stays():
     assert any("left out" in note for note in notes)
 
 
+def test_activations_that_are_there_stay(digits):
+    mixed = nn.Sequential(
+        *(nn.Flatten(), nn.Linear(64, 8), spikeport.CQReLU(4), nn.Linear(8, 8), nn.ReLU()),
+        nn.Linear(8, 4),
+    )
+    quantized = spikeport.quantize(mixed, "qcfs", 4, calibrate=digits)
+    kinds = [m.kind for m in activations_of(quantized).values()]
+    assert kinds == ["cqrelu", "qcfs"]
+    with pytest.raises(UnsupportedModuleError, match="no ReLU"):
+        spikeport.quantize(quantized, calibrate=digits)
+
+
+def test_large_layers_convert():
+    """Those from which on activations are compiled, which torch.fx cannot trace."""
+    model = nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), nn.AvgPool2d(64))
+    model = nn.Sequential(model, nn.Flatten(), nn.Linear(64, 2))
+    x = torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    quantized = spikeport.quantize(model, "qcfs", 4, calibrate=x)
+    assert spikeport.check(quantized, input_shape=(1, 64, 64)).obstacles == ()
+
+
 class ReadAgain(nn.Module):
     def __init__(self):
         super().__init__()

@@ -112,7 +112,7 @@ def with_quantized_activations(
         raise UnsupportedModuleError(
             "the network has no ReLU to be replaced", node=type(model).__name__, allowed=FORMS
         )
-    with _as_relu(copied, placed, bounds):
+    with _as_relu(placed, bounds):
         _check_same(before, outputs_of(copied, samples[:FEW]), type(model).__name__)
     if percentile is not None:
         start_thresholds(copied, placed, samples, percentile, bounds)
@@ -143,7 +143,7 @@ def start_thresholds(
     DataError
         If an activation's inputs are never positive.
     """
-    with _as_relu(model, activations, bounds or {}):
+    with _as_relu(activations, bounds or {}):
         top = _percentiles(model, activations, samples, percentile)
     for path, module in activations.items():
         if module.kind == CQReLU.kind:
@@ -202,16 +202,14 @@ def _hooked(
 
 @contextmanager
 def _as_relu(
-    model: nn.Module,
-    activations: Mapping[str, QuantizedActivation],
-    bounds: Mapping[nn.Module, float],
+    activations: Mapping[str, QuantizedActivation], bounds: Mapping[nn.Module, float]
 ) -> Iterator[None]:
     """These activations clip at their bounds only, inside the block."""
     held = [(module, module.threshold.data.clone()) for module in activations.values()]
     try:
         for module, _ in held:
             module.threshold.data.fill_(bounds.get(module, inf))
-        with activation_mode(model, ActivationMode.CLIPPED):
+        with activation_mode(nn.ModuleList(activations.values()), ActivationMode.CLIPPED):
             yield
     finally:
         for module, threshold in held:

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 
+from toolchain.conversion.frontend.adapters import is_activation
 from toolchain.errors import UnsupportedModuleError
 from toolchain.user_code import home_of, user_code
 
@@ -67,6 +68,8 @@ def _bound(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float
 class ReluCalls(TorchFunctionMode):
     """Inside the `with` block, calls of ReLUs in a network are noted.
 
+    What quantized activations compute, the project's own and adapted ones, are none.
+
     Attributes
     ----------
     modules:
@@ -105,7 +108,8 @@ class ReluCalls(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         bound = _bound(getattr(func, "__name__", ""), args, kwargs or {})
-        if bound is not None and self._inside:
+        is_relu = not any(is_activation(module) for _, module in self._inside)
+        if bound is not None and self._inside and is_relu:
             path, module = self._inside[-1]
             if type(module) in _MODULES:
                 self.modules[path] = bound

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from spikeport.conversion import convert
     from spikeport.evaluating import evaluate, evaluate_detector
     from spikeport.files import export, load, save
+    from spikeport.quantizing import calibrate_noise, quantize
     from spikeport.running import run
     from spikeport.samples import open_samples
     from spikeport.sweeping import Sweep, sweep
@@ -86,6 +87,7 @@ __all__ = [
     "__version__",
     "activation_adapter",
     "audit",
+    "calibrate_noise",
     "check",
     "compare",
     "convert",
@@ -96,6 +98,7 @@ __all__ = [
     "lint",
     "load",
     "open_samples",
+    "quantize",
     "run",
     "save",
     "sweep",
@@ -126,6 +129,7 @@ _HOMES = {
     "Verification": "spikeport.verifying",
     "activation_adapter": "toolchain.conversion.frontend.adapters",
     "audit": "spikeport.auditing",
+    "calibrate_noise": "spikeport.quantizing",
     "check": "spikeport.checking",
     "compare": "toolchain.recording",
     "convert": "spikeport.conversion",
@@ -135,6 +139,7 @@ _HOMES = {
     "lint": "exports.netx.lint:lint_file",
     "load": "spikeport.files",
     "open_samples": "spikeport.samples",
+    "quantize": "spikeport.quantizing",
     "run": "spikeport.running",
     "save": "spikeport.files",
     "sweep": "spikeport.sweeping",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from toolchain import __version__
 from toolchain.errors import CheckpointError, DataError, UnsupportedModuleError
 from toolchain.files import file_sha256
-from toolchain.user_code import Source, home_of, is_module_name, load_source, user_code
+from toolchain.user_code import home_of, is_module_name, load_source, user_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -296,6 +296,7 @@ def _from_factory(
 ) -> TrainedNetwork:
     from toolchain.conversion.frontend.exported import from_export
     from toolchain.conversion.frontend.user_module import of_images
+    from toolchain.learning.training.own_network import made
     from toolchain.learning.training.state_dict import load_weights
 
     node = f"{file}:{factory}"
@@ -312,7 +313,7 @@ def _from_factory(
     with ThreadPoolExecutor(1) as pool:
         # Making a network draws random weights, and other threads may run at the same time.
         hashed = pool.submit(file_sha256, weights) if weights is not None else None
-        model = _made(source, factory, node)
+        model = made(source, factory, node)
         if weights is not None and hashed is not None:
             with user_code("the network does not take its weights", node, home_of(model)):
                 load_weights(model, weights)
@@ -322,18 +323,6 @@ def _from_factory(
     model, shape, notes = of_images(model, description.shape)
     quantizer = _quantizer(shape, description)
     return TrainedNetwork(factory, model, quantizer, None, provenance, notes)
-
-
-def _made(source: Source, factory: str, node: str) -> nn.Module:
-    """The module that a user's factory returns."""
-    from torch import nn
-
-    model = source.call(factory)
-    if not isinstance(model, nn.Module):
-        raise UnsupportedModuleError(
-            "the factory must return an nn.Module", node=node, found=type(model).__name__
-        )
-    return model
 
 
 def _quantizer(shape: tuple[int, ...], description: InputDescription) -> InputQuantizer:

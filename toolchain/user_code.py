@@ -141,10 +141,11 @@ def home_of(model: object) -> Home | None:
     return _HOME_OF.get(model)
 
 
-def keep_home(model: object, other: object) -> None:
-    """Let `other` have the home of `model`, if that has one."""
-    if model in _HOME_OF:
-        _HOME_OF[other] = _HOME_OF[model]
+def share_home(model: object, made_of_it: object) -> None:
+    """Give what was made of `model` its home, if it has one."""
+    place = home_of(model)
+    if place is not None:
+        _HOME_OF[made_of_it] = place
 
 
 def told(error: BaseException) -> str:

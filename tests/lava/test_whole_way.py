@@ -65,7 +65,7 @@ class Transition(nn.Module):
         return self.down(self.act(self.norm(torch.cat([x, self.conv(x)], 1))))
 
 
-class OptionA(nn.Module):
+class PaddedShortcut(nn.Module):
     """ResNet: a shortcut without weights, every second pixel, with channels of zeros."""
 
     def __init__(self):
@@ -98,7 +98,7 @@ NETWORKS = {
     "linear bottlenecks": lambda: [Bottleneck(), Bottleneck(), *dense(4)],
     "channel shuffles": lambda: [Shuffled(), Shuffled(), *dense(4)],
     "dense block": lambda: [Transition(), *dense(4)],
-    "option A": lambda: [OptionA(), *dense(8)],
+    "option A": lambda: [PaddedShortcut(), *dense(8)],
     "convolutional head": lambda: [Fire()],
 }
 

@@ -137,7 +137,7 @@ def test_sigma_by_hand():
     # gaps 0.5 - 0, 1.0 - 2, 1.5 - 2, 0 - 0; mean -0.25, variance
     # (0.75^2 + 0.75^2 + 0.25^2 + 0.25^2) / 4 = 0.3125
     x = torch.tensor([[0.5], [1.0], [1.5], [-1.0]])
-    compared = compare_with_spiking(model, x, 1)
+    compared = compare_with_spiking(model, [x], 1)
     assert compared.residual_std == {"1": pytest.approx(0.3125**0.5)}
     assert compared.quantized.flatten().tolist() == [0.5, 1.0, 1.5, 0.0]
     assert compared.spiking.flatten().tolist() == [0.0, 2.0, 2.0, 0.0]

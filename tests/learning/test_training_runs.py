@@ -67,8 +67,9 @@ def stop_in(epoch_to_stop):
             train_limit=300,
         ),
         replace(CONFIG, activation="relu", pooling="max"),
+        replace(CONFIG, optimizer="adamw", learning_rate=0.001, schedule="step", warm_up=1),
     ],
-    ids=["bf16", "integer", "cqrelu", "epoch-cosine", "relu"],
+    ids=["bf16", "integer", "cqrelu", "epoch-cosine", "relu", "adamw-step"],
 )
 def test_resumed_to_the_same_bits(tmp_path, config, limits):
     whole = train(config, tmp_path / "whole", limits=limits)

@@ -12,7 +12,7 @@ from toolchain.learning.training.checkpoint import make_model
 from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.config_file import read_settings, write_settings
 from toolchain.learning.training.device import choose_device
-from toolchain.learning.training.optimizer import sgd
+from toolchain.learning.training.optimizer import descent_of
 from toolchain.learning.training.recipes import RECIPES
 
 FULL = TrainConfig(
@@ -68,7 +68,7 @@ def test_recipes_are_settings(name):
             DataError,
             r"calibration_steps must lie in \[1, 1024\]",
         ),
-        ("a.toml", 'schedule = "step"', DataError, "no such schedule"),
+        ("a.toml", 'schedule = "linear"', DataError, "no such schedule"),
         ("a.toml", 'calibration = "lava"', DataError, "no such calibration"),
         ("a.toml", "label_smoothing = 1.0", DataError, r"label_smoothing must lie in \[0, 1\)"),
         ("a.toml", "fixed_noise = -0.1", DataError, "fixed_noise must lie in"),
@@ -96,7 +96,7 @@ def test_whole_numbers_stand_for_floats(tmp_path):
 
 def rates(config, batches):
     """Learning rates by epoch and batch."""
-    descent, seen = sgd(config, nn.Linear(1, 1), batches), []
+    descent, seen = descent_of(config, nn.Linear(1, 1), batches), []
     for _ in range(config.epochs):
         seen.append([])
         for batch in range(batches):
@@ -115,11 +115,34 @@ def test_schedules_by_their_formulas():
     warmed = rates(replace(by_epoch, warm_up=5), 7)
     assert warmed[:6, 0] == pytest.approx([0.06, 0.12, 0.18, 0.24, 0.3, 0.3])
     assert warmed[5:, 6] == pytest.approx(0.15 * (1 + np.cos(np.pi * np.arange(5) / 5)))
+    by_step = rates(replace(config, schedule="step", epochs=8, warm_up=2), 7).ravel()
+    expected = np.concatenate(
+        (0.3 * np.arange(1, 15) / 14, np.repeat([0.3, 0.03, 0.003], [14, 14, 14]))
+    )
+    assert by_step == pytest.approx(expected)
     cycle = rates(replace(config, schedule="onecycle"), 7).ravel()
     assert cycle[0] == pytest.approx(0.3 / 25)
     assert cycle.max() == pytest.approx(0.3)
     assert cycle.argmax() == 20
     assert cycle[-1] == pytest.approx(0.3 / 25 / 1e4)
+
+
+def test_adamw_by_its_formulas():
+    config = TrainConfig(
+        data="digits", optimizer="adamw", learning_rate=0.01, weight_decay=0.1, momentum=0.8
+    )
+    layer = nn.Linear(1, 1, bias=False)
+    weight = layer.weight.item()
+    descent, first, second = descent_of(config, layer, 5), 0.0, 0.0
+    for step in range(1, 6):
+        gradient, rate = float(step), descent.rate
+        layer.weight.grad = torch.full((1, 1), gradient)
+        descent.step(step - 1)
+        first = 0.8 * first + 0.2 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        weight -= rate * 0.1 * weight
+        weight -= rate * (first / (1 - 0.8**step)) / ((second / (1 - 0.999**step)) ** 0.5 + 1e-8)
+        assert layer.weight.item() == pytest.approx(weight, rel=1e-5)
 
 
 def test_the_papers_recipes():

@@ -23,9 +23,9 @@ def command(
     adapters: Adapters = None,
     json: Json = False,
 ) -> None:
-    """Find everything that keeps a network from being converted, in seconds and without data.
+    """Find everything that keeps a network from conversion.
 
-    It ends with 1 if anything does.
+    It takes seconds and no data, and ends with 1 if anything does.
     """
     output = Output(as_json=json)
     found = spikeport.check(

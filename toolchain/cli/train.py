@@ -30,7 +30,15 @@ SETTINGS = {
     ),
     "recipe": setting(str, "paper (NQ, 400 epochs), casc (CQReLU, 300) or short (30, for a CPU)."),
     "model": setting(
-        str, "lenet, mlp, vgg11, vgg16, resnet18, resnet20, resnet34 or resnet50.  [lenet]"
+        str,
+        "lenet, mlp, vgg11, vgg16, resnet18, resnet20, resnet34 or resnet50; or FILE.py:FACTORY, "
+        "a network of yours, whose ReLUs the activation replaces.  [lenet]",
+    ),
+    "weights": setting(str, "Where your network's training starts.", metavar="FILE"),
+    "init": setting(
+        str,
+        "Start from the tensors of a run, or of a file of weights, as far as they fit.",
+        metavar="RUN|FILE",
     ),
     "activation": setting(str, "nq, qcfs, cqrelu or relu.  [nq]"),
     "levels": setting(int, "Quantization levels L (Q for cqrelu).  [4]"),
@@ -39,7 +47,9 @@ SETTINGS = {
     "pooling": setting(str, "average or max.  [average]"),
     "batch_size": setting(int, "Samples per step.  [128]"),
     "learning_rate": setting(float, "Peak of the learning rate.  [0.05]"),
-    "schedule": setting(str, "cosine, epoch-cosine or onecycle.  [cosine]"),
+    "schedule": setting(str, "cosine, epoch-cosine, step or onecycle.  [cosine]"),
+    "warm_up": setting(int, "Epochs of a linear rise before it.  [0]", min=0),
+    "optimizer": setting(str, "sgd, or adamw (with a learning rate of about 0.001).  [sgd]"),
     "weight_decay": setting(float, "L2 penalty.  [5e-4]"),
     "label_smoothing": setting(float, "Share of the target spread over all classes.  [0]"),
     "augment": text_setting(

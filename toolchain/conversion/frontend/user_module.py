@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 from toolchain.conversion.frontend.forwards import InDouble, without_noise
 from toolchain.errors import ConversionError, SpikeportError, UnsupportedModuleError
 from toolchain.learning.activations import ActivationMode, activation_mode
-from toolchain.user_code import home_of, keep_home, user_code
+from toolchain.user_code import home_of, share_home, user_code
 
 FEW = 2
 """Number of samples on which two forward passes are compared."""
@@ -54,7 +54,7 @@ def of_images(
     images = copy(model)  # shares its modules and parameters
     members = {"forward": forward, "__module__": kind.__module__}
     images.__class__ = type(kind.__name__, (kind,), members)
-    keep_home(model, images)
+    share_home(model, images)
     image = (shape[0], 1, shape[1])
     return images, image, (f"sequences {shape} are taken as images {image}",)
 

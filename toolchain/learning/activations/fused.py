@@ -47,9 +47,11 @@ def run_elementwise(function: Callable[..., Any], first: Tensor, *rest: Any) -> 
 
     `function` is elementwise over `first` and over those of `rest` that have its shape; it returns
     tensors of that shape or scalars, and has no part in autograd. What is large is handed over
-    flat, in memory order.
+    flat, in memory order. Conversion computes in float64, eagerly: torch.fx, which traces it,
+    refuses compiled functions.
     """
-    if first.numel() < FUSE_FROM or not _can_compile(first.device.type):
+    pays = first.dtype != torch.float64 and first.numel() >= FUSE_FROM
+    if not pays or not _can_compile(first.device.type):
         return function(first, *rest)
     order = (0, 2, 3, 1) if _is_channels_last(first) else tuple(range(first.ndim))
     laid_out = first.permute(order).shape

@@ -28,6 +28,7 @@ from toolchain.learning.activations import ACTIVATIONS, CQReLU
 from toolchain.learning.models import ActivationFactory, build_model
 from toolchain.learning.models.parts import as_torch_starts
 from toolchain.learning.training.config import TrainConfig
+from toolchain.learning.training.own_network import is_own, own_network
 from toolchain.learning.training.settings import PLAIN_RELU, Settings
 from toolchain.learning.training.state_dict import check_fit, read_tensors
 from toolchain.learning.training.state_file import STATE_FILE
@@ -75,10 +76,20 @@ class TrainedModel(Generic[_Config]):
     data_sha256: str | None
 
     @classmethod
-    def of(cls, info: Info, config: _Config, make: Callable[[], nn.Module], file: Path) -> Self:
+    def of(
+        cls,
+        info: Info,
+        config: _Config,
+        make: Callable[[], nn.Module],
+        file: Path,
+        *,
+        outlined: bool = True,
+    ) -> Self:
         """What `make` gives with the tensors in `file`; raises as `rebuilt`."""
         names = (f.name for f in fields(cls) if f.name not in ("config", "model"))
-        return cls(config, rebuilt(make, file), *(getattr(info, name) for name in names))
+        return cls(
+            config, rebuilt(make, file, outlined=outlined), *(getattr(info, name) for name in names)
+        )
 
     def quantizer(self, bits: int = 8) -> InputQuantizer:
         """The input quantizer that its data and normalisation call for."""
@@ -118,17 +129,27 @@ def make_quantizer(
     )
 
 
-def make_model(config: TrainConfig, sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """The untrained network a configuration describes, initialised from its seed.
+def make_model(
+    config: TrainConfig,
+    sample_shape: tuple[int, ...],
+    num_classes: int,
+    samples: Tensor | None = None,
+) -> nn.Module:
+    """The network a configuration describes, initialised from its seed.
+
+    A network of the user's starts from its weights and thresholds where `samples` are given (see
+    `own_network`).
 
     Raises
     ------
-    DataError
+    SpikeportError
         If there is no such network, or it does not take these samples.
     """
     activation = activation_factory(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
+        if is_own(config.model):
+            return own_network(config, sample_shape, samples)
         model = build_model(
             config.model, sample_shape, num_classes, activation, config.width, config.pooling
         )
@@ -199,16 +220,18 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     info, file = read_checkpoint(folder, CLASSIFICATION)
     config = TrainConfig.from_dict(info.config)
-    return Checkpoint.of(
-        info, config, lambda: make_model(config, info.sample_shape, len(info.class_names)), file
-    )
+
+    def make() -> nn.Module:
+        return make_model(config, info.sample_shape, len(info.class_names))
+
+    return Checkpoint.of(info, config, make, file, outlined=not is_own(config.model))
 
 
-def rebuilt(make: Callable[[], nn.Module], model_file: Path) -> nn.Module:
+def rebuilt(make: Callable[[], nn.Module], model_file: Path, *, outlined: bool = True) -> nn.Module:
     """What `make` gives with the tensors in `model_file`, in evaluation mode.
 
-    The tensors are compared with an outline of the network first: one that they do not belong to
-    may need any amount of memory.
+    If `outlined`, the tensors are compared with an outline of the network first: one that they do
+    not belong to may need any amount of memory.
 
     Raises
     ------
@@ -217,11 +240,12 @@ def rebuilt(make: Callable[[], nn.Module], model_file: Path) -> nn.Module:
     """
     tensors = read_tensors(model_file)
     with as_error(CheckpointError, "the settings make no network", str(model_file.parent)):
-        with torch.device("meta"):
-            outline = make()
-        check_fit(outline, tensors, model_file)
+        if outlined:
+            with torch.device("meta"):
+                outline = make()
+            check_fit(outline, tensors, model_file)
         model = make()
-    model.load_state_dict(tensors)
+    model.load_state_dict(check_fit(model, tensors, model_file))
     return model.eval()
 
 

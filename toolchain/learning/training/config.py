@@ -11,7 +11,8 @@ from toolchain.learning.training.augment import AUGMENTATIONS
 from toolchain.learning.training.settings import COUNT, NOISE, Bounds, Count, Settings
 
 CALIBRATIONS = ("float", "integer")
-SCHEDULES = ("cosine", "epoch-cosine", "onecycle")
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "epoch-cosine", "step", "onecycle")
 INITIAL_WEIGHTS = ("he", "torch")
 
 
@@ -22,7 +23,11 @@ class TrainConfig(Settings):
     Attributes
     ----------
     data, model, activation, width, pooling:
-        Names as on the command line; `width` scales the channels of the model.
+        Names as on the command line; `width` scales the channels of the model. FILE.py:FACTORY as
+        `model` is a network of the user's, whose ReLUs the activation replaces.
+    weights, model_sha256:
+        With FILE.py:FACTORY: the file of weights that training starts from, and the SHA-256 of the
+        file that makes the network, which `train` fills in.
     levels:
         Quantization levels L (Q for CQReLU).
     initial_threshold:
@@ -31,8 +36,14 @@ class TrainConfig(Settings):
         "he" (`models.parts.initialise`), or "torch": as torch's modules start.
     learning_rate, schedule, warm_up:
         Peak of the learning rate, and how it changes over the run: along half a cosine, step by
-        step or once per epoch, or by OneCycle (Smith & Topin, 2018; torch's defaults). A cosine
-        may begin with `warm_up` epochs of a linear rise.
+        step or once per epoch, by a tenth after half and three quarters of the run, or by OneCycle
+        (Smith & Topin, 2018; torch's defaults). All but the last may begin with `warm_up` epochs
+        of a linear rise.
+    optimizer, momentum, weight_decay:
+        "sgd", or "adamw", whose beta 1 `momentum` is, and whose usual learning rate is 0.001.
+    init:
+        A checkpoint folder or a file of weights whose tensors the run starts from, as far as they
+        fit. So a finished run is trained on, or NQ started from a QCFS or ReLU network.
     label_smoothing:
         Share of the target spread evenly over all classes.
     augment:
@@ -72,6 +83,7 @@ class TrainConfig(Settings):
     learning_rate: settings.LearningRate = 0.05
     schedule: Annotated[str, SCHEDULES] = "cosine"
     warm_up: settings.WarmUp = 0
+    optimizer: Annotated[str, OPTIMIZERS] = "sgd"
     momentum: Annotated[float, Bounds(0, 1, open_high=True)] = 0.9
     weight_decay: settings.WeightDecay = 5e-4
     label_smoothing: Annotated[float, Bounds(0, 1, open_high=True)] = 0.0
@@ -88,14 +100,25 @@ class TrainConfig(Settings):
     train_limit: Annotated[int | None, Bounds(1, 1e12)] = None
     mean: settings.Mean = (0.0,)
     std: settings.Std = (1.0,)
+    weights: str | None = None
+    model_sha256: str | None = None
+    init: str | None = None
     device: settings.DeviceName = "auto"
     precision: settings.Precision = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if ":" in self.model and (self.width, self.pooling) != (1.0, "average"):
+            raise DataError("width and pooling are those of the user's network", node=self.model)
+        if ":" not in self.model and self.weights is not None:
+            raise DataError(
+                "weights go with a network of the user's",
+                node=self.model,
+                allowed='model="FILE.py:FACTORY"',
+            )
         if self.warm_up >= self.epochs or (self.warm_up and self.schedule == "onecycle"):
             raise DataError(
-                "warm_up is a part of a cosine's epochs",
+                "warm_up is a part of the epochs, and not one of onecycle",
                 node="training",
                 found=f"warm_up = {self.warm_up}, epochs = {self.epochs}, {self.schedule}",
             )

@@ -15,6 +15,7 @@ from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.engine.engine import Detail, Engine
 from toolchain.int_range import TargetLimits
 from toolchain.learning.activations import QuantizedActivation
+from toolchain.learning.training.inference import batches
 from toolchain.learning.training.noise import SpikingComparison, compare_outputs
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
@@ -63,7 +64,7 @@ def compare_with_integer(
         }
         return rates, logits.to(device)
 
-    return compare_outputs(model, x, spiking)
+    return compare_outputs(model, batches(x), spiking)
 
 
 def _run(program: IntProgram, batch: Tensor) -> tuple[dict[str, Tensor], Tensor]:

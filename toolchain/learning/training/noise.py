@@ -7,7 +7,7 @@ On the held-out split, each layer on its own propagated input:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from toolchain.conversion.frontend.user_module import in_evaluation
 from toolchain.learning.activations import NQ, ActivationMode, QuantizedActivation, activation_mode
-from toolchain.learning.training.inference import batches
+from toolchain.learning.training.inference import side_by_side
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,16 @@ def observed_outputs(model: nn.Module, num_steps: int = 1) -> Iterator[dict[str,
 
 
 @torch.no_grad()
-def compare_outputs(model: nn.Module, x: Tensor, spiking: Spiking) -> SpikingComparison:
-    """Run the quantized network and `spiking` on normalised samples (N, ...), in float32."""
+def compare_outputs(
+    model: nn.Module, samples: Iterable[Tensor], spiking: Spiking
+) -> SpikingComparison:
+    """Run the quantized network and `spiking` on batches of normalised samples, (n, ...) each."""
     variances: dict[str, list[float]] = {}
     logits: tuple[list[Tensor], list[Tensor]] = ([], [])
     with in_evaluation(model):
-        for batch in batches(x):
+        for batch in samples:
             with observed_outputs(model) as ann:
-                logits[0].append(model(batch))
+                logits[0].append(side_by_side(model(batch)))
             rates, summed = spiking(batch)
             logits[1].append(summed)
             for name, output in ann.items():
@@ -90,30 +92,32 @@ def compare_outputs(model: nn.Module, x: Tensor, spiking: Spiking) -> SpikingCom
     )
 
 
-def compare_with_spiking(model: nn.Module, x: Tensor, num_steps: int) -> SpikingComparison:
+def compare_with_spiking(
+    model: nn.Module, samples: Iterable[Tensor], num_steps: int
+) -> SpikingComparison:
     """Compare `model` with its float spiking network over `num_steps` steps.
 
     Parameters
     ----------
-    x:
-        Normalised samples, (N, ...).
+    samples:
+        Batches of normalised samples, (n, ...) each.
     """
 
     def spiking(batch: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         repeated = batch.repeat(num_steps, *([1] * (batch.ndim - 1)))
         mode = activation_mode(model, ActivationMode.SPIKING, num_steps)
         with mode, observed_outputs(model, num_steps) as rates:
-            steps = model(repeated)
+            steps = side_by_side(model(repeated))
         return rates, steps.reshape(num_steps, len(batch), -1).sum(0)
 
-    return compare_outputs(model, x, spiking)
+    return compare_outputs(model, samples, spiking)
 
 
 def set_sigma(model: nn.Module, residual_std: dict[str, float]) -> dict[str, float]:
-    """Set `sigma` of every NQ activation; returns what was set, by qualified path."""
+    """Set `sigma` of every NQ activation that ran; returns what was set, by qualified path."""
     changed = {}
     for name, module in model.named_modules():
-        if isinstance(module, NQ):
+        if isinstance(module, NQ) and name in residual_std:
             module.sigma.fill_(residual_std[name])
             changed[name] = module.sigma.item()
     return changed

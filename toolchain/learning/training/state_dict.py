@@ -134,23 +134,7 @@ def check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[
     missing.
     """
     expected = model.state_dict()
-    original = {name: name for name in tensors}
-    while set(tensors) - set(expected) and (prefix := _common_prefix(tensors)):
-        shorter = {name.removeprefix(prefix): value for name, value in tensors.items()}
-        fits_better = len(expected.keys() & shorter) > len(expected.keys() & tensors)
-        if prefix not in WRAPPERS and not fits_better:
-            break
-        tensors = shorter
-        original = {name.removeprefix(prefix): first for name, first in original.items()}
-    if set(tensors) - set(expected):
-        renamed = under_our_names(tensors)
-        tensors = renamed.tensors
-        original = {new: original[old] for new, old in renamed.original.items()}
-    for name, value in expected.items():
-        if name not in tensors and name.rpartition(".")[2] == COUNTER:
-            tensors[name] = value
-        elif name in tensors and value.numel() == 1 == tensors[name].numel():
-            tensors[name] = tensors[name].reshape(value.shape)
+    tensors, original = fitted_names(model, tensors)
     problems = [f"missing {k}" for k in expected if k not in tensors]
     problems += [f"unexpected {original[k]}" for k in tensors if k not in expected]
     problems += [
@@ -167,6 +151,35 @@ def check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[
             found=f"{told}; and {more} more" if more > 0 else told,
         )
     return tensors
+
+
+def fitted_names(
+    model: nn.Module, tensors: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """`tensors` under the names of `model` as far as they are known, and their own names by those.
+
+    See `check_fit`.
+    """
+    expected = model.state_dict()
+    original = {name: name for name in tensors}
+    while set(tensors) - set(expected) and (prefix := _common_prefix(tensors)):
+        shorter = {name.removeprefix(prefix): value for name, value in tensors.items()}
+        fits_better = len(expected.keys() & shorter) > len(expected.keys() & tensors)
+        if prefix not in WRAPPERS and not fits_better:
+            break
+        tensors = shorter
+        original = {name.removeprefix(prefix): first for name, first in original.items()}
+    if set(tensors) - set(expected):
+        renamed = under_our_names(tensors)
+        if len(expected.keys() & renamed.tensors) >= len(expected.keys() & tensors):
+            tensors = renamed.tensors
+            original = {new: original[old] for new, old in renamed.original.items()}
+    for name, value in expected.items():
+        if name not in tensors and name.rpartition(".")[2] == COUNTER:
+            tensors[name] = value
+        elif name in tensors and value.numel() == 1 == tensors[name].numel():
+            tensors[name] = tensors[name].reshape(value.shape)
+    return tensors, original
 
 
 def _common_prefix(tensors: Mapping[str, Tensor]) -> str:

@@ -88,12 +88,15 @@ def check_settings(folder: Path, found: dict[str, Any], settings: Settings) -> N
     wanted = settings.as_dict()
     different = [k for k in wanted if theirs[k] != wanted[k]]
     if different:
+        remedy = "choose another folder=, or repeat the run's own settings to continue it"
+        if different == ["epochs"] and "init" in wanted:
+            remedy = f'choose another folder=, with init="{folder}" to train on from this run'
         raise CheckpointError(
             "the folder holds a run with other settings",
             node=str(folder),
             found="; ".join(f"{k}={theirs[k]}" for k in different),
             allowed="; ".join(f"{k}={wanted[k]}" for k in different),
-            remedy="choose another folder=, or repeat the run's own settings to continue it",
+            remedy=remedy,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from toolchain.errors import DataError
 from toolchain.int_range import TargetLimits
 from toolchain.learning.activations import IF_ACTIVATIONS, NQ, ActivationMode
 from toolchain.learning.data import Dataset, hold_out, open_split
+from toolchain.learning.data.dataset import choose_samples
 from toolchain.learning.training.augment import (
     augment_normalised,
     augment_pixels,
@@ -27,7 +29,13 @@ from toolchain.learning.training.checkpoint import (
     make_quantizer,
 )
 from toolchain.learning.training.config import TrainConfig
-from toolchain.learning.training.inference import accuracy, logits, normalise, normalised
+from toolchain.learning.training.inference import (
+    accuracy,
+    batches,
+    logits,
+    normalise,
+    normalised,
+)
 from toolchain.learning.training.integer_noise import compare_with_integer
 from toolchain.learning.training.noise import (
     SpikingComparison,
@@ -35,10 +43,15 @@ from toolchain.learning.training.noise import (
     set_fixed_sigma,
     set_sigma,
 )
-from toolchain.learning.training.optimizer import Descent, sgd
+from toolchain.learning.training.optimizer import Descent, descent_of
+from toolchain.learning.training.own_network import check_classes, is_own, with_hash
+from toolchain.learning.training.start import start_from
 from toolchain.learning.training.task import Task
 from toolchain.learning.training.trainer import Progress, train_task
+from toolchain.user_code import home_of, user_code
 
+MOST_MEASURED = 256
+"""Training samples on which the thresholds of a user's network start."""
 HELD_OUT_STREAM = 1
 """Sets random numbers of held-out samples apart from those of training samples."""
 
@@ -63,7 +76,10 @@ def train(
     TrainingError
         If the loss becomes no number, or the trained network gives every sample the same output.
     """
-    return train_task(Classification(config, limits), folder, progress)
+    task = Classification(with_hash(config), limits)
+    place = home_of(task.model)
+    with place.entered() if place else nullcontext():
+        return train_task(task, folder, progress)
 
 
 class Classification(Task[Checkpoint]):
@@ -83,14 +99,38 @@ class Classification(Task[Checkpoint]):
         self.quantizer = make_quantizer(config, data.sample_shape, data.value_range, data.pixel_max)
         rest, self.held = hold_out(data, config.held_out, config.seed)
         self.samples, self.labels = torch.from_numpy(rest.samples), torch.from_numpy(rest.labels)
-        self.model = self.device.place(make_model(config, data.sample_shape, len(data.class_names)))
+        self.model = self._start(rest)
         if config.calibration == "integer" and limits is None:
             raise DataError("integer calibration needs a target's limits", node="training")
         self.held_x = normalised(self.held, config.mean, config.std).to(self.device.device)
 
+    def _start(self, samples: Dataset) -> nn.Module:
+        """The network on its device, as training begins."""
+        config, num_classes = self.config, len(self.data.class_names)
+        few = samples.take(choose_samples(len(samples), MOST_MEASURED, config.seed))
+        x = normalised(few, config.mean, config.std)
+        model = make_model(config, self.data.sample_shape, num_classes, x)
+        if config.init is not None:
+            start_from(model, Path(config.init), x)
+        if not is_own(config.model):
+            return self.device.place(model)
+        check_classes(model, x[:1], num_classes, config.model)
+        # Forwards of others may call `view`, which fails in channels-last order.
+        return model.to(self.device.device)
+
+    def outputs(self, x: Tensor) -> Any:
+        """What the network returns in training."""
+        if not is_own(self.config.model):
+            return super().outputs(x)
+        with (
+            user_code("the network fails in training", self.config.model),
+            self.device.autocast(),
+        ):
+            return self.model(x.to(self.device.device))
+
     def descent(self, batches: int) -> Descent:
-        """SGD along the schedule that the settings name."""
-        return sgd(self.config, self.model, batches)
+        """The optimizer and the schedule that the settings name."""
+        return descent_of(self.config, self.model, batches)
 
     def batch(self, rows: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Augmented samples float32 (n, ...), and labels (n,)."""
@@ -144,7 +184,7 @@ class Classification(Task[Checkpoint]):
         steps = self.config.calibration_steps
         if self.config.calibration == "integer" and self.limits is not None:
             return compare_with_integer(self.model, x, steps, self.quantizer, self.limits)
-        return compare_with_spiking(self.model, x, steps)
+        return compare_with_spiking(self.model, batches(x), steps)
 
     def _update_sigma(self, residual_std: dict[str, float], since_start: int) -> dict[str, float]:
         """Set sigma for the next epoch; returns what is in force by layer."""

@@ -160,7 +160,8 @@ def accuracy(cell: Cell, models: Path, data: Path, images: int) -> str:
     started = time.perf_counter()
     network = NETWORKS[cell.network](models, data, images)
     options = {**network.how, **WAYS[cell.way], "steps": cell.steps, "calibrate": network.train}
-    found = spikeport.run(spikeport.convert(network.module, **options), network.test).accuracy()
+    conversion = spikeport.convert(network.module, **options)
+    found = spikeport.run(conversion, network.test, record="counts").accuracy()
     assert found is not None
     print(cell, f"{100 * found:.1f}", f"{time.perf_counter() - started:.0f} s", flush=True)
     return f"{100 * found:.1f}"

@@ -58,9 +58,10 @@ on other samples were 12.8, 11.8 and 10.4 % with (0.3, 0), (1, 0) and (1, 4)."""
 MOST_INPUTS = 4608
 """Inputs of one output above which weights stay: 512 channels of 3x3; a system of this size is
 solved in seconds."""
+TRIED = 1 << 12
+"""Values of a channel on which candidates are compared: few samples of a large image."""
 SEEN = 1 << 14
-"""Values of a channel on which candidates are compared, and places on which weights are fitted
-per input: enough for both, so that convolutions on large images need few samples."""
+"""Places on which weights are fitted, and eight more per input."""
 Values = dict[str, Tensor]
 """Values per step by node, (T, n, ...), or (1, n, ...) where they are the same in every step."""
 
@@ -204,7 +205,7 @@ def _fitted_threshold(
     if not rows.any():
         raise dead_relu(node.name, f"all outputs of {len(outputs)} samples are 0")
     places = rows.shape[1] // len(outputs)
-    few = min(len(outputs), max(ceil(SEEN / places), 1))
+    few = min(len(outputs), max(ceil(TRIED / places), 4))
     best = torch.full((len(rows),), torch.inf, dtype=torch.float64)
     result = replace(node, threshold=np.ones(len(rows)), levels=timing.steps)
     for threshold in _candidates(rows, peaks, node.bound or np.inf):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import nn
 
 from toolchain.conversion.float_values import check_against_module
 from toolchain.conversion.frontend.exported import from_export, left_out
-from toolchain.conversion.frontend.trace import Trace, trace, traced_with_obstacles
+from toolchain.conversion.frontend.trace import trace, traced_with_obstacles
 from toolchain.conversion.frontend.user_module import (
     check_readable,
     explained,
@@ -66,50 +65,34 @@ def folded_program(
     SpikeportError
         If a module or node cannot be converted exactly. The error names it.
     """
-
-    def passes(program: FloatProgram) -> tuple[FloatProgram, tuple[str, ...]]:
-        folded, notes = fold_or_explain(program, pooling)
-        return with_bounds(folded, levels=levels), notes
-
     if isinstance(model, FloatProgram):
-        return passes(model)
+        folded, notes = fold_or_explain(model, pooling)
+        return with_bounds(folded, levels=levels), notes
     model, samples = unwrapped(model), _samples(quantizer)
     check_readable(model)
     model = from_export(model)
     with explained(model, samples):
-        found, folded, notes = _traced(model, quantizer, passes, plain_relu=plain_relu)
+        found, unknown = traced_with_obstacles(model, quantizer.shape, plain_relu=plain_relu)
+        if found is None:
+            raise together(unknown)
+        _log.debug("traced: %d operations", len(found.program.nodes))
+        try:
+            folded, notes = fold_or_explain(found.program, pooling)
+        except (UnsupportedModuleError, ConversionError) as error:
+            raise together([*unknown, *getattr(error, "obstacles", (error,))]) from None
+        if unknown:
+            raise together(unknown)
         _log.debug("folded: %d operations are left", len(folded.nodes))
         check_against_module(model, folded, samples, found.left_out)
         _log.debug("held against the module on %d samples", len(samples))
-    notes += left_out(model)
+    notes = found.notes + notes + left_out(model)
     narrow = narrow_types(model)
     if narrow:
         notes += (
             f"parameters in {', '.join(narrow)} are taken as they are; sums, which torch rounds "
             "to that type, are exact here",
         )
-    return folded, notes
-
-
-def _traced(
-    model: nn.Module,
-    quantizer: InputQuantizer,
-    passes: Callable[[FloatProgram], tuple[FloatProgram, tuple[str, ...]]],
-    *,
-    plain_relu: bool,
-) -> tuple[Trace, FloatProgram, tuple[str, ...]]:
-    """The trace, the program after the passes, and notes; raises all obstacles together."""
-    found, obstacles = traced_with_obstacles(model, quantizer.shape, plain_relu=plain_relu)
-    if found is None:
-        raise together(obstacles)
-    _log.debug("traced: %d operations", len(found.program.nodes))
-    try:
-        folded, notes = (fold_or_explain if obstacles else passes)(found.program)
-    except (UnsupportedModuleError, ConversionError) as error:
-        raise together([*obstacles, *getattr(error, "obstacles", (error,))]) from None
-    if obstacles:
-        raise together(obstacles)
-    return found, folded, found.notes + notes
+    return with_bounds(folded, levels=levels), notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,14 +117,8 @@ class Examination:
 def examine(model: nn.Module | FloatProgram, quantizer: InputQuantizer) -> Examination:
     """Trace and fold a network, with plain ReLUs or without, and check it against the module."""
     try:
-        if isinstance(model, FloatProgram):
-            program, notes = fold_or_explain(model)
-            return Examination(program, (), notes)
-        model, samples = from_export(unwrapped(model)), _samples(quantizer)
-        with explained(model, samples):
-            found, program, notes = _traced(model, quantizer, fold_or_explain, plain_relu=True)
-            check_against_module(model, program, samples, found.left_out)
-        return Examination(program, (), notes + left_out(model))
+        program, notes = folded_program(model, quantizer, pooling="auto", levels=1, plain_relu=True)
+        return Examination(program, (), notes)
     except (UnsupportedModuleError, ConversionError, ProgramError) as error:
         return Examination(None, tuple(getattr(error, "obstacles", (error,))), ())
 

@@ -34,7 +34,10 @@ class GraphEditor:
         self._program = program
         self._nodes: dict[str, FloatNode] = {n.name: n for n in program.nodes}
         self.input = program.input.name
-        self.outputs = list(program.outputs)
+        self.outputs = tuple(program.outputs)
+        # Kept until the next change.
+        self._ordered: tuple[FloatNode, ...] | None = None
+        self._shapes: dict[str, Shape] | None = None
 
     def node(self, name: str) -> FloatNode:
         """The node called `name`; raises KeyError if there is none."""
@@ -43,6 +46,7 @@ class GraphEditor:
     def put(self, node: FloatNode) -> str:
         """Add `node`, or replace the node of the same name; returns the name."""
         self._nodes[node.name] = node
+        self._ordered = self._shapes = None
         return node.name
 
     def new_name(self, base: str) -> str:
@@ -58,7 +62,8 @@ class GraphEditor:
             if old in node.sources and node.name != new:
                 sources = tuple(new if s == old else s for s in node.sources)
                 self._nodes[node.name] = replace(node, sources=sources)
-        self.outputs = [new if name == old else name for name in self.outputs]
+        self.outputs = tuple(new if name == old else name for name in self.outputs)
+        self._ordered = self._shapes = None
 
     def spread(self, user: Conv2d | Linear | AvgPool2d | Flatten, node: Add) -> None:
         """Let a linear node read each summand by itself, `W (a + b) = W a + W b`, and add up."""
@@ -72,8 +77,10 @@ class GraphEditor:
 
     def nodes(self) -> tuple[FloatNode, ...]:
         """Every node that reaches an output, in topological order."""
+        if self._ordered is not None:
+            return self._ordered
         ordered: dict[str, FloatNode] = {}
-        waiting = self.outputs[::-1]
+        waiting = list(reversed(self.outputs))
         while waiting:
             name = waiting[-1]
             node = self._nodes[name]
@@ -83,7 +90,8 @@ class GraphEditor:
                 waiting.pop()
             else:
                 waiting.extend(reversed(missing))
-        return tuple(ordered.values())
+        self._ordered = tuple(ordered.values())
+        return self._ordered
 
     def consumers(self, name: str) -> tuple[FloatNode, ...]:
         """Nodes that reach an output and have `name` among their sources."""
@@ -101,14 +109,16 @@ class GraphEditor:
 
     def shapes(self) -> dict[str, Shape]:
         """Output shape of every node that reaches an output."""
-        return self.program().shapes()
+        if self._shapes is None:
+            self._shapes = self.program().shapes()
+        return self._shapes
 
     def program(self) -> FloatProgram:
         """The result, checked and immutable."""
         nodes = self.nodes()
         if self.input not in {n.name for n in nodes}:
             nodes = (self._nodes[self.input], *nodes)
-        return replace(self._program, nodes=nodes, outputs=tuple(self.outputs))
+        return replace(self._program, nodes=nodes, outputs=self.outputs)
 
 
 def spiking_values(nodes: tuple[FloatNode, ...]) -> set[str]:

@@ -56,43 +56,27 @@ def freeze_random(kind):
     freeze(f"random-{kind}", program, random_inputs(program, 6, 1))
 
 
-def freeze_branched(kind):
-    """Skips with and without stride, a concatenation, a max pool and a sum pool."""
-    program = branched_program(
-        BRANCHED_SEED,
-        kind,
+BRANCHED = {
+    # Skips with and without stride, a concatenation, a max pool and a sum pool.
+    "branched": (
         ("residual", "max", "concat", "strided", "sum"),
-        shape=(2, 10, 9),
-        schedule=SCHEDULES[kind],
-        signed_input=True,
-    )
-    freeze(f"branched-{kind}", program, random_inputs(program, 6, 1))
-
-
-def freeze_heads(kind):
-    """Several outputs, images among them, behind residual sums without neurons of their own."""
-    program = branched_program(
-        BRANCHED_SEED,
-        kind,
-        ("graded", "max", "graded"),
-        shape=(2, 8, 7),
-        schedule=SCHEDULES[kind],
-        heads=2,
-    )
-    freeze(f"heads-{kind}", program, random_inputs(program, 6, 1))
-
-
-def freeze_overhang(kind):
-    """Max pools whose padding differs between two sides."""
-    program = branched_program(
-        BRANCHED_SEED,
-        kind,
+        {"shape": (2, 10, 9), "signed_input": True},
+    ),
+    # Several outputs, images among them, behind residual sums without neurons of their own.
+    "heads": (("graded", "max", "graded"), {"shape": (2, 8, 7), "heads": 2}),
+    # Max pools whose padding differs between two sides.
+    "overhang": (
         ("overhang", "residual", "overhang"),
-        shape=(2, 10, 9),
-        schedule=SCHEDULES[kind],
-        signed_input=True,
-    )
-    freeze(f"overhang-{kind}", program, random_inputs(program, 6, 1))
+        {"shape": (2, 10, 9), "signed_input": True},
+    ),
+}
+
+
+def freeze_branched(name, kind):
+    """One of the networks in `BRANCHED`."""
+    stages, how = BRANCHED[name]
+    program = branched_program(BRANCHED_SEED, kind, stages, schedule=SCHEDULES[kind], **how)
+    freeze(f"{name}-{kind}", program, random_inputs(program, 6, 1))
 
 
 def freeze_digits(kind, schedule):
@@ -121,12 +105,9 @@ def main():
     for kind in ("if", "cif"):
         if is_missing(f"random-{kind}"):
             freeze_random(kind)
-        if is_missing(f"branched-{kind}"):
-            freeze_branched(kind)
-        if is_missing(f"heads-{kind}"):
-            freeze_heads(kind)
-        if is_missing(f"overhang-{kind}"):
-            freeze_overhang(kind)
+        for name in BRANCHED:
+            if is_missing(f"{name}-{kind}"):
+                freeze_branched(name, kind)
     for kind, schedule in (("if", Schedule(4)), ("cif", Schedule(4, 6))):
         if is_missing(f"digits-{kind}"):
             freeze_digits(kind, schedule)

@@ -154,3 +154,18 @@ def test_check_takes_sequences():
     found = spikeport.check(net(), input_shape=(2, 32))
     assert found.ok
     assert "sequences (2, 32) are taken as images (2, 1, 32)" in found.notes
+
+
+@pytest.mark.parametrize("pool", [nn.AdaptiveMaxPool1d, nn.MaxPool1d])
+def test_indices_of_maxima_are_refused(pool):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act = nn.Conv1d(2, 4, 1), QCFS(4, 1.0)
+            self.pool, self.head = pool(2, return_indices=True), nn.Conv1d(4, 2, 1)
+
+        def forward(self, x):
+            return self.head(self.pool(self.act(self.conv(x)))[0])
+
+    found = spikeport.check(Net(), input_shape=(2, 8))
+    assert ["return_indices" in obstacle.message for obstacle in found.obstacles] == [True]

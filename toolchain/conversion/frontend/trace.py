@@ -119,7 +119,7 @@ def traced_with_obstacles(
                 values.bind(node, Traced(INPUT, input_shape))
             elif node.op == "output":
                 outputs = _outputs(node, values) if is_whole else []
-            elif node.op not in ("get_attr", "output"):
+            elif node.op != "get_attr":
                 _apply(node, values)
         except (UnsupportedModuleError, ConversionError, ProgramError) as error:
             obstacles.append(error)
@@ -215,10 +215,18 @@ def _stand_in(node: fx.Node, values: Values) -> bool:
         values.emit(node, stand_in, source)
         return True
     if isinstance(shape, tuple):
-        values.bind(node, Traced(str(node), shape[1:]))
+        values.bind(node, _unknown(str(node), shape[1:]))
     elif isinstance(shape, list):
-        values.bind(node, [Traced(f"{node}[{i}]", s[1:]) for i, s in enumerate(shape)])
+        values.bind(node, [_unknown(f"{node}[{i}]", s[1:]) for i, s in enumerate(shape)])
     return False
+
+
+def _unknown(name: str, shape: tuple[int, ...]) -> Traced:
+    """A tensor of an unknown operation; a sequence (C, L) lies in an image (C, 1, L)."""
+    if len(shape) != 2:
+        return Traced(name, shape)
+    image = Traced(name, (shape[0], 1, shape[1]))
+    return Traced(name, image.base, image.positions().reshape(shape), name)
 
 
 def _returned(output: fx.Node, node: fx.Node, values: Values) -> str:

@@ -29,6 +29,7 @@ SAMPLES = 2
 """Number of samples on which operations are run: more than one, so that axes of size 1 differ
 from the batch axis."""
 _SEED = 0
+_PICKED = ("call_function", getitem)
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _SIZES = {
     *("size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "get_device"),
@@ -173,24 +174,16 @@ class Tracer(fx.Tracer):
         """The operation's proxy, with its value; a plain result that only tells sizes as it is."""
         if self.is_running:
             raise TypeError(f"{target} is recorded while it is run")
-        proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
-        if kind == "output":
-            return proxy
-        if not isinstance(proxy, _Proxy):
-            raise TypeError(type(proxy))
+        proxy: Any = super().create_proxy(kind, target, args, kwargs, *more, **named)
         if kind == "call_module":
             proxy.node.meta["module"] = self._called
         value, changed = self._run(kind, target, args, kwargs)
         if not _tensors(value):
             return self._plain(proxy.node, target, value)
-        proxy.node.meta["shape"] = _shapes(value)
-        if not isinstance(value, Tensor):
-            return self._several(proxy, value)
-        proxy.value = value
-        for tensor in changed:
+        recorded = self._holding(proxy, value)
+        for tensor in changed if isinstance(value, Tensor) else ():
             self._redirect(tensor, proxy)
-        self._live[id(proxy)] = proxy
-        return proxy
+        return recorded
 
     def _run(
         self, kind: str, target: Any, args: Any, kwargs: dict[str, Any]
@@ -222,17 +215,16 @@ class Tracer(fx.Tracer):
                 )
         return value, changed
 
-    def _several(self, proxy: fx.Proxy, value: Any) -> Any:
-        """A proxy per tensor of an operation with several results, in its kind of tuple."""
-        parts = []
-        for index, result in enumerate(value):
-            part: Any = super().create_proxy("call_function", getitem, (proxy, index), {})
-            part.node.meta["shape"] = _shapes(result)
-            if isinstance(result, Tensor):
-                part.value = result
-                self._live[id(part)] = part
-            parts.append(part if isinstance(result, Tensor) else self._several(part, result))
-        return type(value)(parts)
+    def _holding(self, proxy: Any, value: Any) -> Any:
+        """The proxy of a tensor; of several, one per tensor in the operation's kind of tuple."""
+        proxy.node.meta["shape"] = _shapes(value)
+        if isinstance(value, Tensor):
+            proxy.value = value
+            self._live[id(proxy)] = proxy
+            return proxy
+        pick = super().create_proxy
+        picked = (pick(*_PICKED, (proxy, index), {}) for index in range(len(value)))
+        return type(value)([self._holding(*pair) for pair in zip(picked, value, strict=True)])
 
     def _plain(self, node: fx.Node, target: Any, value: Any) -> Any:
         """A result without tensors, which is no part of the graph."""

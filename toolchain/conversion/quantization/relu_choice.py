@@ -23,7 +23,7 @@ from toolchain.program.input_quantizer import InputQuantizer
 USUAL = 99.9
 """Percentile of the form without a fit (Rueckauer et al. 2017)."""
 HELD_OUT = 4
-"""One of so many calibration samples is kept for the comparison."""
+"""Every `HELD_OUT`-th calibration sample is kept for the comparison."""
 MOST_OPERATIONS = 100_000_000_000
 """Multiply-adds of the simulation that a fit is made on: some ten seconds on one core."""
 MOST_BYTES = 4 << 30

@@ -147,7 +147,7 @@ def _repeats(call: Call, grid: Grid) -> bool:
 
 
 def _along(value: Tensor, axis: int, axes: int) -> Tensor:
-    """One value, or values per index of an axis, for a tensor of so many axes."""
+    """One value, or one per index of `axis`, in a shape for tensors of `axes` axes."""
     if value.numel() == 1:
         return value.reshape(())
     return value.reshape([-1 if i == axis % axes else 1 for i in range(axes)])

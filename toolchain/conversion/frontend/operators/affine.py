@@ -51,11 +51,6 @@ def operands(node: fx.Node, values: Values) -> list[Any]:
     return [given["input"], given["other"]]
 
 
-def shift(node: fx.Node, values: Values) -> None:
-    """Handle a sum or difference of a tensor and a constant."""
-    _apply(node, values)
-
-
 def scale(node: fx.Node, values: Values) -> None:
     """Handle a product or quotient of a tensor and a constant.
 
@@ -75,7 +70,7 @@ def scale(node: fx.Node, values: Values) -> None:
         raise UnsupportedModuleError(
             "a constant divided by a tensor has no counterpart", node=values.path(node)
         )
-    _apply(node, values)
+    apply(node, values)
 
 
 def negate(node: fx.Node, values: Values) -> None:
@@ -97,7 +92,7 @@ def _kind(node: fx.Node) -> str:
     return _OPERATIONS[str(getattr(node.target, "__name__", node.target))]
 
 
-def _apply(node: fx.Node, values: Values) -> None:
+def apply(node: fx.Node, values: Values) -> None:
     """The operation as gain and offset per channel, from what it makes of zeros and ones."""
     first, second = operands(node, values)
     tensor = first if is_traced(first, values) else second

@@ -21,7 +21,7 @@ def add(node: fx.Node, values: Values) -> None:
     if len(operands) == 1:
         values.bind(node, values.tensor(node, operands[0]))
     elif len(tensors) == 1:
-        affine.shift(node, values)
+        affine.apply(node, values)
     else:
         sources = [values.source(node, v) for v in operands]
         _add(node, values, sources)
@@ -31,7 +31,7 @@ def subtract(node: fx.Node, values: Values) -> None:
     """Handle a - b and its functions, of tensors and constants."""
     first, second = affine.operands(node, values)
     if not (affine.is_traced(first, values) and affine.is_traced(second, values)):
-        affine.shift(node, values)
+        affine.apply(node, values)
         return
     negative = affine.scaled(node, values, values.source(node, second), -1.0)
     _add(node, values, [values.source(node, first), negative])

@@ -179,50 +179,55 @@ def _repeats(source: Traced, output_size: Any) -> bool:
     )
 
 
-def _adaptive_avg(node: fx.Node, values: Values, value: Any, output_size: Any) -> None:
+def _adapted(node: fx.Node, values: Values, value: Any, output_size: Any) -> Pair | None:
+    """Window of an adaptive pool; None if it only repeats values, which is then recorded."""
     if _repeats(values.tensor(node, value), output_size):
         rearrange(node, values)
-        return
-    source = values.source(node, value)
-    kernel = _adaptive_kernel(node, values, source, output_size)
-    result = AvgPool2d(values.new_name(node), (source.name,), kernel, kernel, (0, 0))
-    values.emit(node, result, source)
+        return None
+    return _adaptive_kernel(node, values, values.source(node, value), output_size)
+
+
+def adaptive_average(node: fx.Node, values: Values, value: Any, output_size: Any) -> None:
+    """Add an adaptive average pool of `value` with the settings of nn.AdaptiveAvgPool2d."""
+    kernel = _adapted(node, values, value, output_size)
+    if kernel is not None:
+        source = values.source(node, value)
+        result = AvgPool2d(values.new_name(node), (source.name,), kernel, kernel, (0, 0))
+        values.emit(node, result, source)
 
 
 def adaptive_avg_module(node: fx.Node, values: Values) -> None:
     """Handle nn.AdaptiveAvgPool2d."""
-    _adaptive_avg(node, values, node.args[0], called_module(node).output_size)
+    adaptive_average(node, values, node.args[0], called_module(node).output_size)
 
 
 def adaptive_avg_function(node: fx.Node, values: Values) -> None:
     """Handle F.adaptive_avg_pool2d."""
     a = bind_arguments(node, values, ("input", "output_size"), {})
-    _adaptive_avg(node, values, a["input"], a["output_size"])
+    adaptive_average(node, values, a["input"], a["output_size"])
 
 
-def _adaptive_max(
+def adaptive_max(
     node: fx.Node, values: Values, value: Any, output_size: Any, return_indices: bool
 ) -> None:
-    if _repeats(values.tensor(node, value), output_size):
-        rearrange(node, values)
-        return
-    source = values.source(node, value)
-    kernel = _adaptive_kernel(node, values, source, output_size)
-    how = {"stride": kernel, "padding": 0, "dilation": 1, "ceil_mode": False}
-    max_pool(node, values, value, kernel_size=kernel, return_indices=return_indices, **how)
+    """Add an adaptive max pool of `value` with the settings of nn.AdaptiveMaxPool2d."""
+    kernel = _adapted(node, values, value, output_size)
+    if kernel is not None:
+        how = {"stride": kernel, "padding": 0, "dilation": 1, "ceil_mode": False}
+        max_pool(node, values, value, kernel_size=kernel, return_indices=return_indices, **how)
 
 
 def adaptive_max_module(node: fx.Node, values: Values) -> None:
     """Handle nn.AdaptiveMaxPool2d."""
     m = called_module(node)
-    _adaptive_max(node, values, node.args[0], m.output_size, m.return_indices)
+    adaptive_max(node, values, node.args[0], m.output_size, m.return_indices)
 
 
 def adaptive_max_function(node: fx.Node, values: Values) -> None:
     """Handle F.adaptive_max_pool2d."""
     names = ("input", "output_size", "return_indices")
     a = bind_arguments(node, values, names, {"return_indices": False})
-    _adaptive_max(node, values, a["input"], a["output_size"], a["return_indices"])
+    adaptive_max(node, values, a["input"], a["output_size"], a["return_indices"])
 
 
 def mean_function(node: fx.Node, values: Values) -> None:

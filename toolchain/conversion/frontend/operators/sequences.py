@@ -6,7 +6,12 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from toolchain.conversion.frontend.operators.pooling import average_pool, max_pool
+from toolchain.conversion.frontend.operators.pooling import (
+    adaptive_average,
+    adaptive_max,
+    average_pool,
+    max_pool,
+)
 from toolchain.conversion.frontend.operators.values import Values, bind_arguments, called_module
 from toolchain.conversion.frontend.operators.weighted import check_padding_mode, convolution
 from toolchain.errors import UnsupportedModuleError
@@ -108,24 +113,15 @@ def adaptive_pool(node: fx.Node, values: Values) -> None:
     """Handle adaptive average and max pools of sequences whose windows are equal."""
     if node.op == "call_module":
         m = called_module(node)
-        value, wanted, is_max = node.args[0], m.output_size, "Max" in type(m).__name__
+        a = {"input": node.args[0], "output_size": m.output_size}
+        a["return_indices"] = getattr(m, "return_indices", False)
+        is_max = hasattr(m, "return_indices")
     else:
-        a = bind_arguments(
-            node, values, ("input", "output_size", "return_indices"), {"return_indices": False}
-        )
-        value, wanted = a["input"], a["output_size"]
+        names = ("input", "output_size", "return_indices")
+        a = bind_arguments(node, values, names, {"return_indices": False})
         is_max = "max" in str(getattr(node.target, "__name__", ""))
-    length, count = values.tensor(node, value).shape[-1], int(_one(wanted))
-    if length % count:
-        raise UnsupportedModuleError(
-            "adaptive pool with uneven windows",
-            node=values.path(node),
-            found=f"{length} to {count}",
-            allowed="output sizes that divide the input's",
-        )
-    kernel = (1, length // count)
-    how = {"kernel_size": kernel, "stride": kernel, "padding": 0, "ceil_mode": False}
+    size = (1, int(_one(a["output_size"])))
     if is_max:
-        max_pool(node, values, value, dilation=1, return_indices=False, **how)
+        adaptive_max(node, values, a["input"], size, a["return_indices"])
     else:
-        average_pool(node, values, value, divisor_override=None, count_include_pad=True, **how)
+        adaptive_average(node, values, a["input"], size)

@@ -98,7 +98,6 @@ class Values:
     def __init__(self, model: nn.Module, input_shape: Shape, *, plain_relu: bool = False) -> None:
         self.model = model
         self.plain_relu = plain_relu
-        self.input_shape = input_shape
         self.nodes: list[FloatNode] = [Input(INPUT, (), input_shape)]
         self.notes: list[str] = []
         self.left_out: dict[fx.Node, Callable[[Tensor], Tensor]] = {}

@@ -14,6 +14,7 @@ from toolchain.learning.activations import (
     fused,
     qcfs,
 )
+from toolchain.learning.activations.nq import SLICE
 
 Z = [-1.0, 0.2, 0.3, 0.9, 1.3, 1.8, 2.5]
 
@@ -99,6 +100,32 @@ def test_nq_adds_noise_in_training_only():
     assert float(noisy.mean()) == pytest.approx(1.0, abs=0.01)
     assert float(noisy.std()) == pytest.approx(0.3, abs=0.01)
     assert float(noisy.min()) < 0.0 or float(noisy.max()) > 2.0
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_noise_of_large_layers_is_normal_and_new_at_each_pass(order):
+    """Moments of N(0, 1) within 5 standard errors; nothing repeats within or between passes."""
+    module = NQ(levels=1, threshold=1.0).train()
+    module.sigma.fill_(1.0)
+    z = torch.full((64, 80, 32, 32), -1.0).contiguous(memory_format=order)
+    assert z.numel() > SLICE
+    torch.manual_seed(3)
+    first, second = (-module(z).detach().double() for _ in range(2))
+    error = z.numel() ** -0.5
+    for noise in (first, second):
+        assert abs(float(noise.mean())) < 5 * error
+        assert abs(float(noise.square().mean()) - 1) < 5 * 2**0.5 * error
+        assert abs(float((noise**4).mean()) - 3) < 5 * 96**0.5 * error
+    pairs = [
+        (first, second),
+        (first[1:], first[:-1]),
+        (first[:, 1:], first[:, :-1]),
+        (first[..., 1:], first[..., :-1]),
+    ]
+    for one, other in pairs:
+        assert abs(float((one * other).mean())) < 5 * one.numel() ** -0.5
+    torch.manual_seed(3)
+    assert torch.equal(-module(z).detach().double(), first)
 
 
 def test_nq_noise_leaves_gradients_alone():

@@ -9,10 +9,19 @@ trained, re-estimated from the spiking network (see `toolchain.learning.training
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
+from toolchain.learning.activations.fused import FUSE_FROM
 from toolchain.learning.activations.qcfs import INITIAL_THRESHOLD, QCFS
+from toolchain.learning.activations.straight_through import qcfs
+
+POOL = 1 << 24
+"""Values drawn once, 64 MB in float32, from which the noise of large layers is taken."""
+SLICE = 1 << 22
+"""Most values taken from the pool in one piece: a quarter of it, so that starts differ."""
 
 
 class NQ(QCFS):
@@ -27,21 +36,33 @@ class NQ(QCFS):
 
     def quantized(self, z: Tensor) -> Tensor:
         """QCFS of `z`, in training with noise of standard deviation `sigma`."""
-        a = super().quantized(z)
-        if self.training:
-            a = a - self.sigma.to(a.dtype) * _standard_normal(a)
-        return a
+        if not self.training:
+            return super().quantized(z)
+        return qcfs(z, self.threshold, self.levels, self.sigma, _standard_normal(z))
 
 
 def _standard_normal(like: Tensor) -> Tensor:
-    """Draw N(0, 1) for each element of `like`.
+    """N(0, 1) for each element of `like`, in its precision; chosen by torch's global generator.
 
-    Drawn in float32 along memory: torch's generator is several times slower for bf16 and for
-    tensors in channels-last order.
+    On a processor, drawing takes as long as all convolutions of a ResNet20 in bf16. A large layer
+    therefore gets slices of a pool that is drawn once, each from a random start. Elements of one
+    slice are independent; two slices may hold the same values, at a random distance.
     """
-    if like.ndim == 4:
-        n, c, h, w = like.shape
-        drawn = torch.randn(n, h, w, c, device=like.device).permute(0, 3, 1, 2)
+    # torch's generator is several times slower for tensors in channels-last order.
+    if like.device.type != "cpu" or like.numel() < FUSE_FROM:
+        values = torch.randn(like.numel(), device=like.device).to(like.dtype)
     else:
-        drawn = torch.randn(like.shape, device=like.device)
-    return drawn.to(like.dtype)
+        starts = torch.randint(POOL - SLICE, (-(-like.numel() // SLICE),)).tolist()
+        pool = _pool(like.dtype)
+        slices = [pool[start : start + SLICE] for start in starts]
+        values = (slices[0] if len(slices) == 1 else torch.cat(slices))[: like.numel()]
+    if like.ndim != 4:
+        return values.reshape(like.shape)
+    n, c, h, w = like.shape
+    return values.reshape(n, h, w, c).permute(0, 3, 1, 2)
+
+
+@cache
+def _pool(dtype: torch.dtype) -> Tensor:
+    """`POOL` values of N(0, 1), the same in every process."""
+    return torch.randn(POOL, generator=torch.Generator().manual_seed(0)).to(dtype)

@@ -19,9 +19,14 @@ def _working(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def _qcfs(z: Tensor, threshold: Tensor, levels: int) -> Tensor:
+def _qcfs(
+    z: Tensor, threshold: Tensor, levels: int, sigma: Tensor | None, noise: Tensor | None
+) -> Tensor:
     ratio = (_working(z) / threshold).clamp(0.0, 1.0)
-    return (threshold * ((ratio * levels + 0.5).floor() / levels)).to(z.dtype)
+    a = threshold * ((ratio * levels + 0.5).floor() / levels)
+    if sigma is not None and noise is not None:
+        a = a - sigma * _working(noise)
+    return a.to(z.dtype)
 
 
 def _qcfs_backward(
@@ -36,16 +41,23 @@ def _qcfs_backward(
 
 class _QCFS(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, threshold: Tensor, levels: int) -> Any:
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        threshold: Tensor,
+        levels: int,
+        sigma: Tensor | None,
+        noise: Tensor | None,
+    ) -> Any:
         ctx.save_for_backward(z, threshold)
         ctx.levels = levels
-        return run_elementwise(_qcfs, z, threshold, levels)
+        return run_elementwise(_qcfs, z, threshold, levels, sigma, noise)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         z, threshold = ctx.saved_tensors
         to_z, to_threshold = run_elementwise(_qcfs_backward, z, gradients[0], threshold, ctx.levels)
-        return to_z, to_threshold.to(threshold.dtype).reshape(threshold.shape), None
+        return to_z, to_threshold.to(threshold.dtype).reshape(threshold.shape), None, None, None
 
 
 def _cqrelu(x: Tensor, levels: int) -> Tensor:
@@ -69,13 +81,20 @@ class _CQReLU(torch.autograd.Function):
         return run_elementwise(_cqrelu_backward, x, gradients[0]), None
 
 
-def qcfs(z: Tensor, threshold: Tensor, levels: int) -> Tensor:
+def qcfs(
+    z: Tensor,
+    threshold: Tensor,
+    levels: int,
+    sigma: Tensor | None = None,
+    noise: Tensor | None = None,
+) -> Tensor:
     """QCFS: `lam * floor(clip(z / lam, 0, 1) * L + 1/2) / L`, `lam` a scalar tensor, `z` any shape.
 
-    Backward: as if the floor were the identity (Bengio et al., 2013). To z the gradient passes
-    inside [0, lam]; to lam go a/lam - z/lam inside, 1 above and 0 below.
+    With `sigma`, a scalar tensor, and `noise`, of the shape of `z`, `sigma * noise` is taken from
+    it (NQ). Backward: as if the floor were the identity (Bengio et al., 2013). To z the gradient
+    passes inside [0, lam]; to lam go a/lam - z/lam inside, 1 above and 0 below.
     """
-    result: Tensor = _QCFS.apply(z, threshold, levels)  # type: ignore[no-untyped-call]
+    result: Tensor = _QCFS.apply(z, threshold, levels, sigma, noise)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -10,12 +10,11 @@ from toolchain.conversion.frontend.operators.values import Values, called_module
 _REMEDIES = {
     ("stack",): "use torch.cat along the channels, dim=1",
     ("max_pool2d_with_indices", "adaptive_max_pool2d_with_indices"): "leave return_indices=False",
-    ("max", "amax"): "use nn.AdaptiveMaxPool2d(1) for the maximum over an image",
-    ("sum",): "use nn.AdaptiveAvgPool2d(1) for the mean over an image",
+    ("max",): "use nn.AdaptiveMaxPool2d(1) for the maximum over an image",
     ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"): "recurrent layers have no "
     "counterpart: convert a network of convolutions and dense layers",
-    ("cuda", "to", "cpu", "half", "float", "double", "bfloat16", "type"): "leave casts and moves "
-    "to a device out of the forward: move the whole network and its samples instead",
+    ("half", "bfloat16", "int", "long"): "leave casts that round out of the forward, and give the "
+    "network itself the type: model.half()",
 }
 
 

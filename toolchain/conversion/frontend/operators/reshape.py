@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from toolchain.conversion.frontend.forwards import WIDE, cast_types
 from toolchain.conversion.frontend.operators.values import (
     Traced,
     Values,
@@ -80,6 +81,27 @@ def pass_on(node: fx.Node, values: Values) -> None:
     """Handle Dropout, Identity and the like, which do nothing in evaluation mode."""
     value = node.args[0] if node.args else node.kwargs["input"]
     values.bind(node, values.tensor(node, value))
+
+
+def cast(node: fx.Node, values: Values) -> None:
+    """Handle x.float(), x.to(device) and the like, which change nothing in real arithmetic.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        For a cast to another type than float32 or float64.
+    """
+    given = [values.resolve(a) for a in (*node.args[1:], *node.kwargs.values())]
+    others = [k for k in cast_types(str(node.target), given) if k not in WIDE]
+    if others:
+        raise UnsupportedModuleError(
+            "a cast that rounds",
+            node=values.path(node),
+            found=f"{node.target}: {others[0]}",
+            allowed="float32, float64",
+            remedy="leave it out, and give the network itself the type: model.half()",
+        )
+    pass_on(node, values)
 
 
 def dropout_function(node: fx.Node, values: Values) -> None:

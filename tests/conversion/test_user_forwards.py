@@ -17,6 +17,7 @@ from toolchain.conversion.passes.fold import fold
 from toolchain.conversion.passes.layers import layers_of
 from toolchain.errors import ObstaclesError, UnsupportedModuleError
 from toolchain.learning.activations import QCFS, CQReLU
+from toolchain.program.float_program import Activation
 
 SHAPE = (4, 6, 8)
 MEAN, MEAN6 = torch.rand(1, 4, 1, 1), torch.rand(6, 1, 1)
@@ -37,8 +38,8 @@ def act():
     return QCFS(4, 1.0)
 
 
-def assert_converts(model, shape=SHAPE, *, plain_relu=False):
-    """The folded program computes what the module does, and groups into layers."""
+def assert_converts(model, shape=SHAPE, *, plain_relu=False, oracle=None):
+    """The folded program computes what the module (or `oracle`) does, and groups into layers."""
     model = randomise(model).double()
     found = traced(model, shape, plain_relu=plain_relu)
     program, notes = fold(found.program)
@@ -47,7 +48,7 @@ def assert_converts(model, shape=SHAPE, *, plain_relu=False):
     relus = [n.name for n in program.nodes if getattr(n, "bound", None) is not None]
     values = node_values(program, samples, clipped=relus)
     with torch.no_grad():
-        wanted = model(samples)
+        wanted = (oracle or model)(samples)
     results = wanted if isinstance(wanted, tuple) else (wanted,)
     for name, last, expected in zip(program.outputs, found.left_out, results, strict=True):
         got = values[name] if last is None else last(values[name])
@@ -113,11 +114,41 @@ def test_sizes_and_views(behind):
         lambda x: x.mean((3, 2)),
         lambda x: torch.mean(x.permute(0, 2, 3, 1), [1, 2]),
         lambda x: x.view(x.size(0), x.size(1), -1).mean(2),
+        lambda x: x.sum((2, 3)),
+        lambda x: torch.sum(x, -1).sum(-1, keepdim=True)[:, :, 0] - x.mean((2, 3)),
+        lambda x: x.amax((2, 3)),
+        lambda x: torch.amax(x.flatten(2), 2) + x.amax(-1).amax(-1),
     ],
 )
-def test_means_over_the_image(pooled):
+def test_means_sums_and_maxima_over_the_image(pooled):
     layers = body() | {"fc": nn.Linear(6, 5)}
     assert_converts(Net(lambda m, x: m.fc(pooled(m.act(m.conv(x)))), **layers))
+
+
+@pytest.mark.parametrize(
+    "cast",
+    [
+        lambda m, x: x.float(),
+        lambda m, x: x.double() * torch.ones(4, 1, 1).float().to(x),
+        lambda m, x: x.to(m.conv.weight),
+        lambda m, x: x.to(m.conv.weight.device, dtype=torch.float32),
+        lambda m, x: x.to("cuda", non_blocking=True).cpu(),
+        lambda m, x: x.type(torch.float32).type_as(m.conv.bias).cuda(),
+    ],
+)
+def test_casts_and_moves_change_nothing(cast):
+    """In real arithmetic; the oracle is the network without them."""
+    layers = body()
+    model = Net(lambda m, x: m.fc(m.act(m.conv(cast(m, x))).flatten(1)), **layers)
+    plain = Net(lambda m, x: m.fc(m.act(m.conv(x)).flatten(1)), **layers)
+    assert_converts(model, oracle=plain)
+
+
+@pytest.mark.parametrize("kind", [torch.half, torch.bfloat16, torch.int32, "torch.HalfTensor"])
+def test_casts_that_round_are_refused(kind):
+    model = Net(lambda m, x: m.fc(m.act(m.conv(x)).type(kind).flatten(1)), **body())
+    with pytest.raises(UnsupportedModuleError, match=r"(?s)cast that rounds.*model.half\(\)"):
+        trace(model, SHAPE)
 
 
 class Shuffled(nn.Module):
@@ -212,13 +243,103 @@ def test_bounded_relus_need_no_calibration(clip):
 
 
 @pytest.mark.parametrize(
-    "relu", [F.relu, torch.relu, lambda x: x.clamp(min=0), lambda x: x.relu_(), nn.ReLU()]
+    "relu",
+    [
+        F.relu,
+        torch.relu,
+        nn.ReLU(),
+        nn.Threshold(0, 0),
+        lambda x: x.clamp(min=0),
+        lambda x: x.relu_(),
+        lambda x: F.threshold(x, 0.0, 0.0),
+        lambda x: torch.maximum(x, torch.zeros(())),
+        lambda x: torch.zeros(1).maximum(x),
+    ],
 )
 def test_relus_by_every_name(relu):
     model = Net(lambda m, x: m.fc(relu(m.conv(x)).flatten(1)), **body())
     assert_converts(model, plain_relu=True)
     with pytest.raises(UnsupportedModuleError, match="no threshold"):
         trace(model, SHAPE)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x: x,
+        lambda x: F.max_pool2d(x, 2),
+        lambda x: F.avg_pool2d(x, 2).flatten(1),
+        lambda x: x.permute(0, 2, 3, 1).flatten(1),
+    ],
+)
+def test_a_relu_of_what_is_never_negative_is_left_out(pool):
+    layers = {"conv": nn.Conv2d(4, 6, 3, padding=1), "fc": nn.LazyLinear(5)}
+    model = Net(lambda m, x: m.fc(F.relu(pool(F.relu(m.conv(x)))).flatten(1)), **layers)
+    model(torch.zeros(1, *SHAPE))
+    program, _ = assert_converts(model, plain_relu=True)
+    assert sum(isinstance(n, Activation) for n in program.nodes) == 1
+
+
+@pytest.mark.parametrize(
+    "arranged",
+    [
+        lambda x: x.flatten(1),
+        lambda x: F.adaptive_avg_pool2d(x, (3, 4)).flatten(1),
+        lambda x: x.permute(0, 3, 1, 2),
+        lambda x: F.channel_shuffle(x, 2),
+        lambda x: x[:, [5, 0, 1]],
+    ],
+)
+def test_activations_of_values_in_another_order(arranged):
+    layers = {"conv": nn.Conv2d(4, 6, 3, padding=1), "fc": nn.LazyLinear(5), "act": act()}
+    model = Net(lambda m, x: m.fc(m.act(arranged(m.conv(x))).flatten(1)), **layers)
+    model(torch.zeros(1, *SHAPE))
+    assert_converts(model)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda m, x: x @ m.fc.weight.t() + m.fc.bias,
+        lambda m, x: torch.mm(x, m.fc.weight.t()),
+        lambda m, x: torch.matmul(x, other=m.fc.weight.T) - 1,
+        lambda m, x: torch.addmm(m.fc.bias, x, m.fc.weight.t()),
+    ],
+)
+def test_matrix_products(product):
+    assert_converts(Net(lambda m, x: product(m, m.act(m.conv(x)).flatten(1)), **body()))
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda m, x: x @ x.flatten(1).t(),
+        lambda m, x: m.fc.weight @ x.flatten(1).t(),
+        lambda m, x: torch.addmm(m.fc.bias, x.flatten(1), m.fc.weight.t(), beta=2),
+    ],
+)
+def test_products_of_other_things_are_refused(product):
+    model = Net(lambda m, x: product(m, m.act(m.conv(x)).flatten(1)), **body())
+    with pytest.raises(UnsupportedModuleError, match="matrix product|one sample go to another"):
+        trace(model, SHAPE)
+
+
+def test_instance_norm_is_batch_norm_if_it_has_statistics():
+    layers = body() | {"norm": nn.InstanceNorm2d(6, affine=True, track_running_stats=True)}
+    assert_converts(Net(lambda m, x: m.fc(m.act(m.norm(m.conv(x))).flatten(1)), **layers))
+    layers["norm"] = nn.InstanceNorm2d(6)
+    with pytest.raises(UnsupportedModuleError, match="without running statistics"):
+        trace(Net(lambda m, x: m.fc(m.act(m.norm(m.conv(x))).flatten(1)), **layers), SHAPE)
+
+
+def test_pixels_in_front_of_a_convolution_become_channels():
+    layers = {"conv": nn.Conv2d(16, 6, 1), "fc": nn.Linear(72, 5), "act": act()}
+    for unshuffle in (
+        lambda x: F.pixel_unshuffle(x, 2),
+        lambda x: torch.cat([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], 1),
+    ):
+        work = lambda m, x: m.fc(m.act(m.conv(unshuffle(x))).flatten(1))  # noqa: B023, E731
+        assert_converts(Net(work, **layers))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from toolchain.conversion.frontend.activation_spec import SIGNED_QCFS, ActivationSpec
 from toolchain.conversion.frontend.adapters import find_adapter, is_activation, registered
+from toolchain.conversion.frontend.operators.affine import is_traced, operands
+from toolchain.conversion.frontend.operators.selection import is_permuted
 from toolchain.conversion.frontend.operators.values import (
     Traced,
     Values,
@@ -23,22 +26,25 @@ from toolchain.user_code import user_code
 
 
 def _activation(
-    node: fx.Node,
-    values: Values,
-    source: Traced,
-    spec: ActivationSpec,
-    bound: float | None = None,
-) -> None:
-    result = Activation(
-        values.new_name(node),
-        (source.name,),
-        spec.threshold_array(),
-        spec.levels,
-        spec.shift,
-        spec.kind,
-        bound,
+    node: fx.Node, values: Values, value: Any, spec: ActivationSpec, bound: float | None = None
+) -> Traced:
+    """Add an activation of `value`; one that only arranges values anew is arranged behind it."""
+    threshold, view = spec.threshold_array(), values.tensor(node, value)
+    is_arranged = view.index is not None and is_permuted(view.index, view.base)
+    if is_arranged and threshold.size == 1:
+        source = Traced(view.name, view.base)
+    else:
+        source = view = values.source(node, value)
+    name = values.new_name(node)
+    made = values.emit(
+        node,
+        Activation(name, (source.name,), threshold, spec.levels, spec.shift, spec.kind, bound),
+        source,
     )
-    values.emit(node, result, source)
+    if source is not view:
+        made = replace(view, name=name)
+        values.bind(node, made)
+    return made
 
 
 def adapted_activation(node: fx.Node, values: Values) -> None:
@@ -70,23 +76,28 @@ def adapted_activation(node: fx.Node, values: Values) -> None:
             node=values.path(node),
             found=type(spec).__name__,
         )
-    source = values.source(node, node.args[0])
-    if spec.kind == SIGNED_QCFS and not source.is_rectified:
+    if spec.kind == SIGNED_QCFS and not values.tensor(node, node.args[0]).is_rectified:
         raise UnsupportedModuleError(
             f"{type(module).__name__} also encodes negative values, which IF neurons cannot send",
             node=values.path(node),
             allowed="directly behind a ReLU",
         )
-    _activation(node, values, source, spec)
+    _activation(node, values, node.args[0], spec)
 
 
 def relu(node: fx.Node, values: Values) -> None:
-    """A ReLU before a quantized activation, which is redundant, since that starts at 0.
+    """A ReLU; redundant of values that are never negative, and before a quantized activation.
 
     At the end of the network it is left out. Any other ReLU needs a threshold from calibration
     data, and is an error without calibration.
     """
-    value = node.args[0] if node.args else node.kwargs["input"]
+    _relu(node, values, node.args[0] if node.args else node.kwargs["input"])
+
+
+def _relu(node: fx.Node, values: Values, value: Any) -> None:
+    if values.follows_activation(values.tensor(node, value)):
+        values.bind(node, values.tensor(node, value))
+        return
     if all(_is_adapted(user) for user in node.users):
         source = values.tensor(node, value)
         values.bind(
@@ -94,7 +105,7 @@ def relu(node: fx.Node, values: Values) -> None:
         )
         return
     if is_final(node):
-        leave_out(node, values)
+        leave_out(node, values, value)
         return
     if not values.plain_relu:
         raise UnsupportedModuleError(
@@ -110,10 +121,8 @@ def relu(node: fx.Node, values: Values) -> None:
 
 def _clipped(node: fx.Node, values: Values, value: Any, bound: float) -> None:
     """An activation that clips to [0, bound], whose levels are chosen with the steps."""
-    source = values.source(node, value)
     kind = "relu" if bound == UNBOUNDED else f"relu{bound:g}"
-    _activation(node, values, source, ActivationSpec(bound, 1, SHIFT, kind), bound)
-    made = values.tensor(node, node)
+    made = _activation(node, values, value, ActivationSpec(bound, 1, SHIFT, kind), bound)
     made.is_rectified = True
 
 
@@ -142,6 +151,42 @@ def clamp_min_function(node: fx.Node, values: Values) -> None:
     """Handle torch.clamp_min and Tensor.clamp_min: with 0, a ReLU."""
     a = bind_arguments(node, values, ("input", "min"), {})
     _clamp(node, values, a["min"], None)
+
+
+def maximum_function(node: fx.Node, values: Values) -> None:
+    """Handle torch.maximum and Tensor.maximum with zeros: a ReLU."""
+    constants = [v for v in operands(node, values) if not is_traced(v, values)]
+    if not constants or values.resolve(constants[0]).any():
+        raise UnsupportedModuleError(
+            "a maximum of two tensors has no exact integer counterpart here",
+            node=values.path(node),
+            allowed="a maximum with 0, which is a ReLU, and max pools",
+        )
+    _relu(node, values, next(v for v in operands(node, values) if is_traced(v, values)))
+
+
+def threshold_module(node: fx.Node, values: Values) -> None:
+    """Handle nn.Threshold: a ReLU if both its numbers are 0."""
+    m = called_module(node)
+    _threshold(node, values, m.threshold, m.value)
+
+
+def threshold_function(node: fx.Node, values: Values) -> None:
+    """Handle F.threshold: a ReLU if both its numbers are 0."""
+    names = ("input", "threshold", "value", "inplace")
+    a = bind_arguments(node, values, names, {"inplace": False})
+    _threshold(node, values, a["threshold"], a["value"])
+
+
+def _threshold(node: fx.Node, values: Values, threshold: float, value: float) -> None:
+    if threshold or value:
+        raise UnsupportedModuleError(
+            "a threshold that leaves a step or an offset",
+            node=values.path(node),
+            found=f"{value} up to {threshold}",
+            allowed="0 up to 0, which is a ReLU",
+        )
+    relu(node, values)
 
 
 def _clamp(node: fx.Node, values: Values, low: Any, high: Any) -> None:
@@ -183,12 +228,11 @@ def final(node: fx.Node, values: Values) -> None:
             remedy="softmax between layers (attention) and gates have no counterpart; an "
             "activation can be replaced by spikeport.QCFS, NQ or CQReLU and trained again",
         )
-    leave_out(node, values)
+    leave_out(node, values, node.args[0] if node.args else node.kwargs["input"])
 
 
-def leave_out(node: fx.Node, values: Values) -> None:
-    """Let the network return what stands before this last function."""
-    value = node.args[0] if node.args else node.kwargs["input"]
+def leave_out(node: fx.Node, values: Values, value: Any) -> None:
+    """Let the network return `value`, which stands before this last function."""
     values.bind(node, values.tensor(node, value))
     values.left_out[node] = lambda tensor: run_on(node, values, value, tensor)
     values.notes.append(
@@ -206,11 +250,11 @@ def qcfs_function(node: fx.Node, values: Values) -> None:
     """Handle `toolchain.learning.activations.qcfs`."""
     a = bind_arguments(node, values, ("z", "threshold", "levels"), {})
     spec = ActivationSpec(a["threshold"], a["levels"], 0.5, "qcfs")
-    _activation(node, values, values.source(node, a["z"]), spec)
+    _activation(node, values, a["z"], spec)
 
 
 def cqrelu_function(node: fx.Node, values: Values) -> None:
     """Handle `toolchain.learning.activations.cqrelu`."""
     a = bind_arguments(node, values, ("x", "levels"), {})
     spec = ActivationSpec(1.0, a["levels"], 0.0, "cqrelu")
-    _activation(node, values, values.source(node, a["x"]), spec)
+    _activation(node, values, a["x"], spec)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from toolchain.conversion.frontend.operators.affine import scaled
 from toolchain.conversion.frontend.operators.reshape import rearrange
 from toolchain.conversion.frontend.operators.selection import NO_PADDING, Sides
 from toolchain.conversion.frontend.operators.values import (
@@ -18,7 +19,7 @@ from toolchain.conversion.frontend.operators.values import (
     called_module,
 )
 from toolchain.errors import UnsupportedModuleError
-from toolchain.program.float_program import AvgPool2d, MaxPool2d, Shape, conv_output
+from toolchain.program.float_program import AvgPool2d, FloatNode, MaxPool2d, Shape, conv_output
 from toolchain.program.synapse import Pair
 
 
@@ -232,6 +233,21 @@ def adaptive_max_function(node: fx.Node, values: Values) -> None:
 
 def mean_function(node: fx.Node, values: Values) -> None:
     """Handle Tensor.mean and torch.mean over rows, columns or both: average pools."""
+    _over_image(node, values, "mean")
+
+
+def sum_function(node: fx.Node, values: Values) -> None:
+    """Handle Tensor.sum and torch.sum over rows, columns or both: scaled average pools."""
+    _over_image(node, values, "sum")
+
+
+def amax_function(node: fx.Node, values: Values) -> None:
+    """Handle Tensor.amax and torch.amax over rows, columns or both: max pools."""
+    _over_image(node, values, "maximum")
+
+
+def _over_image(node: fx.Node, values: Values, what: str) -> None:
+    """Add the mean, sum or maximum over the axes of an image that the call names."""
     a = bind_arguments(node, values, ("input", "dim", "keepdim"), {"dim": None, "keepdim": False})
     source = values.tensor(node, a["input"])
     axes = len(source.shape) + 1
@@ -240,20 +256,25 @@ def mean_function(node: fx.Node, values: Values) -> None:
     pooled = _pooled_axes(source, averaged) if -1 not in averaged else []
     if not pooled:
         raise UnsupportedModuleError(
-            "a mean over other axes than the image's",
+            f"a {what} over other axes than the image's",
             node=values.path(node),
             found=f"dim={a['dim']} of {axes} axes",
             allowed="dim=(2, 3)",
         )
     kernel = (source.base[1] if 1 in pooled else 1, source.base[2] if 2 in pooled else 1)
     name, image = values.new_name(node), Traced(source.name, source.base)
-    pool = AvgPool2d(name, (source.name,), kernel, kernel, (0, 0))
+    if what == "maximum":
+        pool: FloatNode = MaxPool2d(name, (source.name,), kernel, kernel, (0, 0), (1, 1))
+    else:
+        pool = AvgPool2d(name, (source.name,), kernel, kernel, (0, 0))
     made = values.emit(node, pool, image)
+    if what == "sum":
+        made = scaled(node, values, Traced(name, made.base), float(prod(kernel)))
     sizes = enumerate(source.shape)
     shape = [1 if i in averaged else s for i, s in sizes if i not in averaged or a["keepdim"]]
     if tuple(shape) != made.base:
         index = made.positions().reshape(shape)
-        values.bind(node, Traced(name, made.base, index, f"{values.path(node)}.flatten"))
+        values.bind(node, Traced(made.name, made.base, index, f"{values.path(node)}.flatten"))
 
 
 def _pooled_axes(source: Traced, averaged: list[int]) -> list[int]:

@@ -57,7 +57,8 @@ def selecting_conv(
 ) -> Conv2d | None:
     """The convolution of ones from `source`, (C, H, W), to its positions `index`, (C', H', W').
 
-    It selects channels, which may be zero altogether, and every n-th row and column from one on.
+    It selects channels, which may be zero altogether, and every n-th row and column, from a first
+    one on that may differ between channels.
     None if no convolution without padding computes these positions.
     """
     if index.ndim != 3 or len(base) != 3:
@@ -66,12 +67,12 @@ def selecting_conv(
     if filled.size == 0:
         return None
     channel, row, column = np.unravel_index(np.maximum(index[filled] - 1, 0), base)
-    rows, columns = row[0, :, 0], column[0, 0, :]
+    rows, columns = row[:, :, 0], column[:, 0, :]
     same = (
         index[filled].all()
         and (channel == channel[:, :1, :1]).all()
-        and (row == rows[None, :, None]).all()
-        and (column == columns[None, None, :]).all()
+        and (row == rows[:, :, None]).all()
+        and (column == columns[:, None, :]).all()
     )
     taps = [_tap(places, size) for places, size in zip((rows, columns), base[1:], strict=True)]
     if not same or None in taps:
@@ -82,15 +83,16 @@ def selecting_conv(
     return Conv2d(name, (source,), weight, np.zeros(len(index)), (down, along), (0, 0), (1, 1), 1)
 
 
-def _tap(places: np.ndarray, size: int) -> tuple[int, int, int] | None:
-    """Position of the one in the kernel, its length and the stride that visit `places` of an axis.
+def _tap(places: np.ndarray, size: int) -> tuple[np.ndarray, int, int] | None:
+    """Positions of the ones in the kernel, (C',), its length and the stride that visit `places`.
 
-    None if they are not equally spaced, in ascending order.
+    `places`, (C', n), are positions on an axis. None if they are not equally spaced, in ascending
+    order.
     """
-    first = int(places[0])
-    steps = np.diff(places)
-    stride = int(steps[0]) if steps.size else max(size - first, 1)
+    first, steps = places[:, 0], np.diff(places)
+    last = int(first.max())
+    stride = int(steps[0, 0]) if steps.size else max(size - last, 1)
     if stride < 1 or (steps != stride).any():
         return None
-    length = max(first + 1, size - stride * len(places) + 1)
+    length = max(last + 1, size - stride * places.shape[1] + 1)
     return first, length, stride

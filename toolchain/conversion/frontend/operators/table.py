@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from toolchain.conversion.frontend.adapters import registered
+from toolchain.conversion.frontend.forwards import CASTS
 from toolchain.conversion.frontend.operators import (
     activations,
     affine,
@@ -33,6 +34,8 @@ MODULES: dict[type[nn.Module], Handler] = {
     nn.BatchNorm1d: weighted.batch_norm_module,
     nn.BatchNorm2d: weighted.batch_norm_module,
     nn.SyncBatchNorm: weighted.batch_norm_module,
+    nn.InstanceNorm1d: weighted.batch_norm_module,
+    nn.InstanceNorm2d: weighted.batch_norm_module,
     nn.AvgPool2d: pooling.avg_pool_module,
     nn.AdaptiveAvgPool2d: pooling.adaptive_avg_module,
     nn.MaxPool2d: pooling.max_pool_module,
@@ -59,6 +62,7 @@ MODULES: dict[type[nn.Module], Handler] = {
     nn.ReLU: activations.relu,
     nn.ReLU6: activations.clamp_module,
     nn.Hardtanh: activations.clamp_module,
+    nn.Threshold: activations.threshold_module,
     nn.Softmax: activations.final,
     nn.LogSoftmax: activations.final,
     nn.Sigmoid: activations.final,
@@ -74,6 +78,8 @@ FUNCTIONS: dict[Any, Handler] = {
     torch.max_pool2d: pooling.max_pool_function,
     F.adaptive_max_pool2d: pooling.adaptive_max_function,
     torch.mean: pooling.mean_function,
+    torch.sum: pooling.sum_function,
+    torch.amax: pooling.amax_function,
     F.conv1d: sequences.conv_function,
     F.avg_pool1d: sequences.avg_pool,
     F.max_pool1d: sequences.max_pool_1d,
@@ -90,6 +96,9 @@ FUNCTIONS: dict[Any, Handler] = {
     torch.relu: activations.relu,
     F.relu6: activations.relu6_function,
     F.hardtanh: activations.clamp_function,
+    F.threshold: activations.threshold_function,
+    torch.maximum: activations.maximum_function,
+    torch.addmm: weighted.addmm_function,
     torch.clamp: activations.clamp_function,
     torch.clip: activations.clamp_function,
     torch.clamp_min: activations.clamp_min_function,
@@ -116,7 +125,11 @@ METHODS: dict[str, Handler] = {
     "contiguous": reshape.pass_on,
     "clone": reshape.pass_on,
     "detach": reshape.pass_on,
+    **dict.fromkeys(CASTS, reshape.cast),
     "mean": pooling.mean_function,
+    "sum": pooling.sum_function,
+    "amax": pooling.amax_function,
+    "maximum": activations.maximum_function,
     "unfold": reshape.rearrange,
 }
 _ARITHMETIC: dict[str, Handler] = {
@@ -125,6 +138,7 @@ _ARITHMETIC: dict[str, Handler] = {
     "mul imul mul_ multiply": affine.scale,
     "truediv itruediv div div_ divide true_divide": affine.scale,
     "neg negative": affine.negate,
+    "matmul mm": weighted.matmul_function,
 }
 _VIEWS = (
     "flatten unflatten reshape view view_as reshape_as permute transpose swapaxes swapdims "

@@ -37,6 +37,7 @@ from toolchain.program.names import new_name
 from toolchain.program.synapse import Pair
 
 Shape = tuple[int, ...]
+_POOLED = MaxPool2d | AvgPool2d | Flatten
 Handler = Callable[[fx.Node, "Values"], None]
 
 
@@ -205,11 +206,22 @@ class Values:
 
     def is_never_negative(self, value: Traced) -> bool:
         """Whether all values are 0 or more, for any input of the network."""
+        return self._is_activated(value, _POOLED | Add | Concat)
+
+    def follows_activation(self, value: Traced) -> bool:
+        """Whether the values are those of one activation, or pools of them, and so never negative.
+
+        Not sums, which an activation behind them turns into spikes of one population.
+        """
+        return self._is_activated(value, _POOLED)
+
+    def _is_activated(self, value: Traced, passing: Any) -> bool:
+        """Whether all values come from activations, through nodes of the kinds `passing`."""
         nodes = {n.name: n for n in self.nodes}
         waiting = [value.name]
         while waiting:
             node = nodes.get(waiting.pop())
-            if isinstance(node, MaxPool2d | AvgPool2d | Flatten | Add | Concat):
+            if isinstance(node, passing):
                 waiting += node.sources
             elif node is not None and not isinstance(node, Activation):
                 return False

@@ -140,6 +140,33 @@ def linear_function(node: fx.Node, values: Values) -> None:
     _linear(node, values, a["input"], a["weight"], a["bias"])
 
 
+def matmul_function(node: fx.Node, values: Values) -> None:
+    """Handle x @ W, torch.matmul and torch.mm with a constant matrix (F_in, F_out)."""
+    names = ("input", "mat2" if "mat2" in node.kwargs else "other")
+    value, weight = bind_arguments(node, values, names, {}).values()
+    _product(node, values, value, weight, None)
+
+
+def addmm_function(node: fx.Node, values: Values) -> None:
+    """Handle torch.addmm(bias, x, W)."""
+    bias, value, weight = node.args[:3] if len(node.args) == 3 else (None, None, None)
+    if not isinstance(value, fx.Node) or node.kwargs:
+        raise UnsupportedModuleError(
+            "a matrix product with factors", node=values.path(node), allowed="torch.addmm(b, x, W)"
+        )
+    _product(node, values, value, values.resolve(weight), values.resolve(bias))
+
+
+def _product(node: fx.Node, values: Values, value: Any, weight: Any, bias: Tensor | None) -> None:
+    if values.value(value) is None or weight.ndim != 2:
+        raise UnsupportedModuleError(
+            "a matrix product of other things than features and a constant matrix",
+            node=values.path(node),
+            allowed="x @ W, with x (N, F_in) and W (F_in, F_out)",
+        )
+    _linear(node, values, value, weight.T, bias)
+
+
 def _batch_norm(
     node: fx.Node,
     values: Values,
@@ -152,9 +179,10 @@ def _batch_norm(
 ) -> None:
     if mean is None or var is None:
         raise UnsupportedModuleError(
-            "BatchNorm without running statistics changes with the batch",
+            "a norm without running statistics changes with the samples",
             node=values.path(node),
             allowed="track_running_stats=True",
+            remedy="train it with BatchNorm in its place",
         )
     source = values.source(node, value)
     channels = int(mean.shape[0])
@@ -167,7 +195,7 @@ def _batch_norm(
 
 
 def batch_norm_module(node: fx.Node, values: Values) -> None:
-    """Handle nn.BatchNorm1d and nn.BatchNorm2d."""
+    """Handle nn.BatchNorm, and nn.InstanceNorm with running statistics."""
     m = called_module(node)
     _batch_norm(node, values, node.args[0], m.running_mean, m.running_var, m.weight, m.bias, m.eps)
 

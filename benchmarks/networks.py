@@ -11,11 +11,16 @@ the table per network; torchvision and timm are used where they are installed.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,50 +29,97 @@ from torch import nn
 
 import spikeport
 from spikeport import SpikeportError
+from toolchain.program.int_program import IntProgram
+from toolchain.recording.compare import Comparison
 
 SAMPLES, STEPS, CLASSES = 32, 4, 10
 COLUMNS = ("network", "way in", "layers", "weights", "convert", "lint", "Lava", "differing values")
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a network.
+
+    Attributes
+    ----------
+    seconds:
+        Time of the conversion.
+    found:
+        Names of lint's findings in its file.
+    compared:
+        The reference simulator's values against those of Lava.
+    """
+
+    program: IntProgram
+    seconds: float
+    found: set[str]
+    compared: Comparison
+
+
+def library(name: str) -> ModuleType:
+    """torchvision.models or timm.
+
+    Torchvision's compiled operators belong to one build of torch, and its package fails to load
+    with any other. Its models do without them, so the package is put in place empty.
+    """
+    if "torchvision" not in sys.modules:
+        spec = find_spec("torchvision")
+        if spec is None:
+            raise ImportError("torchvision is not installed")
+        sys.modules["torchvision"] = module_from_spec(spec)
+    return import_module("torchvision.models" if name == "torchvision" else name)
+
+
+def seeded(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> nn.Module:
+    """A network with seeded weights and the statistics of random samples of `shape`."""
+    torch.manual_seed(0)
+    network = make()
+    with torch.no_grad():
+        network.train()(torch.rand(SAMPLES, *shape))
+    return network.eval()
+
+
 def open_network(name: str, size: int) -> tuple[nn.Module | str, tuple[int, ...]]:
     """A seeded network, or the path of an ONNX file, and the shape of its samples."""
-    library, _, model = name.partition(":")
+    home, _, model = name.partition(":")
     if not model:
-        check = spikeport.check(name)
-        return name, check.input_shape
-    torch.manual_seed(0)
-    if library == "timm":
-        made = import_module("timm").create_model(model, num_classes=CLASSES)
-    else:
-        made = import_module("torchvision.models").get_model(model, num_classes=CLASSES)
-    network: nn.Module = made
-    with torch.no_grad():
-        network.train()(torch.rand(SAMPLES, 3, size, size))
-    return network.eval(), (3, size, size)
+        return name, spikeport.check(name).input_shape
+    made = library(home)
+    make = made.create_model if home == "timm" else made.get_model
+    shape = (3, size, size)
+    return seeded(lambda: make(model, num_classes=CLASSES), shape), shape
+
+
+def whole_way(network: nn.Module | str, shape: tuple[int, ...], folder: Path) -> Outcome:
+    """Convert, write, lint, and run one sample on the reference simulator and on Lava.
+
+    Raises
+    ------
+    SpikeportError
+        If the network cannot be converted, or a range is not proved.
+    """
+    rng, began = np.random.default_rng(0), time.monotonic()
+    samples = rng.uniform(0, 1, (SAMPLES, *shape)).astype(np.float32)
+    conversion = spikeport.convert(
+        network, input_shape=shape, calibrate=samples, relu_percentile=99.9, steps=STEPS
+    )
+    seconds, path = time.monotonic() - began, folder / "network.net"
+    spikeport.save(conversion, path)
+    found = {finding.rule_id for finding in spikeport.lint(path).found} - {"strange-name"}
+    reference = spikeport.run(path, samples[:1])
+    lava = spikeport.run(path, samples[:1], backend="lava", models="fast")
+    return Outcome(conversion.program, seconds, found, spikeport.compare(reference, lava))
 
 
 def row(name: str, size: int, folder: Path) -> list[str]:
     """The line of one network."""
     way = "module" if ":" in name else "ONNX"
-    began = time.monotonic()
     try:
-        network, shape = open_network(name, size)
-        rng = np.random.default_rng(0)
-        samples = rng.uniform(0, 1, (SAMPLES, *shape)).astype(np.float32)
-        conversion = spikeport.convert(
-            network, input_shape=shape, calibrate=samples, relu_percentile=99.9, steps=STEPS
-        )
-        seconds = f"{time.monotonic() - began:.0f} s"
-        path = folder / "network.net"
-        spikeport.save(conversion, path)
-        found = {finding.rule_id for finding in spikeport.lint(path).found} - {"strange-name"}
-        reference = spikeport.run(path, samples[:1])
-        lava = spikeport.run(path, samples[:1], backend="lava", models="fast")
-        compared = spikeport.compare(reference, lava)
+        outcome = whole_way(*open_network(name, size), folder)
     except SpikeportError as error:
         reason = " ".join(f"{error.node}: {error.message}".split())
         return [name, way, "-", "-", "-", "-", "-", reason[:160]]
-    program = conversion.program
+    program, compared = outcome.program, outcome.compared
     weights = sum(
         a.size for p in program.populations for s in p.synapses for a in s.arrays().values()
     )
@@ -76,8 +128,8 @@ def row(name: str, size: int, folder: Path) -> list[str]:
         way,
         str(len(program.populations)),
         f"{weights:,}",
-        seconds,
-        ", ".join(found) or "clean",
+        f"{outcome.seconds:.0f} s",
+        ", ".join(outcome.found) or "clean",
         "equal" if compared.equal else "differs",
         f"{compared.total:,} of {compared.compared:,}",
     ]

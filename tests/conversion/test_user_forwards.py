@@ -320,7 +320,7 @@ def test_matrix_products(product):
 )
 def test_products_of_other_things_are_refused(product):
     model = Net(lambda m, x: product(m, m.act(m.conv(x)).flatten(1)), **body())
-    with pytest.raises(UnsupportedModuleError, match="matrix product|one sample go to another"):
+    with pytest.raises(UnsupportedModuleError, match=r"matrix product|one sample go to another"):
         trace(model, SHAPE)
 
 

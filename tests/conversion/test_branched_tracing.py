@@ -208,7 +208,7 @@ RAMP, CHANNELS = torch.arange(8.0), torch.ones(3, 1, 1)
         (lambda m, x: m["a"](x)[:1], r"(?s)values of one sample go to another"),
         (lambda m, x: m["a"](m["a"](x).mT), r"(?s)mT: values in another order or shape"),
         (lambda m, x: m["a"](x.flip(3)), r"(?s)flip: values in another order.*read by layers.a"),
-        (lambda m, x: F.interpolate(m["a"](x), scale_factor=2.0), r"(?s)another order or shape"),
+        (lambda m, x: F.interpolate(m["a"](x), scale_factor=1.5), r"(?s)another order or shape"),
         (lambda m, x: F.interpolate(x, size=5, mode="bilinear"), "between pixels"),
         (lambda m, x: m["a"](x).clamp(-1, 1), r"(?s)does not begin at 0.*-1 .. 1.*ReLU6"),
         (lambda m, x: F.hardtanh(m["a"](x)), r"(?s)does not begin at 0"),
@@ -328,7 +328,7 @@ REFUSED = {
     "convolutions without activation": (
         Net(
             lambda m, x: m["head"](m["act"](m["b"](m["a"](x)) + x)),
-            a=conv(),
+            a=conv(2, 2, 3, padding=1),
             b=conv(2, 2, 3, padding=1),
             act=act(),
             head=head(),

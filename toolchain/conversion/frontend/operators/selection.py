@@ -6,6 +6,7 @@ any chain of views, permutations, slices and paddings is one array, whatever it 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -57,8 +58,8 @@ def selecting_conv(
 ) -> Conv2d | None:
     """The convolution of ones from `source`, (C, H, W), to its positions `index`, (C', H', W').
 
-    It selects channels, which may be zero altogether, and every n-th row and column from one on.
-    None if no convolution without padding computes these positions.
+    It selects channels, which may be zero altogether, and every n-th row and column from one on, or
+    each of them n times. None if no convolution computes these positions.
     """
     if index.ndim != 3 or len(base) != 3:
         return None
@@ -73,24 +74,68 @@ def selecting_conv(
         and (row == rows[None, :, None]).all()
         and (column == columns[None, None, :]).all()
     )
-    taps = [_tap(places, size) for places, size in zip((rows, columns), base[1:], strict=True)]
-    if not same or None in taps:
+    down = _taken(rows, base[1])
+    across = _taken(columns, base[2])
+    if not same or down is None or across is None:
         return None
-    (top, tall, down), (left, wide, along) = taps  # type: ignore[misc]
-    weight = np.zeros((len(index), base[0], tall, wide))
-    weight[filled, channel[:, 0, 0], top, left] = 1.0
-    return Conv2d(name, (source,), weight, np.zeros(len(index)), (down, along), (0, 0), (1, 1), 1)
+    taps = np.outer(down.taps, across.taps)
+    taken = channel[:, 0, 0]
+    if max(down.upsample, across.upsample) > 1 and np.array_equal(taken, np.arange(len(index))):
+        weight, groups = np.tile(taps, (len(index), 1, 1, 1)), len(index)
+    else:
+        weight, groups = np.zeros((len(index), base[0], *taps.shape)), 1
+        weight[filled, taken] = taps
+    return Conv2d(
+        name,
+        (source,),
+        weight,
+        np.zeros(len(index)),
+        (down.stride, across.stride),
+        (down.padding, across.padding),
+        (1, 1),
+        groups,
+        (down.upsample, across.upsample),
+        (down.overhang, across.overhang),
+    )
 
 
-def _tap(places: np.ndarray, size: int) -> tuple[int, int, int] | None:
-    """Position of the one in the kernel, its length and the stride that visit `places` of an axis.
+@dataclass(frozen=True, eq=False)
+class _Axis:
+    """A kernel of ones and zeros along one axis, and its geometry."""
 
-    None if they are not equally spaced, in ascending order.
-    """
-    first = int(places[0])
+    taps: np.ndarray
+    stride: int
+    upsample: int = 1
+    padding: int = 0
+    overhang: int = 0
+
+
+def _taken(places: np.ndarray, size: int) -> _Axis | None:
+    """The kernel that visits `places` of an axis; None if they are not regular and ascending."""
+    first, count = int(places[0]), len(places)
     steps = np.diff(places)
+    if not steps.all():
+        return _repeated(places, size)
     stride = int(steps[0]) if steps.size else max(size - first, 1)
     if stride < 1 or (steps != stride).any():
         return None
-    length = max(first + 1, size - stride * len(places) + 1)
-    return first, length, stride
+    taps = np.zeros(max(first + 1, size - stride * count + 1))
+    taps[first] = 1.0
+    return _Axis(taps, stride)
+
+
+def _repeated(places: np.ndarray, size: int) -> _Axis | None:
+    """The kernel that visits each place n times; the first and the last perhaps less often."""
+    first, count = int(places[0]), len(places)
+    runs = np.diff(np.flatnonzero(np.diff(places, prepend=-1, append=-1)))
+    n = int(runs.max())
+    left_out = n - int(runs[0])
+    if (places != first + (np.arange(count) + left_out) // n).any():
+        return None
+    # Output y meets source i at i n with the taps y + start .. y + start + n - 1 of the plane.
+    start = first * n + left_out - n + 1
+    zeros, padding = max(start, 0), max(-start, 0)
+    end = count - 1 + zeros + n - (size - 1) * n - 1 - padding
+    taps = np.zeros(zeros + n + max(-end, 0))
+    taps[zeros : zeros + n] = 1.0
+    return _Axis(taps, 1, n, padding, max(end, 0) - padding)

@@ -407,7 +407,7 @@ def _losses(
             f"{r.name}: rounding moves weights by up to {100 * r.weight_error:.1f} % of the "
             f"largest; {_reason(r, limits)}"
             for r in rounding
-            if r.lowered or (r.weight_error > told and not r.clipped)
+            if r.weight_error and (r.lowered or (r.weight_error > told and not r.clipped))
         ),
         *(
             f"{r.name}: the branch from {b.source} adds less than 1/256 of a threshold a step "

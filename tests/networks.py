@@ -30,9 +30,11 @@ def spiking(rng, kind, channels, reach):
 def fits(shape, convs):
     """Whether every convolution's kernel fits into what the one before it leaves."""
     size = shape[1:]
-    for _, kernel, stride, padding, dilation, _ in convs:
+    for _, kernel, stride, padding, dilation, _, *more in convs:
+        upsample, overhang = more or (1, 0)
         reach = dilation * (kernel - 1) + 1
-        size = tuple((s + 2 * padding - reach) // stride + 1 for s in size)
+        seen = [(s - 1) * upsample + 1 + 2 * padding + overhang for s in size]
+        size = tuple((s - reach) // stride + 1 for s in seen)
         if min(size) < 1:
             return False
     return True
@@ -56,14 +58,18 @@ def random_program(
     low=-128,
     high=127,
 ):
-    """Convolutions (C_out, kernel, stride, padding, dilation, groups), then dense layers."""
+    """Convolutions (C_out, kernel, stride, padding, dilation, groups), then dense layers.
+
+    A convolution may have two numbers more: upsample and overhang.
+    """
     rng = np.random.default_rng(seed)
     quantizer = InputQuantizer(shape, 1.0, bits=4, signed=signed_input)
     populations, source, here = [], "input", shape
-    for index, (c_out, kernel, stride, padding, dilation, groups) in enumerate(convs):
+    for index, (c_out, kernel, stride, padding, dilation, groups, *more) in enumerate(convs):
         weight = rng.integers(low, high + 1, (c_out, here[0] // groups, kernel, kernel))
+        how = {k: (v,) * 2 for k, v in zip(("upsample", "overhang"), more, strict=False)}
         synapse = ConvSynapse(
-            source, weight, (stride,) * 2, (padding,) * 2, (dilation,) * 2, groups
+            source, weight, (stride,) * 2, (padding,) * 2, (dilation,) * 2, groups, **how
         )
         here = synapse.output_shape(here)
         reach = typical(weight, source)
@@ -203,6 +209,23 @@ def sum_pooled(net, source, name):
     return net.add(name, [net.conv(pooled, 3, 1)])
 
 
+def upsampled(net, source, name):
+    """A transposed convolution and a nearest upsampling, which meet, with a skip from the source.
+
+    The result is as large as the source.
+    """
+    _, height, width = net.shapes[source]
+    low = net.add(f"{name}d", [net.conv(source, 3, 3, 2)])
+    over = ((height + 1) % 2, (width + 1) % 2)
+    weight = net.rng.integers(net.low, net.high + 1, (3, 3, 3, 3))
+    up = ConvSynapse(low, weight, padding=(1, 1), upsample=(2, 2), overhang=over)
+    ones = np.ones((3, 1, 2, 2), int)
+    less = (-(height % 2), -(width % 2))
+    nearest = {"padding": (1, 1), "groups": 3, "upsample": (2, 2), "overhang": less}
+    wide = net.add(f"{name}r", [ConvSynapse(low, ones, **nearest)], Relay())
+    return net.add(name, [up, net.conv(wide, 3), net.conv(source, 3)])
+
+
 def graded_sum(net, source, name):
     """A residual sum with no neuron behind it: a relay of both branches, then a convolution."""
     channels = net.shapes[source][0]
@@ -221,6 +244,7 @@ BLOCKS = {
     "overhang": overhung,
     "sum": sum_pooled,
     "graded": graded_sum,
+    "upsampled": upsampled,
 }
 
 

@@ -16,23 +16,26 @@ from toolchain.program.neurons import LIPool, Readout
 from toolchain.program.synapse import WindowSynapse
 
 
-def convolutions(channels=(2, 4, 6), least=0, most=2):
-    """Channels, kernel, stride, padding, dilation and groups of each, for `random_program`."""
-    return st.lists(
-        st.tuples(
-            st.sampled_from(channels),
-            st.integers(1, 3),
-            st.integers(1, 2),
-            st.integers(0, 2),
-            st.integers(1, 2),
-            st.sampled_from([1, 2]),
-        ),
-        min_size=least,
-        max_size=most,
+def convolutions(channels=(2, 4, 6), least=0, most=2, upsampled=True):
+    """Channels, kernel, stride, padding, dilation and groups of each, for `random_program`.
+
+    Also upsample and overhang, unless `upsampled` is false.
+    """
+    geometry = (
+        st.sampled_from(channels),
+        st.integers(1, 3),
+        st.integers(1, 2),
+        st.integers(0, 2),
+        st.integers(1, 2),
+        st.sampled_from([1, 2]),
     )
+    more = (st.sampled_from([1, 1, 2, 3]), st.integers(-2, 2)) if upsampled else ()
+    possible = st.tuples(*geometry, *more).filter(lambda c: not c[6:] or c[3] + c[7] >= 0)
+    return st.lists(possible, min_size=least, max_size=most)
 
 
 CONVS = convolutions(least=1, most=3)
+PLAIN_CONVS = convolutions(least=1, most=3, upsampled=False)
 
 
 SCHEDULES = {

@@ -23,8 +23,8 @@ def stock_seconds(program: IntProgram, num_samples: int) -> float:
     for population in program.populations:
         for synapse in population.synapses:
             if isinstance(synapse, ConvSynapse):
-                shape = program.source_shape(synapse.source)
-                pairs = len(synapse.weight) * synapse.weight.shape[1]
+                plain, shape = synapse.on_plane(program.source_shape(synapse.source))
+                pairs = len(plain.weight) * plain.weight.shape[1]
                 seconds += SECONDS_PER_CHANNEL_PAIR * pairs
-                seconds += SECONDS_PER_PRODUCT * int(synapse_fan_out(synapse, shape).sum())
+                seconds += SECONDS_PER_PRODUCT * int(synapse_fan_out(plain, shape).sum())
     return seconds * program.schedule.num_steps * num_samples

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the format, raised whenever an older reader would misread a new file."""
+OVERHANG_VERSION = 3
+"""Version without `upsample` and `overhang` of convolutions, but with the overhang of pools."""
 BRANCHES_VERSION = 2
-"""Version without the overhang of pools; programs that have none are still written in it."""
+"""Version without the overhang of pools. A program is written in the lowest version it needs."""
 CHAINS_VERSION = 1
 """Version with chains only: every layer takes its input from the previous one, without pools."""
 

@@ -19,6 +19,7 @@ from exports.netx.layout import (
     FORMAT_VERSION,
     INPUT,
     LAYERS,
+    OVERHANG_VERSION,
     OWN,
     POOL,
     SIMULATION,
@@ -37,7 +38,7 @@ from toolchain.program.neurons import (
     Neuron,
     Relay,
 )
-from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, Pair, Synapse, WindowSynapse
 
 MOST_NEURONS = 1 << 26
 """Most neurons per layer; VGG16 has 3.2 million at 224 pixels, a Loihi 2 chip one million."""
@@ -110,7 +111,7 @@ def _read(root: Group) -> IntProgram:
         )
     own = root.group(OWN)
     version = own.integer("format_version")
-    known = (CHAINS_VERSION, BRANCHES_VERSION, FORMAT_VERSION)
+    known = (CHAINS_VERSION, BRANCHES_VERSION, OVERHANG_VERSION, FORMAT_VERSION)
     if version not in known:
         raise FormatError(
             "unknown format version",
@@ -251,7 +252,8 @@ def _read_population(group: Group, kind: str, sources: _Sources) -> Population:
             synapses: tuple[Synapse, ...] = (_read_window(group, sources),)
             bias = np.zeros(shape[0], np.int64)
         else:
-            synapses = (WEIGHTED[kind](sources.of(own), group, own.integer("weight_exponent")),)
+            exponent = own.integer("weight_exponent")
+            synapses = (WEIGHTED[kind](sources.of(own), group, exponent, sources.version),)
             bias = group.integers("bias", 1)
         if SYNAPSES in own.names():
             synapses += _read_further(own.group(SYNAPSES), sources)
@@ -280,11 +282,12 @@ def _read_further(group: Group, sources: _Sources) -> tuple[Synapse, ...]:
                 found=kind,
                 allowed=", ".join(WEIGHTED),
             )
-        synapses.append(WEIGHTED[kind](sources.of(one), one, one.integer("weight_exponent")))
+        exponent = one.integer("weight_exponent")
+        synapses.append(WEIGHTED[kind](sources.of(one), one, exponent, sources.version))
     return tuple(synapses)
 
 
-def _read_conv(source: str, group: Group, exponent: int) -> Synapse:
+def _read_conv(source: str, group: Group, exponent: int, version: int) -> Synapse:
     return ConvSynapse(
         source,
         group.integers("weight", 4),
@@ -293,23 +296,29 @@ def _read_conv(source: str, group: Group, exponent: int) -> Synapse:
         group.pair("dilation"),
         group.integer("groups"),
         exponent,
+        **_extras(group, ("upsample", "overhang") if version > OVERHANG_VERSION else ()),
     )
 
 
-def _read_dense(source: str, group: Group, exponent: int) -> Synapse:
+def _read_dense(source: str, group: Group, exponent: int, version: int) -> Synapse:
     return DenseSynapse(source, group.integers("weight", 2), exponent)
 
 
 def _read_window(group: Group, sources: _Sources) -> Synapse:
-    may_hang_over = sources.version > BRANCHES_VERSION and "overhang" in group.names()
+    known = ("overhang",) if sources.version > BRANCHES_VERSION else ()
     return WindowSynapse(
         sources.of(group.group(OWN)),
         group.pair("kernel"),
         group.pair("stride"),
         group.pair("padding"),
         group.pair("dilation"),
-        group.pair("overhang") if may_hang_over else (0, 0),
+        **_extras(group, known),
     )
+
+
+def _extras(group: Group, known: tuple[str, ...]) -> dict[str, Pair]:
+    """The pairs of a geometry that are there only where they are not neutral."""
+    return {name: group.pair(name) for name in known if name in group.names()}
 
 
 WEIGHTED = {CONV: _read_conv, DENSE: _read_dense}

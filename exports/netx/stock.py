@@ -94,6 +94,13 @@ def _check(population: Population, state: IntRange) -> None:
     neuron = population.neuron
     if isinstance(synapse, WindowSynapse):
         raise TargetError("stock netx has no pools", node=name, remedy=OWN_FILES)
+    if isinstance(synapse, ConvSynapse) and not synapse.is_even:
+        raise TargetError(
+            "stock netx has no transposed convolutions, and pads both sides alike",
+            node=name,
+            found=", ".join(f"{what} {pair}" for what, pair in synapse.extras().items()),
+            remedy=OWN_FILES,
+        )
     if not isinstance(neuron, IntegrateAndFire | Readout):
         is_cif = isinstance(neuron, ConsistentIntegrateAndFire)
         raise TargetError(

@@ -21,6 +21,7 @@ from exports.netx.layout import (
     FORMAT_VERSION,
     INPUT,
     LAYERS,
+    OVERHANG_VERSION,
     OWN,
     POOL,
     SIMULATION,
@@ -79,8 +80,10 @@ def _write(program: IntProgram, file: h5py.File) -> None:
 def _version(program: IntProgram) -> int:
     """The lowest version that holds the program, so that older readers read what they can."""
     synapses = [s for p in program.populations for s in p.synapses]
-    hangs_over = any(isinstance(s, WindowSynapse) and any(s.overhang) for s in synapses)
-    return FORMAT_VERSION if hangs_over else BRANCHES_VERSION
+    uneven = {type(s) for s in synapses if not (isinstance(s, DenseSynapse) or s.is_even)}
+    if ConvSynapse in uneven:
+        return FORMAT_VERSION
+    return OVERHANG_VERSION if uneven else BRANCHES_VERSION
 
 
 def write_layers(
@@ -164,14 +167,14 @@ def _(synapse: DenseSynapse, group: h5py.Group) -> None:
 def _(synapse: WindowSynapse, group: h5py.Group) -> None:
     group["kernel"] = np.array(synapse.kernel, np.int64)
     _write_geometry(synapse, group)
-    if any(synapse.overhang):
-        group["overhang"] = np.array(synapse.overhang, np.int64)
 
 
 def _write_geometry(synapse: ConvSynapse | WindowSynapse, group: h5py.Group) -> None:
     group["stride"] = np.array(synapse.stride, np.int64)
     group["padding"] = np.array(synapse.padding, np.int64)
     group["dilation"] = np.array(synapse.dilation, np.int64)
+    for name, pair in synapse.extras().items():
+        group[name] = np.array(pair, np.int64)
 
 
 def smallest_int(values: np.ndarray) -> type[np.signedinteger[Any]]:

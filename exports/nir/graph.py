@@ -109,6 +109,14 @@ def _synapse(
     offset = _float32(f"synapse from {synapse.source}", bias)
     if isinstance(synapse, DenseSynapse):
         return nir.Affine(exact, offset)
+    if not synapse.is_even:
+        raise TargetError(
+            "NIR has no transposed convolution, and pads both sides alike",
+            node=f"synapse from {synapse.source}",
+            found=", ".join(f"{what} {pair}" for what, pair in synapse.extras().items()),
+            allowed="convolutions without upsampling",
+            remedy="a .net file of this project holds it",
+        )
     plane = (int(source[1]), int(source[2]))
     how = (synapse.stride, synapse.padding, synapse.dilation, 1)
     return nir.Conv2d(plane, ungrouped(exact, synapse.groups), *how, offset)

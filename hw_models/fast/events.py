@@ -65,12 +65,11 @@ def _targets(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> list[np.nda
     """Target of each position and kernel tap, along H and along W; -1 for none."""
     targets = []
     for axis in range(2):
-        size, out_size = source_shape[1 + axis], synapse.output_shape(source_shape)[1 + axis]
-        taps = np.arange(synapse.weight.shape[2 + axis]) * synapse.dilation[axis]
-        offset = np.arange(size)[:, None] + synapse.padding[axis] - taps
-        target = offset // synapse.stride[axis]
-        inside = (offset % synapse.stride[axis] == 0) & (target >= 0) & (target < out_size)
-        targets.append(np.where(inside, target, -1))
+        met = synapse.met(source_shape, axis)
+        target = np.full((source_shape[1 + axis], met.shape[1]), -1)
+        places, taps = np.nonzero(met >= 0)
+        target[met[places, taps], taps] = places
+        targets.append(target)
     return targets
 
 

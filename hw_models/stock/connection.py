@@ -66,6 +66,11 @@ def _(
 ) -> tuple[Any, Any]:
     if delays is not None:
         raise TargetError("stock Conv has no delays")
+    if not synapse.is_even:
+        raise TargetError(
+            "stock Conv pads both sides alike and has no zeros between values",
+            found=", ".join(f"{what} {pair}" for what, pair in synapse.extras().items()),
+        )
     weight, groups = merge_groups(synapse.weight, synapse.groups, MAX_GROUPS)
     # Stock Conv ignores weight_exp, so the exponent is applied to the weights.
     flipped = weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1) << synapse.weight_exponent

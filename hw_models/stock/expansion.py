@@ -2,7 +2,8 @@
 
 Each stock synapse sends the sum of the step before, so a layer at depth d runs d steps behind the
 input. If branches of unequal depth meet, the spikes of the shorter one are delayed; a max
-pool has no stock synapse, so all of its latency is a delay.
+pool has no stock synapse, so all of its latency is a delay. Stock Conv pads both sides alike: where
+a kernel sees zeros between values, or more on one side, its spikes are spread before it.
 Import only after `hw_models.lava_compat.prepare()`.
 """
 
@@ -24,6 +25,7 @@ from hw_models.processes.integrate_and_fire import IntegrateAndFireProcess
 from hw_models.processes.lipool import LIPoolProcess
 from hw_models.processes.readout import ReadoutProcess
 from hw_models.processes.relay import RelayProcess
+from hw_models.processes.spread import Spread
 from hw_models.recorder import Recorder
 from hw_models.stock.connection import connection
 from hw_models.stock.limits import check_runnable
@@ -115,6 +117,13 @@ class _Lines:
             self._ports[name, delay] = process.s_out
         return self._ports[name, delay]
 
+    def spread(self, synapse: ConvSynapse, shape: tuple[int, ...], source: Any) -> Any:
+        """A port that sends the spikes of `source`, (C, H, W), as the kernel sees them."""
+        size, places = synapse.laid_out(shape)
+        process = self.made(Spread(shape=lava_shape(shape), plane=size[::-1], places=places[::-1]))
+        source.connect(process.s_in)
+        return process.s_out
+
     def shape(self, name: str) -> tuple[int, ...]:
         """(C, H, W) or (F,) of the layer called `name`."""
         return self._program.source_shape(name)
@@ -133,12 +142,11 @@ def _connect(synapse: object, lines: _Lines, delay: int, process: Any) -> None:
 @_connect.register(ConvSynapse)
 @_connect.register(DenseSynapse)
 def _(synapse: ConvSynapse | DenseSynapse, lines: _Lines, delay: int, process: Any) -> None:
-    made, port = connection(
-        synapse,
-        lines.shape(synapse.source),
-        lines.port(synapse.source, delay),
-        lines.bits(synapse.source),
-    )
+    shape, source = lines.shape(synapse.source), lines.port(synapse.source, delay)
+    if isinstance(synapse, ConvSynapse) and not synapse.is_even:
+        source = lines.spread(synapse, shape, source)
+        synapse, shape = synapse.on_plane(shape)
+    made, port = connection(synapse, shape, source, lines.bits(synapse.source))
     lines.made(made)
     port.connect(process.a_in)
 

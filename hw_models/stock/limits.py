@@ -59,7 +59,8 @@ def _(synapse: ConvSynapse, name: str, sums: IntRange) -> None:
         dilation * (size - 1) + 1
         for dilation, size in zip(synapse.dilation, synapse.weight.shape[2:], strict=True)
     ]
-    largest = max(*reach, *synapse.stride, *synapse.padding, *synapse.dilation)
+    padding = synapse.padding if synapse.is_even else ()  # else the spikes are spread before it
+    largest = max(*reach, *synapse.stride, *padding, *synapse.dilation)
     if largest > MAX_GEOMETRY:
         raise TargetError(
             "stock Conv keeps this in 8 bits and would compute something else",

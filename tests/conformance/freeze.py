@@ -64,6 +64,11 @@ BRANCHED = {
     ),
     # Several outputs, images among them, behind residual sums without neurons of their own.
     "heads": (("graded", "max", "graded"), {"shape": (2, 8, 7), "heads": 2}),
+    # Transposed convolutions and nearest upsampling, of even and odd sizes.
+    "upsampled": (
+        ("upsampled", "max", "upsampled"),
+        {"shape": (2, 10, 9), "signed_input": True},
+    ),
     # Max pools whose padding differs between two sides.
     "overhang": (
         ("overhang", "residual", "overhang"),

@@ -263,6 +263,14 @@ CASES = {
     "unsqueeze": ([node("Unsqueeze", "x", axes=[1, 3])], (3, 4, 5), {}, 11),
     "unsqueeze-input": ([node("Unsqueeze", "x a")], (3, 4, 5), {"a": i64(-1)}, 13),
     "transpose": ([node("Transpose", "x", perm=[0, 3, 2, 1])], IMAGE, {}, 13),
+    "depth-to-space": ([node("DepthToSpace", "x", blocksize=2)], (1, 8, 3, 2), {}, 13),
+    "depth-to-space-crd": (
+        [node("DepthToSpace", "x", blocksize=2, mode="CRD")],
+        (1, 8, 3, 2),
+        {},
+        13,
+    ),
+    "space-to-depth": ([node("SpaceToDepth", "x", blocksize=2)], (1, 3, 4, 6), {}, 13),
     "transpose-default": ([node("Transpose", "x")], (3, 4), {}, 13),
     "concat": ([node("Concat", "x x", axis=1)], IMAGE, {}, 13),
     "concat-zeros": (

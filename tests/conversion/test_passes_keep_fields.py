@@ -64,7 +64,9 @@ def float_program():
         BatchNorm("a.norm", ("a",), rng.uniform(0.5, 2, 4), rng.normal(size=4)),
         relu("a.act", "a.norm"),
         conv(rng, "b", "a.act", 4, 4, groups=2),
-        conv(rng, "c", "a.act", 4, 4),
+        conv(rng, "c0", "a.act", 4, 4, stride=(2, 3)),
+        relu("c0.act", "c0"),
+        conv(rng, "c", "c0.act", 4, 4, upsample=(2, 3), overhang=(0, 1)),
         MaxPool2d("max", ("b",), (2, 3), (1, 2), (1, 1), (1, 1)),
         relu("b.act", "max"),
         MaxPool2d("max2", ("a.act",), (2, 3), (1, 2), (1, 1), (1, 1)),
@@ -118,12 +120,12 @@ def test_float_passes_keep_every_output():
             assert np.array_equal(getattr(before, field), getattr(after, field)), field
 
 
-def int_program():
-    """No field of it, nor of its input, at its default."""
+def int_program(*more):
+    """No field of it, nor of its input, at its default; `more` is upsample and overhang."""
     how = {"bits": 5, "signed": True, "mean": (0.25, 0.5), "std": (0.5, 2.0)}
     quantizer = InputQuantizer((2, 6, 5), 0.125, **how)
     program = replace(
-        random_program(1, "cif", low=-7, high=7),
+        random_program(1, "cif", convs=((3, 3, 1, 1, 1, 1, *more),), low=-7, high=7),
         name="all-fields",
         input=quantizer,
         schedule=Schedule(3, 5),
@@ -172,7 +174,8 @@ def through_nir(program, tmp_path):
 
 @pytest.mark.parametrize("one_pass", [settled, cut, through_netx, through_nir])
 def test_integer_passes_keep_every_field(one_pass, tmp_path):
-    before = int_program()
+    more = () if one_pass is through_nir else (2, 1)  # NIR has no upsampling
+    before = int_program(*more)
     after, changed = one_pass(before, tmp_path)
     if isinstance(after, tuple):
         before, after = after

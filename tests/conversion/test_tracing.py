@@ -223,7 +223,7 @@ ROWS = nn.Sequential(nn.Flatten(2), nn.Linear(64, 3))
         ),
         (wrap(nn.GELU()), "0.1", "replace the activation by"),
         (wrap(nn.LSTM(2, 2)), "0.1", "torch.nn.modules.rnn.LSTM has no exact"),
-        (wrap(nn.ConvTranspose2d(2, 2, 2)), "0.1", "has no exact integer counterpart"),
+        (wrap(nn.LPPool2d(2, 2)), "0.1", "has no exact integer counterpart"),
         (wrap(nn.BatchNorm2d(2, track_running_stats=False)), "0.1", "without running statistics"),
         (wrap(nn.AvgPool2d(2, divisor_override=3)), "0.1", r"(?s)divisor_override.*scale"),
         (wrap(nn.AdaptiveAvgPool2d(3)), "0.1", "uneven windows"),

@@ -342,6 +342,16 @@ def test_pixels_in_front_of_a_convolution_become_channels():
         assert_converts(Net(work, **layers))
 
 
+def test_channels_behind_an_activation_become_pixels():
+    layers = {"conv": nn.Conv2d(4, 12, 3, padding=1), "act": act(), "fc": nn.Conv2d(3, 2, 3)}
+    for shuffle in (
+        lambda x: F.pixel_shuffle(x, 2),
+        lambda x: x.view(-1, 2, 2, 3, 6, 8).permute(0, 3, 4, 1, 5, 2).reshape(-1, 3, 12, 16),
+    ):
+        work = lambda m, x: m.fc(shuffle(m.act(m.conv(x))))  # noqa: B023, E731
+        assert_converts(Net(work, **layers))
+
+
 @pytest.mark.parametrize(
     "last",
     [

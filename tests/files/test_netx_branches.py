@@ -275,6 +275,49 @@ def test_an_overhang_in_a_file_of_version_2_does_not_count(overhung):
         read_net(overhung)
 
 
+@pytest.fixture
+def upsampled(tmp_path):
+    path = tmp_path / "upsampled.net"
+    write_net(branched_program(3, "if", ("upsampled",), skip_to_readout=False), path)
+    return path
+
+
+def test_only_a_program_with_an_upsampled_convolution_needs_version_4(net, upsampled):
+    assert datasets(upsampled)[VERSION] == 4
+    assert not any(name.endswith("upsample") for name in datasets(net))
+    at = layers_of(upsampled)["upsampled0"]
+    conv, *_ = read_net(upsampled).population("upsampled0").synapses
+    assert conv.upsample == (2, 2)
+    assert conv.overhang == (1, 0)
+    for name in ("upsample", "overhang"):
+        assert datasets(upsampled)[f"{at}/{name}"].tolist() == list(getattr(conv, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("upsample", None, "does not fit its population"),
+        ("overhang", None, "does not fit its population|changed after it was written"),
+        ("upsample", np.array([2]), "must hold two integers"),
+        ("upsample", np.array([2.0, 2.0]), "must hold integers"),
+        ("upsample", np.array([0, 2]), "upsample must be two integers >= 1"),
+        ("upsample", np.array([1 << 60, 2]), "does not fit its population"),
+        ("overhang", np.array([-9, 0]), "padding below and to the right"),
+    ],
+)
+def test_malformed_upsampling(upsampled, name, value, message):
+    change(upsampled, f"{layers_of(upsampled)['upsampled0']}/{name}", value)
+    with pytest.raises(FormatError, match=message):
+        read_net(upsampled)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_upsampling_in_a_file_of_an_older_version_does_not_count(upsampled, version):
+    change(upsampled, VERSION, version)
+    with pytest.raises(FormatError, match=r"does not fit its population|changed after it was"):
+        read_net(upsampled)
+
+
 def test_branches_are_not_for_the_stock_loader(tmp_path):
     path = tmp_path / "stock.net"
     program = branched_program(1, "if", ("residual",), schedule=Schedule(1))

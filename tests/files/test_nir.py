@@ -16,7 +16,7 @@ from exports.nir.ledger import Fate
 from tests.command_line import FACTORIES, fails, ok
 from tests.networks import branched_program, fits, one_convolution, random_inputs, random_program
 from tests.oracles.numpy_loop import convolve
-from tests.strategies import CONVS
+from tests.strategies import PLAIN_CONVS
 from toolchain.errors import FormatError, TargetError
 from toolchain.program.int_program import Schedule
 from toolchain.recording import Mode
@@ -28,7 +28,7 @@ SEQUENTIAL = ["residual", "strided", "concat", "sum"]
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 999), steps=st.sampled_from([1, 1, 4]))
 def test_round_trips_of_chains(data, seed, steps, tmp_path_factory):
-    convs = data.draw(CONVS)
+    convs = data.draw(PLAIN_CONVS)
     assume(fits((2, 7, 6), convs))
     program = random_program(seed, "if", (2, 7, 6), convs, schedule=Schedule(steps))
     check_round_trip(program, tmp_path_factory.mktemp("nir") / "x.nir")

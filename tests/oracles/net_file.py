@@ -53,8 +53,10 @@ def synapse(kind, source, group, exponent):
     fields = {"kind": kind, "source": source}
     if kind != "dense":
         fields |= {name: [int(v) for v in group[name]] for name in GEOMETRY}
-    if kind == "window" and "overhang" in group and group["overhang"][()].any():
-        fields["overhang"] = [int(v) for v in group["overhang"]]
+    neutral = {"window": {"overhang": 0}, "conv": {"overhang": 0, "upsample": 1}}
+    for name, value in neutral.get(kind, {}).items():
+        if name in group and (group[name][()] != value).any():
+            fields[name] = [int(v) for v in group[name]]
     if kind == "window":
         return {**fields, "kernel": [int(v) for v in group["kernel"]]}, None
     if kind == "conv":
@@ -96,7 +98,7 @@ def read(path):
     with h5py.File(path, "r") as file:
         own = file["spikeport"]
         version = int(own["format_version"][()])
-        assert version in (1, 2, 3)
+        assert version in (1, 2, 3, 4)
         layers, before = [], "input"
         for n in range(1, len(file["layer"])):
             group = file["layer"][str(n)]
@@ -218,6 +220,9 @@ def taps(x, kernel, fields):
     """For each place of the kernel the spikes it meets, (N, C, H_out, W_out), row by row."""
     (top, left), (down, right), step = fields["padding"], fields["stride"], fields["dilation"]
     more = fields.get("overhang", (0, 0))
+    for axis, apart in enumerate(fields.get("upsample", (1, 1)), 2):
+        between = np.repeat(np.arange(1, x.shape[axis]), apart - 1)
+        x = np.insert(x, between, 0, axis)
     padded = np.pad(x, ((0, 0), (0, 0), (top, top + more[0]), (left, left + more[1])))
     height, width = (
         (padded.shape[2 + a] - step[a] * (kernel[a] - 1) - 1) // fields["stride"][a] + 1

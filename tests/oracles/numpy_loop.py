@@ -9,13 +9,20 @@ import numpy as np
 from toolchain.program.synapse import ConvSynapse
 
 
-def convolve(x, weight, stride, padding, dilation, groups):
-    """Correlation of one sample x (C, H, W), by its definition."""
+def convolve(x, weight, stride, padding, dilation, groups, upsample=(1, 1), overhang=(0, 0)):
+    """Correlation of one sample x (C, H, W), by its definition.
+
+    Every value stands `upsample` from the next; below and to the right there is `overhang` more.
+    """
     c_out, c_in, k_h, k_w = weight.shape
-    padded = np.zeros(
-        (x.shape[0], x.shape[1] + 2 * padding[0], x.shape[2] + 2 * padding[1]), dtype=object
-    )
-    padded[:, padding[0] : padding[0] + x.shape[1], padding[1] : padding[1] + x.shape[2]] = x
+    sizes = [
+        (size - 1) * step + 1 + 2 * pad + more
+        for size, step, pad, more in zip(x.shape[1:], upsample, padding, overhang, strict=True)
+    ]
+    padded = np.zeros((x.shape[0], *sizes), dtype=object)
+    for row, column in np.ndindex(*x.shape[1:]):
+        y, z = padding[0] + row * upsample[0], padding[1] + column * upsample[1]
+        padded[:, y, z] = x[:, row, column]
     height = (padded.shape[1] - dilation[0] * (k_h - 1) - 1) // stride[0] + 1
     width = (padded.shape[2] - dilation[1] * (k_w - 1) - 1) // stride[1] + 1
     out = np.zeros((c_out, height, width), dtype=object)
@@ -45,6 +52,8 @@ def current(synapse, spikes):
             synapse.padding,
             synapse.dilation,
             synapse.groups,
+            synapse.upsample,
+            synapse.overhang,
         )
     else:
         total = synapse.weight.astype(object).dot(spikes.reshape(-1))

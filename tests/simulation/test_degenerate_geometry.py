@@ -21,7 +21,7 @@ from toolchain.engine.events import EventSum
 from toolchain.engine.simulate import Way, simulate
 from toolchain.engine.spike_encoding import CodedSpikes
 from toolchain.engine.synaptic_sum import SynapticSum
-from toolchain.errors import BackendRunError
+from toolchain.errors import BackendRunError, ProgramError
 from toolchain.int_range import IntRange
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
@@ -36,6 +36,8 @@ PAIRS = {
     "stride": st.tuples(st.integers(1, 4), st.integers(1, 4)),
     "padding": st.tuples(st.integers(0, 2), st.integers(0, 2)),
     "dilation": st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    "upsample": st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    "overhang": st.tuples(st.integers(-2, 2), st.integers(-2, 2)),
     "plane": st.tuples(st.sampled_from([1, 2, 3, 8]), st.sampled_from([1, 2, 3, 8])),
 }
 GROUPS = st.sampled_from([(1, 6, 1), (2, 4, 2), (3, 6, 3), (4, 4, 4), (2, 3, 1), (4, 8, 2)])
@@ -45,6 +47,8 @@ ONLY_PADDING = {
     "stride": (1, 1),
     "padding": (1, 1),
     "dilation": (2, 2),
+    "upsample": (1, 1),
+    "overhang": (0, 0),
     "plane": (1, 1),
     "groups": (1, 6, 1),
 }
@@ -53,18 +57,23 @@ ONE_WIDE = {
     "stride": (1, 2),
     "padding": (0, 0),
     "dilation": (1, 1),
+    "upsample": (1, 1),
+    "overhang": (0, 0),
     "plane": (8, 3),
     "groups": (1, 6, 1),
 }
 
 
-def odd_synapse(seed, kernel, stride, padding, dilation, plane, groups):
+def odd_synapse(seed, kernel, plane, groups, **geometry):
     """A convolution of random 8-bit weights from the input; rejects what has no output."""
-    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    assume(all(n + 2 * p >= r for n, p, r in zip(plane, padding, reach, strict=True)))
     c_in, c_out, parts = groups
     weight = np.random.default_rng(seed).integers(-128, 128, (c_out, c_in // parts, *kernel))
-    return ConvSynapse("input", weight, stride, padding, dilation, parts)
+    try:
+        synapse = ConvSynapse("input", weight, groups=parts, **geometry)
+        synapse.output_shape((c_in, *plane))
+    except ProgramError:
+        assume(False)
+    return synapse
 
 
 def assert_sums(synapse, plane, reach, arithmetic, seed=0):
@@ -83,6 +92,7 @@ def assert_sums(synapse, plane, reach, arithmetic, seed=0):
 def of_definition(synapse, spikes):
     """Sums of spikes (T, n, H, W, C) by the plain loop."""
     geometry = (synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
+    geometry += (synapse.upsample, synapse.overhang)
     return np.array(
         [
             [convolve(x.transpose(2, 0, 1), synapse.weight, *geometry) for x in step]

@@ -28,6 +28,7 @@ from toolchain.program.neurons import ThresholdNeuron
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 from toolchain.program.synops import dense_operations
 from toolchain.simulator.currents import per_channel
+from toolchain.simulator.planes import correlated, seen
 
 ASCENTS = 4
 """Number of gradient steps; the first starts in the middle of the input's range."""
@@ -131,7 +132,7 @@ def _current(population: Population, rates: Mapping[str, Tensor]) -> Tensor:
     for synapse in population.synapses:
         rate = rates[synapse.source]
         if isinstance(synapse, WindowSynapse):
-            padded = F.pad(rate, synapse.border)
+            padded = seen(synapse, rate)
             return F.max_pool2d(padded, synapse.kernel, synapse.stride, 0, synapse.dilation)
         one = _weighted(synapse, rate) * 2.0**synapse.weight_exponent
         total = one if total is None else total + one
@@ -143,8 +144,7 @@ def _weighted(synapse: ConvSynapse | DenseSynapse, rate: Tensor) -> Tensor:
     weight = torch.from_numpy(synapse.weight.astype(np.float32))
     if isinstance(synapse, DenseSynapse):
         return F.linear(rate.flatten(1), weight)
-    how = (synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
-    return F.conv2d(rate, weight, None, *how)
+    return correlated(synapse, rate, weight)
 
 
 def _rate(population: Population, current: Tensor) -> Tensor:

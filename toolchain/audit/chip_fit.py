@@ -271,14 +271,13 @@ def _in_axons(synapse: Synapse, source: tuple[int, ...], tile: Tile) -> int:
         taken = tile[0]
     for axis in range(2):
         reach = (tile[1 + axis] - 1) * synapse.stride[axis] + _span(synapse, axis)
-        taken *= min(reach, source[1 + axis])
+        taken *= min(ceil(reach / synapse.upsample[axis]), source[1 + axis])
     return taken
 
 
 def _span(synapse: ConvSynapse | WindowSynapse, axis: int) -> int:
     """Number of rows or columns that a kernel covers."""
-    kernel = synapse.kernel if isinstance(synapse, WindowSynapse) else synapse.weight.shape[2:]
-    return int((kernel[axis] - 1) * synapse.dilation[axis] + 1)
+    return (synapse.kernel[axis] - 1) * synapse.dilation[axis] + 1
 
 
 def _weights(synapse: Synapse, channels: int, sites: int, *, shares: bool) -> int:
@@ -286,7 +285,13 @@ def _weights(synapse: Synapse, channels: int, sites: int, *, shares: bool) -> in
     if isinstance(synapse, WindowSynapse):
         return channels * sites * prod(synapse.kernel)
     kernel = synapse.weight[0].size * channels
-    return kernel if shares and isinstance(synapse, ConvSynapse) else kernel * sites
+    if isinstance(synapse, DenseSynapse):
+        return kernel * sites
+    if shares:
+        return kernel
+    # Where the source is spread out, a site meets only some of the taps.
+    taps = prod(ceil(k / apart) for k, apart in zip(synapse.kernel, synapse.apart, strict=True))
+    return synapse.weight.shape[1] * taps * channels * sites
 
 
 def _with_out_axons(program: IntProgram, layer: LayerFit, cores: Mapping[str, Piece]) -> LayerFit:

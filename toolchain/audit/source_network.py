@@ -32,6 +32,7 @@ from toolchain.errors import CheckpointError, ProgramError
 from toolchain.program.float_program import Conv2d, MaxPool2d
 from toolchain.program.int_program import INPUT, IntProgram
 from toolchain.program.neurons import ThresholdNeuron
+from toolchain.simulator.planes import correlated
 
 
 class Acts(Enum):
@@ -109,8 +110,7 @@ class SourceNetwork:
             x, operation = values[term.source], term.operation
             weight = torch.from_numpy(np.array(operation.weight)).to(x.dtype)
             if isinstance(operation, Conv2d):
-                how = (operation.stride, operation.padding, operation.dilation, operation.groups)
-                total = total + F.conv2d(x, weight, None, *how)
+                total = total + correlated(operation, x, weight)
             else:
                 total = total + F.linear(x.flatten(1), weight)
         return total

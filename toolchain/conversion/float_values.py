@@ -16,6 +16,7 @@ from toolchain.conversion.frontend.user_module import hooked, outputs
 from toolchain.errors import ConversionError, ProgramError
 from toolchain.learning.activations import QuantizedActivation
 from toolchain.program.float_program import (
+    CONSTANT,
     Activation,
     Add,
     AvgPool2d,
@@ -27,6 +28,7 @@ from toolchain.program.float_program import (
     Linear,
     MaxPool2d,
 )
+from toolchain.simulator.planes import correlated, seen
 
 
 @torch.no_grad()
@@ -72,7 +74,7 @@ def apply_node(node: object, quantized: bool, *inputs: Tensor) -> Tensor:
 @apply_node.register
 def _(node: Conv2d, quantized: bool, x: Tensor) -> Tensor:
     w, b = _tensor(node.weight).to(x.dtype), _tensor(node.bias).to(x.dtype)
-    return F.conv2d(x, w, b, node.stride, node.padding, node.dilation, node.groups)
+    return correlated(node, x, w, b)
 
 
 @apply_node.register
@@ -99,11 +101,9 @@ def _(node: MaxPool2d, quantized: bool, x: Tensor) -> Tensor:
 
 def max_pool(node: MaxPool2d, x: Tensor) -> Tensor:
     """Largest values of the windows of `x`, (N, C, H, W)."""
-    if not any(node.overhang):
+    if node.is_even:
         return F.max_pool2d(x, node.kernel, node.stride, node.padding, node.dilation)
-    (above, left), (down, right) = node.padding, node.overhang
-    padded = F.pad(x, (left, left + right, above, above + down), value=-torch.inf)
-    return F.max_pool2d(padded, node.kernel, node.stride, 0, node.dilation)
+    return F.max_pool2d(seen(node, x, -torch.inf), node.kernel, node.stride, 0, node.dilation)
 
 
 @apply_node.register
@@ -164,7 +164,11 @@ def check_against_module(
         If the module fails.
     """
     activations = [n for n in program.nodes if isinstance(n, Activation)]
-    clipped = {n.name for n in activations if n.bound is not None or _is_own_module(model, n.name)}
+    clipped = {
+        n.name
+        for n in activations
+        if n.bound is not None or n.kind == CONSTANT or _is_own_module(model, n.name)
+    }
     allowed = TIES
     if len(clipped) == len(activations):
         allowed, samples = 0.0, samples[:WITHOUT_TIES]

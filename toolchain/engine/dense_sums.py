@@ -143,14 +143,10 @@ def unrolled_weight(synapse: ConvSynapse, source: tuple[int, ...], dtype: torch.
     weight = torch.from_numpy(synapse.weight.copy()).to(dtype)
     height, width, channels = plane_of(synapse.output_shape(source))
     matrix = torch.zeros((height, width, channels, *plane_of(source)), dtype=dtype)
-    for y in range(height):
-        for x in range(width):
-            for a in range(weight.shape[2]):
-                for b in range(weight.shape[3]):
-                    row = y * synapse.stride[0] - synapse.padding[0] + a * synapse.dilation[0]
-                    column = x * synapse.stride[1] - synapse.padding[1] + b * synapse.dilation[1]
-                    if 0 <= row < source[1] and 0 <= column < source[2]:
-                        matrix[y, x, :, row, column] = weight[:, :, a, b]
+    rows, columns = (synapse.met(source, axis) for axis in range(2))
+    for y, a in np.argwhere(rows >= 0):
+        for x, b in np.argwhere(columns >= 0):
+            matrix[y, x, :, rows[y, a], columns[x, b]] = weight[:, :, a, b]
     return matrix.reshape(height * width * channels, -1)
 
 

@@ -28,6 +28,7 @@ from toolchain.program.neurons import Readout, Relay
 from toolchain.program.neurons.base import Step
 from toolchain.program.neurons.lipool import PoolState
 from toolchain.program.synapse import WindowSynapse
+from toolchain.simulator.planes import seen
 from toolchain.simulator.watch import watch
 
 
@@ -217,7 +218,7 @@ class DeviceLayer:
     def _pool(self, state: PoolState, arriving: Tensor, s: WindowSynapse) -> Step:
         """A step of a LIPool on whole planes: each count is stored once, not once per window."""
         counts = state.counts + arriving
-        padded = F.pad(counts.double(), (0, 0, *s.border)).permute(0, 3, 1, 2)
+        padded = seen(s, counts.double().permute(0, 3, 1, 2))
         largest = F.max_pool2d(padded, s.kernel, s.stride, 0, s.dilation)
         now = largest.permute(0, 2, 3, 1).to(self.integer)
         return Step(PoolState(counts, now), now, now - state.maximum, counts)

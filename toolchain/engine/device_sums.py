@@ -32,6 +32,7 @@ from toolchain.simulator.currents import (
     report_failed,
     report_inexact,
 )
+from toolchain.simulator.planes import seen
 from toolchain.torch_private import int_product
 
 INT32 = IntRange.signed(32)
@@ -159,11 +160,11 @@ class DeviceSum:
         s = self._synapse
         if isinstance(s, DenseSynapse):
             return planes.reshape(len(planes), -1)
-        (above, left), kernel = s.padding, s.weight.shape[2:]
-        padded = F.pad(planes, (0, 0, left, left, above, above), value=-self._moved).contiguous()
+        by_channel = seen(s, planes.permute(0, 3, 1, 2), -self._moved)
+        padded = by_channel.permute(0, 2, 3, 1).contiguous()
         sample, row, column, channel = padded.stride()
         windows = padded.as_strided(
-            (len(planes), *self._out[:2], *kernel, planes.shape[3]),
+            (len(planes), *self._out[:2], *s.kernel, planes.shape[3]),
             (
                 sample,
                 row * s.stride[0],

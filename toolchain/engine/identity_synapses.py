@@ -37,6 +37,7 @@ def is_direct(synapse: Synapse) -> bool:
         and len(synapse.weight) == synapse.groups
         and synapse.stride == (1, 1)
         and synapse.padding == (0, 0)
+        and synapse.is_even
     )
 
 

@@ -6,7 +6,7 @@ from math import prod
 
 from toolchain.errors import TargetError
 from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.synapse import WindowSynapse
+from toolchain.program.synapse import ConvSynapse, Synapse, WindowSynapse
 
 SPIKES = 64 << 20
 """Spikes of the largest layer in a pass, in bytes: enough samples for small layers."""
@@ -75,16 +75,21 @@ def _of_sample(program: IntProgram, steps: int, *, traced: bool) -> int:
     held = {INPUT: INTEGER * sizes[INPUT]}
     for index, population in enumerate(program.populations):
         alive = sum(held.values())
-        worst = max(worst, alive + _of_layer(population, sizes, steps, traced=traced))
+        worst = max(worst, alive + _of_layer(program, population, steps, traced=traced))
         held[population.name] = steps * sizes[population.name]
         held = {name: size for name, size in held.items() if last.get(name, -1) > index}
     return states + worst
 
 
-def _of_layer(population: Population, sizes: dict[str, int], steps: int, *, traced: bool) -> int:
+def _arriving(synapse: Synapse, source: tuple[int, ...]) -> int:
+    """Number of sites of the plane that a synapse takes."""
+    return prod(synapse.on_plane(source)[1] if isinstance(synapse, ConvSynapse) else source)
+
+
+def _of_layer(program: IntProgram, population: Population, steps: int, *, traced: bool) -> int:
     """Bytes of a layer: currents in two layouts and picked out, their sum, spikes, lists, trace."""
-    neurons = sizes[population.name]
-    arriving = sum(sizes[s.source] for s in population.synapses)
+    neurons = prod(population.shape)
+    arriving = sum(_arriving(s, program.source_shape(s.source)) for s in population.synapses)
     branches = len(population.synapses)
     each = 12 * branches + (INTEGER if branches > 1 else 0) + 2 + (INTEGER + 4 if traced else 0)
     return steps * (each * neurons + 4 * arriving)

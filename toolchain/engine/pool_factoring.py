@@ -76,7 +76,7 @@ def as_pooled(
     Blocks must have the same grid under every output: they divide stride, padding, kernel and
     the source's plane.
     """
-    if not isinstance(synapse, ConvSynapse) or synapse.dilation != (1, 1):
+    if not isinstance(synapse, ConvSynapse) or synapse.dilation != (1, 1) or not synapse.is_even:
         return None
     sides = zip(synapse.stride, synapse.padding, synapse.weight.shape[2:], source[1:], strict=True)
     common = [gcd(*side) for side in sides]

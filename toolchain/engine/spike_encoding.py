@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolchain.int_range import IntRange
+from toolchain.program.synapse import Sliding
 
 BYTE_VALUES = 256
 INT8 = IntRange.signed(8)
@@ -81,6 +82,14 @@ class CodedSpikes:
     def of_samples(self, part: slice) -> CodedSpikes:
         """The spikes of the samples in `part`, as a view."""
         return CodedSpikes(self.values[:, part], self.offset, self.shape)
+
+    def laid_out(self, geometry: Sliding) -> CodedSpikes:
+        """The spikes on the plane that a kernel sees, with silence around and between them."""
+        *leading, height, width, channels = self.values.shape
+        size, (rows, columns) = geometry.laid_out((height, width))
+        values = np.full((*leading, *size, channels), self.offset, self.values.dtype)
+        values[:, :, rows, columns] = self.values
+        return CodedSpikes(values, self.offset, (channels, *size))
 
     def as_int8(self) -> np.ndarray:
         """The spikes as int8 (T, n, H, W, C), without the offset; a view if it is 0."""

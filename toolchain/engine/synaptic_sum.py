@@ -56,6 +56,10 @@ class SynapticSum:
             source = self._pooled.source_shape(source)
             synapse, of = self._pooled.synapse, self._pooled.spikes
         self.arithmetic = choose_arithmetic(name, synapse, of)
+        self._uneven: ConvSynapse | None = None
+        if isinstance(synapse, ConvSynapse) and not synapse.is_even:
+            self._uneven = synapse
+            synapse, source = synapse.on_plane(source)
         self._synapse = synapse
         self._source, self._range = source, of
         self._out = plane_of(synapse.output_shape(source))
@@ -83,6 +87,9 @@ class SynapticSum:
             part = slice(0, spikes.values.shape[1])
             if self._pooled.is_all:
                 return spikes.as_int8()
+        if self._uneven:
+            spikes = spikes.of_samples(part).laid_out(self._uneven)
+            part = slice(0, spikes.values.shape[1])
         samples = part.stop - part.start
         if not spikes.is_byte or self._synapse.weight[0].size <= FEW_WEIGHTS:
             result = self._of_products(spikes.values[:, part], spikes)

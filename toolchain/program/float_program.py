@@ -16,7 +16,7 @@ import numpy as np
 
 from toolchain.canonical import frozen_array
 from toolchain.errors import ConversionError, ProgramError
-from toolchain.program.synapse import Pair
+from toolchain.program.synapse import Pair, Sliding
 
 Shape = tuple[int, ...]
 
@@ -24,6 +24,8 @@ Shape = tuple[int, ...]
 _ARRAYS = ("weight", "bias", "gain", "offset", "threshold")
 
 
+CONSTANT = "constant"
+"""Kind of an activation whose value is its threshold, always."""
 UNBOUNDED = 1e300
 """Threshold of a plain ReLU before it is measured, so large that nothing is clipped."""
 
@@ -67,8 +69,12 @@ class Input(_Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Conv2d(_Node):
-    """Cross-correlation as in torch; weight (C_out, C_in/groups, K_h, K_w), bias (C_out,)."""
+class Conv2d(_Node, Sliding):
+    """Cross-correlation as in torch; weight (C_out, C_in/groups, K_h, K_w), bias (C_out,).
+
+    `upsample` and `overhang` lay the source out as for a `ConvSynapse`. A transposed convolution is
+    one of stride 1 that has its stride here.
+    """
 
     weight: np.ndarray
     bias: np.ndarray
@@ -76,6 +82,13 @@ class Conv2d(_Node):
     padding: Pair
     dilation: Pair
     groups: int
+    upsample: Pair = (1, 1)
+    overhang: Pair = (0, 0)
+
+    @property
+    def kernel(self) -> Pair:  # type: ignore[override]
+        """(vertical, horizontal) size."""
+        return (self.weight.shape[2], self.weight.shape[3])
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +134,7 @@ class AvgPool2d(_Node):
 
 
 @dataclass(frozen=True, eq=False)
-class MaxPool2d(_Node):
+class MaxPool2d(_Node, Sliding):
     """Maximum of each window; padding counts as minus infinity, as in torch.
 
     `overhang` is the (vertical, horizontal) padding below and to the right beyond `padding`, below
@@ -265,28 +278,25 @@ def _(node: Conv2d, *sources: Shape) -> Shape:
             found=source[0],
             allowed=node.weight.shape[1] * node.groups,
         )
-    kernel = (node.weight.shape[2], node.weight.shape[3])
-    return _windows(node, source, node.weight.shape[0], kernel, node.dilation)
+    return _placed(node, source, node.weight.shape[0])
 
 
 @node_shape.register
 def _(node: AvgPool2d, *sources: Shape) -> Shape:
     source = _image(node, sources)
-    return _windows(node, source, source[0], node.kernel, ceil_mode=node.ceil_mode)
+    axes = zip(source[1:], node.kernel, node.stride, node.padding, strict=True)
+    height, width = (conv_output(*axis, 1, ceil_mode=node.ceil_mode) for axis in axes)
+    return _plane(node, (source[0], height, width))
 
 
 @node_shape.register
 def _(node: MaxPool2d, *sources: Shape) -> Shape:
     source = _image(node, sources)
-    image = (source[0], source[1] + node.overhang[0], source[2] + node.overhang[1])
-    result = _windows(node, image, source[0], node.kernel, node.dilation)
-    for axis in range(2):
-        starts = np.arange(result[1 + axis]) * node.stride[axis] - node.padding[axis]
-        taps = starts[:, None] + np.arange(node.kernel[axis]) * node.dilation[axis]
-        if not ((taps >= 0) & (taps < source[1 + axis])).any(axis=1).all():
-            raise ProgramError(
-                "a window of the max pool lies wholly in the padding", node=node.name, found=source
-            )
+    result = _placed(node, source, source[0])
+    if not all((node.met(source, axis) >= 0).any(axis=1).all() for axis in range(2)):
+        raise ProgramError(
+            "a window of the max pool lies wholly in the padding", node=node.name, found=source
+        )
     return result
 
 
@@ -352,24 +362,16 @@ def _image(node: _Node, sources: tuple[Shape, ...]) -> Shape:
     return source
 
 
-def _windows(
-    node: Conv2d | AvgPool2d | MaxPool2d,
-    source: Shape,
-    channels: int,
-    kernel: Pair,
-    dilation: Pair = (1, 1),
-    *,
-    ceil_mode: bool = False,
-) -> Shape:
-    axes = zip(source[1:], kernel, node.stride, node.padding, dilation, strict=True)
-    height, width = (conv_output(*axis, ceil_mode=ceil_mode) for axis in axes)
-    if min(channels, height, width) < 1:
+def _placed(node: Conv2d | MaxPool2d, source: Shape, channels: int) -> Shape:
+    return _plane(node, (channels, *node.placed(source)))
+
+
+def _plane(node: _Node, shape: Shape) -> Shape:
+    if min(shape) < 1:
         raise ProgramError(
-            "the kernel is larger than its padded input",
-            node=node.name,
-            found=(channels, height, width),
+            "the kernel is larger than its padded input", node=node.name, found=shape
         )
-    return (channels, height, width)
+    return shape
 
 
 def _per_channel(

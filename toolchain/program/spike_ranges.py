@@ -2,7 +2,8 @@
 
 Per channel, with P and M the sums of positive and negative weights over the whole kernel (the
 border only makes sums smaller), spikes in [lo, hi] give a current in
-[lo * P + hi * M, hi * P + lo * M].
+[lo * P + hi * M, hi * P + lo * M]. Where the source is spread out, an output meets only every n-th
+tap: P and M are the largest of these sums.
 """
 
 from __future__ import annotations
@@ -35,12 +36,19 @@ def weight_sums(synapse: object) -> tuple[np.ndarray, np.ndarray]:
 
 @weight_sums.register
 def _(synapse: ConvSynapse) -> tuple[np.ndarray, np.ndarray]:
-    return _signed_sums(synapse)
+    down, across = synapse.apart
+    sums = [
+        _signed_sums(synapse, synapse.weight[:, :, row::down, column::across])
+        for row in range(min(down, synapse.kernel[0]))
+        for column in range(min(across, synapse.kernel[1]))
+    ]
+    positive, negative = zip(*sums, strict=True)
+    return np.max(positive, axis=0), np.min(negative, axis=0)
 
 
 @weight_sums.register
 def _(synapse: DenseSynapse) -> tuple[np.ndarray, np.ndarray]:
-    return _signed_sums(synapse)
+    return _signed_sums(synapse, synapse.weight)
 
 
 @weight_sums.register
@@ -49,8 +57,10 @@ def _(synapse: WindowSynapse) -> tuple[np.ndarray, np.ndarray]:
     return np.ones(1, np.int64), np.zeros(1, np.int64)
 
 
-def _signed_sums(synapse: ConvSynapse | DenseSynapse) -> tuple[np.ndarray, np.ndarray]:
-    rows = synapse.weight.reshape(len(synapse.weight), -1)
+def _signed_sums(
+    synapse: ConvSynapse | DenseSynapse, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    rows = weight.reshape(len(weight), -1)
     positive = np.maximum(rows, 0).sum(1, dtype=np.int64)
     negative = np.minimum(rows, 0).sum(1, dtype=np.int64)
     largest = int((positive - negative).max()) << synapse.weight_exponent

@@ -12,7 +12,7 @@ import numpy as np
 
 from toolchain.errors import ProgramError
 from toolchain.program.int_program import INPUT, IntProgram
-from toolchain.program.synapse import ConvSynapse, DenseSynapse, Pair, WindowSynapse
+from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
 
 @singledispatch
@@ -31,32 +31,21 @@ def _(synapse: DenseSynapse, source_shape: tuple[int, ...]) -> np.ndarray:
 
 @synapse_fan_out.register
 def _(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> np.ndarray:
-    kernel = (synapse.weight.shape[2], synapse.weight.shape[3])
     per_channel = synapse.weight.shape[0] // synapse.groups
-    return _covering(synapse, kernel, source_shape) * per_channel
+    return _covering(synapse, source_shape) * per_channel
 
 
 @synapse_fan_out.register
 def _(synapse: WindowSynapse, source_shape: tuple[int, ...]) -> np.ndarray:
-    return _covering(synapse, synapse.kernel, source_shape)
+    return _covering(synapse, source_shape)
 
 
-def _covering(
-    synapse: ConvSynapse | WindowSynapse, kernel: Pair, source_shape: tuple[int, ...]
-) -> np.ndarray:
+def _covering(synapse: ConvSynapse | WindowSynapse, source_shape: tuple[int, ...]) -> np.ndarray:
     """Number of kernel positions that cover each source neuron: int64, `source_shape`."""
-    target = synapse.output_shape(source_shape)
     per_axis = []
     for axis in range(2):
-        hits = np.zeros(source_shape[1 + axis], np.int64)
-        for tap in range(kernel[axis]):
-            positions = (
-                np.arange(target[1 + axis]) * synapse.stride[axis]
-                - synapse.padding[axis]
-                + tap * synapse.dilation[axis]
-            )
-            np.add.at(hits, positions[(positions >= 0) & (positions < len(hits))], 1)
-        per_axis.append(hits)
+        met = synapse.met(source_shape, axis)
+        per_axis.append(np.bincount(met[met >= 0], minlength=source_shape[1 + axis]))
     plane = np.multiply.outer(per_axis[0], per_axis[1])
     return np.broadcast_to(plane, source_shape).astype(np.int64)
 

@@ -24,6 +24,7 @@ from toolchain.int_range import IntRange
 from toolchain.program.population import Population
 from toolchain.program.spike_ranges import largest_sum
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
+from toolchain.simulator.planes import correlated, seen
 
 EXACT_FLOAT32 = 2**24
 """Integers up to this are exact in float32 (IEEE 754: 24 significant bits)."""
@@ -191,15 +192,8 @@ def synaptic_current(synapse: Synapse, spikes: Tensor, dtype: torch.dtype) -> Te
 @synaptic_current.register
 def _(synapse: ConvSynapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
     with torch.backends.nnpack.flags(enabled=False):
-        total = F.conv2d(
-            spikes.to(dtype),
-            torch.from_numpy(synapse.weight.copy()).to(dtype),
-            None,
-            synapse.stride,
-            synapse.padding,
-            synapse.dilation,
-            synapse.groups,
-        )
+        weight = torch.from_numpy(synapse.weight.copy()).to(dtype)
+        total = correlated(synapse, spikes.to(dtype), weight)
     return total.long() << synapse.weight_exponent
 
 
@@ -214,7 +208,7 @@ def _(synapse: WindowSynapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
     """Gather the spikes of a window without a sum: one element of the last axis per position."""
     _, height, width = synapse.output_shape(tuple(spikes.shape[1:]))
     down, right = synapse.stride
-    padded = F.pad(spikes, synapse.border)
+    padded = seen(synapse, spikes)
     return torch.stack(
         [
             padded[:, :, top : top + down * height : down, start : start + right * width : right]

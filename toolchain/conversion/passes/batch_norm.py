@@ -197,7 +197,7 @@ def _(user: BatchNorm, norm: BatchNorm, draft: GraphEditor) -> None:
 
 @_fold_back.register
 def _(user: Conv2d, norm: BatchNorm, draft: GraphEditor) -> None:
-    if any(user.padding) and norm.offset.any():
+    if user.meets_zeros and norm.offset.any():
         raise _no_follower(norm, f"{user.name} pads with zeros, to which the offset is not added")
     shape = (user.groups, len(user.weight) // user.groups, *user.weight.shape[1:])
     channels = user.groups * user.weight.shape[1]

@@ -6,8 +6,9 @@
 - An average pool of a convolution with a 1x1 kernel changes places with it; of any other
   convolution it becomes part of the kernel.
 
-A convolution that pads can only be merged with a layer before it whose output there would be
-zero: a 1x1 kernel without a bias, as one that selects channels.
+A convolution that reads zeros beyond the border can only be merged with a layer before it that
+would give zeros there: a 1x1 kernel, a nearest upsampling, a transposed convolution that does not
+pad. A bias of that layer, which ends at the border, comes from neurons that always fire.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
 from toolchain.conversion.passes.pool_folding import pool_as_conv
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
+    CONSTANT,
+    Activation,
     Add,
     AvgPool2d,
     Conv2d,
@@ -35,7 +38,11 @@ from toolchain.program.float_program import (
     Linear,
     Shape,
 )
+from toolchain.program.synapse import Pair
+from toolchain.simulator.planes import correlated
 
+SAME = 1e-12
+"""Largest relative difference of sums of the same products, in another order."""
 _LINEAR = (Conv2d, Linear, AvgPool2d, Flatten)
 
 
@@ -82,7 +89,7 @@ def _can_merge(node: FloatNode, draft: GraphEditor, spiking: set[str]) -> bool:
 def _pool(pool: AvgPool2d, before: FloatNode, draft: GraphEditor) -> None:
     if not isinstance(before, Conv2d):
         raise TypeError(type(before))
-    pointwise = before.weight.shape[2:] == (1, 1) and before.padding == (0, 0)
+    pointwise = before.kernel == (1, 1) and not before.meets_zeros
     if pointwise and before.stride == (1, 1) and (pool.padding == (0, 0) or not before.bias.any()):
         inner = draft.put(
             replace(pool, name=draft.new_name(f"{pool.name}[0]"), sources=before.sources)
@@ -90,7 +97,8 @@ def _pool(pool: AvgPool2d, before: FloatNode, draft: GraphEditor) -> None:
         draft.put(replace(before, name=pool.name, sources=(inner,)))
         return
     conv = pool_as_conv(pool, draft.shapes()[pool.source][0])
-    draft.put(_of_convolutions(conv, before))
+    draft.put(conv)
+    _merge(conv, before, draft)
 
 
 def _merge(node: FloatNode, before: FloatNode, draft: GraphEditor) -> list[str]:
@@ -111,7 +119,12 @@ def _merge(node: FloatNode, before: FloatNode, draft: GraphEditor) -> list[str]:
         bias = node.bias + node.weight @ before.bias
         merged = replace(node, sources=before.sources, weight=weight, bias=bias)
     elif isinstance(node, Conv2d) and isinstance(before, Conv2d):
-        merged = _of_convolutions(node, before)
+        shapes = draft.shapes()
+        _check_border(node, before, shapes[before.source], shapes[before.name])
+        bias = _bias_behind(node, before, shapes[before.name])
+        if bias is None:
+            return _split_bias(node, before, draft)
+        merged = _of_convolutions(node, before, bias)
     else:
         raise TypeError(type(node), type(before))
     draft.put(merged)
@@ -141,52 +154,149 @@ def _check_size(node: FloatNode, before: FloatNode, weights: int) -> None:
         )
 
 
-def _of_convolutions(second: Conv2d, first: Conv2d) -> Conv2d:
-    """The convolution that computes `first` and then `second`.
+def _check_border(second: Conv2d, first: Conv2d, source: Shape, between: Shape) -> None:
+    """Raise an error if `second` reads what `first` would compute beyond its border, but 0."""
+    for axis in range(2):
+        size = between[1 + axis]
+        read = _aligned(second.placed(between)[axis], second, axis, 1)
+        made = _aligned(source[1 + axis], first, axis, -1)
+        if (_outside(read, size)).any() and (_outside(made, size)).any():
+            raise UnsupportedModuleError(
+                "two linear layers without an activation between them, of which the second pads",
+                node=second.name,
+                found=f"{first.name} before it, whose output would be another beyond the border",
+                remedy="put a quantized activation between them, or leave the padding out",
+            )
 
-    Tap j of `second` reads output d2 j of `first`, whose tap i reads input s1 d2 j + d1 i.
+
+def _aligned(count: int, conv: Conv2d, axis: int, direction: int) -> np.ndarray:
+    """Along an axis, the inputs that `count` outputs read, or (-1) the outputs that inputs reach.
+
+    Of an axis that has no end; of taps with weights only.
     """
-    pointwise = first.weight.shape[2:] == (1, 1) and first.padding == (0, 0)
-    if any(second.padding) and (not pointwise or first.bias.any()):
+    own, other = conv.stride[axis], conv.upsample[axis]
+    if direction < 0:
+        own, other = other, own
+    taps = np.flatnonzero(conv.weight.any(axis=(0, 1, 3 - axis))) * conv.dilation[axis]
+    places = np.arange(count)[:, None] * own + direction * (taps - conv.padding[axis])
+    return places[places % other == 0] // other
+
+
+def _outside(places: np.ndarray, size: int) -> np.ndarray:
+    return (places < 0) | (places >= size)
+
+
+def _bias_behind(second: Conv2d, first: Conv2d, between: Shape) -> np.ndarray | None:
+    """What the bias of `first` adds to every output of `second`; None if not the same to all."""
+    if not first.bias.any():
+        return second.bias
+    everywhere = torch.from_numpy(np.broadcast_to(first.bias[:, None, None], between).copy())
+    added = correlated(second, everywhere[None], torch.from_numpy(second.weight.copy()))[0]
+    rows = added.flatten(1).numpy()
+    same = np.ptp(rows, axis=1) <= SAME * np.abs(rows).max()
+    return second.bias + rows[:, 0] if same.all() else None
+
+
+def _split_bias(second: Conv2d, first: Conv2d, draft: GraphEditor) -> list[str]:
+    """Let `second` read `first` without its bias, and the bias from a channel of ones.
+
+    The ones are spikes of a population that always fires, so they end at the border.
+    """
+    bare, ones, one, bias = (f"{first.name}[{part}]" for part in ("bare", "ones", "one", "bias"))
+    if bare not in {node.name for node in draft.nodes()}:
+        nothing = np.zeros((1, first.weight.shape[1] * first.groups, *first.kernel))
+        draft.put(replace(first, name=bare, bias=np.zeros_like(first.bias)))
+        draft.put(replace(first, name=ones, weight=nothing, bias=np.ones(1), groups=1))
+        draft.put(Activation(one, (ones,), np.ones(1), 1, 0.5, CONSTANT))
+        weight = first.bias[:, None, None, None]
+        none = np.zeros_like(first.bias)
+        draft.put(Conv2d(bias, (one,), weight, none, (1, 1), (0, 0), (1, 1), 1))
+    draft.spread(second, Add(second.name, (bare, bias)))
+    return [
+        f"{second.name}: the bias of {first.name} before it ends at the border, so that a channel "
+        "of neurons that always fire carries it"
+    ]
+
+
+def _of_convolutions(second: Conv2d, first: Conv2d, bias: np.ndarray) -> Conv2d:
+    """The convolution that computes `first` and then `second`, with this bias.
+
+    On the finest grid that both share, tap j of `second` reads place s1 d2 j of `first`, whose tap
+    i reads u2 d1 i further; s, d, u are stride, dilation and upsample.
+    """
+    axes = (0, 1)
+    if any(first.stride[axis] > 1 and second.upsample[axis] > 1 for axis in axes):
         raise UnsupportedModuleError(
-            "two linear layers without an activation between them, of which the second pads",
+            "a strided layer and an upsampling without an activation between them",
             node=second.name,
-            found=f"{first.name} before it, whose output would be another beyond the border",
-            remedy="put a quantized activation between them, or leave the padding out",
+            found=f"stride {first.stride} of {first.name} before it",
+            remedy="put a quantized activation between them",
         )
-    inner, outer = ungrouped(first).weight, ungrouped(second).weight
-    steps = [(first.stride[axis] * second.dilation[axis], first.dilation[axis]) for axis in (0, 1)]
+    steps = [
+        (first.stride[axis] * second.dilation[axis], second.upsample[axis] * first.dilation[axis])
+        for axis in axes
+    ]
     # A kernel of one tap leaves the other's spacing as the dilation of the product.
-    dilations = tuple(
-        step if inner.shape[2 + axis] == 1 else own if outer.shape[2 + axis] == 1 else 1
-        for axis, (step, own) in enumerate(steps)
-    )
-    sizes = [
-        (step * (outer.shape[2 + axis] - 1) + own * (inner.shape[2 + axis] - 1)) // dilations[axis]
-        + 1
+    dilations = [
+        step if first.kernel[axis] == 1 else own if second.kernel[axis] == 1 else 1
         for axis, (step, own) in enumerate(steps)
     ]
+    sizes = [
+        (step * (second.kernel[axis] - 1) + own * (first.kernel[axis] - 1)) // dilations[axis] + 1
+        for axis, (step, own) in enumerate(steps)
+    ]
+    outer, inner, groups = _factors(second, first)
     _check_size(second, first, len(outer) * inner.shape[1] * prod(sizes))
     weight = np.zeros((len(outer), inner.shape[1], *sizes))
-    for row, column in np.ndindex(*outer.shape[2:]):
-        product = np.tensordot(outer[:, :, row, column], inner, axes=1)
-        for i, j in np.ndindex(*inner.shape[2:]):
+    for row, column in np.ndindex(*second.kernel):
+        tap = outer[:, :, row, column]
+        product = tap[:, :, None, None] * inner if groups else np.tensordot(tap, inner, axes=1)
+        for i, j in np.ndindex(*first.kernel):
             y = (steps[0][0] * row + steps[0][1] * i) // dilations[0]
             x = (steps[1][0] * column + steps[1][1] * j) // dilations[1]
             weight[:, :, y, x] += product[:, :, i, j]
-    return Conv2d(
-        second.name,
-        first.sources,
-        handed_over(weight),
-        second.bias + outer.sum((2, 3)) @ first.bias,
-        (first.stride[0] * second.stride[0], first.stride[1] * second.stride[1]),
-        (
-            first.padding[0] + first.stride[0] * second.padding[0],
-            first.padding[1] + first.stride[1] * second.padding[1],
-        ),
-        (dilations[0], dilations[1]),
-        1,
+
+    def sides(name: str) -> Pair:
+        """Zeros on one side: those of `second` between outputs of `first`, and its own."""
+        down, across = (
+            second.upsample[axis] * getattr(first, name)[axis]
+            + first.stride[axis] * getattr(second, name)[axis]
+            for axis in axes
+        )
+        return down, across
+
+    return replace(
+        first,
+        name=second.name,
+        weight=handed_over(weight),
+        bias=bias,
+        stride=(first.stride[0] * second.stride[0], first.stride[1] * second.stride[1]),
+        padding=sides("padding"),
+        dilation=(dilations[0], dilations[1]),
+        groups=groups or 1,
+        upsample=(first.upsample[0] * second.upsample[0], first.upsample[1] * second.upsample[1]),
+        overhang=sides("overhang"),
     )
+
+
+def _factors(second: Conv2d, first: Conv2d) -> tuple[np.ndarray, np.ndarray, int]:
+    """Weights (C_out, M, ...) and (M, C_in, ...) of two convolutions, and 0.
+
+    Where one works on each channel alone: weights (C_out, C_in / groups or 1, ...) of both that are
+    multiplied one by one, and the groups of the other.
+    """
+    if _is_depthwise(first):
+        heights = np.arange(len(second.weight)) // (len(second.weight) // second.groups)
+        width = second.weight.shape[1]
+        read = heights[:, None] * width + np.arange(width)
+        return second.weight, first.weight[:, 0][read], second.groups
+    if _is_depthwise(second):
+        return second.weight, first.weight, first.groups
+    return ungrouped(second).weight, ungrouped(first).weight, 0
+
+
+def _is_depthwise(conv: Conv2d) -> bool:
+    return conv.weight.shape[1] == 1 and conv.groups == len(conv.weight)
 
 
 def _dense_of_convolution(dense: Linear, conv: Conv2d, source: Shape, image: Shape) -> Linear:
@@ -194,15 +304,16 @@ def _dense_of_convolution(dense: Linear, conv: Conv2d, source: Shape, image: Sha
     _check_size(dense, conv, len(dense.weight) * prod(source))
     rows = torch.from_numpy(dense.weight.reshape(-1, *image).copy())
     kernel = torch.from_numpy(conv.weight.copy())
-    axes = zip(source[1:], image[1:], conv.stride, conv.padding, conv.dilation, strict=True)
+    size, places = conv.laid_out(source)
     unread = [  # rows and columns behind the last window, which torch asks for
-        size + 2 * padding - dilation * (taps - 1) - 1 - stride * (count - 1)
-        for taps, (size, count, stride, padding, dilation) in zip(
-            kernel.shape[2:], axes, strict=True
-        )
+        size[axis]
+        - conv.dilation[axis] * (conv.kernel[axis] - 1)
+        - 1
+        - conv.stride[axis] * (image[1 + axis] - 1)
+        for axis in (0, 1)
     ]
     spread = F.conv_transpose2d(
-        rows, kernel, None, conv.stride, conv.padding, unread, conv.groups, conv.dilation
-    )
+        rows, kernel, None, conv.stride, 0, unread, conv.groups, conv.dilation
+    )[..., places[0], places[1]]
     bias = dense.bias + rows.sum((2, 3)).numpy() @ conv.bias
     return replace(dense, weight=spread.reshape(len(dense.weight), -1).numpy(), bias=bias)

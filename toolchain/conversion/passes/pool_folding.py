@@ -74,6 +74,13 @@ def pool_into_conv(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape) 
     """
     if pool.uneven:
         raise uneven_pool(pool, "convolution")
+    if not conv.is_even:
+        raise UnsupportedModuleError(
+            "no average pool is folded into a transposed convolution or an upsampling",
+            node=pool.name,
+            found=f"{conv.name} spreads what it reads",
+            remedy="put a quantized activation between them",
+        )
     for axis in range(2):
         _check_border(pool, conv, source, pooled, axis)
     c_out, c_in, k_h, k_w = conv.weight.shape

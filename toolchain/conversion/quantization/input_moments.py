@@ -18,10 +18,10 @@ from math import lcm
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from toolchain.errors import ProgramError
 from toolchain.program.float_program import Conv2d, Linear
+from toolchain.simulator.planes import windows
 
 CHUNK = 1 << 24
 """Elements of an unfolded batch processed at once: 128 MiB in float64."""
@@ -35,8 +35,7 @@ def unfolded(operation: object, x: Tensor) -> Tensor:
 
 @unfolded.register
 def _(operation: Conv2d, x: Tensor) -> Tensor:
-    kernel = (operation.weight.shape[2], operation.weight.shape[3])
-    columns = F.unfold(x, kernel, operation.dilation, operation.padding, operation.stride)
+    columns = windows(operation, x)
     return columns.reshape(len(x), operation.groups, -1, columns.shape[-1])
 
 

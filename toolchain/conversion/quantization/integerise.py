@@ -270,6 +270,8 @@ def _synapses(term: Term, branch: IntegerBranch) -> list[Synapse]:
             operation.dilation,
             operation.groups,
             exponent,
+            operation.upsample,
+            operation.overhang,
         )
         for exponent, weight in branch.parts
     ]

@@ -33,7 +33,6 @@ from math import ceil
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from toolchain.conversion.float_values import apply_node
 from toolchain.conversion.quantization.percentile import SMALLEST, dead_relu, plain_relus
@@ -45,6 +44,7 @@ from toolchain.program.float_program import (
     Linear,
     MaxPool2d,
 )
+from toolchain.simulator.planes import windows
 
 PERCENTILES = (90.0, 95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
 """Candidates for a threshold."""
@@ -270,9 +270,7 @@ def _patches(node: Conv2d | Linear, values: Tensor) -> Tensor:
     """Inputs of one output each, (places, K), of values (n, ...)."""
     if isinstance(node, Linear):
         return values
-    kernel = node.weight.shape[2:]
-    found = F.unfold(values, kernel, node.dilation, node.padding, node.stride)
-    return found.transpose(1, 2).flatten(0, 1)
+    return windows(node, values).transpose(1, 2).flatten(0, 1)
 
 
 def _row(values: float | np.ndarray, like: Tensor) -> Tensor:

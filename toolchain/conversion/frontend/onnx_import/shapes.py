@@ -125,6 +125,23 @@ def _transpose(call: Call) -> Made:
     return None if order == sorted(order) else lambda x: x.permute(order)
 
 
+@implements("DepthToSpace", "SpaceToDepth")
+def _depth_to_space(call: Call) -> Made:
+    """Blocks of pixels from channels, or channels from blocks.
+
+    ONNX counts a channel inside a block first (DCR), torch last (CRD).
+    """
+    size, area = call.attribute("blocksize"), call.attribute("blocksize") ** 2
+    channels = call.x.shape[1]
+    if call.node.op == "SpaceToDepth":
+        order = torch.arange(channels * area).reshape(channels, area).T.reshape(-1)
+        return lambda x: F.pixel_unshuffle(x, size)[:, order]
+    if call.attribute("mode", "DCR") == "CRD":
+        return nn.PixelShuffle(size)
+    order = torch.arange(channels).reshape(area, -1).T.reshape(-1)
+    return lambda x: F.pixel_shuffle(x[:, order], size)
+
+
 @implements("Expand")
 def _expand(call: Call) -> Made:
     sizes = list(np.broadcast_shapes(call.x.shape, call.constant(1).tolist()))

@@ -165,5 +165,9 @@ def upsample_function(node: fx.Node, values: Values) -> None:
 def _check_nearest(node: fx.Node, values: Values, mode: str) -> None:
     if not mode.startswith("nearest"):
         raise UnsupportedModuleError(
-            "an interpolation between pixels", node=values.path(node), found=mode, allowed="nearest"
+            "an interpolation between pixels",
+            node=values.path(node),
+            found=mode,
+            allowed="nearest",
+            remedy='mode="nearest" with a whole factor, or an nn.ConvTranspose2d; then train again',
         )

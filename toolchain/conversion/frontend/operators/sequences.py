@@ -13,7 +13,12 @@ from toolchain.conversion.frontend.operators.pooling import (
     max_pool,
 )
 from toolchain.conversion.frontend.operators.values import Values, bind_arguments, called_module
-from toolchain.conversion.frontend.operators.weighted import check_padding_mode, convolution
+from toolchain.conversion.frontend.operators.weighted import (
+    check_padding_mode,
+    convolution,
+    transposed,
+    transposed_arguments,
+)
 from toolchain.errors import UnsupportedModuleError
 
 
@@ -57,6 +62,26 @@ def conv_function(node: fx.Node, values: Values) -> None:
     defaults = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
     a = bind_arguments(node, values, names, defaults)
     _convolution(node, values, a.pop("input"), a.pop("weight"), a.pop("bias"), **a)
+
+
+def transposed_module(node: fx.Node, values: Values) -> None:
+    """Handle nn.ConvTranspose1d."""
+    m = called_module(node)
+    how = {name: getattr(m, name) for name in _CONV}
+    _transposed(node, values, node.args[0], m.weight, m.bias, **how)
+
+
+def transposed_function(node: fx.Node, values: Values) -> None:
+    """Handle F.conv_transpose1d."""
+    a = transposed_arguments(node, values)
+    _transposed(node, values, a.pop("input"), a.pop("weight"), a.pop("bias"), **a)
+
+
+def _transposed(
+    node: fx.Node, values: Values, value: Any, weight: Tensor, bias: Tensor | None, **how: Any
+) -> None:
+    _check_is_sequence(node, values, value)
+    transposed(node, values, value, weight.unsqueeze(2), bias, **_in_rows(**how))
 
 
 _AVERAGE = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")

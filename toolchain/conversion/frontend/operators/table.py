@@ -30,6 +30,8 @@ from toolchain.learning.activations import cqrelu, qcfs
 MODULES: dict[type[nn.Module], Handler] = {
     nn.Conv2d: weighted.conv_module,
     nn.Conv1d: sequences.conv_module,
+    nn.ConvTranspose2d: weighted.transposed_module,
+    nn.ConvTranspose1d: sequences.transposed_module,
     nn.Linear: weighted.linear_module,
     nn.BatchNorm1d: weighted.batch_norm_module,
     nn.BatchNorm2d: weighted.batch_norm_module,
@@ -70,6 +72,8 @@ MODULES: dict[type[nn.Module], Handler] = {
 FUNCTIONS: dict[Any, Handler] = {
     F.conv2d: weighted.conv_function,
     torch.conv2d: weighted.conv_function,
+    F.conv_transpose2d: weighted.transposed_function,
+    F.conv_transpose1d: sequences.transposed_function,
     F.linear: weighted.linear_function,
     F.batch_norm: weighted.batch_norm_function,
     F.avg_pool2d: pooling.avg_pool_function,

@@ -280,7 +280,7 @@ class Values:
             node=view.path,
             found=f"{view.base} as {view.shape}, read by {self.path(node)}",
             allowed="flattened values, channels that are selected or reordered, and rows and "
-            "columns that are left out",
+            "columns that are left out, or repeated a whole number of times",
         )
 
     def resolve(self, value: Any) -> Any:

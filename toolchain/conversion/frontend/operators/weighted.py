@@ -44,6 +44,77 @@ def convolution(
     values.emit(node, result, source)
 
 
+def transposed(
+    node: fx.Node, values: Values, value: Any, weight: Tensor, bias: Tensor | None, **how: Any
+) -> None:
+    """Add a transposed convolution of `value` with the settings of nn.ConvTranspose2d.
+
+    It is a convolution of the source spread by its stride, with the kernel turned by 180 degrees
+    and its channels exchanged within each group. Where that needs less padding than none, zeros in
+    the kernel make up for it.
+    """
+    source, outside = values.padded(node, value)
+    stride, dilation, own = (as_pair(how[name]) for name in ("stride", "dilation", "padding"))
+    groups = int(how["groups"])
+    by_group = weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
+    turned = by_group.reshape(-1, weight.shape[0] // groups, *weight.shape[2:]).flip(2, 3)
+    begin, end, wider = [], [], []
+    for axis in (0, 1):
+        reach = dilation[axis] * (int(weight.shape[2 + axis]) - 1)
+        before, behind = (reach - own[axis] + stride[axis] * n for n in outside[axis])
+        size = source.shape[1 + axis] + sum(outside[axis])
+        made = stride[axis] * (size - 1) + 1 + reach - 2 * own[axis]
+        behind += _output_size(node, axis) - made
+        wider.append(max(0, *(-(n // dilation[axis]) for n in (before, behind))))
+        begin.append(before + wider[axis] * dilation[axis])
+        end.append(behind + wider[axis] * dilation[axis])
+    kernel = F.pad(turned, (wider[1], wider[1], wider[0], wider[0]))
+    result = Conv2d(
+        values.new_name(node),
+        (source.name,),
+        as_array(kernel),
+        as_array(bias, len(kernel)),
+        (1, 1),
+        (begin[0], begin[1]),
+        dilation,
+        groups,
+        stride,
+        (end[0] - begin[0], end[1] - begin[1]),
+    )
+    values.emit(node, result, source)
+
+
+def _output_size(node: fx.Node, axis: int) -> int:
+    """Rows or columns of the output: by `output_padding`, or by `output_size` of the call."""
+    shape = node.meta["shape"][2:]
+    return int(shape[axis - 2]) if len(shape) + axis >= 2 else 1
+
+
+def transposed_module(node: fx.Node, values: Values) -> None:
+    """Handle nn.ConvTranspose2d."""
+    m = called_module(node)
+    how = {name: getattr(m, name) for name in _TRANSPOSED}
+    transposed(node, values, node.args[0], m.weight, m.bias, **how)
+
+
+def transposed_function(node: fx.Node, values: Values) -> None:
+    """Handle F.conv_transpose2d."""
+    a = transposed_arguments(node, values)
+    transposed(node, values, a.pop("input"), a.pop("weight"), a.pop("bias"), **a)
+
+
+_TRANSPOSED = ("stride", "padding", "groups", "dilation")
+
+
+def transposed_arguments(node: fx.Node, values: Values) -> dict[str, Any]:
+    """The arguments of F.conv_transpose1d or 2d by name, `output_padding` aside."""
+    names = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+    defaults = {"bias": None, "stride": 1, "padding": 0, "groups": 1, "dilation": 1}
+    a = bind_arguments(node, values, names, {**defaults, "output_padding": 0})
+    del a["output_padding"]  # the shape of the output tells it
+    return a
+
+
 def _sides(padding: Any, weight: Tensor, dilation: Pair) -> Sides:
     """Zeros around the input by the convolution's own padding; torch puts an odd one behind."""
     if padding == "valid":

@@ -1,0 +1,227 @@
+"""Transposed convolutions and nearest upsampling, held against the modules that they come from."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from tests.branched_modules import randomise
+from toolchain.conversion.float_values import node_values
+from toolchain.conversion.frontend.trace import trace
+from toolchain.conversion.passes.fold import fold
+from toolchain.conversion.passes.layers import layers_of
+from toolchain.errors import UnsupportedModuleError
+from toolchain.learning.activations import CQReLU
+from toolchain.program.float_program import Activation, Conv2d
+
+SHAPE = (4, 5, 6)
+
+
+def act():
+    return CQReLU(4)
+
+
+def assert_converts(model, shape=SHAPE):
+    """The folded program, which computes what the module does."""
+    model = randomise(model).double().eval()
+    program, _ = fold(trace(model, shape))
+    layers_of(program)
+    samples = torch.rand(3, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        wanted = model(samples)
+    (output,) = program.outputs
+    assert torch.allclose(node_values(program, samples)[output], wanted, rtol=1e-9, atol=1e-9)
+    return program
+
+
+SMALL = st.integers(1, 3)
+PAIR = st.tuples(SMALL, SMALL)
+TRANSPOSED = st.fixed_dictionaries(
+    {
+        "kernel_size": st.tuples(st.integers(1, 4), st.integers(1, 4)),
+        "stride": PAIR,
+        "padding": st.tuples(st.integers(0, 3), st.integers(0, 3)),
+        "output_padding": st.tuples(st.integers(0, 2), st.integers(0, 2)),
+        "dilation": st.tuples(st.integers(1, 2), st.integers(1, 2)),
+        "groups": st.sampled_from([1, 2]),
+        "bias": st.booleans(),
+    }
+)
+
+
+def possible(layer, shape):
+    """The layer, if torch gives an output with it."""
+    try:
+        assume(layer(torch.zeros(1, *shape)).numel() > 0)
+    except RuntimeError:
+        assume(False)
+    return layer
+
+
+@settings(max_examples=100)
+@given(how=TRANSPOSED)
+def test_transposed_convolutions(how):
+    layer = possible(nn.ConvTranspose2d(4, 6, **how), SHAPE)
+    program = assert_converts(layer)
+    conv = program.node(program.outputs[0])
+    assert isinstance(conv, Conv2d)
+    assert conv.upsample == how["stride"]
+
+
+@settings(max_examples=40)
+@given(
+    how=TRANSPOSED.map(lambda how: {k: v[0] if type(v) is tuple else v for k, v in how.items()}),
+    pad=st.integers(0, 2),
+)
+def test_transposed_convolutions_of_sequences(how, pad):
+    layer = possible(nn.ConvTranspose1d(4, 6, **how), (4, 7 + pad))
+
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(F.pad(x[:, :, 0], (pad, 0)))[:, :, None]
+
+    assert_converts(Sequence(), (4, 1, 7))
+
+
+def test_transposed_convolutions_as_functions():
+    class Functions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.ConvTranspose2d(4, 2, 3, stride=2, bias=False)
+            self.weight = nn.Parameter(torch.rand(2, 3, 2, 2))
+            self.act = act()
+
+        def forward(self, x):
+            x = self.act(self.first(F.pad(x, (1, 0, 0, 2)), output_size=(16, 15)))
+            return F.conv_transpose2d(x, self.weight, None, 3, output_padding=1)
+
+    assert_converts(Functions())
+
+
+class Resized(nn.Module):
+    """Upsampled as `how` says, after an activation or before it, alone or with a convolution."""
+
+    def __init__(self, early, conv, **how):
+        super().__init__()
+        self.stem, self.act, self.act2 = nn.Conv2d(4, 3, 1), act(), act()
+        self.conv, self.early, self.how = conv, early, how
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x if self.early else self.act(x)
+        x = F.interpolate(x, **self.how)
+        return self.conv(self.act2(x) if self.early else x)
+
+
+@settings(max_examples=60)
+@given(
+    factors=PAIR,
+    crop=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    early=st.booleans(),
+    kernel=SMALL,
+    padding=st.integers(0, 1),
+    stride=st.integers(1, 2),
+    groups=st.sampled_from([1, 3]),
+)
+def test_nearest_upsampling(factors, crop, early, kernel, padding, stride, groups):
+    """Also where the last rows and columns occur less often, as with an odd size."""
+    size = [n * f - min(c, f - 1) for n, f, c in zip(SHAPE[1:], factors, crop, strict=True)]
+    scale = [s / n for s, n in zip(size, SHAPE[1:], strict=True)]
+    nearest = [np.floor(np.arange(s) / k) for s, k in zip(size, scale, strict=True)]
+    whole = all(
+        np.array_equal(p, np.arange(s) // f) for p, s, f in zip(nearest, size, factors, strict=True)
+    )
+    cropped = any(s % f for s, f in zip(size, factors, strict=True))
+    conv = nn.Conv2d(3, 6, kernel, stride, 0 if cropped else padding, groups=groups)
+    model = Resized(early, conv, size=tuple(size))
+    if not whole:
+        with pytest.raises(UnsupportedModuleError, match="repeated a whole number of times"):
+            trace(model, SHAPE)
+        return
+    program = assert_converts(model)
+    convs = [n for n in program.nodes if isinstance(n, Conv2d)]
+    assert len(convs) == 2
+    upsampled = convs[0] if early else convs[1]
+    assert upsampled.upsample == factors
+    assert early or upsampled.groups == groups
+
+
+ONE_AFTER_THE_OTHER = {
+    "conv": lambda: nn.Conv2d(4, 4, 3),
+    "pads": lambda: nn.Conv2d(4, 4, 3, padding=1),
+    "strided": lambda: nn.Conv2d(4, 4, 2, stride=2, bias=False),
+    "pointwise": lambda: nn.Conv2d(4, 4, 1),
+    "depthwise": lambda: nn.Conv2d(4, 4, 3, padding=1, groups=4),
+    "grouped": lambda: nn.Conv2d(4, 4, 2, groups=2, dilation=2),
+    "transposed": lambda: nn.ConvTranspose2d(4, 4, 2, stride=2),
+    "cropped": lambda: nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1, groups=2),
+    "nearest": lambda: nn.Upsample(scale_factor=2),
+    "mean": lambda: nn.AvgPool2d(2),
+    "normed": lambda: nn.BatchNorm2d(4),
+    "act": act,
+}
+REASONS = (
+    "the second pads|a strided layer and an upsampling|must follow a convolution|cannot be folded|"
+    "no average pool is folded|cannot be joined|changes at the border|an average pool must be|"
+    "takes two or more|cannot change places"
+)
+
+
+@settings(max_examples=250)
+@example(names=["transposed", "pads"])
+@example(names=["nearest", "depthwise", "pointwise"])
+@example(names=["pointwise", "nearest", "pads"])
+@example(names=["conv", "nearest", "nearest"])
+@given(names=st.lists(st.sampled_from(sorted(ONE_AFTER_THE_OTHER)), min_size=2, max_size=4))
+def test_layers_in_any_order(names):
+    """All that converts is right; the rest is refused with its reason."""
+    layers = [ONE_AFTER_THE_OTHER[name]() for name in names]
+    stem = [nn.Conv2d(4, 4, 1), act()]
+    model = nn.Sequential(*stem, *layers, act(), nn.Conv2d(4, 2, 1))
+    possible(model, (4, 8, 8))
+    try:
+        assert_converts(model, (4, 8, 8))
+    except UnsupportedModuleError as error:
+        refused = error
+    else:
+        return
+    assert re.search(REASONS, str(refused)), refused
+
+
+def test_a_bias_that_ends_at_the_border():
+    """A U-Net's step up: what the transposed convolution adds, the zeros of the padding lack."""
+    up, conv = nn.ConvTranspose2d(4, 3, 2, stride=2), nn.Conv2d(3, 2, 3, padding=1)
+    program = assert_converts(nn.Sequential(nn.Conv2d(4, 4, 1), act(), up, conv, act(), conv_out()))
+    ones = [n for n in program.nodes if isinstance(n, Activation) and n.kind == "constant"]
+    assert len(ones) == 1
+    samples = torch.rand(2, *SHAPE, dtype=torch.float64)
+    assert (node_values(program, samples)[ones[0].name] == 1).all()
+    up.bias = None
+    bare = assert_converts(nn.Sequential(nn.Conv2d(4, 4, 1), act(), up, conv, act(), conv_out()))
+    assert not [n for n in bare.nodes if isinstance(n, Activation) and n.kind == "constant"]
+
+
+def conv_out():
+    return nn.Conv2d(2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Upsample(scale_factor=2, mode="bilinear"), r"(?s)between pixels.*ConvTranspose2d"),
+        (nn.Upsample(scale_factor=1.5), "repeated a whole number of times"),
+        (nn.Sequential(nn.Upsample(scale_factor=2), nn.MaxPool2d(3)), "max pool of values that"),
+    ],
+)
+def test_what_is_refused(model, message):
+    with pytest.raises(UnsupportedModuleError, match=message):
+        fold(trace(nn.Sequential(nn.Conv2d(4, 4, 1), act(), model, nn.Conv2d(4, 2, 1)), SHAPE))

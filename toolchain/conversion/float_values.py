@@ -164,7 +164,11 @@ def check_against_module(
         If the module fails.
     """
     activations = [n for n in program.nodes if isinstance(n, Activation)]
-    clipped = {n.name for n in activations if n.bound is not None or _is_own_module(model, n.name)}
+    clipped = {
+        n.name
+        for n in activations
+        if n.is_constant or n.bound is not None or _is_own_module(model, n.name)
+    }
     allowed = TIES
     if len(clipped) == len(activations):
         allowed, samples = 0.0, samples[:WITHOUT_TIES]

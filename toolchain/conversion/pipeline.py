@@ -370,7 +370,8 @@ def _check_options(
 
 def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[str, ...]:
     """Notes on the steps; CIF is lossless only if the wake steps are the trained levels."""
-    levels = {n.name: n.levels for n in program.nodes if isinstance(n, Activation)}
+    activations = [n for n in program.nodes if isinstance(n, Activation) and not n.is_constant]
+    levels = {n.name: n.levels for n in activations}
     steps = options.schedule.wake_steps
     if options.neuron == "cif":
         other = {n: q for n, q in levels.items() if q != steps}
@@ -405,7 +406,8 @@ def _losses(
             f"{r.name}: rounding moves weights by up to {100 * r.weight_error:.1f} % of the "
             f"largest; {_reason(r, limits)}"
             for r in rounding
-            if r.lowered or (r.weight_error > told and not r.clipped)
+            if (r.lowered and (r.weight_error or r.bias_error))
+            or (r.weight_error > told and not r.clipped)
         ),
         *(
             f"{r.name}: the branch from {b.source} adds less than 1/256 of a threshold a step "

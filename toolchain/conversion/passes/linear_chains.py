@@ -6,8 +6,8 @@
 - An average pool of a convolution with a 1x1 kernel changes places with it; of any other
   convolution it becomes part of the kernel.
 
-A convolution that pads can only be merged with a layer before it whose output there would be
-zero: a 1x1 kernel without a bias, as one that selects channels.
+A convolution that pads can only be merged with a layer before it whose output there would be its
+bias: a 1x1 kernel. What the bias adds inside the image, but not there, is left to `border`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from toolchain.canonical import handed_over
 from toolchain.conversion.passes.average_pools import MOST_WEIGHTS
+from toolchain.conversion.passes.border import offset_kernel, put_with_offset
 from toolchain.conversion.passes.concatenations import ungrouped
 from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
 from toolchain.conversion.passes.pool_folding import pool_as_conv
@@ -90,7 +91,7 @@ def _pool(pool: AvgPool2d, before: FloatNode, draft: GraphEditor) -> None:
         draft.put(replace(before, name=pool.name, sources=(inner,)))
         return
     conv = pool_as_conv(pool, draft.shapes()[pool.source][0])
-    draft.put(_of_convolutions(conv, before))
+    _put_product(conv, before, draft)
 
 
 def _merge(node: FloatNode, before: FloatNode, draft: GraphEditor) -> list[str]:
@@ -111,10 +112,11 @@ def _merge(node: FloatNode, before: FloatNode, draft: GraphEditor) -> list[str]:
         bias = node.bias + node.weight @ before.bias
         merged = replace(node, sources=before.sources, weight=weight, bias=bias)
     elif isinstance(node, Conv2d) and isinstance(before, Conv2d):
-        merged = _of_convolutions(node, before)
+        merged = _put_product(node, before, draft)
     else:
         raise TypeError(type(node), type(before))
-    draft.put(merged)
+    if isinstance(merged, Linear):
+        draft.put(merged)
     if isinstance(before, Conv2d | Linear) and not _selects(before):
         return [
             f"{node.name}: merged with {before.name} before it, since no activation stands between "
@@ -141,13 +143,20 @@ def _check_size(node: FloatNode, before: FloatNode, weights: int) -> None:
         )
 
 
+def _put_product(second: Conv2d, first: Conv2d, draft: GraphEditor) -> Conv2d:
+    """Put and return the convolution that computes `first` and then `second`."""
+    merged = _of_convolutions(second, first)
+    put_with_offset(merged, offset_kernel(second, first.bias), draft)
+    return merged
+
+
 def _of_convolutions(second: Conv2d, first: Conv2d) -> Conv2d:
-    """The convolution that computes `first` and then `second`.
+    """The convolution that computes `first`, without its bias, and then `second`.
 
     Tap j of `second` reads output d2 j of `first`, whose tap i reads input s1 d2 j + d1 i.
     """
     pointwise = first.weight.shape[2:] == (1, 1) and first.padding == (0, 0)
-    if any(second.padding) and (not pointwise or first.bias.any()):
+    if any(second.padding) and not pointwise:
         raise UnsupportedModuleError(
             "two linear layers without an activation between them, of which the second pads",
             node=second.name,
@@ -178,7 +187,7 @@ def _of_convolutions(second: Conv2d, first: Conv2d) -> Conv2d:
         second.name,
         first.sources,
         handed_over(weight),
-        second.bias + outer.sum((2, 3)) @ first.bias,
+        second.bias,
         (first.stride[0] * second.stride[0], first.stride[1] * second.stride[1]),
         (
             first.padding[0] + first.stride[0] * second.padding[0],

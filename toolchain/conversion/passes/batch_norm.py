@@ -22,7 +22,7 @@ from math import prod
 import numpy as np
 
 from toolchain.canonical import handed_over
-from toolchain.conversion.passes.border import offset_kernel, put_with_offset
+from toolchain.conversion.passes.border import offset_kernel, put_inside
 from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
@@ -205,7 +205,8 @@ def _(user: Conv2d, norm: BatchNorm, draft: GraphEditor) -> None:
         (weight * gain.reshape(user.groups, 1, -1, 1, 1)).reshape(user.weight.shape)
     )
     kernel = offset_kernel(user, offset)
-    put_with_offset(replace(user, sources=norm.sources, weight=scaled), kernel, draft)
+    bias = user.bias + kernel.sum((1, 2, 3))
+    put_inside(replace(user, sources=norm.sources, weight=scaled, bias=bias), kernel, draft)
 
 
 @_fold_back.register

@@ -31,13 +31,15 @@ def offset_kernel(conv: Conv2d, offset: np.ndarray) -> np.ndarray:
     return (grouped * per_group).sum(2).reshape(-1, 1, *conv.weight.shape[2:])
 
 
-def put_with_offset(conv: Conv2d, kernel: np.ndarray, draft: GraphEditor) -> None:
-    """Put `conv` with a constant added to its source: `kernel` is that of `offset_kernel`."""
-    whole = replace(conv, bias=conv.bias + kernel.sum((1, 2, 3)))
+def put_inside(conv: Conv2d, kernel: np.ndarray, draft: GraphEditor) -> None:
+    """Put `conv` without what `kernel`, which its bias holds, adds where taps lie in the padding.
+
+    `kernel` is that of `offset_kernel`, with the spacing of the taps of `conv`.
+    """
     if not (any(conv.padding) and kernel.any()):
-        draft.put(whole)
+        draft.put(conv)
         return
-    inner = draft.put(replace(whole, name=draft.new_name(f"{conv.name}[0]")))
+    inner = draft.put(replace(conv, name=draft.new_name(f"{conv.name}[0]")))
     image = draft.shapes()[conv.source]
     border = _border((image[1], image[2]), conv.padding, draft)
     outer = Conv2d(

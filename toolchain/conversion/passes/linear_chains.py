@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from toolchain.canonical import handed_over
 from toolchain.conversion.passes.average_pools import MOST_WEIGHTS
-from toolchain.conversion.passes.border import offset_kernel, put_with_offset
+from toolchain.conversion.passes.border import offset_kernel, put_inside
 from toolchain.conversion.passes.concatenations import ungrouped
 from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
 from toolchain.conversion.passes.pool_folding import pool_as_conv
@@ -145,13 +145,14 @@ def _check_size(node: FloatNode, before: FloatNode, weights: int) -> None:
 
 def _put_product(second: Conv2d, first: Conv2d, draft: GraphEditor) -> Conv2d:
     """Put and return the convolution that computes `first` and then `second`."""
-    merged = _of_convolutions(second, first)
-    put_with_offset(merged, offset_kernel(second, first.bias), draft)
+    kernel = offset_kernel(second, first.bias)
+    merged = replace(_of_convolutions(second, first), bias=second.bias + kernel.sum((1, 2, 3)))
+    put_inside(merged, kernel * any(second.padding), draft)
     return merged
 
 
 def _of_convolutions(second: Conv2d, first: Conv2d) -> Conv2d:
-    """The convolution that computes `first`, without its bias, and then `second`.
+    """The convolution that computes `first`, but for its bias, and then `second`.
 
     Tap j of `second` reads output d2 j of `first`, whose tap i reads input s1 d2 j + d1 i.
     """

@@ -115,7 +115,8 @@ def of_module(model: nn.Module, description: InputDescription, name: str | None)
     from torch import Tensor
 
     from toolchain.conversion.frontend.exported import from_export
-    from toolchain.conversion.frontend.user_module import check_readable, of_images, unwrapped
+    from toolchain.conversion.frontend.input_form import of_images
+    from toolchain.conversion.frontend.user_module import check_readable, unwrapped
     from toolchain.learning.training.state_file import tensors_sha256
 
     model = unwrapped(model)
@@ -272,8 +273,8 @@ def _from_onnx(
     file: Path, weights: Path | None, description: InputDescription, samples: Samples | None
 ) -> TrainedNetwork:
     """The network in an ONNX file, which may leave the input shape open."""
+    from toolchain.conversion.frontend.input_form import of_images
     from toolchain.conversion.frontend.onnx_import.module import open_onnx
-    from toolchain.conversion.frontend.user_module import of_images
     from toolchain.learning.training.state_file import tensors_sha256
 
     if weights is not None:
@@ -295,7 +296,7 @@ def _from_factory(
     file: str, factory: str, weights: Path | None, description: InputDescription
 ) -> TrainedNetwork:
     from toolchain.conversion.frontend.exported import from_export
-    from toolchain.conversion.frontend.user_module import of_images
+    from toolchain.conversion.frontend.input_form import of_images
     from toolchain.learning.training.own_network import made
     from toolchain.learning.training.state_dict import load_weights
 

@@ -256,12 +256,6 @@ def test_broadcasting_is_refused():
 # ---- refusals in folding and grouping
 
 
-def shifted():
-    norm = nn.BatchNorm2d(2)
-    nn.init.ones_(norm.bias)
-    return norm
-
-
 def head(features=128):
     return nn.Sequential(nn.Flatten(), nn.Linear(features, 2))
 
@@ -297,10 +291,6 @@ REFUSED = {
     "negative gain behind a max pool": (
         nn.Sequential(conv(), nn.MaxPool2d(2), nn.BatchNorm2d(2), act(), head(32)),
         r"(?s)^2: BatchNorm with a negative gain.*channel 1, behind 1.*between the layer and",
-    ),
-    "BatchNorm in front of a convolution with padding": (
-        nn.Sequential(conv(), act(), shifted(), nn.Conv2d(2, 2, 3, padding=1), act(), head()),
-        r"(?s)^2: this BatchNorm or constant.*3 pads with zeros.*between a layer and its",
     ),
     "BatchNorm with a negative gain in front of a max pool": (
         nn.Sequential(conv(), act(), nn.BatchNorm2d(2), nn.MaxPool2d(2), head(32)),

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 import spikeport
 from tests.branched_modules import randomise
 from toolchain.conversion.float_values import node_values
+from toolchain.conversion.frontend.input_form import of_images
 from toolchain.conversion.frontend.trace import traced
-from toolchain.conversion.frontend.user_module import of_images
 from toolchain.conversion.passes.fold import fold
 from toolchain.errors import DataError, UnsupportedModuleError
 from toolchain.learning.activations import QCFS, CQReLU

@@ -201,13 +201,23 @@ def test_a_bias_that_ends_at_the_border():
     """A U-Net's step up: what the transposed convolution adds, the zeros of the padding lack."""
     up, conv = nn.ConvTranspose2d(4, 3, 2, stride=2), nn.Conv2d(3, 2, 3, padding=1)
     program = assert_converts(nn.Sequential(nn.Conv2d(4, 4, 1), act(), up, conv, act(), conv_out()))
-    ones = [n for n in program.nodes if isinstance(n, Activation) and n.kind == "constant"]
-    assert len(ones) == 1
-    samples = torch.rand(2, *SHAPE, dtype=torch.float64)
-    assert (node_values(program, samples)[ones[0].name] == 1).all()
+    ones, around = (n for n in program.nodes if isinstance(n, Activation) and n.is_constant)
+    values = node_values(program, torch.rand(2, *SHAPE, dtype=torch.float64))
+    inside = torch.zeros_like(values[ones.name])
+    assert (values[ones.name] == 1).all()
+    assert torch.equal(values[around.name], F.pad(inside, (1, 1, 1, 1), value=1.0))
     up.bias = None
     bare = assert_converts(nn.Sequential(nn.Conv2d(4, 4, 1), act(), up, conv, act(), conv_out()))
-    assert not [n for n in bare.nodes if isinstance(n, Activation) and n.kind == "constant"]
+    assert not [n for n in bare.nodes if isinstance(n, Activation) and n.is_constant]
+
+
+@pytest.mark.parametrize("before", [nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)])
+def test_a_constant_in_front_of_a_transposed_convolution(before):
+    """Each of its outputs meets another part of the kernel, also inside the image."""
+    up = nn.ConvTranspose2d(4, 3, 3, stride=2, padding=1, output_padding=1)
+    layers = (nn.Conv2d(4, 4, 1), act(), before, up, act(), nn.Conv2d(3, 2, 1))
+    program = assert_converts(nn.Sequential(*layers))
+    assert len([n for n in program.nodes if isinstance(n, Activation) and n.is_constant]) == 1
 
 
 def conv_out():

@@ -16,7 +16,6 @@ from toolchain.conversion.frontend.user_module import hooked, outputs
 from toolchain.errors import ConversionError, ProgramError
 from toolchain.learning.activations import QuantizedActivation
 from toolchain.program.float_program import (
-    CONSTANT,
     Activation,
     Add,
     AvgPool2d,
@@ -167,7 +166,7 @@ def check_against_module(
     clipped = {
         n.name
         for n in activations
-        if n.bound is not None or n.kind == CONSTANT or _is_own_module(model, n.name)
+        if n.is_constant or n.bound is not None or _is_own_module(model, n.name)
     }
     allowed = TIES
     if len(clipped) == len(activations):

@@ -31,7 +31,7 @@ from toolchain.conversion.quantization.spike_worth import with_reachable_thresho
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 from toolchain.program.bounds import PopulationBounds, analyse, prove
-from toolchain.program.float_program import CONSTANT, Activation, FloatProgram
+from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
 
@@ -370,9 +370,8 @@ def _check_options(
 
 def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[str, ...]:
     """Notes on the steps; CIF is lossless only if the wake steps are the trained levels."""
-    levels = {
-        n.name: n.levels for n in program.nodes if isinstance(n, Activation) and n.kind != CONSTANT
-    }
+    activations = [n for n in program.nodes if isinstance(n, Activation) and not n.is_constant]
+    levels = {n.name: n.levels for n in activations}
     steps = options.schedule.wake_steps
     if options.neuron == "cif":
         other = {n: q for n, q in levels.items() if q != steps}
@@ -407,7 +406,8 @@ def _losses(
             f"{r.name}: rounding moves weights by up to {100 * r.weight_error:.1f} % of the "
             f"largest; {_reason(r, limits)}"
             for r in rounding
-            if r.weight_error and (r.lowered or (r.weight_error > told and not r.clipped))
+            if (r.lowered and (r.weight_error or r.bias_error))
+            or (r.weight_error > told and not r.clipped)
         ),
         *(
             f"{r.name}: the branch from {b.source} adds less than 1/256 of a threshold a step "

@@ -24,10 +24,11 @@ Shape = tuple[int, ...]
 _ARRAYS = ("weight", "bias", "gain", "offset", "threshold")
 
 
-CONSTANT = "constant"
-"""Kind of an activation whose value is its threshold, always."""
 UNBOUNDED = 1e300
 """Threshold of a plain ReLU before it is measured, so large that nothing is clipped."""
+
+CONSTANT = "constant"
+"""Kind of an activation of 0 or its threshold, the same for any input and with any levels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +188,11 @@ class Activation(_Node):
     shift: float | np.ndarray
     kind: str
     bound: float | None = None
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether its values are the same for any input, and with any number of levels."""
+        return self.kind == CONSTANT
 
     def __post_init__(self) -> None:
         super().__post_init__()

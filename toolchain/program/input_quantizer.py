@@ -8,6 +8,7 @@ clipped.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,8 @@ class InputQuantizer:
     def quantize(self, samples: np.ndarray) -> np.ndarray:
         """Integer input spikes, int32 (N, ...), for real samples (N, ...).
 
-        Samples may leave out axes of size 1: (H, W) for (1, H, W), (C, L) for (C, 1, L).
+        Samples may leave out axes of size 1, (H, W) for (1, H, W), (C, L) for (C, 1, L), or be
+        flat: (C * H * W,), in this order.
 
         Raises
         ------
@@ -130,7 +132,8 @@ class InputQuantizer:
         """
         samples = np.asarray(samples)
         sizes = [tuple(s for s in shape if s > 1) for shape in (samples.shape[1:], self.shape)]
-        if sizes[0] == sizes[1] and len(samples):
+        flat = samples.ndim == 2 and samples.shape[1] == prod(self.shape)
+        if (sizes[0] == sizes[1] or flat) and len(samples):
             samples = samples.reshape(len(samples), *self.shape)
         if samples.shape[1:] != self.shape:
             raise DataError(
@@ -138,7 +141,9 @@ class InputQuantizer:
                 node="input",
                 found=samples.shape[1:],
                 allowed=self.shape,
-                remedy="choose the data source the network was trained on",
+                remedy="move the channels to the front: samples.transpose(0, 3, 1, 2)"
+                if samples.shape[1:] == (*self.shape[1:], self.shape[0])
+                else "choose the data source the network was trained on",
             )
         if not np.isfinite(samples).all():
             raise DataError("samples hold NaN or infinity", node="input")

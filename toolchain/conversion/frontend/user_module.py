@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from copy import copy
 from itertools import chain
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from toolchain.conversion.frontend.forwards import InDouble, without_noise
 from toolchain.errors import ConversionError, SpikeportError, UnsupportedModuleError
 from toolchain.learning.activations import ActivationMode, activation_mode
-from toolchain.user_code import home_of, share_home, user_code
+from toolchain.user_code import home_of, user_code
 
 FEW = 2
 """Number of samples on which two forward passes are compared."""
@@ -35,28 +34,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
-
-
-def of_images(
-    model: nn.Module, shape: tuple[int, ...]
-) -> tuple[nn.Module, tuple[int, ...], tuple[str, ...]]:
-    """A network of sequences (C, L) as one of images (C, 1, L), its sample shape, and a note.
-
-    The network itself and its modules stay as they are; one of other samples is returned as it is.
-    """
-    if len(shape) != 2:
-        return model, shape, ()
-    kind = type(model)
-
-    def forward(self: Any, x: Tensor) -> Any:
-        return kind.forward(self, x.squeeze(2))
-
-    images = copy(model)  # shares its modules and parameters
-    members = {"forward": forward, "__module__": kind.__module__}
-    images.__class__ = type(kind.__name__, (kind,), members)
-    share_home(model, images)
-    image = (shape[0], 1, shape[1])
-    return images, image, (f"sequences {shape} are taken as images {image}",)
 
 
 def check_readable(model: nn.Module) -> None:

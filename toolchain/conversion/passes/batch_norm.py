@@ -8,7 +8,7 @@
   convolution.
 - After spikes otherwise (an activation, the input) it goes into the columns of the layers behind
   it, through flattens, average pools and, if no gain is negative, max pools. A convolution with
-  padding takes a gain only: the zeros of its border would need the offset too.
+  padding takes the offset inside the image only, see `border`.
 
 If the layer before it has other users, that layer is copied; the copy has the BatchNorm's name.
 """
@@ -22,6 +22,7 @@ from math import prod
 import numpy as np
 
 from toolchain.canonical import handed_over
+from toolchain.conversion.passes.border import put_with_offset
 from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
@@ -197,18 +198,14 @@ def _(user: BatchNorm, norm: BatchNorm, draft: GraphEditor) -> None:
 
 @_fold_back.register
 def _(user: Conv2d, norm: BatchNorm, draft: GraphEditor) -> None:
-    if user.meets_zeros and norm.offset.any():
-        raise _no_follower(norm, f"{user.name} pads with zeros, to which the offset is not added")
-    shape = (user.groups, len(user.weight) // user.groups, *user.weight.shape[1:])
     channels = user.groups * user.weight.shape[1]
-    gain, offset = (
-        np.broadcast_to(v, channels).reshape(user.groups, 1, -1, 1, 1)
-        for v in (norm.gain, norm.offset)
+    gain, offset = (np.broadcast_to(v, channels) for v in (norm.gain, norm.offset))
+    weight = user.weight.reshape(user.groups, -1, *user.weight.shape[1:])
+    scaled = handed_over(
+        (weight * gain.reshape(user.groups, 1, -1, 1, 1)).reshape(user.weight.shape)
     )
-    grouped = user.weight.reshape(shape)
-    bias = user.bias + (grouped * offset).sum((2, 3, 4)).reshape(-1)
-    weight = handed_over((grouped * gain).reshape(user.weight.shape))
-    draft.put(replace(user, sources=norm.sources, weight=weight, bias=bias))
+    conv = replace(user, sources=norm.sources, weight=scaled)
+    put_with_offset(conv, user, offset, draft.shapes()[norm.name], draft)
 
 
 @_fold_back.register
@@ -251,7 +248,7 @@ def _no_follower(norm: BatchNorm, found: str) -> UnsupportedModuleError:
         "this BatchNorm or constant behind spikes cannot be folded into the layers that take it",
         node=norm.name,
         found=found,
-        allowed="dense layers, convolutions without padding, and pools and flattens before these",
+        allowed="dense layers, convolutions, and pools and flattens before these",
         remedy="put it between a layer and its activation; arithmetic on the input belongs to the "
         "data: mean= and std= for (x - mean) / std, input_range= for the values samples take",
     )

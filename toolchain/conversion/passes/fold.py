@@ -20,6 +20,7 @@ from toolchain.conversion.frontend.user_module import (
 )
 from toolchain.conversion.passes.average_pools import place_average_pools
 from toolchain.conversion.passes.batch_norm import fold_batch_norm
+from toolchain.conversion.passes.border import border_notes
 from toolchain.conversion.passes.concatenations import split_concatenations
 from toolchain.conversion.passes.layers import layers_of
 from toolchain.conversion.passes.linear_chains import merge_linear_chains
@@ -128,7 +129,8 @@ def trained_levels(model: nn.Module | FloatProgram, input_shape: tuple[int, ...]
     program = (
         model if isinstance(model, FloatProgram) else trace(model, input_shape, plain_relu=True)
     )
-    levels = {n.levels for n in program.nodes if isinstance(n, Activation) and n.bound is None}
+    activations = [n for n in program.nodes if isinstance(n, Activation) and not n.is_constant]
+    levels = {n.levels for n in activations if n.bound is None}
     return levels.pop() if len(levels) == 1 else None
 
 
@@ -149,7 +151,7 @@ def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tu
     placed = place_max_pools(merged)
     summed = place_sums(placed)
     pooled, more = place_average_pools(summed, pooling)
-    return pooled, notes + more
+    return pooled, border_notes(pooled) + notes + more
 
 
 def fold_or_explain(

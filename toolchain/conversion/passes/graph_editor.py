@@ -43,6 +43,10 @@ class GraphEditor:
         """The node called `name`; raises KeyError if there is none."""
         return self._nodes[name]
 
+    def holds(self, name: str) -> bool:
+        """Whether there is a node called `name`."""
+        return name in self._nodes
+
     def put(self, node: FloatNode) -> str:
         """Add `node`, or replace the node of the same name; returns the name."""
         self._nodes[node.name] = node

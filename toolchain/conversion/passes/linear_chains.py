@@ -7,8 +7,8 @@
   convolution it becomes part of the kernel.
 
 A convolution that reads zeros beyond the border can only be merged with a layer before it that
-would give zeros there: a 1x1 kernel, a nearest upsampling, a transposed convolution that does not
-pad. A bias of that layer, which ends at the border, comes from neurons that always fire.
+would give its bias there: a 1x1 kernel, a nearest upsampling, a transposed convolution without
+padding. What the bias adds inside the image, but not there, is left to `border`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from torch.nn import functional as F
 
 from toolchain.canonical import handed_over
 from toolchain.conversion.passes.average_pools import MOST_WEIGHTS
+from toolchain.conversion.passes.border import put_with_offset
 from toolchain.conversion.passes.concatenations import ungrouped
 from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
 from toolchain.conversion.passes.pool_folding import pool_as_conv
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
-    CONSTANT,
-    Activation,
     Add,
     AvgPool2d,
     Conv2d,
@@ -37,12 +36,10 @@ from toolchain.program.float_program import (
     FloatProgram,
     Linear,
     Shape,
+    node_shape,
 )
 from toolchain.program.synapse import Pair
-from toolchain.simulator.planes import correlated
 
-SAME = 1e-12
-"""Largest relative difference of sums of the same products, in another order."""
 _LINEAR = (Conv2d, Linear, AvgPool2d, Flatten)
 
 
@@ -97,8 +94,7 @@ def _pool(pool: AvgPool2d, before: FloatNode, draft: GraphEditor) -> None:
         draft.put(replace(before, name=pool.name, sources=(inner,)))
         return
     conv = pool_as_conv(pool, draft.shapes()[pool.source][0])
-    draft.put(conv)
-    _merge(conv, before, draft)
+    _put_product(conv, before, draft)
 
 
 def _merge(node: FloatNode, before: FloatNode, draft: GraphEditor) -> list[str]:
@@ -119,15 +115,11 @@ def _merge(node: FloatNode, before: FloatNode, draft: GraphEditor) -> list[str]:
         bias = node.bias + node.weight @ before.bias
         merged = replace(node, sources=before.sources, weight=weight, bias=bias)
     elif isinstance(node, Conv2d) and isinstance(before, Conv2d):
-        shapes = draft.shapes()
-        _check_border(node, before, shapes[before.source], shapes[before.name])
-        bias = _bias_behind(node, before, shapes[before.name])
-        if bias is None:
-            return _split_bias(node, before, draft)
-        merged = _of_convolutions(node, before, bias)
+        merged = _put_product(node, before, draft)
     else:
         raise TypeError(type(node), type(before))
-    draft.put(merged)
+    if isinstance(merged, Linear):
+        draft.put(merged)
     if isinstance(before, Conv2d | Linear) and not _selects(before):
         return [
             f"{node.name}: merged with {before.name} before it, since no activation stands between "
@@ -154,8 +146,18 @@ def _check_size(node: FloatNode, before: FloatNode, weights: int) -> None:
         )
 
 
+def _put_product(second: Conv2d, first: Conv2d, draft: GraphEditor) -> Conv2d:
+    """Put and return the convolution that computes `first` and then `second`."""
+    source = draft.shapes()[first.source]
+    between = node_shape(first, source)
+    _check_border(second, first, source, between)
+    merged = _of_convolutions(second, first)
+    put_with_offset(merged, second, first.bias, between, draft)
+    return merged
+
+
 def _check_border(second: Conv2d, first: Conv2d, source: Shape, between: Shape) -> None:
-    """Raise an error if `second` reads what `first` would compute beyond its border, but 0."""
+    """Raise an error if `second` reads more than the bias of `first` beyond its border."""
     for axis in range(2):
         size = between[1 + axis]
         read = _aligned(second.placed(between)[axis], second, axis, 1)
@@ -186,40 +188,8 @@ def _outside(places: np.ndarray, size: int) -> np.ndarray:
     return (places < 0) | (places >= size)
 
 
-def _bias_behind(second: Conv2d, first: Conv2d, between: Shape) -> np.ndarray | None:
-    """What the bias of `first` adds to every output of `second`; None if not the same to all."""
-    if not first.bias.any():
-        return second.bias
-    everywhere = torch.from_numpy(np.broadcast_to(first.bias[:, None, None], between).copy())
-    added = correlated(second, everywhere[None], torch.from_numpy(second.weight.copy()))[0]
-    rows = added.flatten(1).numpy()
-    same = np.ptp(rows, axis=1) <= SAME * np.abs(rows).max()
-    return second.bias + rows[:, 0] if same.all() else None
-
-
-def _split_bias(second: Conv2d, first: Conv2d, draft: GraphEditor) -> list[str]:
-    """Let `second` read `first` without its bias, and the bias from a channel of ones.
-
-    The ones are spikes of a population that always fires, so they end at the border.
-    """
-    bare, ones, one, bias = (f"{first.name}[{part}]" for part in ("bare", "ones", "one", "bias"))
-    if bare not in {node.name for node in draft.nodes()}:
-        nothing = np.zeros((1, first.weight.shape[1] * first.groups, *first.kernel))
-        draft.put(replace(first, name=bare, bias=np.zeros_like(first.bias)))
-        draft.put(replace(first, name=ones, weight=nothing, bias=np.ones(1), groups=1))
-        draft.put(Activation(one, (ones,), np.ones(1), 1, 0.5, CONSTANT))
-        weight = first.bias[:, None, None, None]
-        none = np.zeros_like(first.bias)
-        draft.put(Conv2d(bias, (one,), weight, none, (1, 1), (0, 0), (1, 1), 1))
-    draft.spread(second, Add(second.name, (bare, bias)))
-    return [
-        f"{second.name}: the bias of {first.name} before it ends at the border, so that a channel "
-        "of neurons that always fire carries it"
-    ]
-
-
-def _of_convolutions(second: Conv2d, first: Conv2d, bias: np.ndarray) -> Conv2d:
-    """The convolution that computes `first` and then `second`, with this bias.
+def _of_convolutions(second: Conv2d, first: Conv2d) -> Conv2d:
+    """The convolution that computes `first`, but for its bias, and then `second`.
 
     On the finest grid that both share, tap j of `second` reads place s1 d2 j of `first`, whose tap
     i reads u2 d1 i further; s, d, u are stride, dilation and upsample.
@@ -269,7 +239,7 @@ def _of_convolutions(second: Conv2d, first: Conv2d, bias: np.ndarray) -> Conv2d:
         first,
         name=second.name,
         weight=handed_over(weight),
-        bias=bias,
+        bias=second.bias,
         stride=(first.stride[0] * second.stride[0], first.stride[1] * second.stride[1]),
         padding=sides("padding"),
         dilation=(dilations[0], dilations[1]),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
+from toolchain.conversion.frontend.operators.selection import is_in_order, is_permuted
 from toolchain.conversion.frontend.operators.values import Traced, Values
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import BatchNorm
@@ -96,8 +98,8 @@ def apply(node: fx.Node, values: Values) -> None:
     """The operation as gain and offset per channel, from what it makes of zeros and ones."""
     first, second = operands(node, values)
     tensor = first if is_traced(first, values) else second
-    source, shape = values.source(node, tensor), values.tensor(node, tensor).shape
-    kind = _kind(node)
+    view = values.tensor(node, tensor)
+    shape, kind = view.shape, _kind(node)
 
     def on(fill: float) -> Tensor:
         filled = torch.full((1, *shape), fill, dtype=torch.float64)
@@ -113,7 +115,14 @@ def apply(node: fx.Node, values: Values) -> None:
             node=values.path(node),
             found=f"{shape} becomes {tuple(max(gain.shape, offset.shape)[1:])}",
         )
-    gain, offset = (v.double().reshape(shape[0], -1) for v in (gain, offset))
+    gain, offset = gain.double().reshape(-1), offset.double().reshape(-1)
+    moved = view.index
+    if moved is None or is_in_order(moved, view.base) or not is_permuted(moved, view.base):
+        source, moved = values.source(node, tensor), None
+    else:  # applied to the values in their own order; the result has that of the view
+        source, order = Traced(view.name, view.base), torch.from_numpy(moved.reshape(-1).argsort())
+        gain, offset = gain[order], offset[order]
+    gain, offset = (v.reshape(source.shape[0], -1) for v in (gain, offset))
     if (gain != gain[:, :1]).any() or (offset != offset[:, :1]).any():
         raise UnsupportedModuleError(
             "a constant that differs between the pixels of a channel",
@@ -123,4 +132,6 @@ def apply(node: fx.Node, values: Values) -> None:
     result_node = BatchNorm(
         values.new_name(node), (source.name,), gain[:, 0].numpy(), offset[:, 0].numpy()
     )
-    values.emit(node, result_node, source)
+    made = values.emit(node, result_node, source)
+    if moved is not None:
+        values.bind(node, replace(view, name=made.name))

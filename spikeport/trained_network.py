@@ -18,7 +18,7 @@ from toolchain.files import file_sha256
 from toolchain.user_code import home_of, is_module_name, load_source, user_code
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from toolchain.learning.data import Samples
     from toolchain.learning.training.checkpoint import TrainedModel
@@ -288,6 +288,7 @@ def _from_onnx(
 ) -> TrainedNetwork:
     """The network in an ONNX file, which may leave the input shape open."""
     from toolchain.conversion.frontend.onnx_import.module import open_onnx
+    from toolchain.conversion.frontend.onnx_import.runtime import compared
     from toolchain.conversion.frontend.user_module import of_images
     from toolchain.learning.training.state_file import tensors_sha256
 
@@ -302,8 +303,27 @@ def _from_onnx(
         "weights_sha256": tensors_sha256(model.state_dict()),
     }
     images, shape, notes = of_images(model, model.sample_shape)
-    notes = (*model.notes, *notes)
-    return TrainedNetwork(file.stem, images, _quantizer(shape, described), None, provenance, notes)
+    quantizer = _quantizer(shape, described)
+    few = compared(model, file, _some_samples(quantizer, samples, model.sample_shape))
+    notes = (*model.notes, *notes, few)
+    return TrainedNetwork(file.stem, images, quantizer, None, provenance, notes)
+
+
+def _some_samples(
+    quantizer: InputQuantizer, samples: Samples | None, shape: tuple[int, ...]
+) -> Tensor:
+    """Normalised samples, float64 (n, *shape): the first given ones, or seeded ones."""
+    import numpy as np
+    import torch
+
+    from toolchain.conversion.frontend.onnx_import.runtime import SAMPLES
+
+    if samples is not None:
+        spikes = quantizer.quantize(samples.take(slice(0, SAMPLES)).real())
+    else:
+        bounds = (quantizer.range.low, quantizer.range.high + 1)
+        spikes = np.random.default_rng(0).integers(*bounds, (SAMPLES, *quantizer.shape))
+    return torch.from_numpy(quantizer.scale * spikes.reshape(-1, *shape))
 
 
 def _from_factory(

@@ -154,8 +154,9 @@ class GivenNetwork:
             from exports.nir import Reset, read_foreign_nir
 
             reset = None if nir.reset is None else Reset(nir.reset)
-            program = read_foreign_nir(Path(network), nir.steps, reset)
-            return of_float_program(program, Path(network), self.said, samples)
+            program, notes = read_foreign_nir(Path(network), nir.steps, reset)
+            trained = of_float_program(program, Path(network), self.said, samples)
+            return replace(trained, notes=notes)
         file = None if self.weights is None else Path(self.weights)
         return load_network(str(network), file, self.said, samples, task)
 

@@ -25,6 +25,7 @@ from toolchain.conversion.passes.fold import trained_activations
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.errors import ConversionError
 from toolchain.learning.data import Samples, open_boxes, open_split
+from toolchain.learning.data.torch_data import labelled
 from toolchain.learning.detection.checkpoint import load_detector
 from toolchain.learning.detection.document import DetectorEvaluation
 from toolchain.learning.detection.measure import DetectorMeasurement
@@ -36,6 +37,9 @@ from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.recording import Comparison, Recording, compare
 
 if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+    from torch.utils.data import Dataset as TorchDataset
+
     from toolchain.learning.evaluation.schema import (
         DetectorOnLava,
         MadeBy,
@@ -53,7 +57,7 @@ LAVA_IMAGES_AT_ONCE = 4
 
 def evaluate(
     network: nn.Module | str | Path,
-    data: str,
+    data: str | TorchDataset[Any] | DataLoader[Any],
     *,
     weights: str | Path | None = None,
     input_shape: int | Sequence[int] | None = None,
@@ -86,7 +90,7 @@ def evaluate(
         A checkpoint folder of `train`; a module, "FILE.py:FACTORY", "model:NAME" or an ONNX file,
         as in `convert`; or a `.net` file.
     data:
-        A data source.
+        A data source, or a torch Dataset or DataLoader of (sample, label).
     weights, input_shape, input_range, mean, std, adapters:
         As in `convert`, of networks trained elsewhere. The shape is that of the data by default.
     steps:
@@ -108,7 +112,8 @@ def evaluate(
         If the checkpoint or the data cannot be read, or the network not be converted.
     """
     told = progress or (lambda _what, _done, _total: None)
-    started, samples = time.monotonic(), open_split(data)
+    started = time.monotonic()
+    samples = open_split(data) if isinstance(data, str) else labelled(data, type(data).__name__)
     run: Run | None = None
     notes: tuple[str, ...] = ()
     said = described(input_shape, input_range, mean=mean, std=std)

@@ -236,6 +236,9 @@ def _known(neurons: Sequence[str]) -> Sequence[str]:
 
 def _from_anywhere(data: str) -> str:
     """The source with an absolute path, since workers may run in other folders."""
+    file, in_python, factory = data.partition(".py:")
+    if in_python:
+        return f"{Path(f'{file}.py').resolve()}:{factory}"
     name, separator, rest = data.partition(":")
     if not separator or "@" in name:
         return data

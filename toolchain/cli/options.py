@@ -18,8 +18,8 @@ Data = Annotated[
         metavar="SOURCE",
         help="digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, "
         "imagefolder:PATH or npz:PATH (arrays train_samples, train_labels, test_samples, "
-        "test_labels), with @train or @test and a slice: digits@test[:100]; for detectors voc:PATH "
-        "or shapes.",
+        "test_labels), with @train or @test and a slice: digits@test[:100]; FILE.py:FACTORY, which "
+        "returns a torch Dataset or DataLoader; for detectors voc:PATH or shapes.",
     ),
 ]
 Boxes = Annotated[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -233,6 +232,7 @@ def _float_side(
         return None, {}
     import torch
 
+    from toolchain.conversion.frontend.user_module import in_one_type
     from toolchain.learning.activations import ActivationMode
     from toolchain.learning.training.inference import logits
     from toolchain.user_code import home_of, user_code
@@ -242,16 +242,11 @@ def _float_side(
         file = None if weights is None else Path(weights)
         trained, node = load_network(str(network), file, description), str(network)
     else:
-        trained, node = of_module(network, description, None), type(network).__name__
+        trained, node = of_module(network, description), type(network).__name__
     _check_origin(program, trained, node)
     assert isinstance(trained.model, torch.nn.Module)
     source = SourceNetwork.of(program, trained.model)
-    # A module of another type than float32 is compared without the rounding of its sums.
-    kinds = {p.dtype for p in trained.model.parameters()}
-    kind = torch.float32 if kinds <= {torch.float32} else torch.float64
-    model = trained.model
-    if kinds - {kind} or any(p.device.type != "cpu" for p in model.parameters()):
-        model = deepcopy(model).to("cpu", kind)
+    model, kind = in_one_type(trained.model)
     with user_code("the network's forward fails", node, home_of(model)):
         versions = {
             name: logits(model, torch.tensor(samples, dtype=kind), mode).numpy()

@@ -8,8 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikeport.conversion import described, open_network
-from toolchain.conversion.frontend.adapters import load_adapter_file
+from spikeport.conversion import DEFAULT_STEPS
+from spikeport.given_network import ForeignNir, GivenNetwork, described
 from toolchain.conversion.passes.fold import examine
 from toolchain.conversion.passes.layers import IntegerLayer, layers_of
 from toolchain.errors import SpikeportError
@@ -99,9 +99,8 @@ def check(
     >>> [obstacle.node for obstacle in spikeport.check(gate, input_shape=4).obstacles]
     ['1']
     """
-    for file in adapters:
-        load_adapter_file(Path(file))
-    trained = open_network(network, weights, described(input_shape), None)
+    given = GivenNetwork(network, weights, described(input_shape), adapters=tuple(adapters))
+    trained = given.open(nir=ForeignNir(DEFAULT_STEPS)).trained
     found, shape = examine(trained.model, trained.quantizer), trained.quantizer.shape
     if found.program is None:
         return Check(trained.name, shape, found.obstacles, 0, 0, 0, 0, found.notes)

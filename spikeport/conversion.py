@@ -7,31 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from hw_models.profile import load_profile
 from spikeport.agreement import GOOD, advice, agreement
-from spikeport.samples import Data, has_boxes, open_samples
-from spikeport.trained_network import (
-    InputDescription,
-    TrainedNetwork,
-    interval_of,
-    load_network,
-    of_float_program,
-    of_module,
+from spikeport.given_network import (
+    CALIBRATION_SAMPLES,
+    CALIBRATION_SEED,
+    ForeignNir,
+    GivenNetwork,
+    described,
 )
+from spikeport.samples import Data
 from toolchain.conversion import pipeline
-from toolchain.conversion.frontend.adapters import load_adapter_file
-from toolchain.conversion.passes.fold import trained_levels
+from toolchain.conversion.passes.fold import trained_activations
 from toolchain.conversion.quantization.calibration import Calibration
 from toolchain.engine.settle import with_measured_sleep
-from toolchain.errors import ConversionError, UnsupportedModuleError, ValueRangeError
-from toolchain.learning.data import Samples, input_spikes
-from toolchain.learning.data.dataset import choose_samples
+from toolchain.errors import ValueRangeError
 from toolchain.program.int_program import Schedule
 
 if TYPE_CHECKING:
-    from toolchain.program.input_quantizer import InputQuantizer
+    from torch import nn
 
 DEFAULT_STEPS = 4
 DEFAULT_SLEEP_FACTOR = 4
@@ -39,17 +33,6 @@ DEFAULT_SLEEP_FACTOR = 4
 
 A run reports the neurons that have not settled.
 """
-CALIBRATION_SAMPLES = 256
-CALIBRATION_SEED = 0
-ASSUMED_INPUT = (
-    "samples are taken as 0 .. 1 (pixel / 255) and as they are: if the network was trained on "
-    "normalised samples, give mean= and std=; on another range, input_range="
-)
-RANDOM_WEIGHTS = (
-    "no weights= were given: the weights are those FACTORY returns, random ones unless it loads "
-    "its own"
-)
-_NIR = ".nir"
 
 
 def convert(
@@ -146,22 +129,20 @@ def convert(
     4
     """
     limits = load_profile(target).as_target_limits()
-    for file in adapters:
-        load_adapter_file(Path(file))
-    said = described(input_shape, input_range, input_bits, mean, std)
-    samples = None
-    if calibrate is not None and not has_boxes(calibrate):
-        samples = _calibration_samples(calibrate, calibration_samples, calibration_seed)
-    nir_steps = steps or DEFAULT_STEPS
-    trained = open_network(network, weights, said, samples, nir_steps, nir_reset, name)
-    calibration = None
-    if calibrate is not None:
-        calibration = open_calibration(
-            samples or calibrate, trained.quantizer, calibration_samples, calibration_seed
-        )
+    given = GivenNetwork(
+        network,
+        weights,
+        described(input_shape, input_range, input_bits, mean, std),
+        calibrate,
+        calibration_samples,
+        calibration_seed,
+        tuple(adapters),
+    )
+    opened = given.open(name, ForeignNir(steps or DEFAULT_STEPS, nir_reset))
+    trained, calibration = opened.trained, opened.calibration
     levels = trained.levels
     if neuron == "cif" and steps is None and levels is None:
-        levels = trained_levels(trained.model, trained.quantizer.shape)
+        _, levels = trained_activations(trained.model, trained.quantizer.shape)
     options = pipeline.ConversionOptions(
         neuron,
         _schedule(neuron, steps, sleep_steps, levels),
@@ -174,10 +155,10 @@ def convert(
         relu_percentile=relu_percentile,
         fit_weights=fit_weights,
     )
-    unsaid = [*trained.notes, *_unsaid(trained, said, samples, weights)]
+    unsaid = opened.notes
     origin = {**trained.provenance, **_versions(), **(provenance or {})}
     name, quantizer, model = trained.name, trained.quantizer, trained.model
-    del trained, network
+    del opened, trained, given, network
     prepared = pipeline.prepare(model, quantizer, options, limits, calibration=calibration)
     del model  # frees its weights: the folded ones remain
     conversion = pipeline.lower(prepared, name=name, provenance=origin)
@@ -191,76 +172,6 @@ def convert(
     if found is not None and found.fraction < GOOD:
         lost = [advice(found)]
     return replace(conversion, notes=(*unsaid, *conversion.notes, *lost), agreement=found)
-
-
-def open_network(
-    network: nn.Module | str | Path,
-    weights: str | Path | None,
-    said: InputDescription,
-    samples: Samples | None,
-    steps: int = DEFAULT_STEPS,
-    nir_reset: str | None = None,
-    name: str | None = None,
-) -> TrainedNetwork:
-    """The trained network, loaded from its path or name, or made from the module itself."""
-    if isinstance(network, nn.Module):
-        if weights is not None:
-            raise ConversionError(
-                "a module has its weights", remedy="model.load_state_dict(...) before"
-            )
-        return of_module(network, said.described(samples), name)
-    if not isinstance(network, str | Path):
-        raise UnsupportedModuleError(
-            "no network",
-            found=type(network).__name__,
-            allowed="an nn.Module, a checkpoint folder, FILE.py:FACTORY, model:NAME, FILE.onnx or "
-            "FILE.nir",
-        )
-    if Path(network).suffix == _NIR:
-        from exports.nir import Reset, read_foreign_nir
-
-        reset = None if nir_reset is None else Reset(nir_reset)
-        program = read_foreign_nir(Path(network), steps, reset)
-        return of_float_program(program, Path(network), said, samples)
-    file = None if weights is None else Path(weights)
-    trained = load_network(str(network), file, said, samples)
-    return trained if name is None else replace(trained, name=name)
-
-
-def _unsaid(
-    trained: TrainedNetwork,
-    said: InputDescription,
-    samples: Samples | None,
-    weights: str | Path | None,
-) -> list[str]:
-    """Notes about the assumptions that the user did not state."""
-    notes = [RANDOM_WEIGHTS] if weights is None and "factory" in trained.provenance else []
-    if said.tells_values or "training" in trained.provenance:
-        return notes
-    interval = None if samples is None else interval_of(samples)
-    if samples is None or interval is None:
-        return [*notes, ASSUMED_INPUT]
-    return [
-        *notes,
-        f"samples are taken as {interval[0]:.6g} .. {interval[1]:.6g}, which those of "
-        f"{samples.name} span: others outside are refused; input_range= says another range",
-    ]
-
-
-def open_calibration(data: Data, quantizer: InputQuantizer, wanted: int, seed: int) -> Calibration:
-    """At most `wanted` samples of `data`, from the training split if the source names none."""
-    if not has_boxes(data):
-        samples = _calibration_samples(data, wanted, seed)
-        return Calibration(samples.name, input_spikes(quantizer, samples))
-    images = open_samples(data, split="train", image_size=quantizer.image_size)
-    rows = choose_samples(len(images), wanted, seed)
-    return Calibration(images.name, input_spikes(quantizer, images)[rows])
-
-
-def _calibration_samples(data: Data, wanted: int, seed: int) -> Samples:
-    samples = open_samples(data, split="train", most=wanted, seed=seed)
-    assert isinstance(samples, Samples)
-    return samples
 
 
 def _schedule(
@@ -293,21 +204,3 @@ def _versions() -> dict[str, Any]:
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     versions["numpy"] = numpy.__version__
     return {"versions": versions}
-
-
-def described(
-    shape: int | Sequence[int] | None = None,
-    interval: tuple[float, float] | None = None,
-    bits: int = 8,
-    mean: float | Sequence[float] = 0.0,
-    std: float | Sequence[float] = 1.0,
-) -> InputDescription:
-    """The user's description of a sample, see `convert`."""
-    sizes = (shape,) if isinstance(shape, int) else None if shape is None else tuple(shape)
-    return InputDescription(sizes, interval, bits, _numbers(mean), _numbers(std))
-
-
-def _numbers(values: float | Sequence[float]) -> tuple[float, ...]:
-    if isinstance(values, int | float):
-        return (float(values),)
-    return tuple(float(value) for value in values)

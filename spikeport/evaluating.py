@@ -1,35 +1,45 @@
-"""`evaluate`: a trained network and its spiking counterparts on test data."""
+"""`evaluate`: a network and its spiking counterparts on test data."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy
 import torch
+from torch import nn
 
 from hw_models.profile import load_profile
 from spikeport.auditing import Told, operation_costs
 from spikeport.backends import Backend, Lava, Reference
-from spikeport.conversion import open_calibration
+from spikeport.files import as_program
+from spikeport.given_network import CALIBRATION_SAMPLES, GivenNetwork, OpenNetwork, described
 from spikeport.running import run_data
-from spikeport.trained_network import TrainedNetwork, network_of
+from spikeport.samples import Data
+from spikeport.trained_network import network_of
+from toolchain.conversion.passes.fold import trained_activations
 from toolchain.conversion.pipeline import ConversionOptions, convert
+from toolchain.errors import ConversionError
 from toolchain.learning.data import Samples, open_boxes, open_split
+from toolchain.learning.data.torch_data import labelled
 from toolchain.learning.detection.checkpoint import load_detector
 from toolchain.learning.detection.document import DetectorEvaluation
 from toolchain.learning.detection.measure import DetectorMeasurement
-from toolchain.learning.evaluation.evaluate_run import Lower, Measurement
+from toolchain.learning.evaluation.evaluate_run import Lower, Measurement, Subject
 from toolchain.learning.evaluation.results import Evaluation, made_by
-from toolchain.learning.training.checkpoint import TrainedModel, load_checkpoint
+from toolchain.learning.training.checkpoint import CLASSIFICATION, TrainedModel
+from toolchain.output_policy import NETWORK
 from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.recording import Comparison, Recording, compare
 
 if TYPE_CHECKING:
-    from toolchain.conversion.quantization.calibration import Calibration
+    from torch.utils.data import DataLoader
+    from torch.utils.data import Dataset as TorchDataset
+
     from toolchain.learning.evaluation.schema import (
         DetectorOnLava,
         MadeBy,
@@ -39,41 +49,54 @@ if TYPE_CHECKING:
     )
 
 STEPS = (1, 2, 4, 8, 16)
+WEIGHT_BITS = (8,)
 LAVA_STEPS = 4
 """Time steps of the IF network that runs on Lava."""
 LAVA_IMAGES_AT_ONCE = 4
 
 
 def evaluate(
-    run: str | Path,
-    data: str,
+    network: nn.Module | str | Path,
+    data: str | TorchDataset[Any] | DataLoader[Any],
     *,
-    steps: Sequence[int] = STEPS,
-    weight_bits: Sequence[int] = (8,),
+    weights: str | Path | None = None,
+    input_shape: int | Sequence[int] | None = None,
+    input_range: tuple[float, float] | None = None,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    adapters: Sequence[str | Path] = (),
+    steps: Sequence[int] | None = None,
+    weight_bits: Sequence[int] | None = None,
     layer_steps: int | None = None,
     lava_samples: int = 0,
     target: str = "loihi2",
-    rounding: str = "nearest",
-    calibrate: str | None = None,
-    calibration_samples: int = 256,
+    rounding: str | None = None,
+    calibrate: Data | None = None,
+    calibration_samples: int = CALIBRATION_SAMPLES,
     relu_percentile: float | None = None,
     time_limit: float = 3600.0,
     command: str = "spikeport.evaluate",
     progress: Told | None = None,
 ) -> Evaluation:
-    """Accuracies, layer errors and spike counts of a trained classifier.
+    """Accuracies, layer errors and spike counts of a classifier.
 
     CQReLU networks become CIF with and without sleep, every spike count held against the quantized
-    network. Choices belong to the held-out split: run this on test data once.
+    network. Choices belong to the held-out split: run this on test data once. `notes` of the result
+    say what could not be measured.
 
     Parameters
     ----------
-    run:
-        A checkpoint folder of `train`.
+    network:
+        A checkpoint folder of `train`; a module, "FILE.py:FACTORY", "model:NAME" or an ONNX file,
+        as in `convert`; or a `.net` file.
     data:
-        A data source.
+        A data source, or a torch Dataset or DataLoader of (sample, label).
+    weights, input_shape, input_range, mean, std, adapters:
+        As in `convert`, of networks trained elsewhere. The shape is that of the data by default.
     steps:
-        Time steps of the IF networks.
+        Time steps of the IF networks, by default `STEPS`; of a `.net` file those up to its own.
+    weight_bits:
+        Widths of the weights, by default 8 bits.
     layer_steps:
         Steps at which layers are compared; None for those of the training.
     lava_samples:
@@ -89,28 +112,52 @@ def evaluate(
         If the checkpoint or the data cannot be read, or the network not be converted.
     """
     told = progress or (lambda _what, _done, _total: None)
-    started, folder = time.monotonic(), Path(run)
-    checkpoint, samples = load_checkpoint(folder), open_split(data)
-    config, network = checkpoint.config, network_of(checkpoint, folder)
-    calibration = None
-    if calibrate is not None:
-        calibration = open_calibration(
-            calibrate, network.quantizer, calibration_samples, config.seed
+    started = time.monotonic()
+    samples = open_split(data) if isinstance(data, str) else labelled(data, type(data).__name__)
+    run: Run | None = None
+    notes: tuple[str, ...] = ()
+    said = described(input_shape, input_range, mean=mean, std=std)
+    if isinstance(network, str | Path) and Path(network).suffix in NETWORK.suffixes:
+        choices = (weights, calibrate, weight_bits, layer_steps, rounding, relu_percentile)
+        if said != described() or adapters or any(choice is not None for choice in choices):
+            raise ConversionError(
+                "a .net file is converted already: its integers are measured as they are",
+                node=str(network),
+                remedy="leave out the options of a conversion, or give the network it was made of",
+            )
+        program = as_program(network)
+        measured = Measurement(None, samples, _own_steps(program, steps), (), told)
+        measured.measure_program(program)
+        origin = {"file": Path(network).name, "program_hash": program.hash}
+    else:
+        given = GivenNetwork(
+            network,
+            weights,
+            replace(said, usual_shape=samples.sample_shape),
+            calibrate,
+            calibration_samples,
+            adapters=tuple(adapters),
         )
-    lower = _lowering(network, target, rounding, relu_percentile, calibration)
-    measured = Measurement(checkpoint, samples, sorted(steps), weight_bits, layer_steps, told)
-    measured.measure(lower)
+        opened = given.open(task=CLASSIFICATION)
+        checkpoint, bits = opened.trained.checkpoint, weight_bits or WEIGHT_BITS
+        subject = _subject(opened, layer_steps)
+        lower = _lowering(opened, target, rounding, relu_percentile)
+        measured = Measurement(subject, samples, sorted(steps or STEPS), bits, told)
+        measured.measure(lower)
+        run = None if checkpoint is None else _run_of(checkpoint)
+        origin, notes = opened.trained.provenance, opened.notes
+        if lava_samples:
+            neuron, schedule = "if", Schedule(LAVA_STEPS)
+            if measured.counts is not None:
+                neuron = "cif"
+                schedule = Schedule(subject.levels, measured.counts["settle_steps"])
+            program = lower(neuron, schedule, bits[0])
     on_lava = None
     if lava_samples:
-        if measured.counts is None:
-            program = lower("if", Schedule(LAVA_STEPS), weight_bits[0])
-        else:
-            schedule = Schedule(config.levels, measured.counts["settle_steps"])
-            program = lower("cif", schedule, weight_bits[0])
         few = samples.take(slice(0, lava_samples))
         on_lava = _on_lava(program, few, Lava(time_limit=time_limit), told)
     return Evaluation(
-        run=_run_of(checkpoint),
+        run=run,
         data=samples.name,
         num_samples=len(samples),
         made_by=_made_by(command, started),
@@ -118,7 +165,50 @@ def evaluate(
         gaps=measured.gaps,
         counts=measured.counts,
         lava=on_lava,
+        notes=(*notes, *measured.notes),
+        network=origin if run is None else None,
     )
+
+
+def _subject(opened: OpenNetwork, layer_steps: int | None) -> Subject:
+    """What is measured of a network: a checkpoint's activation, or what the trace shows."""
+    trained, checkpoint = opened.trained, opened.trained.checkpoint
+    assert isinstance(trained.model, nn.Module)
+    if checkpoint is not None:
+        config = checkpoint.config
+        return Subject(
+            trained.model,
+            trained.quantizer,
+            config.activation,
+            config.levels,
+            checkpoint.class_names,
+            layer_steps or config.calibration_steps,
+        )
+    if layer_steps is not None:
+        raise ConversionError(
+            "layers are compared of networks that `train` has trained",
+            node=trained.name,
+            remedy="leave layer_steps= out",
+        )
+    kinds, levels = trained_activations(trained.model, trained.quantizer.shape)
+    activation = kinds.pop() if len(kinds) == 1 and levels is not None else ""
+    return Subject(trained.model, trained.quantizer, activation, levels or 0)
+
+
+def _own_steps(program: IntProgram, steps: Sequence[int] | None) -> list[int]:
+    """Steps at which the outputs of a program are read; it has been converted for the longest."""
+    longest = program.schedule.num_steps
+    if steps is None:
+        return sorted({t for t in STEPS if t < longest} | {longest})
+    if max(steps) > longest:
+        raise ConversionError(
+            "the program has fewer steps",
+            node=program.name,
+            found=max(steps),
+            allowed=f"up to {longest}",
+            remedy="convert the network for as many steps",
+        )
+    return sorted(steps)
 
 
 def evaluate_detector(
@@ -158,7 +248,8 @@ def evaluate_detector(
     height, width = checkpoint.config.input_size
     images = open_boxes(data, (height, width))
     measured = DetectorMeasurement(checkpoint, images, steps, weight_bits, told)
-    measured.measure(_lowering(network_of(checkpoint, folder), target))
+    opened = OpenNetwork(network_of(checkpoint, folder), None, ())
+    measured.measure(_lowering(opened, target))
     on_lava = None
     if lava_samples and measured.program is not None:
         few = images.take(slice(0, lava_samples))
@@ -196,14 +287,13 @@ def _made_by(command: str, started: float) -> MadeBy:
 
 
 def _lowering(
-    network: TrainedNetwork,
+    opened: OpenNetwork,
     target: str,
-    rounding: str = "nearest",
+    rounding: str | None = None,
     relu_percentile: float | None = None,
-    calibration: Calibration | None = None,
 ) -> Lower:
     """Conversion of the network with the caller's options."""
-    limits = load_profile(target).as_target_limits()
+    limits, network = load_profile(target).as_target_limits(), opened.trained
 
     def lower(neuron: str, schedule: Schedule, bits: int) -> IntProgram:
         return convert(
@@ -215,7 +305,7 @@ def _lowering(
             limits,
             name=network.name,
             provenance=network.provenance,
-            calibration=calibration,
+            calibration=opened.calibration,
         ).program
 
     return lower

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spikeport.conversion import described
+from spikeport.given_network import described
 from spikeport.samples import open_samples
 from toolchain.errors import DataError, UnsupportedModuleError
 from toolchain.learning.activations import NQ

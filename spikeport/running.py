@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from spikeport.backends import Backend, Progress, open_backend
 from spikeport.files import as_program
-from spikeport.samples import Data, has_boxes, open_samples, with_labels
+from spikeport.samples import Data, has_boxes, open_samples
 from toolchain.errors import UsageError
 from toolchain.learning.data import BoxDataset, Dataset, Samples, input_spikes
+from toolchain.learning.data.torch_data import with_labels
 from toolchain.learning.detection.spec import DetectorSpec
 from toolchain.program.int_program import IntProgram
 from toolchain.recording import Mode, Recording

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 from hw_models.profile import load_profile
 from spikeport.auditing import chip_of
+from spikeport.given_network import CALIBRATION_SAMPLES, GivenNetwork, OpenNetwork, described
+from toolchain.conversion.passes.fold import trained_activations
+from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.conversion.quantization.integerise import SPIKING_NEURONS
 from toolchain.errors import ConversionError
+from toolchain.int_range import TargetLimits
 from toolchain.learning.data import open_split
-from toolchain.learning.training.checkpoint import load_checkpoint
-from toolchain.output_policy import PLOT, STORE, check_output
-from toolchain.sweep.grid import make_grid
+from toolchain.learning.training.checkpoint import CLASSIFICATION
+from toolchain.output_policy import NETWORK, PLOT, STORE, check_output
+from toolchain.program.int_program import IntProgram
+from toolchain.sweep.grid import Point, make_grid
 from toolchain.sweep.measure import Result
 from toolchain.sweep.pareto import front
 from toolchain.sweep.plot import draw, save_plot
@@ -32,9 +39,12 @@ class Sweep:
     ----------
     results:
         One result per point, in the order of runs, neurons, steps and bits.
+    notes:
+        What the user should know about the networks.
     """
 
     results: tuple[Result, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def front(self) -> tuple[Result, ...]:
@@ -65,6 +75,14 @@ def sweep(
     data: str,
     store: str | Path,
     *,
+    weights: str | Path | None = None,
+    input_shape: int | Sequence[int] | None = None,
+    input_range: tuple[float, float] | None = None,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    adapters: Sequence[str | Path] = (),
+    calibrate: str | None = None,
+    calibration_samples: int = CALIBRATION_SAMPLES,
     steps: Sequence[int] = (1, 2, 4, 8),
     weight_bits: Sequence[int] = (4, 8),
     neurons: Sequence[str] = ("if",),
@@ -80,9 +98,12 @@ def sweep(
     Parameters
     ----------
     runs:
-        Checkpoint folders written by `train`.
+        Networks by name, as in `convert`: checkpoint folders, "FILE.py:FACTORY", "model:NAME",
+        ONNX files.
     data:
         A data source with labels.
+    weights, input_shape, input_range, mean, std, adapters, calibrate, calibration_samples:
+        As in `convert`; they hold for all `runs`. The shape is that of the data by default.
     store:
         SQLite file for the results.
     steps:
@@ -101,29 +122,107 @@ def sweep(
     """
     check_output(Path(store), STORE)
     limits, chip = load_profile(target).as_target_limits(), chip_of(target)
-    folders = [Path(run) for run in runs]
-    checkpoints = {run: load_checkpoint(run) for run in folders}
+    dataset = open_split(data)
+    said = replace(
+        described(input_shape, input_range, mean=mean, std=std), usual_shape=dataset.sample_shape
+    )
+    given = [
+        GivenNetwork(
+            _network_from_anywhere(str(run)),
+            None if weights is None else Path(weights).resolve(),
+            said,
+            None if calibrate is None else _from_anywhere(calibrate),
+            calibration_samples,
+            adapters=tuple(Path(file).resolve() for file in adapters),
+        )
+        for run in runs
+    ]
+    networks = {str(network.network): (network, _opened(network).sha256) for network in given}
     grid = make_grid(
-        [(run, checkpoint.config.levels) for run, checkpoint in checkpoints.items()],
+        [(run, _levels(_opened(network))) for run, (network, _) in networks.items()],
         _known(neurons),
         sorted(steps),
         sorted(weight_bits),
     )
-    hashes = {str(run.resolve()): c.tensors_sha256 for run, c in checkpoints.items()}
-    data_sha256 = open_split(data).sha256
-    points = {p.key(hashes[p.run], data_sha256, target): p for p in grid}
+    points = {p.key(networks[p.run][1], dataset.sha256, target): p for p in grid}
     kept = Store(Path(store))
     run_points(
         points,
         kept,
+        Lowering(networks, limits),
         _from_anywhere(data),
-        limits,
         chip,
         scheduler=scheduler,
         workers=workers,
         progress=progress or (lambda _done, _total: None),
     )
-    return Sweep(tuple(kept.results(points)))
+    notes = dict.fromkeys(note for network in given for note in _opened(network).notes)
+    return Sweep(tuple(kept.results(points)), tuple(notes))
+
+
+_TRACING = Lock()
+"""Lock for tracing: torch.fx replaces `Module.__call__` for the whole process meanwhile."""
+
+
+@lru_cache(maxsize=4)
+def _opened(network: GivenNetwork) -> OpenNetwork:
+    if Path(str(network.network)).suffix in NETWORK.suffixes:
+        raise ConversionError(
+            "a .net file is converted already, so that nothing of it can vary",
+            node=str(network.network),
+            remedy="give the network it was made of; `spikeport evaluate` measures the file",
+        )
+    return network.open(task=CLASSIFICATION)
+
+
+def _levels(opened: OpenNetwork) -> int:
+    trained = opened.trained
+    if trained.levels is not None:
+        return trained.levels
+    return trained_activations(trained.model, trained.quantizer.shape)[1] or 0
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """Conversion of the points of a sweep, in any process.
+
+    Attributes
+    ----------
+    networks:
+        Network and its hash by the `run` of points.
+    """
+
+    networks: Mapping[str, tuple[GivenNetwork, str]]
+    limits: TargetLimits
+
+    def __call__(self, point: Point) -> IntProgram:
+        """The program of a point; raises SpikeportError if the network does not become one."""
+        network, sha256 = self.networks[point.run]
+        with _TRACING:
+            opened = _opened(network)
+            if opened.sha256 != sha256:
+                raise ConversionError(
+                    "the network is another one each time it is opened",
+                    node=point.run,
+                    remedy="give its weights=, or seed what its factory draws",
+                )
+            trained = opened.trained
+            return convert(
+                trained.model,
+                trained.quantizer,
+                ConversionOptions(point.neuron, point.schedule, point.weight_bits),
+                self.limits,
+                name=trained.name,
+                calibration=opened.calibration,
+            ).program
+
+
+def _network_from_anywhere(run: str) -> str:
+    """The name of a network with an absolute path, since workers may run in other folders."""
+    file, separator, factory = run.rpartition(":")
+    if separator and file.endswith(".py"):
+        return f"{Path(file).resolve()}:{factory}"
+    return run if separator and not Path(run).exists() else str(Path(run).resolve())
 
 
 def _known(neurons: Sequence[str]) -> Sequence[str]:
@@ -137,6 +236,9 @@ def _known(neurons: Sequence[str]) -> Sequence[str]:
 
 def _from_anywhere(data: str) -> str:
     """The source with an absolute path, since workers may run in other folders."""
+    file, in_python, factory = data.partition(".py:")
+    if in_python:
+        return f"{Path(f'{file}.py').resolve()}:{factory}"
     name, separator, rest = data.partition(":")
     if not separator or "@" in name:
         return data

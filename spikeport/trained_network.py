@@ -18,7 +18,7 @@ from toolchain.files import file_sha256
 from toolchain.user_code import home_of, is_module_name, load_source, user_code
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from toolchain.learning.data import Samples
     from toolchain.learning.training.checkpoint import TrainedModel
@@ -40,13 +40,20 @@ PIXELS = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class InputDescription:
-    """The user's description of a network's input; None where nothing is given."""
+    """The user's description of a network's input; None where nothing is given.
+
+    Attributes
+    ----------
+    usual_shape:
+        The shape where neither the user nor the network gives one.
+    """
 
     shape: tuple[int, ...] | None
     interval: tuple[float, float] | None
     bits: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    usual_shape: tuple[int, ...] | None = None
 
     @property
     def tells_values(self) -> bool:
@@ -56,7 +63,7 @@ class InputDescription:
     def described(self, samples: Samples | None) -> InputDescription:
         """The description, with shape and range of calibration samples where the user gave none."""
         if samples is None:
-            return self
+            return replace(self, shape=self.shape or self.usual_shape)
         shape, interval = self.shape or samples.sample_shape, self.interval or interval_of(samples)
         return replace(self, shape=shape, interval=interval)
 
@@ -94,6 +101,8 @@ class TrainedNetwork:
         Quantization levels of its trained activations, if known.
     notes:
         What the user should know about reading it.
+    checkpoint:
+        The checkpoint of `train` or `detector train` that it was, if any.
     """
 
     name: str
@@ -102,9 +111,10 @@ class TrainedNetwork:
     levels: int | None
     provenance: dict[str, Any]
     notes: tuple[str, ...] = ()
+    checkpoint: TrainedModel[Any] | None = None
 
 
-def of_module(model: nn.Module, description: InputDescription, name: str | None) -> TrainedNetwork:
+def of_module(model: nn.Module, description: InputDescription) -> TrainedNetwork:
     """A network from the caller's module, which stays unchanged.
 
     Raises
@@ -136,7 +146,7 @@ def of_module(model: nn.Module, description: InputDescription, name: str | None)
     }
     model, shape, notes = of_images(model, description.shape)
     quantizer = _quantizer(shape, description)
-    return TrainedNetwork(name or kind.lower(), model, quantizer, None, provenance, notes)
+    return TrainedNetwork(kind.lower(), model, quantizer, None, provenance, notes)
 
 
 def of_float_program(
@@ -167,11 +177,12 @@ def load_network(
     weights: Path | None,
     description: InputDescription,
     samples: Samples | None = None,
+    task: str | None = None,
 ) -> TrainedNetwork:
     """Load `source`: a checkpoint folder, or what the module's docstring calls a named network.
 
     The shape and range of the calibration `samples` are used if neither `description` nor the
-    network gives them.
+    network gives them. A checkpoint must be for `task`, if one is given.
 
     Raises
     ------
@@ -202,7 +213,7 @@ def load_network(
     from toolchain.learning.detection.checkpoint import load_detector
     from toolchain.learning.training.checkpoint import DETECTION, load_checkpoint, read_checkpoint
 
-    load = load_detector if read_checkpoint(folder)[0].task == DETECTION else load_checkpoint
+    load = load_detector if read_checkpoint(folder, task)[0].task == DETECTION else load_checkpoint
     network = network_of(load(folder), folder, description.bits)
     description.check_shape(source, network.quantizer.shape)
     return network
@@ -223,6 +234,7 @@ def _check_is_checkpoint(path: Path) -> None:
         return
     remedies = {
         ".net": f"it is converted already: spikeport run {path} --data SOURCE -o REC.npz",
+        ".nir": f"give what it becomes: spikeport convert {path} -o NET.net",
         ".npz": "give the network: a checkpoint folder, or FILE.py:FACTORY",
     }
     weights = f'give what makes the network as well: FILE.py:FACTORY, weights="{path}"'
@@ -237,7 +249,10 @@ def network_of(checkpoint: TrainedModel[Any], folder: Path, bits: int = 8) -> Tr
     """The network of a checkpoint, with the input quantizer its data call for."""
     provenance = {"spikeport": __version__, **checkpoint.provenance()}
     name, levels = folder.resolve().name, checkpoint.config.levels
-    return TrainedNetwork(name, checkpoint.model, checkpoint.quantizer(bits), levels, provenance)
+    quantizer = checkpoint.quantizer(bits)
+    return TrainedNetwork(
+        name, checkpoint.model, quantizer, levels, provenance, checkpoint=checkpoint
+    )
 
 
 def _from_name(name: str, weights: Path | None, description: InputDescription) -> TrainedNetwork:
@@ -275,6 +290,7 @@ def _from_onnx(
     """The network in an ONNX file, which may leave the input shape open."""
     from toolchain.conversion.frontend.input_form import of_images
     from toolchain.conversion.frontend.onnx_import.module import open_onnx
+    from toolchain.conversion.frontend.onnx_import.runtime import compared
     from toolchain.learning.training.state_file import tensors_sha256
 
     if weights is not None:
@@ -288,8 +304,27 @@ def _from_onnx(
         "weights_sha256": tensors_sha256(model.state_dict()),
     }
     images, shape, notes = of_images(model, model.sample_shape)
-    notes = (*model.notes, *notes)
-    return TrainedNetwork(file.stem, images, _quantizer(shape, described), None, provenance, notes)
+    quantizer = _quantizer(shape, described)
+    few = compared(model, file, _some_samples(quantizer, samples, model.sample_shape))
+    notes = (*model.notes, *notes, few)
+    return TrainedNetwork(file.stem, images, quantizer, None, provenance, notes)
+
+
+def _some_samples(
+    quantizer: InputQuantizer, samples: Samples | None, shape: tuple[int, ...]
+) -> Tensor:
+    """Normalised samples, float64 (n, *shape): the first given ones, or seeded ones."""
+    import numpy as np
+    import torch
+
+    from toolchain.conversion.frontend.onnx_import.runtime import SAMPLES
+
+    if samples is not None:
+        spikes = quantizer.quantize(samples.take(slice(0, SAMPLES)).real())
+    else:
+        bounds = (quantizer.range.low, quantizer.range.high + 1)
+        spikes = np.random.default_rng(0).integers(*bounds, (SAMPLES, *quantizer.shape))
+    return torch.from_numpy(quantizer.scale * spikes.reshape(-1, *shape))
 
 
 def _from_factory(

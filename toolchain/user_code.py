@@ -13,8 +13,9 @@ import sys
 import sysconfig
 import textwrap
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -137,8 +138,10 @@ def user_code(what: str, node: str, place: Home | None = None) -> Iterator[None]
 
 
 def home_of(model: object) -> Home | None:
-    """The home of the factory that made `model`; None for any other model."""
-    return _HOME_OF.get(model)
+    """The home of the factory that made `model`; None for anything else."""
+    with suppress(TypeError):  # a number or a list, which factories may return by mistake
+        return _HOME_OF.get(model)
+    return None
 
 
 def share_home(model: object, made_of_it: object) -> None:
@@ -225,8 +228,15 @@ class Source:
             and getattr(value, "__module__", None) == self._module.__name__
         ]
 
-    def call(self, factory: str) -> Any:
-        """The result of the factory called `factory`.
+    def parameters(self, factory: str) -> list[str]:
+        """Names of a factory's parameters; none where Python cannot tell."""
+        try:
+            return list(signature(getattr(self._module, factory)).parameters)
+        except (AttributeError, TypeError, ValueError):
+            return []
+
+    def call(self, factory: str, **given: Any) -> Any:
+        """The result of the factory called `factory`, with arguments by name.
 
         Raises
         ------
@@ -241,9 +251,9 @@ class Source:
                 node=node,
                 allowed=", ".join(self.callables()) or "a function that returns the network",
             )
-        _check_arguments(function, node)
+        _check_arguments(function, node, given)
         with user_code("the factory fails", node, self._place):
-            made = function()
+            made = function(**given)
         with suppress(TypeError):  # not a network, but a number or a list
             _HOME_OF[made] = self._place
         return made
@@ -290,18 +300,18 @@ def _import(name: str) -> Source:
     return Source(name, place, module)
 
 
-def _check_arguments(function: Callable[..., Any], node: str) -> None:
-    """Raise an error if a factory needs arguments, before Python raises its own."""
-    import inspect
-
+def _check_arguments(function: Callable[..., Any], node: str, given: Mapping[str, Any]) -> None:
+    """Raise an error if a factory needs other arguments, before Python raises its own."""
     try:
-        signature = inspect.signature(function)
+        parameters = signature(function).parameters
     except (TypeError, ValueError):
         return
     missing = [
         p.name
-        for p in signature.parameters.values()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        for p in parameters.values()
+        if p.default is p.empty
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        and p.name not in given
     ]
     if missing:
         raise UnsupportedModuleError(

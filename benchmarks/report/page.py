@@ -32,11 +32,12 @@ PUBLISHED = {
 
 
 def find_evaluations(folder: Path) -> dict[str, Evaluation]:
-    """Every evaluation below `folder`, by the name of the folder it lies in, sorted."""
-    return {
+    """Every evaluation of a trained run below `folder`, by the name of its folder, sorted."""
+    found = {
         file.parent.relative_to(folder).as_posix(): Evaluation.read(file)
         for file in sorted(folder.rglob(FILE_NAME))
     }
+    return {name: evaluation for name, evaluation in found.items() if evaluation.run is not None}
 
 
 def write_page(

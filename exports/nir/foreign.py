@@ -6,6 +6,10 @@ several steps the user must state it. A `LIF` without decay (tau infinite, as sn
 `Leaky` with beta = 1) is an `IF`. A spike has the value 1 there and a threshold here, so currents
 are divided by the thresholds. NIR fires above the threshold, here a neuron fires at it: it starts
 one integer below 0, which is equivalent for integers.
+
+Types that a file declares (input, output, sizes of planes) need not agree with its arrays: norse
+writes one number for all neurons of a layer, nirtorch the axes of batch and time, and nir itself
+ignores the groups of a convolution. The arrays decide, and a note names what was declared.
 """
 
 from __future__ import annotations
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
 
 ABOVE = -(2.0**-40)
 """Initial potential in thresholds: rounded down, it is -1 for any integer threshold."""
+SHORT_STEP = 0.01
+"""Longest time step in seconds that a resistance of 1 / dt stands for; below it is a gain."""
 READOUT = "spikes"
 """Name of the layer that counts the spikes if the network ends in neurons."""
 Shape = tuple[int, ...]
@@ -79,7 +85,11 @@ def _read_graph(path: Path) -> nir.NIRGraph:
 
     # nir gets an open file, since it would lock a named one.
     with path.open("rb") as file:
-        return nir.read(file)
+        try:
+            return nir.read(file)
+        except DAMAGED:
+            file.seek(0)
+            return nir.read(file, type_check=False)
 
 
 def is_ours(path: Path) -> bool:
@@ -87,8 +97,12 @@ def is_ours(path: Path) -> bool:
     return KEY in open_graph(path).metadata
 
 
-def read_foreign_nir(path: Path, steps: int, reset: Reset | None) -> FloatProgram:
+def read_foreign_nir(
+    path: Path, steps: int, reset: Reset | None
+) -> tuple[FloatProgram, tuple[str, ...]]:
     """A graph of another tool as a float program, for spiking networks of `steps` steps.
+
+    Also returns notes on what is read otherwise than it is declared.
 
     Raises
     ------
@@ -104,7 +118,8 @@ def read_foreign_nir(path: Path, steps: int, reset: Reset | None) -> FloatProgra
     if steps > 1:
         _check_reset(path, graph, reset)
     try:
-        return _Reader(path, graph, steps).program()
+        reader = _Reader(path, graph, steps)
+        return reader.program(), tuple(reader.notes)
     except SpikeportError:
         raise
     except DAMAGED as error:
@@ -142,6 +157,22 @@ class _Reader:
         self._names: dict[str, str] = {}
         """Names of the float nodes by those of the graph's nodes, which may already be used."""
         self._taken: set[str] = set()
+        self.notes: list[str] = []
+        self.resistance = self._resistance()
+
+    def _resistance(self) -> float:
+        """The resistance with which a step adds the current to the potential: 1, or 1 / dt."""
+        found = [n.r for n in self._graph.nodes.values() if type(n).__name__ == "IF"]
+        values = {float(r) for node in found for r in np.asarray(node).flat}
+        if len(values) != 1 or not 1 / SHORT_STEP <= min(values) < np.inf:
+            return 1.0
+        (resistance,) = values
+        self.notes.append(
+            f"all IF neurons have the resistance {resistance:.6g}, read as 1 / dt: a step of "
+            f"{1 / resistance:.6g} s adds the current to the potential (as SpikingJelly writes; "
+            "its own neurons also fire at their threshold, those of NIR above it)"
+        )
+        return resistance
 
     def program(self) -> FloatProgram:
         """The program with all nodes in order, and a readout if the graph ends in neurons."""
@@ -151,10 +182,10 @@ class _Reader:
             kind = type(node).__name__
             sources = [self._names[a] for a, b in self._graph.edges if b == name]
             if kind == "Input":
-                shape = tuple(int(s) for s in node.output_type["output"])
-                self._names[name] = self.put(Input(INPUT, (), shape))
+                self._names[name] = self.put(Input(INPUT, (), self._sample_shape(name)))
                 continue
             source = self._joined(name, sources)
+            self._compare(name, node, self._shapes[source])
             if kind == "Output":
                 last = source
                 continue
@@ -174,6 +205,37 @@ class _Reader:
                 last = self.put(Flatten(f"{READOUT}.flatten", (last,)))
             self.put(Linear(READOUT, (last,), np.eye(channels), np.zeros(channels)))
         return FloatProgram(tuple(self._nodes))
+
+    def _sample_shape(self, name: str) -> Shape:
+        """The declared input, without axes before those that the first nodes take."""
+        declared = tuple(int(s) for s in self._graph.nodes[name].output_type["output"])
+        for source, target in self._graph.edges:
+            if source != name:
+                continue
+            node = self._graph.nodes[target]
+            wanted: Shape = ()
+            if type(node).__name__ in ("Affine", "Linear"):
+                wanted = (int(node.weight.shape[1]),)
+            elif type(node).__name__ == "Conv2d":
+                wanted = (int(node.weight.shape[1]) * int(node.groups), *declared[-2:])
+            if wanted and declared[-len(wanted) :] == wanted != declared:
+                self.notes.append(
+                    f"{name}: declared as {declared}; {target} takes {wanted}, so that the axes "
+                    "before are read as those of batch and time"
+                )
+                return wanted
+        return declared
+
+    def _compare(self, name: str, node: Any, shape: Shape) -> None:
+        """Note an input that is declared otherwise than it arrives."""
+        found = (node.input_type or {}).get("input")
+        declared = None if found is None else tuple(int(s) for s in np.atleast_1d(found))
+        arriving = shape
+        if type(node).__name__ == "Conv2d" and declared is not None:
+            # nir takes the channels from the weights, which have those of one group.
+            declared, arriving = declared[-2:], shape[-2:]
+        if declared not in (None, arriving):
+            self.notes.append(f"{name}: declared for {declared}; {arriving} arrive, and are read")
 
     def shape(self, name: str) -> Shape:
         """Shape of a node's output."""
@@ -271,11 +333,12 @@ def _neuron(reader: _Reader, name: str, source: str, node: Any) -> FloatNode:
             found=f"tau {np.min(node.tau):.4g}",
             allowed="IF, or LIF with infinite tau",
         )
-    if type(node).__name__ == "IF" and (np.asarray(node.r) != 1).any():
+    if type(node).__name__ == "IF" and (np.asarray(node.r) != reader.resistance).any():
         raise UnsupportedModuleError(
             "a resistance other than 1 is not read",
             node=name,
             found=f"{np.min(node.r):.4g} .. {np.max(node.r):.4g}",
+            allowed=f"1, or one 1 / dt for all neurons with dt up to {SHORT_STEP} s",
             remedy="multiply it into the weights",
         )
     if np.any(node.v_reset):

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from hw_models.profile import load_profile
 from spikeport.auditing import chip_of
+from spikeport.given_network import GivenNetwork, described
+from spikeport.sweeping import Lowering
 from spikeport.trained_network import network_of
 from tests.command_line import START, here, ok, spikeport, started
 from toolchain.audit.chip_fit import fit
@@ -40,13 +42,19 @@ def folder(tmp_path_factory):
     return folder
 
 
+def lowering(run):
+    given = GivenNetwork(run, None, described())
+    sha256 = load_checkpoint(run).tensors_sha256
+    return Lowering({str(run): (given, sha256)}, load_profile("loihi2").as_target_limits())
+
+
 def rows(path):
     with sqlite3.connect(path) as database:
         return database.execute("SELECT * FROM results ORDER BY key").fetchall()
 
 
-def test_the_grid_is_every_combination(tmp_path):
-    grid = make_grid([(tmp_path, 4), (tmp_path / "b", 8)], ["if", "cif"], [2, 1], [8, 3])
+def test_the_grid_is_every_combination():
+    grid = make_grid([("a", 4), ("b", 8)], ["if", "cif"], [2, 1], [8, 3])
     assert len(grid) == len(set(grid)) == 16
     assert [p.steps for p in grid] == [1] * 8 + [2] * 8
     assert {p.levels for p in grid} == {4, 8}
@@ -69,7 +77,7 @@ def test_the_grid_is_every_combination(tmp_path):
 def test_a_point_is_what_convert_and_the_reference_simulator_give(folder, neuron, steps):
     limits = load_profile("loihi2").as_target_limits()
     point = Point(str(folder / "run"), 4, neuron, steps, 4)
-    found = measure("key", point, DATA, limits, chip_of("loihi2"))
+    found = measure("key", point, lowering(folder / "run"), DATA, chip_of("loihi2"))
     network = network_of(load_checkpoint(folder / "run"), folder / "run")
     options = ConversionOptions(neuron, point.schedule, 4)
     program = convert(network.model, network.quantizer, options, limits, name="run").program
@@ -87,8 +95,7 @@ def test_a_point_is_what_convert_and_the_reference_simulator_give(folder, neuron
 
 def test_what_cannot_be_converted_is_a_result(folder):
     point = Point(str(folder / "run"), 4, "if", 2, 1)
-    limits = load_profile("loihi2").as_target_limits()
-    found = measure("key", point, DATA, limits, chip_of("loihi2"))
+    found = measure("key", point, lowering(folder / "run"), DATA, chip_of("loihi2"))
     assert "weight bits out of range" in found.error
     assert (found.accuracy, found.total) == (0, 0)
     assert front([found]) == []
@@ -138,7 +145,7 @@ def test_the_front_by_brute_force(values):
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_the_picture_names_every_point(count, tmp_path):
     """Its time steps stand in every point; cores are whole numbers, also where all have as many."""
-    grid = make_grid([(tmp_path / "$a_", 4), (tmp_path / "b", 4)], ["if", "cif"], [1, 16], [8, 3])
+    grid = make_grid([("$a_", 4), ("b", 4)], ["if", "cif"], [1, 16], [8, 3])
     results = [
         Result(str(i), point, i, 60, 1000.0 + i, point.schedule.num_steps, 4)
         for i, point in enumerate(grid * bool(count))

@@ -245,7 +245,7 @@ def test_quantizers_at_the_ends_are_left_out_with_a_note(tmp_path):
     module = open_onnx(path)
     assert list(dict(module.named_children())) == ["Gemm_2", "Softmax_5"]
     noted = load_network(str(path), None, InputDescription(None, None, 8, (0.0,), (1.0,))).notes
-    assert [note.partition(":")[0] for note in noted] == ["in", "out"]
+    assert [note.partition(":")[0] for note in noted[:2]] == ["in", "out"]
     assert "255 steps of 0 .. 1" in noted[0]
 
 

@@ -13,7 +13,7 @@ from hw_models.profile import load_profile
 from hw_models.stock.atrlif_limits import check_atrlif
 from spikeport.trained_network import InputDescription, load_network
 from tests.networks import random_program
-from toolchain.conversion.passes.fold import trained_levels
+from toolchain.conversion.passes.fold import trained_activations
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.conversion.quantization.calibration import Calibration
 from toolchain.errors import CheckpointError, ConversionError, FormatError, TargetError
@@ -115,13 +115,13 @@ def test_every_refusal_of_the_stock_writer_says_what_to_do(tmp_path):
 
 
 def test_cif_takes_the_trained_levels():
-    assert trained_levels(Branched(), SHAPE) == 4
+    assert trained_activations(Branched(), SHAPE)[1] == 4
     mixed = Branched()
     mixed.act2 = QCFS(8, 1.0)
-    assert trained_levels(mixed, SHAPE) is None
+    assert trained_activations(mixed, SHAPE)[1] is None
     relu = Branched()
     relu.act = relu.act2 = nn.ReLU()
-    assert trained_levels(relu, SHAPE) is None
+    assert trained_activations(relu, SHAPE)[1] is None
 
 
 def test_folders_that_are_no_network_file_yet(tmp_path):

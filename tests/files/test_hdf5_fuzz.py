@@ -72,7 +72,7 @@ def read_graph(path):
 
 
 def read_foreign(path):
-    read_foreign_nir(path, 2, Reset.SUBTRACT).shapes()
+    read_foreign_nir(path, 2, Reset.SUBTRACT)[0].shapes()
 
 
 FORMATS = {

@@ -19,7 +19,7 @@ from hw_models.profile import load_profile
 from tests.command_line import fails, ok
 from toolchain.conversion.float_values import evaluate
 from toolchain.conversion.pipeline import ConversionOptions, convert
-from toolchain.errors import FormatError, TargetError, UnsupportedModuleError
+from toolchain.errors import FormatError, ProgramError, TargetError, UnsupportedModuleError
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
 from toolchain.recording import Mode
@@ -92,7 +92,8 @@ def test_the_spikes_are_snntorchs(kind, steps, thresholds, tmp_path):
     shape = (1, 6, 6) if kind == "conv" else (20,)
     x = torch.randint(0, LEVELS, (7, *shape)).float()
     exported(net, x[:1], tmp_path / "x.nir")
-    program = read_foreign_nir(tmp_path / "x.nir", steps, Reset.SUBTRACT)
+    program, notes = read_foreign_nir(tmp_path / "x.nir", steps, Reset.SUBTRACT)
+    assert notes == ()
     quantizer = InputQuantizer(shape, 1.0, bits=3)
     options = ConversionOptions("if", Schedule(steps), weight_bits=8)
     made = convert(program, quantizer, options, LIMITS, name="x")
@@ -136,7 +137,7 @@ def fires(shape=(3,), threshold=1.0, r=1.0, v_reset=0.0):
 
 def read(made, path, steps=1):
     nir.write(str(path), made)
-    return read_foreign_nir(path, steps, Reset.SUBTRACT)
+    return read_foreign_nir(path, steps, Reset.SUBTRACT)[0]
 
 
 def uneven():
@@ -171,11 +172,85 @@ def test_sum_pools_scales_and_same_padding(tmp_path):
     assert torch.allclose(evaluate(program, x), wanted)
 
 
+def spikes_by_hand(weights, thresholds, x, steps):
+    """IF neurons that subtract: (T, N, M) by layer, from input currents that stay."""
+    sent, potentials = [[] for _ in weights], [0 for _ in weights]
+    for _ in range(steps):
+        values = x
+        for index, (weight, threshold) in enumerate(zip(weights, thresholds, strict=True)):
+            potentials[index] = potentials[index] + values @ weight.T
+            values = (potentials[index] > threshold).astype(float)
+            potentials[index] = potentials[index] - values * threshold
+            sent[index].append(values)
+    return [np.stack(layer) for layer in sent]
+
+
+@pytest.mark.parametrize("dt", [1e-4, 1e-3])
+def test_a_resistance_of_one_over_the_time_step(dt, tmp_path):
+    """SpikingJelly's: a step of dt adds r * dt = 1 times the current."""
+    rng = np.random.default_rng(2)
+    weights = [rng.integers(-6, 7, (6, 4)).astype(float), rng.integers(-6, 7, (3, 6)).astype(float)]
+    nodes = [nir.Linear(weights[0]), fires((6,), 9.0, r=1 / dt)]
+    nodes += [nir.Linear(weights[1]), fires((3,), 5.0, r=1 / dt)]
+    nir.write(str(tmp_path / "x.nir"), graph(*nodes))
+    program, (note,) = read_foreign_nir(tmp_path / "x.nir", 6, Reset.SUBTRACT)
+    assert f"read as 1 / dt: a step of {dt:g} s" in note
+    options = ConversionOptions("if", Schedule(6))
+    made = convert(program, InputQuantizer((4,), 1.0, bits=3), options, LIMITS, name="x").program
+    x = rng.integers(0, 8, (9, 4))
+    found = simulate(made, x, mode=Mode.FULL)
+    expected = spikes_by_hand(weights, (9.0, 5.0), x, 6)
+    for layer, theirs in zip(found.spikes.values(), expected, strict=True):
+        assert np.array_equal(layer, theirs)
+
+
+def test_types_that_the_arrays_contradict(tmp_path):
+    """As norse and nirtorch write: one number for all neurons, an axis of batch, another plane."""
+    rng = np.random.default_rng(3)
+    kernels, dense = rng.normal(size=(4, 1, 3, 3)), rng.normal(size=(3, 64))
+    one = fires((1,), 0.5)
+
+    def conv(plane):
+        return nir.Conv2d(plane, kernels, 1, 1, 1, 2, np.ones(4))
+
+    def flatten(shape):
+        return nir.Flatten({"input": np.array(shape)}, 0, -1)
+
+    right = [conv((4, 4)), fires((4, 4, 4), 0.5), flatten((4, 4, 4)), nir.Affine(dense, np.ones(3))]
+    wrong = [conv((9, 9)), one, flatten((2, 7)), nir.Affine(dense, np.ones(3))]
+    expected = read(graph(*right, shape=(2, 4, 4), out=(3,)), tmp_path / "right.nir")
+    nir.write(str(tmp_path / "wrong.nir"), graph(*wrong, shape=(1, 2, 4, 4), out=(5,)))
+    program, notes = read_foreign_nir(tmp_path / "wrong.nir", 1, None)
+    x = torch.from_numpy(rng.normal(size=(5, 2, 4, 4)))
+    found = evaluate(program, x)
+    assert torch.equal(found, evaluate(expected, x))
+    fired = F.conv2d(x, torch.from_numpy(kernels), torch.ones(4).double(), padding=1, groups=2)
+    by_hand = (fired > 0.5).double().flatten(1) @ torch.from_numpy(dense).T + 1
+    assert torch.allclose(found, by_hand)
+    assert [note.partition(":")[0] for note in notes] == ["input", "n0", "n1", "n2", "output"]
+    assert "declared as (1, 2, 4, 4); n0 takes (2, 4, 4)" in notes[0]
+    assert "declared for (2, 7); (4, 4, 4) arrive" in notes[3]
+
+
+def test_axes_of_batch_and_time_before_a_dense_layer(tmp_path):
+    """rockpool's files end in leaking neurons, which is what the error names."""
+    nodes = (nir.Linear(np.ones((3, 4))), nir.CubaLIF(*(np.ones(3) for _ in range(5))))
+    nir.write(str(tmp_path / "x.nir"), graph(*nodes, shape=(1, 100, 4)))
+    with pytest.raises(UnsupportedModuleError, match="has no counterpart") as found:
+        read_foreign_nir(tmp_path / "x.nir", 1, None)
+    assert found.value.found == "CubaLIF"
+    made = graph(dense(), fires(), shape=(1, 100, 4))
+    assert read(made, tmp_path / "x.nir").input.shape == (4,)
+    with pytest.raises(ProgramError, match="does not fit"):
+        read(graph(dense(), fires(), shape=(1, 100, 5)), tmp_path / "x.nir")
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [
         (graph(dense(), nir.LIF(np.ones(3), np.ones(3), np.zeros(3), np.ones(3))), "that leak"),
         (graph(dense(), fires(r=2.0)), "resistance"),
+        (graph(dense(), fires(r=1e4), dense(3, 3), fires(r=1e3)), "resistance"),
         (graph(dense(), fires(v_reset=0.5)), "reset to other than 0"),
         (graph(dense(), fires(threshold=0.0)), "must be positive"),
         (graph(uneven(), **PLANE), "differ within a channel"),
@@ -260,5 +335,8 @@ def test_the_command(tmp_path):
     expected, _ = spikes_of(net, x, 4)
     for layer, theirs in zip(found.spikes.values(), expected, strict=True):
         assert np.array_equal(layer, theirs)
+    nir.write(str(tmp_path / "sj.nir"), graph(dense(), fires(r=1e4)))
+    told = ok("convert", "sj.nir", "-o", "sj.net", "--steps", "1", cwd=tmp_path)
+    assert "read as 1 / dt" in " ".join(told.stdout.split())
     (tmp_path / "no.nir").write_bytes(b"nothing")
     fails(2, "not a readable HDF5 file", "convert", "no.nir", "-o", "y.net", cwd=tmp_path)

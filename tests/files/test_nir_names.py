@@ -107,7 +107,7 @@ PLAIN = ("input", "a", "b", "c", "d", "output")
 
 def converted(names, path):
     nir.write(str(path), row(names))
-    program = read_foreign_nir(path, 1, None)
+    program, _ = read_foreign_nir(path, 1, None)
     quantizer = InputQuantizer((4,), 1.0, bits=3)
     options = ConversionOptions("if", Schedule(1))
     return convert(program, quantizer, options, LIMITS, name="x").program

@@ -9,7 +9,7 @@ import typer
 
 import spikeport
 from toolchain.audit.gates import ALL_METRICS
-from toolchain.cli.options import Adapters, Data, Json, Net, TimeLimit
+from toolchain.cli.options import Adapters, Data, Json, Net, TimeLimit, Weights
 from toolchain.cli.output import Output
 from toolchain.cli.param_types import data_path, network_path
 from toolchain.cli.wording import as_options
@@ -26,13 +26,11 @@ def command(
         str | None,
         typer.Option(
             "--checkpoint",
-            metavar="CHECKPOINT|FILE.py:FACTORY|FILE.onnx",
+            metavar="CHECKPOINT|FILE.onnx|FILE.py:FACTORY|model:NAME",
             help="Network that the file was converted from.",
         ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="State dict for FILE.py:FACTORY (.safetensors, .pt).")
-    ] = None,
+    weights: Weights = None,
     adapters: Adapters = None,
     html: Annotated[
         Path | None, typer.Option(metavar="OUT.html", help="Write one self-contained HTML page.")

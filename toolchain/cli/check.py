@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 import spikeport
-from toolchain.cli.options import Adapters, InputShape, Json, NetworkSource
+from toolchain.cli.options import Adapters, InputShape, Json, NetworkSource, Weights
 from toolchain.cli.output import Output
 from toolchain.cli.wording import as_options
 
 
 def command(
     source: NetworkSource,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="State dict for FILE.py:FACTORY or model:NAME (.safetensors, .pt)."),
-    ] = None,
+    weights: Weights = None,
     input_shape: InputShape = None,
     adapters: Adapters = None,
     json: Json = False,

@@ -8,22 +8,26 @@ from dataclasses import asdict
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import spikeport
 from toolchain.cli.heap import collecting_later, keep_heap
-from toolchain.cli.options import Adapters, InputShape, Json, NetworkSource
-from toolchain.cli.output import Output, percent
-from toolchain.cli.param_types import (
-    data_path,
-    divisors,
-    interval,
-    network_path,
-    real_numbers,
-    typed,
+from toolchain.cli.options import (
+    Adapters,
+    Calibrate,
+    CalibrationSamples,
+    InputRange,
+    InputShape,
+    Json,
+    Mean,
+    NetworkSource,
+    Std,
+    Weights,
 )
+from toolchain.cli.output import Output, percent
+from toolchain.cli.param_types import data_path, network_path
 from toolchain.cli.wording import as_options
 from toolchain.errors import ConversionError
 
@@ -85,16 +89,8 @@ def command(
             help="Hardware whose registers it must fit (default loihi2; stock-netx for --stock)."
         ),
     ] = None,
-    calibrate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SOURCE",
-            help="Calibration data, for sleep steps (CIF), gptq, thresholds of ReLUs, saturation.",
-        ),
-    ] = None,
-    calibration_samples: Annotated[
-        int, typer.Option(min=1, help="Number of calibration samples, chosen at random.")
-    ] = 256,
+    calibrate: Calibrate = None,
+    calibration_samples: CalibrationSamples = 256,
     calibration_seed: Annotated[int, typer.Option(min=0, help="Seed of the random choice.")] = 0,
     thresholds: Annotated[
         Thresholds,
@@ -129,41 +125,14 @@ def command(
         bool, typer.Option("--report", help="Show the rounding errors of each layer.")
     ] = False,
     adapters: Adapters = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="State dict for FILE.py:FACTORY or model:NAME (.safetensors, .pt)."),
-    ] = None,
+    weights: Weights = None,
     input_shape: InputShape = None,
-    input_range: Annotated[
-        Any,
-        typed(
-            "--input-range",
-            interval,
-            metavar="LOW,HIGH",
-            help="Range of real sample values, before --mean and --std; by default 0,1, or that of "
-            "the samples of --calibrate. Pixels are 0 .. 1; floats are used unchanged.",
-        ),
-    ] = None,
+    input_range: InputRange = None,
     input_bits: Annotated[
         int, typer.Option(min=1, max=24, help="Width of an input spike, in bits.")
     ] = 8,
-    mean: Annotated[
-        Any,
-        typed(
-            "--mean",
-            real_numbers,
-            help="Subtracted from samples: one number per channel, or one for all, such as "
-            "128/255.",
-        ),
-    ] = "0",
-    std: Annotated[
-        Any,
-        typed(
-            "--std",
-            divisors,
-            help="Divisor of samples after --mean: one number per channel, or one for all.",
-        ),
-    ] = "1",
+    mean: Mean = "0",
+    std: Std = "1",
     nir_reset: Annotated[
         NirReset | None,
         typer.Option(help="FILE.nir of another tool: how its neurons are reset after a spike."),

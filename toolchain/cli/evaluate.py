@@ -11,27 +11,57 @@ import typer
 
 import spikeport
 from toolchain.cli.convert import Rounding
-from toolchain.cli.options import Data, Json, TimeLimit
+from toolchain.cli.options import (
+    Adapters,
+    Calibrate,
+    CalibrationSamples,
+    Data,
+    InputRange,
+    InputShape,
+    Json,
+    Mean,
+    Std,
+    TimeLimit,
+    Weights,
+)
 from toolchain.cli.output import Output, percent
-from toolchain.cli.param_types import data_path, positive_numbers, typed
+from toolchain.cli.param_types import data_path, network_path, positive_numbers, typed
+from toolchain.cli.wording import as_options
 
 if TYPE_CHECKING:
     from toolchain.learning.evaluation.results import Evaluation
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A checkpoint folder of `train`.")],
+    network: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|FILE.onnx|FILE.py:FACTORY|model:NAME|NET.net",
+            help="A folder of `train`, a network trained elsewhere, or a converted one.",
+        ),
+    ],
     data: Data,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="FILE.json", help="Default: RUN/evaluation.json."),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE.json",
+            help="Default: RUN/evaluation.json; of others, none.",
+        ),
     ] = None,
     steps: Annotated[
-        Any, typed("--steps", positive_numbers, help="Time steps of the IF networks.")
-    ] = "1,2,4,8,16",
+        Any,
+        typed(
+            "--steps",
+            positive_numbers,
+            help="Time steps of the IF networks (default 1,2,4,8,16; of NET.net up to its own).",
+        ),
+    ] = None,
     weight_bits: Annotated[
-        Any, typed("--weight-bits", positive_numbers, help="Widths of the integer weights.")
-    ] = "8",
+        Any,
+        typed("--weight-bits", positive_numbers, help="Widths of the integer weights (default 8)."),
+    ] = None,
     layer_steps: Annotated[
         int | None,
         typer.Option(min=1, help="Steps at which layers are compared (as in training)."),
@@ -40,13 +70,18 @@ def command(
         int,
         typer.Option("--lava", min=0, help="Images that also run on Lava, compared bit by bit."),
     ] = 0,
-    rounding: Annotated[Rounding, typer.Option(help="gptq needs --calibrate.")] = Rounding.NEAREST,
-    calibrate: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Data to calibrate on; never test data.")
+    weights: Weights = None,
+    input_shape: InputShape = None,
+    input_range: InputRange = None,
+    mean: Mean = "0",
+    std: Std = "1",
+    adapters: Adapters = None,
+    calibrate: Calibrate = None,
+    calibration_samples: CalibrationSamples = 256,
+    rounding: Annotated[
+        Rounding | None,
+        typer.Option(help="gptq needs --calibrate (default where plain ReLUs are fitted)."),
     ] = None,
-    calibration_samples: Annotated[
-        int, typer.Option(min=1, help="Number of calibration samples, chosen by the seed.")
-    ] = 256,
     relu_percentile: Annotated[
         float | None, typer.Option(help="Threshold of plain ReLUs, with --calibrate.")
     ] = None,
@@ -58,24 +93,33 @@ def command(
 
     NQ, QCFS and ReLU networks become IF networks at several steps, in float and in integers;
     CQReLU networks become CIF with and without sleep, and every spike count is compared with the
-    quantized network. Choose settings on the held-out split; run this on test data once.
+    quantized network. Notes say what cannot be measured of a network that `train` did not train.
+    Choose settings on the held-out split; run this on test data once.
     """
     from toolchain.output_policy import EVALUATION, check_output
 
     output = Output(as_json=json)
-    path = out or run / "evaluation.json"
-    if run.is_dir():
-        check_output(path, EVALUATION, [data_path(data), data_path(calibrate), Path(target)])
-    with output.progress(f"evaluate {run.name}") as task:
+    name, folder = Path(network).name, Path(network)
+    path = folder / "evaluation.json" if out is None and folder.is_dir() else out
+    if path is not None:
+        read = [network_path(network), weights, data_path(data), data_path(calibrate)]
+        check_output(path, EVALUATION, [*read, Path(target), *(adapters or [])])
+    with output.progress(f"evaluate {name}") as task:
         evaluation = spikeport.evaluate(
-            run,
+            network,
             data,
+            weights=weights,
+            input_shape=input_shape,
+            input_range=input_range,
+            mean=mean,
+            std=std,
+            adapters=adapters or (),
             steps=steps,
             weight_bits=weight_bits,
             layer_steps=layer_steps and positive_numbers("--layer-steps", str(layer_steps))[0],
             lava_samples=lava_samples,
             target=target,
-            rounding=rounding.value,
+            rounding=None if rounding is None else rounding.value,
             calibrate=calibrate,
             calibration_samples=calibration_samples,
             relu_percentile=relu_percentile,
@@ -83,10 +127,17 @@ def command(
             command=shlex.join(["spikeport", *sys.argv[1:]]),
             progress=lambda what, done, total: task.update(done, total, what),
         )
-    evaluation.write(path)
-    _show(evaluation, run.name, output)
-    output.say(f"wrote {path}")
-    output.result({"out": str(path), "rows": [r.__dict__ for r in evaluation.rows]})
+    _show(evaluation, name, output)
+    if path is not None:
+        evaluation.write(path)
+        output.say(f"wrote {path}")
+    output.result(
+        {
+            "out": None if path is None else str(path),
+            "rows": [r.__dict__ for r in evaluation.rows],
+            "notes": as_options(list(evaluation.notes)),
+        }
+    )
     if evaluation.lava and evaluation.lava["mismatches"]:
         raise typer.Exit(1)
 
@@ -106,6 +157,8 @@ def _show(evaluation: Evaluation, name: str, output: Output) -> None:
     ]
     title = f"{name} on {evaluation.data}, {evaluation.num_samples} samples"
     output.table(("network", "arithmetic", "steps", "accuracy", "95 % interval"), rows, title)
+    for note in evaluation.notes:
+        output.say(f"note: {as_options(note)}")
     if evaluation.lava:
         output.say(
             f"Lava: {evaluation.lava['samples']} samples, {evaluation.lava['values']:,} values "

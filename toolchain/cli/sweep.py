@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import spikeport
-from toolchain.cli.options import Data, Json
+from toolchain.cli.options import (
+    Adapters,
+    Calibrate,
+    CalibrationSamples,
+    Data,
+    InputRange,
+    InputShape,
+    Json,
+    Mean,
+    Std,
+    Weights,
+)
 from toolchain.cli.output import Output, percent
-from toolchain.cli.param_types import data_path, positive_numbers, typed
+from toolchain.cli.param_types import data_path, network_path, positive_numbers, typed
 from toolchain.cli.stops import telling
 from toolchain.cli.wording import as_options
 
@@ -21,7 +32,11 @@ if TYPE_CHECKING:
 
 def command(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Checkpoint folders of `train`.")
+        list[str],
+        typer.Argument(
+            metavar="RUN|FILE.onnx|FILE.py:FACTORY|model:NAME...",
+            help="Folders of `train`, or networks trained elsewhere.",
+        ),
     ],
     data: Data,
     out: Annotated[
@@ -33,6 +48,14 @@ def command(
             help="File of results; a repeated command continues it.",
         ),
     ],
+    weights: Weights = None,
+    input_shape: InputShape = None,
+    input_range: InputRange = None,
+    mean: Mean = "0",
+    std: Std = "1",
+    adapters: Adapters = None,
+    calibrate: Calibrate = None,
+    calibration_samples: CalibrationSamples = 256,
     steps: Annotated[
         Any, typed("--steps", positive_numbers, help="Time steps, or wake steps of CIF.")
     ] = "1,2,4,8",
@@ -69,7 +92,8 @@ def command(
     from toolchain.output_policy import PLOT, STORE, check_output
 
     output = Output(as_json=json)
-    read = [data_path(data), Path(target)]
+    read = [data_path(data), data_path(calibrate), Path(target), weights, *(adapters or [])]
+    read += [network_path(run) for run in runs]
     check_output(out, STORE, read)
     if plot is not None:
         check_output(plot, PLOT, [*read, out])
@@ -79,6 +103,14 @@ def command(
             runs,
             data,
             out,
+            weights=weights,
+            input_shape=input_shape,
+            input_range=input_range,
+            mean=mean,
+            std=std,
+            adapters=adapters or (),
+            calibrate=calibrate,
+            calibration_samples=calibration_samples,
             steps=steps,
             weight_bits=weight_bits,
             neurons=neurons.split(","),
@@ -89,6 +121,8 @@ def command(
         )
     results, best = swept.results, {r.key for r in swept.front}
     _show(results, best, output)
+    for note in swept.notes:
+        output.say(f"note: {as_options(note)}")
     if plot is not None:
         swept.plot(plot)
         output.say(f"wrote {plot}")
@@ -104,7 +138,7 @@ def _described(result: Result, best: bool) -> dict[str, Any]:
     point: Point = result.point
     return {
         "run": point.run,
-        "levels": point.levels,
+        "levels": point.levels or None,
         "neuron": point.neuron,
         "steps": point.steps,
         "weight_bits": point.weight_bits,

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from toolchain.canonical import canonical_json
@@ -23,9 +22,9 @@ class Point:
     Attributes
     ----------
     run:
-        Checkpoint folder; its quantization levels were chosen in training.
+        Checkpoint folder, or another name of a network, with an absolute path.
     levels:
-        Quantization levels of the checkpoint, for the table.
+        Its trained quantization levels, for the table; 0 if it has none.
     steps:
         Time steps of IF, wake steps of CIF.
     """
@@ -41,23 +40,23 @@ class Point:
         """The wake steps, and for CIF the sleep steps."""
         return Schedule(self.steps, SLEEP_FACTOR * self.steps if self.neuron == "cif" else 0)
 
-    def key(self, checkpoint_sha256: str, data_sha256: str, target: str) -> str:
+    def key(self, network_sha256: str, data_sha256: str, target: str) -> str:
         """Key of this point's result: equal networks and data have equal keys in any folder."""
         fields: dict[str, Any] = asdict(self)
         del fields["run"]
-        fields |= {"checkpoint": checkpoint_sha256, "data": data_sha256, "target": target}
+        fields |= {"checkpoint": network_sha256, "data": data_sha256, "target": target}
         return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
 
 
 def make_grid(
-    runs: Sequence[tuple[Path, int]],
+    runs: Sequence[tuple[str, int]],
     neurons: Sequence[str],
     steps: Sequence[int],
     weight_bits: Sequence[int],
 ) -> list[Point]:
-    """All combinations, the fewest steps first; `runs` are checkpoint folders and their levels."""
+    """All combinations, the fewest steps first; `runs` are names of networks and their levels."""
     points = [
-        Point(str(run.resolve()), levels, neuron, t, bits)
+        Point(run, levels, neuron, t, bits)
         for (run, levels), neuron, t, bits in product(runs, neurons, steps, weight_bits)
     ]
     return sorted(points, key=lambda p: (p.steps, p.weight_bits))

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from threading import Lock
 
 from toolchain.accuracy import Accuracy
 from toolchain.audit.chip_fit import Chip, fit
-from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.engine.simulate import simulate
 from toolchain.errors import SpikeportError
-from toolchain.int_range import TargetLimits
 from toolchain.learning.data import Dataset, input_spikes, open_split
-from toolchain.learning.training.checkpoint import Checkpoint, load_checkpoint
+from toolchain.program.int_program import IntProgram
 from toolchain.recording import Mode
 from toolchain.sweep.grid import Point
 
@@ -57,13 +54,8 @@ class Result:
         return self.correct / self.total if self.total else 0.0
 
 
-_TRACING = Lock()
-"""Lock for tracing: torch.fx replaces `Module.__call__` for the whole process meanwhile."""
-
-
-@lru_cache(maxsize=4)
-def _checkpoint(run: str) -> Checkpoint:
-    return load_checkpoint(Path(run))
+Convert = Callable[[Point], IntProgram]
+"""Converts the network of a point by its settings, in any process."""
 
 
 @lru_cache(maxsize=2)
@@ -71,26 +63,20 @@ def _data(source: str) -> Dataset:
     return open_split(source)
 
 
-def measure(key: str, point: Point, data: str, limits: TargetLimits, chip: Chip) -> Result:
+def measure(key: str, point: Point, convert: Convert, data: str, chip: Chip) -> Result:
     """Convert and run one point; a failed conversion is a result with an error."""
     started = time.perf_counter()
     try:
-        found = _measured(key, point, data, limits, chip)
+        found = _measured(key, point, convert, data, chip)
     except SpikeportError as error:
         told = error.message if error.found is None else f"{error.message}: {error.found}"
         return Result(key, point, seconds=time.perf_counter() - started, error=told)
     return found
 
 
-def _measured(key: str, point: Point, data: str, limits: TargetLimits, chip: Chip) -> Result:
+def _measured(key: str, point: Point, convert: Convert, data: str, chip: Chip) -> Result:
     started = time.perf_counter()
-    checkpoint, dataset = _checkpoint(point.run), _data(data)
-    options = ConversionOptions(point.neuron, point.schedule, point.weight_bits)
-    name = Path(point.run).name
-    with _TRACING:
-        program = convert(
-            checkpoint.model, checkpoint.quantizer(), options, limits, name=name
-        ).program
+    dataset, program = _data(data), convert(point)
     inputs = input_spikes(program.input, dataset)
     recording = simulate(program, inputs, mode=Mode.DIGEST, labels=dataset.labels)
     accuracy = Accuracy.of(recording.logits, dataset.labels)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from toolchain.audit.chip_fit import Chip
 from toolchain.errors import BackendRunError
-from toolchain.int_range import TargetLimits
 from toolchain.sweep.grid import Point
-from toolchain.sweep.measure import Result, measure
+from toolchain.sweep.measure import Convert, Result, measure
 from toolchain.sweep.store import Store
 
 if TYPE_CHECKING:
@@ -27,8 +26,8 @@ Progress = Callable[[int, int], None]
 def run_points(
     points: Mapping[str, Point],
     store: Store,
+    convert: Convert,
     data: str,
-    limits: TargetLimits,
     chip: Chip,
     *,
     scheduler: str | None,
@@ -49,7 +48,7 @@ def run_points(
     progress(done, len(points))
     if not missing:
         return
-    measured = partial(_measured, data=data, limits=limits, chip=chip)
+    measured = partial(_measured, convert=convert, data=data, chip=chip)
     if scheduler is None:
         results = _here(measured, missing, workers)
     else:
@@ -63,8 +62,8 @@ def run_points(
 Measured = Callable[[tuple[str, Point]], Result]
 
 
-def _measured(one: tuple[str, Point], data: str, limits: TargetLimits, chip: Chip) -> Result:
-    return measure(*one, data, limits, chip)
+def _measured(one: tuple[str, Point], convert: Convert, data: str, chip: Chip) -> Result:
+    return measure(*one, convert, data, chip)
 
 
 def _here(measured: Measured, points: Mapping[str, Point], workers: int) -> Iterator[Result]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import chain
 from typing import Any
 
@@ -138,6 +139,21 @@ def _forward(
     ):
         # A copy: the network may write into its input.
         return output_list(functional_call(model, tensors, (samples.double().clone(),)))
+
+
+def in_one_type(model: nn.Module) -> tuple[nn.Module, torch.dtype]:
+    """The network on the CPU with parameters of one type, and that type.
+
+    A network in float32 is returned as it is. Any other is copied as float64, so that nothing is
+    rounded to a narrower type.
+    """
+    kinds = {p.dtype for p in model.parameters()}
+    kind = torch.float32 if kinds <= {torch.float32} else torch.float64
+    if kinds <= {kind} and all(p.device.type == "cpu" for p in model.parameters()):
+        return model, kind
+    copied = deepcopy(model).to("cpu", kind)
+    share_home(model, copied)
+    return copied, kind
 
 
 @contextmanager

@@ -124,14 +124,16 @@ def examine(model: nn.Module | FloatProgram, quantizer: InputQuantizer) -> Exami
         return Examination(None, tuple(getattr(error, "obstacles", (error,))), ())
 
 
-def trained_levels(model: nn.Module | FloatProgram, input_shape: tuple[int, ...]) -> int | None:
-    """Quantization levels of all trained activations of a network; None if they differ."""
+def trained_activations(
+    model: nn.Module | FloatProgram, input_shape: tuple[int, ...]
+) -> tuple[set[str], int | None]:
+    """Kinds of a network's activations, and the levels of all trained ones; None if they differ."""
     program = (
         model if isinstance(model, FloatProgram) else trace(model, input_shape, plain_relu=True)
     )
     activations = [n for n in program.nodes if isinstance(n, Activation) and not n.is_constant]
     levels = {n.levels for n in activations if n.bound is None}
-    return levels.pop() if len(levels) == 1 else None
+    return {n.kind for n in activations}, levels.pop() if len(levels) == 1 else None
 
 
 def fold(program: FloatProgram, pooling: str = "auto") -> tuple[FloatProgram, tuple[str, ...]]:

@@ -1,7 +1,7 @@
-"""The grammar of data sources: `NAME[:PATH][@SPLIT[[START:STOP]]]`.
+"""The grammar of data sources: `NAME[:PATH][@SPLIT[[START:STOP]]]`, or `FILE.py:FACTORY[@...]`.
 
 Examples: `digits`, `digits@test[:50]`, `imagefolder:photos.zip@train`, `npz:set.npz@test[10:20]`,
-`voc:VOC2007@trainval`.
+`voc:VOC2007@trainval`, `mine.py:loader`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from toolchain.errors import DataError
 from toolchain.learning.data import cifar, digits, imagefolder, mnist, npz, shapes, voc
 from toolchain.learning.data.boxes import BoxDataset, Size
 from toolchain.learning.data.dataset import Dataset
+from toolchain.learning.data.torch_data import labelled
+from toolchain.user_code import home_of, load_source, user_code
 
 Loader = Callable[[Path | None, str], Dataset]
 
@@ -38,30 +40,37 @@ BOX_SOURCES: dict[str, tuple[BoxLoader, SplitLister]] = {
 """Images with boxes, for detectors: what loads them, and what lists their splits."""
 FORMS = (
     "digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, imagefolder:PATH, "
-    "npz:PATH (arrays train_samples, train_labels, test_samples, test_labels), and for detectors "
-    "shapes and voc:PATH"
+    "npz:PATH (arrays train_samples, train_labels, test_samples, test_labels), FILE.py:FACTORY (a "
+    "function that returns a torch Dataset or DataLoader), and for detectors shapes and voc:PATH"
 )
 SPLITS = ("train", "test")
-_PATTERN = re.compile(
-    r"^(?P<name>[a-z0-9-]+)(?::(?P<path>.+?))?"
-    r"(?:@(?P<split>[a-z]+)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?)?$"
-)
+_SPLIT = r"(?:@(?P<split>[a-z]+)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?)?$"
+_FACTORY = re.compile(r"^(?P<name>(?P<path>.+?\.py):(?P<factory>[A-Za-z_]\w*))" + _SPLIT)
+_PATTERN = re.compile(r"^(?P<name>[a-z0-9-]+)(?::(?P<path>.+?))?" + _SPLIT)
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A parsed data source; `split` and the slice may be missing."""
+    """A parsed data source; `split` and the slice may be missing.
+
+    Attributes
+    ----------
+    factory:
+        The function in a file of the user's that returns the data; `name` is FILE.py:FACTORY then.
+    """
 
     name: str
     path: Path | None
     split: str | None
     start: int | None
     stop: int | None
+    factory: str | None = None
 
     @property
     def base(self) -> str:
         """The source without split and slice."""
-        return self.name if self.path is None else f"{self.name}:{self.path}"
+        whole = self.path is None or self.factory is not None
+        return self.name if whole else f"{self.name}:{self.path}"
 
 
 def parse_source(text: str) -> DataSource:
@@ -72,15 +81,16 @@ def parse_source(text: str) -> DataSource:
     DataError
         If the text does not follow the grammar, or the name or split is unknown.
     """
-    match = _PATTERN.match(text)
-    if match is None or match["name"] not in {*SOURCES, *BOX_SOURCES}:
+    match = _FACTORY.match(text) or _PATTERN.match(text)
+    factory = match and match.groupdict().get("factory")
+    if match is None or not (factory or match["name"] in {*SOURCES, *BOX_SOURCES}):
         raise DataError(
             "not a data source",
             node=text,
             allowed=FORMS,
             remedy="a split and a slice may follow: digits@test[:100]",
         )
-    splits = SPLITS if match["name"] in SOURCES else voc.SPLITS
+    splits = voc.SPLITS if match["name"] in BOX_SOURCES else SPLITS
     if match["split"] is not None and match["split"] not in splits:
         raise DataError("no such split", node=text, found=match["split"], allowed=", ".join(splits))
     return DataSource(
@@ -89,6 +99,7 @@ def parse_source(text: str) -> DataSource:
         match["split"],
         int(match["start"]) if match["start"] else None,
         int(match["stop"]) if match["stop"] else None,
+        factory,
     )
 
 
@@ -101,7 +112,7 @@ def open_split(text: str, split: str | None = None) -> Dataset:
         If the source is not there, is malformed or the slice is empty.
     """
     source = parse_source(text)
-    if source.name not in SOURCES:
+    if source.name in BOX_SOURCES:
         raise DataError(
             "these data are boxes, for detectors",
             node=text,
@@ -109,9 +120,29 @@ def open_split(text: str, split: str | None = None) -> Dataset:
             remedy="`spikeport detector train` and `evaluate` take them",
         )
     chosen = source.split or split or "test"
-    with _readable(text):
-        dataset = SOURCES[source.name](source.path, chosen)
+    if source.factory is not None:
+        dataset = _of_factory(source, chosen)
+    else:
+        with _readable(text):
+            dataset = SOURCES[source.name](source.path, chosen)
     return dataset.take(*_part(source, text, chosen, len(dataset)))
+
+
+def _of_factory(source: DataSource, split: str) -> Dataset:
+    """What a function of the user's returns, which may have a parameter `split`."""
+    code = load_source(str(source.path))
+    assert source.factory is not None
+    takes_split = "split" in code.parameters(source.factory)
+    if source.split is not None and not takes_split:
+        raise DataError(
+            "the factory has no parameter `split`",
+            node=source.name,
+            found=f"@{source.split}",
+            remedy=f"leave @{source.split} out, or write def {source.factory}(split)",
+        )
+    made = code.call(source.factory, **({"split": split} if takes_split else {}))
+    with user_code("the data cannot be read", source.name, home_of(made)):
+        return labelled(made, source.name)
 
 
 def open_boxes(text: str, size: Size, split: str | None = None) -> BoxDataset:

@@ -29,6 +29,7 @@ from toolchain.learning.training.checkpoint import DETECTION, make_quantizer
 from toolchain.learning.training.inference import normalise
 from toolchain.learning.training.noise import set_fixed_sigma
 from toolchain.learning.training.optimizer import Descent
+from toolchain.learning.training.settings import check_training_source
 from toolchain.learning.training.task import Task
 from toolchain.learning.training.trainer import Progress, train_task
 
@@ -66,6 +67,7 @@ class Detection(Task[DetectorCheckpoint]):
     longest = GRADIENT_NORM
 
     def __init__(self, config: DetectorConfig) -> None:
+        check_training_source(config.data)
         super().__init__(config)
         size = (config.input_size[0], config.input_size[1])
         self.data = data = open_boxes(config.data, size, TRAIN)

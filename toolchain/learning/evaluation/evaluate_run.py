@@ -1,4 +1,4 @@
-"""All measurements of one trained network on one data set, in the papers' protocol.
+"""All measurements of one network on one data set, in the papers' protocol.
 
 The ANN runs without noise. Float spiking networks and integer programs get the same samples.
 """
@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+import torch
+from torch import nn
 
 from toolchain.accuracy import Accuracy
+from toolchain.conversion.frontend.user_module import in_one_type
 from toolchain.engine.settle import MAX_SLEEP_FACTOR
 from toolchain.errors import DataError
 from toolchain.learning.activations import IF_ACTIVATIONS, ActivationMode
@@ -20,14 +23,47 @@ from toolchain.learning.evaluation.float_network import layer_gaps, spiking_logi
 from toolchain.learning.evaluation.int_network import compare_counts, readouts
 from toolchain.learning.evaluation.results import FLOAT, AccuracyRow, integer
 from toolchain.learning.evaluation.schema import Counts, Gaps
-from toolchain.learning.training.checkpoint import Checkpoint
-from toolchain.learning.training.inference import logits, normalised
+from toolchain.learning.training.inference import logits, normalise
+from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
+from toolchain.program.neurons import ConsistentIntegrateAndFire
+from toolchain.user_code import home_of, user_code
 
 Lower = Callable[[str, Schedule, int], IntProgram]
 """Converts the network for a neuron ("if", "cif"), a schedule and a number of weight bits."""
 Progress = Callable[[str, int, int], None]
 """Called with what is being measured, samples done and samples in all."""
+
+
+NO_FLOAT_SPIKES = (
+    "the float spiking network and the layer errors are measured of networks that `train` has "
+    "trained with NQ or QCFS"
+)
+ONLY_INTEGERS = (
+    "a .net file holds integers only: the float networks and the layer errors are not measured"
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The network that is measured.
+
+    Attributes
+    ----------
+    activation, levels:
+        Its activation, as in `TrainConfig`, and the quantization levels of CQReLU.
+    class_names:
+        The classes it was trained on; None where unknown.
+    gap_steps:
+        Steps at which layers are compared; None of networks trained elsewhere.
+    """
+
+    model: nn.Module
+    quantizer: InputQuantizer
+    activation: str
+    levels: int
+    class_names: tuple[str, ...] | None = None
+    gap_steps: int | None = None
 
 
 @dataclass
@@ -36,23 +72,23 @@ class Measurement:
 
     Attributes
     ----------
+    subject:
+        None where there is a program only.
     steps:
         Time steps T of the IF networks.
     weight_bits:
         Widths of the integer programs; of CIF networks the first.
-    gap_steps:
-        Steps at which layers are compared, by default those that sigma was estimated from.
     """
 
-    checkpoint: Checkpoint
+    subject: Subject | None
     data: Dataset
     steps: Sequence[int]
     weight_bits: Sequence[int]
-    gap_steps: int | None
     progress: Progress
     rows: list[AccuracyRow] = field(default_factory=list)
     gaps: Gaps | None = None
     counts: Counts | None = None
+    notes: list[str] = field(default_factory=list)
 
     def measure(self, lower: Lower) -> None:
         """IF networks for NQ, QCFS and ReLU, CIF and wake-sleep for CQReLU.
@@ -66,31 +102,60 @@ class Measurement:
         SpikeportError
             If it cannot be converted.
         """
-        self._check_data()
-        config, bits = self.checkpoint.config, self.weight_bits[0]
-        sleeping = config.activation == "cqrelu"
+        subject, bits = self.subject, self.weight_bits[0]
+        assert subject is not None
+        self._check_data(subject)
+        sleeping = subject.activation == "cqrelu"
         if sleeping:
-            longest = Schedule(config.levels, MAX_SLEEP_FACTOR * config.levels)
-            rate_coded = lower("if", Schedule(config.levels), bits)
+            longest = Schedule(subject.levels, MAX_SLEEP_FACTOR * subject.levels)
+            rate_coded = lower("if", Schedule(subject.levels), bits)
             cif = lower("cif", longest, bits)
         else:
             schedule = Schedule(max(self.steps))
             programs = {integer(bits): lower("if", schedule, bits) for bits in self.weight_bits}
-        self._float_networks()
+        first = cif if sleeping else next(iter(programs.values()))
+        inputs = self._inputs(first)
+        self._float_networks(subject)
         if sleeping:
-            self._wake_sleep(rate_coded, cif)
+            self._wake_sleep(cif, inputs, rate_coded)
             return
-        for arithmetic, program in programs.items():
-            inputs, name = input_spikes(program.input, self.data), f"{arithmetic} spiking network"
-            outputs = readouts(program, inputs, self.steps, partial(self.progress, name))
-            for steps, out in outputs.items():
-                self._add("SNN", arithmetic, "IF", steps, out)
+        for program in programs.values():
+            self._by_steps(program, inputs)
 
-    def _check_data(self) -> None:
-        data, trained = self.data, self.checkpoint
+    def measure_program(self, program: IntProgram) -> None:
+        """A program as it is: IF networks by steps, CIF networks over their own schedule.
+
+        Raises
+        ------
+        ProgramError, DataError
+            If it is no classifier of these data.
+        """
+        self.notes.append(ONLY_INTEGERS)
+        inputs = self._inputs(program)
+        if any(isinstance(p.neuron, ConsistentIntegrateAndFire) for p in program.populations):
+            self._wake_sleep(program, inputs)
+        else:
+            self._by_steps(program, inputs)
+
+    def _inputs(self, program: IntProgram) -> np.ndarray:
+        """Graded input spikes, int (N, ...), of a classifier of these data."""
+        outputs, classes = program.readout.shape[0], int(self.data.labels.max()) + 1
+        if outputs < classes:
+            raise DataError(
+                "the network has fewer outputs than the data have classes",
+                node=program.name,
+                found=f"{outputs} outputs",
+                allowed=f"{classes} classes",
+            )
+        return input_spikes(program.input, self.data)
+
+    def _check_data(self, subject: Subject) -> None:
+        if subject.class_names is None:
+            return
+        data = self.data
         for what, found, allowed in (
-            ("samples of another shape", data.sample_shape, trained.sample_shape),
-            ("other classes", data.class_names, trained.class_names),
+            ("samples of another shape", data.sample_shape, subject.quantizer.shape),
+            ("other classes", data.class_names, subject.class_names),
         ):
             if found != allowed:
                 raise DataError(
@@ -106,31 +171,48 @@ class Measurement:
         accuracy = Accuracy.of(outputs, self.data.labels).describe()
         self.rows.append(AccuracyRow(network, arithmetic, neuron, steps, accuracy))
 
-    def _float_networks(self) -> None:
-        model, config = self.checkpoint.model, self.checkpoint.config
-        x = normalised(self.data, config.mean, config.std)
-        self._add("ANN", FLOAT, "", None, logits(model, x, ActivationMode.QUANTIZED).numpy())
-        if config.activation not in IF_ACTIVATIONS:
+    def _float_networks(self, subject: Subject) -> None:
+        (model, kind), quantizer = in_one_type(subject.model), subject.quantizer
+        real = torch.from_numpy(self.data.real()).to(kind)
+        x = normalise(real.reshape(-1, *quantizer.shape), quantizer.mean, quantizer.std)
+        with user_code("the network's forward fails", type(model).__name__, home_of(model)):
+            outputs = logits(model, x, ActivationMode.QUANTIZED).numpy()
+        self._add("ANN", FLOAT, "", None, outputs)
+        if subject.gap_steps is None:
+            self.notes.append(NO_FLOAT_SPIKES)
+            return
+        if subject.activation not in IF_ACTIVATIONS:
             return
         report = partial(self.progress, "float spiking network")
         for steps, out in spiking_logits(model, x, self.steps, report).items():
             self._add("SNN", FLOAT, "IF", steps, out)
-        gap_steps = self.gap_steps or config.calibration_steps
-        gaps = layer_gaps(model, x, gap_steps, partial(self.progress, "layer errors"))
+        gaps = layer_gaps(model, x, subject.gap_steps, partial(self.progress, "layer errors"))
         layers = {name: gap.describe() for name, gap in gaps.items()}
-        self.gaps = {"steps": gap_steps, "layers": layers}
+        self.gaps = {"steps": subject.gap_steps, "layers": layers}
 
-    def _wake_sleep(self, rate_coded: IntProgram, sleeping: IntProgram) -> None:
-        """IF, CIF and CIF with sleep until settled; the latter two are one run, looked at twice."""
+    def _by_steps(self, program: IntProgram, inputs: np.ndarray) -> None:
+        arithmetic = integer(program.weight_bits)
+        report = partial(self.progress, f"{arithmetic} spiking network")
+        for steps, out in readouts(program, inputs, self.steps, report).items():
+            self._add("SNN", arithmetic, "IF", steps, out)
+
+    def _wake_sleep(
+        self, sleeping: IntProgram, inputs: np.ndarray, rate_coded: IntProgram | None = None
+    ) -> None:
+        """IF, CIF and CIF with sleep; the latter two are one run, looked at twice.
+
+        A program as it is, without the IF network beside it, need not settle.
+        """
         wake, arithmetic = sleeping.schedule.wake_steps, integer(sleeping.weight_bits)
-        inputs = input_spikes(sleeping.input, self.data)
-        plain = compare_counts(rate_coded, inputs, partial(self.progress, "IF"))
-        cif = compare_counts(sleeping, inputs, partial(self.progress, "CIF and sleep"))
-        variants = {
-            "IF": (plain.awake, 0),
-            "CIF": (cif.awake, 0),
-            "CIF + sleep": (cif.settled, cif.settle_steps),
-        }
+        variants = {}
+        if rate_coded is not None:
+            plain = compare_counts(rate_coded, inputs, partial(self.progress, "IF"))
+            variants["IF"] = (plain.awake, 0)
+        settles = rate_coded is not None
+        report = partial(self.progress, "CIF and sleep")
+        cif = compare_counts(sleeping, inputs, report, must_settle=settles)
+        variants["CIF"] = (cif.awake, 0)
+        variants["CIF + sleep"] = (cif.settled, cif.settle_steps)
         self._add("ANN", arithmetic, "", None, cif.quantized_logits)
         for name, (comparison, sleep) in variants.items():
             self._add("SNN", arithmetic, name, wake + sleep, np.concatenate(comparison.logits))

@@ -36,7 +36,7 @@ class Document:
     Attributes
     ----------
     run:
-        Configuration, kept epoch, hash and history of the checkpoint.
+        Configuration, kept epoch, hash and history of the checkpoint; None of other networks.
     made_by:
         Command, versions, machine, seconds.
     """
@@ -48,13 +48,13 @@ class Document:
     """Writes such a file."""
     settings: ClassVar[type[Settings]]
     # Each kind declares them anew in its own order, which is that of its files.
-    run: Run
+    run: Run | None
     made_by: MadeBy
 
     @property
     def config(self) -> dict[str, Any]:
-        """The training configuration by setting, as JSON."""
-        return self.run["config"]
+        """The training configuration by setting, as JSON; empty if it is unknown."""
+        return {} if self.run is None else self.run["config"]
 
     def write(self, path: Path) -> None:
         """Write the document as JSON; an interrupted write leaves the previous file."""
@@ -88,7 +88,8 @@ class Document:
                 )
             found = typed(cls, values)
             check_made(found.made_by)
-            found.run["config"] = cls.settings.from_dict(found.config).as_dict()
+            if found.run is not None:
+                found.run["config"] = cls.settings.from_dict(found.config).as_dict()
             return found
 
 
@@ -123,7 +124,7 @@ class AccuracyRow(Row):
 
 @dataclass(frozen=True)
 class Evaluation(Document):
-    """All that was measured of one trained classifier.
+    """All that was measured of one classifier.
 
     Attributes
     ----------
@@ -137,13 +138,18 @@ class Evaluation(Document):
         {"wake_steps", "sleep_steps", "variants": {neuron: {...}}}, see `int_network.CountError`.
     lava:
         Samples, values compared and mismatches of a run on Lava.
+    notes:
+        What was not measured and why, and what was assumed.
+    network:
+        Where a network without a checkpoint comes from: hashes and names, as in a program's
+        provenance.
     """
 
     version_name = "evaluation_version"
     command = "spikeport evaluate"
     settings = TrainConfig
 
-    run: Run
+    run: Run | None
     data: str
     num_samples: int
     made_by: MadeBy
@@ -152,6 +158,7 @@ class Evaluation(Document):
     counts: Counts | None = None
     lava: OnLava | None = None
     notes: tuple[str, ...] = ()
+    network: dict[str, Any] | None = None
 
     def find(self, **wanted: Any) -> AccuracyRow | None:
         """The first row with these fields, or None."""

@@ -14,7 +14,7 @@ from toolchain.learning.data.dataset import Samples
 from toolchain.learning.training.checkpoint import TrainedModel
 from toolchain.learning.training.device import choose_device, laid_out
 from toolchain.learning.training.optimizer import Descent
-from toolchain.learning.training.settings import Settings, check_training_source
+from toolchain.learning.training.settings import Settings
 
 Kept = TypeVar("Kept", bound=TrainedModel[Any])
 
@@ -52,7 +52,6 @@ class Task(ABC, Generic[Kept]):
     longest: float | None = None
 
     def __init__(self, config: Settings) -> None:
-        check_training_source(config.data)
         self.config: Settings = config
         self.device = choose_device(config.device, config.precision)
 

@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from toolchain.errors import DataError
 from toolchain.int_range import TargetLimits
 from toolchain.learning.activations import IF_ACTIVATIONS, NQ, ActivationMode
 from toolchain.learning.data import Dataset, hold_out, open_split
 from toolchain.learning.data.dataset import choose_samples
+from toolchain.learning.data.torch_data import labelled
 from toolchain.learning.training.augment import (
     augment_normalised,
     augment_pixels,
@@ -45,6 +48,7 @@ from toolchain.learning.training.noise import (
 )
 from toolchain.learning.training.optimizer import Descent, descent_of
 from toolchain.learning.training.own_network import check_classes, is_own, with_hash
+from toolchain.learning.training.settings import check_training_source
 from toolchain.learning.training.start import start_from
 from toolchain.learning.training.task import Task
 from toolchain.learning.training.trainer import Progress, train_task
@@ -61,12 +65,18 @@ def train(
     folder: Path,
     progress: Progress | None = None,
     limits: TargetLimits | None = None,
+    *,
+    data: TorchDataset[Any] | DataLoader[Any] | None = None,
 ) -> Checkpoint:
     """Train as `config` says and leave a checkpoint in `folder`; continue a run found there.
 
     The epoch kept is the best on the held-out split: by the accuracy of the spiking network at
     `calibration_steps` for IF-type activations, of the network itself otherwise. The test split
     is not touched. `limits` are those of the target that `calibration = "integer"` converts for.
+
+    A torch Dataset or DataLoader of (sample, label) as `data` takes the place of the source that
+    `config.data` names, which is only a name then. It is read once, so that random changes of its
+    own are drawn once too.
 
     Raises
     ------
@@ -76,22 +86,30 @@ def train(
     TrainingError
         If the loss becomes no number, or the trained network gives every sample the same output.
     """
-    task = Classification(with_hash(config), limits)
+    given = None if data is None else labelled(data, config.data)
+    task = Classification(with_hash(config), limits, given)
     place = home_of(task.model)
     with place.entered() if place else nullcontext():
         return train_task(task, folder, progress)
 
 
 class Classification(Task[Checkpoint]):
-    """Training by labels; `limits` as in `train`."""
+    """Training by labels; `limits` as in `train`, and `data` in place of `config.data`."""
 
     config: TrainConfig
     data: Dataset
     load = staticmethod(load_checkpoint)
 
-    def __init__(self, config: TrainConfig, limits: TargetLimits | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        limits: TargetLimits | None = None,
+        data: Dataset | None = None,
+    ) -> None:
         super().__init__(config)
-        data = open_split(config.data, "train")
+        if data is None:
+            check_training_source(config.data)
+            data = open_split(config.data, "train")
         check_augmentations(config.augment, data.sample_shape, data.pixel_max is not None)
         if config.train_limit is not None:
             data = _subset(data, config.train_limit, config.seed)

@@ -9,7 +9,7 @@ known here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,16 @@ class OnnxModule(nn.Module):
         Shape of one sample.
     notes:
         What the user should know, one sentence each.
+    source:
+        The graph, without its constants.
+    results:
+        Names of the values in the file that the forward returns.
+    left_out:
+        Values of the quantizers at the ends, which are left out, and what is read in their place.
+    moves_channels:
+        Whether the file takes images (H, W, C).
+    real:
+        Type of the real numbers.
 
     Raises
     ------
@@ -124,32 +134,34 @@ class OnnxModule(nn.Module):
     def __init__(self, graph: OnnxGraph, input_shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
         _check_known(graph.nodes)
-        self._moves_channels = _begins_with(graph, (0, 3, 1, 2))
-        if self._moves_channels and input_shape is not None and len(input_shape) == 3:
+        self.moves_channels = _begins_with(graph, (0, 3, 1, 2))
+        if self.moves_channels and input_shape is not None and len(input_shape) == 3:
             input_shape = (*input_shape[1:], input_shape[0])
         shape = _sample_shape(graph, input_shape)
         made = _Builder(self, graph, shape)
         made.build()
         self.notes = made.notes
         self.sample_shape = shape
-        if self._moves_channels:
+        if self.moves_channels:
             self.sample_shape = (shape[-1], *shape[:-1])
             self.notes.append(
                 f"{graph.input}: samples are given as (channels, height, width), "
                 f"{self.sample_shape}; the file itself takes {shape}"
             )
-        self._input, self._steps, self._outputs = graph.input, *made.steps()
+        self._steps, self.results = made.steps()
+        self.source = replace(graph, constants={})
+        self.left_out, self.real = made.left_out, made.real
         self.eval()
 
     def forward(self, x: Any) -> Any:
         """One tensor, or a tuple of the outputs in the order of the file."""
-        values = {self._input: x.permute(0, 2, 3, 1) if self._moves_channels else x}
+        values = {self.source.input: x.permute(0, 2, 3, 1) if self.moves_channels else x}
         for step in self._steps:
             made = self.get_submodule(step.name)(*(values[name] for name in step.inputs))
             values.update(zip(step.outputs, _as_tuple(made), strict=True))
             for name in step.frees:
                 del values[name]
-        results = tuple(values[name] for name in self._outputs)
+        results = tuple(values[name] for name in self.results)
         return results if len(results) > 1 else results[0]
 
 
@@ -169,9 +181,10 @@ class _Builder:
 
     def __init__(self, module: nn.Module, graph: OnnxGraph, sample_shape: tuple[int, ...]) -> None:
         self.notes: list[str] = []
+        self.left_out: dict[str, str] = {}
         self._module, self._graph = module, graph
         floats = {t.dtype for t in graph.constants.values()} | {graph.input_type}
-        self._real = torch.float64 if torch.float64 in floats else torch.float32
+        self.real = torch.float64 if torch.float64 in floats else torch.float32
         self._taken = set(dir(module))
         self._values: dict[str, Tensor] = {}
         self._names: dict[str, str] = {graph.input: graph.input}
@@ -216,7 +229,7 @@ class _Builder:
 
     def _bind(self, name: str, value: Tensor) -> None:
         """Record a value; all real numbers have one type, since a module has one."""
-        self._values[name] = value.to(self._real) if value.is_floating_point() else value
+        self._values[name] = value.to(self.real) if value.is_floating_point() else value
 
     def _make(self, node: OnnxNode) -> None:
         missing = [name for name in node.inputs if name and name not in self._values]
@@ -245,6 +258,11 @@ class _Builder:
             self._bind(node.outputs[0], call.x)
             if is_data:
                 self._names[node.outputs[0]] = self._names[first]
+                if first in self.left_out or (
+                    node.op in (quantizers.QUANTIZE, *quantizers.QUANT)
+                    and (call.at_input or call.at_output)
+                ):
+                    self.left_out[node.outputs[0]] = self._names[first]
         elif not is_data:
             result = made(call.x) if isinstance(made, nn.Module) else made(*inputs)
             self._results(node, _as_tuple(result))

@@ -58,14 +58,18 @@ class OnnxQuantizer(QuantizedActivation):
         Real value of one level: one number, or (1, C, 1, ...).
     rounds:
         Whether values are rounded; otherwise they are rounded down.
+    lowest:
+        Lowest level: below 0 only behind a ReLU, which never sends it.
     """
 
     scale: Tensor
 
-    def __init__(self, scale: Tensor, levels: int, *, rounds: bool, kind: str) -> None:
+    def __init__(
+        self, scale: Tensor, levels: int, *, rounds: bool, kind: str, lowest: int = 0
+    ) -> None:
         super().__init__(levels)
         self.kind, self.shift = kind, 0.5 if rounds else 0.0
-        self._rounds = rounds
+        self._rounds, self._lowest = rounds, lowest
         self.register_buffer("scale", scale)
         self.register_buffer("threshold", scale * levels)
 
@@ -73,7 +77,7 @@ class OnnxQuantizer(QuantizedActivation):
         """See the class."""
         ratio = z / self.scale
         level = ratio.round() if self._rounds else ratio.floor()
-        return level.clamp(0, self.levels) * self.scale
+        return level.clamp(self._lowest, self.levels) * self.scale
 
     def extra_repr(self) -> str:
         """Shown in the module's repr."""
@@ -121,7 +125,7 @@ def _activation(call: Call, grid: Grid) -> Made:
     if (low == 0).all() and (high == high.max()).all() and grid.rounding != "CEIL":
         return OnnxQuantizer(grid.scale, int(high.max()), rounds=rounds, kind="onnx")
     if (grid.zero == 0).all() and rounds and grid.high > 0:
-        return OnnxQuantizer(grid.scale, grid.high, rounds=True, kind=SIGNED_QCFS)
+        return OnnxQuantizer(grid.scale, grid.high, rounds=True, kind=SIGNED_QCFS, lowest=grid.low)
     raise UnsupportedModuleError(
         f"{call.node.op}: a quantizer of values of both signs, which IF neurons cannot send",
         node=name,

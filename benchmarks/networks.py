@@ -5,7 +5,8 @@
 Weights are seeded, not trained; BatchNorm's statistics are those of random samples. Each network is
 converted with plain ReLUs measured on random samples (T = 4), its ranges are proved, its file is
 written, read back and linted, and one sample runs on the reference simulator and on Lava. A line of
-the table per network; torchvision and timm are used where they are installed.
+the table per network; torchvision and timm are used where they are installed, and own:unet,
+own:unet_nearest and own:yolov3_tiny are those of `benchmarks/decoders.py`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def open_network(name: str, size: int) -> tuple[nn.Module | str, tuple[int, ...]
     if library == "timm":
         made = import_module("timm").create_model(model, num_classes=CLASSES)
     else:
-        made = import_module("torchvision.models").get_model(model, num_classes=CLASSES)
+        home = {"torchvision": "torchvision.models", "own": "benchmarks.decoders"}[library]
+        made = import_module(home).get_model(model, num_classes=CLASSES)
     network: nn.Module = made
     with torch.no_grad():
         network.train()(torch.rand(SAMPLES, 3, size, size))

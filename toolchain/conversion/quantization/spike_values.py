@@ -10,7 +10,7 @@ import numpy as np
 
 from toolchain.conversion.passes.layers import AnyLayer, IntegerPoolLayer, SumLayer
 from toolchain.errors import ConversionError
-from toolchain.program.float_program import MaxPool2d
+from toolchain.program.float_program import Conv2d, MaxPool2d
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import INPUT
 
@@ -37,8 +37,8 @@ class Spikes:
 def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str, Spikes]:
     """The spikes of each layer and of the input, by name; readouts send none.
 
-    A max pool keeps the spike values of its source; those of a sum pool are lam / k^2. The
-    summands of a sum have equal values.
+    A max pool and an upsampling keep the spike values of their source; those of a sum pool are
+    lam / k^2. The summands of a sum have equal values.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str
     for layer in layers:
         if isinstance(layer, IntegerPoolLayer):
             source, area = spikes[layer.source], prod(layer.pool.kernel)
-            passes_on = isinstance(layer.pool, MaxPool2d)
+            passes_on = isinstance(layer.pool, MaxPool2d | Conv2d)
             spikes[layer.name] = (
                 source
                 if passes_on

@@ -1,6 +1,7 @@
 """Transposed convolutions and nearest upsampling, held against the modules that they come from."""
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from toolchain.conversion.passes.fold import fold
 from toolchain.conversion.passes.layers import IntegerPoolLayer, layers_of
 from toolchain.errors import UnsupportedModuleError
 from toolchain.learning.activations import CQReLU
-from toolchain.program.float_program import Activation, Conv2d
+from toolchain.program.float_program import CONSTANT, Activation, Conv2d
 
 SHAPE = (4, 5, 6)
 
@@ -34,9 +35,19 @@ def assert_converts(model, shape=SHAPE):
     samples = torch.rand(3, *shape, dtype=torch.float64)
     with torch.no_grad():
         wanted = model(samples)
-    (output,) = program.outputs
-    assert torch.allclose(node_values(program, samples)[output], wanted, rtol=1e-9, atol=1e-9)
+    values = node_values(program, samples)
+    for output, of_module in zip(program.outputs, outputs_of(wanted), strict=True):
+        assert torch.allclose(values[output], of_module, rtol=1e-9, atol=1e-9)
     return program
+
+
+def outputs_of(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+def constants(program):
+    """The activations that always have the value 1."""
+    return [n for n in program.nodes if isinstance(n, Activation) and n.kind == CONSTANT]
 
 
 SMALL = st.integers(1, 3)
@@ -205,13 +216,46 @@ def test_a_bias_that_ends_at_the_border():
     """A U-Net's step up: what the transposed convolution adds, the zeros of the padding lack."""
     up, conv = nn.ConvTranspose2d(4, 3, 2, stride=2), nn.Conv2d(3, 2, 3, padding=1)
     program = assert_converts(nn.Sequential(nn.Conv2d(4, 4, 1), act(), up, conv, act(), conv_out()))
-    ones = [n for n in program.nodes if isinstance(n, Activation) and n.kind == "constant"]
+    ones = constants(program)
     assert len(ones) == 1
     samples = torch.rand(2, *SHAPE, dtype=torch.float64)
     assert (node_values(program, samples)[ones[0].name] == 1).all()
     up.bias = None
     bare = assert_converts(nn.Sequential(nn.Conv2d(4, 4, 1), act(), up, conv, act(), conv_out()))
-    assert not [n for n in bare.nodes if isinstance(n, Activation) and n.kind == "constant"]
+    assert not constants(bare)
+
+
+class Pyramid(nn.Module):
+    """A feature pyramid: each sum is read by a convolution, and upsampled for the next one."""
+
+    def __init__(self):
+        super().__init__()
+        channels = (4, 3, 4, 5)
+        self.down = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), act()) for a, b in pairwise(channels)
+        )
+        self.lateral = nn.ModuleList(nn.Conv2d(c, 3, 1) for c in channels[1:])
+        self.out = nn.ModuleList(nn.Conv2d(3, 2, 3, padding=1) for _ in channels[1:])
+
+    def forward(self, x):
+        features = []
+        for down in self.down:
+            x = down(x)
+            features.append(x)
+        results, above = [], None
+        for lateral, out in zip(reversed(self.lateral), self.out, strict=True):
+            x = features.pop()
+            above = lateral(x) + (0 if above is None else F.interpolate(above, size=x.shape[2:]))
+            results.append(out(above))
+        return tuple(results)
+
+
+def test_a_feature_pyramid():
+    """Sums with several users, upsampled several times: one population of ones for each size."""
+    program = assert_converts(Pyramid(), (4, 16, 24))
+    shapes = program.shapes()
+    assert [shapes[n.name] for n in constants(program)] == [(1, 2, 3), (1, 4, 6), (1, 8, 12)]
+    assert_converts(Pyramid(), (4, 24, 16))
 
 
 def conv_out():

@@ -219,21 +219,28 @@ def _bias_behind(second: Conv2d, first: Conv2d, between: Shape) -> np.ndarray | 
 def _split_bias(second: Conv2d, first: Conv2d, draft: GraphEditor) -> list[str]:
     """Let `second` read `first` without its bias, and the bias from a channel of ones.
 
-    The ones are spikes of a population that always fires, so they end at the border.
+    The ones are spikes of a population that always fires, so they end at the border. One population
+    serves all layers of its size.
     """
     bare, ones, one, bias = (f"{first.name}[{part}]" for part in ("bare", "ones", "one", "bias"))
-    if bare not in {node.name for node in draft.nodes()}:
+    shapes = draft.shapes()
+    size = shapes[first.name][1:]
+    for node in draft.nodes():
+        if isinstance(node, Activation) and node.kind == CONSTANT and shapes[node.name][1:] == size:
+            one = node.name
+            break
+    else:
         nothing = np.zeros((1, first.weight.shape[1] * first.groups, *first.kernel))
-        draft.put(replace(first, name=bare, bias=np.zeros_like(first.bias)))
         draft.put(replace(first, name=ones, weight=nothing, bias=np.ones(1), groups=1))
         draft.put(Activation(one, (ones,), np.ones(1), 1, 0.5, CONSTANT))
-        weight = first.bias[:, None, None, None]
-        none = np.zeros_like(first.bias)
-        draft.put(Conv2d(bias, (one,), weight, none, (1, 1), (0, 0), (1, 1), 1))
+    zeros = np.zeros_like(first.bias)
+    draft.put(replace(first, name=bare, bias=zeros))
+    weight = first.bias[:, None, None, None]
+    draft.put(Conv2d(bias, (one,), weight, zeros, (1, 1), (0, 0), (1, 1), 1))
     draft.spread(second, Add(second.name, (bare, bias)))
     return [
-        f"{second.name}: the bias of {first.name} before it ends at the border, so that a channel "
-        "of neurons that always fire carries it"
+        f"{second.name}: the bias of {first.name} before it ends at the border, so that neurons "
+        "that always fire carry it"
     ]
 
 

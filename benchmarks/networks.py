@@ -5,7 +5,8 @@
 Weights are seeded, not trained; BatchNorm's statistics are those of random samples. Each network is
 converted with plain ReLUs measured on random samples (T = 4), its ranges are proved, its file is
 written, read back and linted, and one sample runs on the reference simulator and on Lava. A line of
-the table per network; torchvision and timm are used where they are installed.
+the table per network; torchvision and timm are used where they are installed, and own:unet,
+own:unet_nearest and own:yolov3_tiny are those of `benchmarks/decoders.py`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def open_network(name: str, size: int) -> tuple[nn.Module | str, tuple[int, ...]
     home, _, model = name.partition(":")
     if not model:
         return name, spikeport.check(name).input_shape
-    made = library(home)
+    made = import_module("benchmarks.decoders") if home == "own" else library(home)
     make = made.create_model if home == "timm" else made.get_model
     shape = (3, size, size)
     return seeded(lambda: make(model, num_classes=CLASSES), shape), shape

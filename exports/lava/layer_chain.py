@@ -47,7 +47,10 @@ def table_row(
     *,
     delayed: bool,
 ) -> str:
-    """One line of the table, in the columns of lava-dl's table; `shape` is (C, H, W) or (F,)."""
+    """One line of the table, in the columns of lava-dl's table; `shape` is (C, H, W) or (F,).
+
+    A source whose values stand n apart has the stride `/n`.
+    """
     channels, height, width = {1: (*shape, 1, 1), 2: (1, *shape)}.get(len(shape), shape)
 
     def pair(values: Pair | None) -> str:
@@ -56,13 +59,11 @@ def table_row(
     kernel = stride = padding = dilation = None
     groups = "     "
     if isinstance(synapse, ConvSynapse | WindowSynapse):
-        kernel = (
-            (synapse.weight.shape[2], synapse.weight.shape[3])
-            if isinstance(synapse, ConvSynapse)
-            else synapse.kernel
-        )
+        kernel = synapse.kernel
         stride, padding, dilation = synapse.stride, synapse.padding, synapse.dilation
         groups = f"{synapse.groups:5d}" if isinstance(synapse, ConvSynapse) else groups
     cells = [f"{kind:10s}", f"{width:5d}", f"{height:5d}", f"{channels:5d}"]
     cells += [pair(values) for values in (kernel, stride, padding, dilation)]
+    if isinstance(synapse, ConvSynapse) and synapse.upsample != (1, 1):
+        cells[5] = f"/{synapse.upsample[1]},/{synapse.upsample[0]}"
     return "|" + "|".join([*cells, groups, f"{delayed!s:5s}"]) + "|"

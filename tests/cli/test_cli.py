@@ -6,7 +6,9 @@ import sys
 
 import numpy as np
 
+from exports.netx import write_net
 from tests.command_line import FACTORIES, ROOT, fails, ok, spikeport
+from tests.networks import random_program
 from toolchain import __version__
 
 
@@ -96,6 +98,13 @@ def test_unsettled_networks_are_reported(work):
         cwd=work,
     )
     assert sum(json.loads(shown.stdout)["unsettled"].values()) > 0
+
+
+def test_inspect_shows_what_is_upsampled(tmp_path):
+    program = random_program(1, convs=((3, 3, 1, 1, 1, 1), (3, 2, 1, 0, 1, 1, 3, 1)))
+    write_net(program, tmp_path / "up.net")
+    layers = json.loads(ok("inspect", "up.net", "--json", cwd=tmp_path).stdout)["layers"]
+    assert [layer["synapses"] for layer in layers] == ["conv", "conv /3,/3", "dense", "dense"]
 
 
 def test_inspect(work):

@@ -9,7 +9,7 @@ import pytest
 from exports.lava import STOCK, LavaModels, run_on_lava
 from exports.netx import read_net, write_net
 from hw_models.lava_compat import needed_repairs
-from toolchain.program.synapse import WindowSynapse
+from toolchain.program.synapse import ConvSynapse, WindowSynapse
 from toolchain.recording import Mode, Recording, compare
 
 PACK = Path(__file__).with_name("pack")
@@ -22,7 +22,7 @@ def load(name):
 
 
 def test_the_pack_is_whole():
-    names = ("branched", "digits", "heads", "overhang", "random")
+    names = ("branched", "digits", "heads", "overhang", "random", "upsampled")
     assert [f"{n}-{k}" for n in names for k in ("cif", "if")] == NAMES
 
 
@@ -39,6 +39,14 @@ def test_pools_that_hang_over_the_border_are_in_it():
         synapses = [s for p in load(name)[0].populations for s in p.synapses]
         overhangs = {s.overhang for s in synapses if isinstance(s, WindowSynapse)}
         assert len(overhangs - {(0, 0)}) == 2
+
+
+def test_upsampled_convolutions_are_in_it():
+    for name in ("upsampled-if", "upsampled-cif"):
+        synapses = [s for p in load(name)[0].populations for s in p.synapses]
+        convs = [s for s in synapses if isinstance(s, ConvSynapse) and s.upsample != (1, 1)]
+        assert {s.groups for s in convs} == {1, 3}
+        assert len({s.overhang for s in convs}) > 2
 
 
 def test_several_outputs_are_in_it():

@@ -210,6 +210,7 @@ RAMP, CHANNELS = torch.arange(8.0), torch.ones(3, 1, 1)
         (lambda m, x: m["a"](x.flip(3)), r"(?s)flip: values in another order.*read by layers.a"),
         (lambda m, x: F.interpolate(m["a"](x), scale_factor=1.5), r"(?s)another order or shape"),
         (lambda m, x: F.interpolate(x, size=5, mode="bilinear"), "between pixels"),
+        (lambda m, x: F.interpolate(x, None, 2, "bilinear"), "between pixels"),
         (lambda m, x: m["a"](x).clamp(-1, 1), r"(?s)does not begin at 0.*-1 .. 1.*ReLU6"),
         (lambda m, x: F.hardtanh(m["a"](x)), r"(?s)does not begin at 0"),
         (lambda m, x: m["a"](torch.sigmoid(m["a"](x))), r"(?s)sigmoid inside a network.*gates"),

@@ -180,7 +180,26 @@ def test_pools_that_hang_over_the_border():
             x = F.max_pool2d(F.pad(x, (0, 1, 1, 0)), 2, 2)
             return self.head(F.max_pool2d(F.pad(x, (1, 0, 0, 1), value=-torch.inf), 2, 1))
 
-    model, samples = Pools().eval(), torch.randn(3, 2, 8, 8)
+    assert_same_outputs(Pools())
+
+
+def test_upsampling():
+    class Upsampled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.up = nn.Conv2d(2, 3, 3, 2), nn.ConvTranspose2d(3, 4, 3, 2, 1, 1)
+            self.head = nn.Conv2d(4, 2, 3, padding=1)
+
+        def forward(self, x):
+            x = F.interpolate(F.relu(self.conv(x)), size=(6, 6))
+            return self.head(F.interpolate(F.relu(self.up(x)), scale_factor=(2, 1)))
+
+    assert_same_outputs(Upsampled())
+
+
+def assert_same_outputs(model):
+    """Of the module, and of what its exported graph is read as."""
+    model, samples = model.eval(), torch.randn(3, 2, 8, 8)
     exported = torch.export.export(model, (samples,)).module()
     program = trace(from_export(exported), (2, 8, 8), plain_relu=True)
     relus = [n.name for n in program.nodes if isinstance(n, Activation)]

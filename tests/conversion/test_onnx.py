@@ -29,9 +29,12 @@ from tests.onnx_files import (
     same_as_runtime,
     write,
 )
+from toolchain.conversion.float_values import evaluate
 from toolchain.conversion.frontend.onnx_import import graph as onnx_graph
 from toolchain.conversion.frontend.onnx_import.module import open_onnx
 from toolchain.conversion.frontend.onnx_import.quantizers import OnnxQuantizer
+from toolchain.conversion.frontend.trace import trace
+from toolchain.conversion.passes.fold import fold
 from toolchain.errors import (
     CheckpointError,
     ConversionError,
@@ -40,7 +43,7 @@ from toolchain.errors import (
     UnsupportedModuleError,
 )
 from toolchain.learning.activations import ActivationMode, activation_mode
-from toolchain.program.float_program import Activation
+from toolchain.program.float_program import Activation, Conv2d
 from toolchain.program.neurons import Readout
 
 MODELS = Path(__file__).resolve().parents[3] / "shared" / "models"
@@ -113,6 +116,31 @@ def test_a_network_converts_and_has_the_classes_of_onnxruntime(batch, tmp_path):
     assert conversion.agreement.fraction > 0.95
     assert conversion.program.name == "net"
     assert conversion.program.provenance["file"] == "net.onnx"
+
+
+@pytest.mark.parametrize("rule", ["asymmetric floor", "half_pixel round_prefer_floor"])
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 0, 0, 1]])
+def test_networks_that_upsample(pads, rule, tmp_path):
+    """Resize by whole factors, also in floor mode, and ConvTranspose with uneven padding."""
+    where, nearest = rule.split()
+    modes = {"coordinate_transformation_mode": where, "nearest_mode": nearest}
+    nodes = [
+        node("Conv", "x w1 b1", "c1", strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Relu", "c1", "r1"),
+        node("ConvTranspose", "r1 up", "u", strides=[2, 2], pads=pads, name="up"),
+        node("Relu", "u", "r2"),
+        node("Resize", "r2 n s", "i", mode="nearest", **modes),
+        node("Conv", "i w2", "y", pads=[1, 1, 1, 1]),
+    ]
+    made = {name: trained()[name] for name in ("w1", "b1", "w2")}
+    made |= {"up": normal(8, 8, 3, 3), "n": f32(), "s": f32(1, 1, 2, 3)}
+    path = write(tmp_path / "net.onnx", nodes, ["N", 1, 8, 8], made)
+    x, _ = digits(6)
+    program, _ = fold(trace(open_onnx(path), (1, 8, 8), plain_relu=True))
+    relus = [n.name for n in program.nodes if isinstance(n, Activation)]
+    found = evaluate(program, torch.from_numpy(x), clipped=relus).numpy()
+    assert np.allclose(found, runtime(path, x)[0], rtol=1e-4, atol=1e-4)
+    assert [n.upsample for n in program.nodes if isinstance(n, Conv2d)] == [(1, 1), (2, 2), (2, 3)]
 
 
 def test_names_of_nodes_become_names_of_layers(tmp_path):

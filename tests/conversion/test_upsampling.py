@@ -1,6 +1,8 @@
 """Transposed convolutions and nearest upsampling, held against the modules that they come from."""
 
 import re
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,10 +16,11 @@ from tests.branched_modules import randomise
 from toolchain.conversion.float_values import node_values
 from toolchain.conversion.frontend.trace import trace
 from toolchain.conversion.passes.fold import fold
-from toolchain.conversion.passes.layers import layers_of
+from toolchain.conversion.passes.layers import IntegerPoolLayer, layers_of
+from toolchain.conversion.quantization.spike_values import spikes_of
 from toolchain.errors import UnsupportedModuleError
 from toolchain.learning.activations import CQReLU
-from toolchain.program.float_program import Activation, Conv2d
+from toolchain.program.float_program import CONSTANT, Activation, Conv2d
 
 SHAPE = (4, 5, 6)
 
@@ -34,9 +37,19 @@ def assert_converts(model, shape=SHAPE):
     samples = torch.rand(3, *shape, dtype=torch.float64)
     with torch.no_grad():
         wanted = model(samples)
-    (output,) = program.outputs
-    assert torch.allclose(node_values(program, samples)[output], wanted, rtol=1e-9, atol=1e-9)
+    values = node_values(program, samples)
+    for output, of_module in zip(program.outputs, outputs_of(wanted), strict=True):
+        assert torch.allclose(values[output], of_module, rtol=1e-9, atol=1e-9)
     return program
+
+
+def outputs_of(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+def constants(program):
+    """The activations that always have the value 1."""
+    return [n for n in program.nodes if isinstance(n, Activation) and n.kind == CONSTANT]
 
 
 SMALL = st.integers(1, 3)
@@ -140,8 +153,7 @@ def test_nearest_upsampling(factors, crop, early, kernel, padding, stride, group
     whole = all(
         np.array_equal(p, np.arange(s) // f) for p, s, f in zip(nearest, size, factors, strict=True)
     )
-    cropped = any(s % f for s, f in zip(size, factors, strict=True))
-    conv = nn.Conv2d(3, 6, kernel, stride, 0 if cropped else padding, groups=groups)
+    conv = nn.Conv2d(3, 6, kernel, stride, padding, groups=groups)
     model = Resized(early, conv, size=tuple(size))
     if not whole:
         with pytest.raises(UnsupportedModuleError, match="repeated a whole number of times"):
@@ -149,10 +161,15 @@ def test_nearest_upsampling(factors, crop, early, kernel, padding, stride, group
         return
     program = assert_converts(model)
     convs = [n for n in program.nodes if isinstance(n, Conv2d)]
-    assert len(convs) == 2
     upsampled = convs[0] if early else convs[1]
     assert upsampled.upsample == factors
-    assert early or upsampled.groups == groups
+    stages = [x for x in layers_of(program) if isinstance(x, IntegerPoolLayer)]
+    assert len(convs) == 2 + len(stages)
+    if stages:  # what is cropped differs beyond the border
+        assert size != [n * f for n, f in zip(SHAPE[1:], factors, strict=True)]
+        assert padding
+    else:
+        assert early or upsampled.groups == groups
 
 
 ONE_AFTER_THE_OTHER = {
@@ -201,14 +218,14 @@ def test_a_bias_that_ends_at_the_border():
     """A U-Net's step up: what the transposed convolution adds, the zeros of the padding lack."""
     up, conv = nn.ConvTranspose2d(4, 3, 2, stride=2), nn.Conv2d(3, 2, 3, padding=1)
     program = assert_converts(nn.Sequential(nn.Conv2d(4, 4, 1), act(), up, conv, act(), conv_out()))
-    ones, around = (n for n in program.nodes if isinstance(n, Activation) and n.is_constant)
+    ones, around = constants(program)
     values = node_values(program, torch.rand(2, *SHAPE, dtype=torch.float64))
     inside = torch.zeros_like(values[ones.name])
     assert (values[ones.name] == 1).all()
     assert torch.equal(values[around.name], F.pad(inside, (1, 1, 1, 1), value=1.0))
     up.bias = None
     bare = assert_converts(nn.Sequential(nn.Conv2d(4, 4, 1), act(), up, conv, act(), conv_out()))
-    assert not [n for n in bare.nodes if isinstance(n, Activation) and n.is_constant]
+    assert not constants(bare)
 
 
 @pytest.mark.parametrize("before", [nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)])
@@ -217,7 +234,56 @@ def test_a_constant_in_front_of_a_transposed_convolution(before):
     up = nn.ConvTranspose2d(4, 3, 3, stride=2, padding=1, output_padding=1)
     layers = (nn.Conv2d(4, 4, 1), act(), before, up, act(), nn.Conv2d(3, 2, 1))
     program = assert_converts(nn.Sequential(*layers))
-    assert len([n for n in program.nodes if isinstance(n, Activation) and n.is_constant]) == 1
+    assert len(constants(program)) == 1
+
+
+class Pyramid(nn.Module):
+    """A feature pyramid: each sum is read by a convolution, and upsampled for the next one."""
+
+    def __init__(self):
+        super().__init__()
+        channels = (4, 3, 4, 5)
+        self.down = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), act()) for a, b in pairwise(channels)
+        )
+        self.lateral = nn.ModuleList(nn.Conv2d(c, 3, 1) for c in channels[1:])
+        self.out = nn.ModuleList(nn.Conv2d(3, 2, 3, padding=1) for _ in channels[1:])
+
+    def forward(self, x):
+        features = []
+        for down in self.down:
+            x = down(x)
+            features.append(x)
+        results, above = [], None
+        for lateral, out in zip(reversed(self.lateral), self.out, strict=True):
+            x = features.pop()
+            above = lateral(x) + (0 if above is None else F.interpolate(above, size=x.shape[2:]))
+            results.append(out(above))
+        return tuple(results)
+
+
+def test_a_feature_pyramid():
+    """Sums with several users, upsampled several times: one plane of ones for each size."""
+    program = assert_converts(Pyramid(), (4, 16, 24))
+    ones = [n.source for n in constants(program) if n.source.startswith("ones")]
+    assert sorted(ones) == ["ones[2x3]", "ones[4x6]", "ones[8x12]"]
+    assert_converts(Pyramid(), (4, 24, 16))
+
+
+def test_a_crop_in_another_order_keeps_what_its_spikes_are_worth():
+    model = nn.Sequential(nn.Conv2d(4, 3, 1), act(), Crop(), nn.Conv2d(3, 2, 3, padding=1))
+    program, notes = fold(trace(model.eval(), SHAPE))
+    assert any("what it copies is a stage of its own" in note for note in notes)
+    each = {"threshold": np.array([1.0, 2.0, 3.0])}
+    nodes = [replace(n, **each) if isinstance(n, Activation) else n for n in program.nodes]
+    layers = layers_of(FloatProgram(tuple(nodes), program.outputs))
+    worth = spikes_of(layers, InputQuantizer.for_interval(SHAPE, 0.0, 1.0))
+    assert [worth[x.name].value.tolist() for x in layers[:2]] == [[1, 2, 3], [3, 1, 2]]
+
+
+class Crop(nn.Module):
+    def forward(self, x):
+        return x[:, [2, 0, 1], 1:-1, 1:]
 
 
 def conv_out():

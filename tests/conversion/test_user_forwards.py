@@ -342,6 +342,23 @@ def test_pixels_in_front_of_a_convolution_become_channels():
         assert_converts(Net(work, **layers))
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x[:, :, 1:-1, 2:],
+        lambda x: x[:, :, 1:-1, 1:-1].flip(1),
+        lambda x: F.interpolate(x[:, :3], scale_factor=2)[:, [0, 1, 2, 2, 1, 0]],
+        lambda x: F.interpolate(x[:, 3:], scale_factor=(1, 2)).repeat(1, 2, 1, 1),
+    ],
+)
+def test_copies_in_front_of_a_convolution_that_pads(view):
+    """Beyond the border of a crop lie values that the padding does not have."""
+    layers = body() | {"next": nn.Conv2d(6, 3, 3, padding=1), "fc": nn.LazyLinear(5)}
+    model = Net(lambda m, x: m.fc(m.next(view(m.act(m.conv(x)))).flatten(1)), **layers)
+    model(torch.zeros(1, *SHAPE))
+    assert_converts(model)
+
+
 def test_channels_behind_an_activation_become_pixels():
     layers = {"conv": nn.Conv2d(4, 12, 3, padding=1), "act": act(), "fc": nn.Conv2d(3, 2, 3)}
     for shuffle in (

@@ -117,6 +117,10 @@ def test_what_nir_has_no_node_for(tmp_path):
     assert found.value.node == "conv0"
     with pytest.raises(TargetError, match="takes spikes back or pools"):
         write_nir(branched_program(1, "if", ["max"], schedule=Schedule(1)), tmp_path / "x.nir")
+    for more in ((2, 0), (1, 1)):
+        uneven = random_program(1, convs=((3, 3, 1, 1, 1, 1, *more),), schedule=Schedule(1))
+        with pytest.raises(TargetError, match="no transposed convolution, and pads both sides"):
+            write_nir(uneven, tmp_path / "x.nir")
     wide = one_convolution(np.full((1, 1, 3, 3), 1 << 13))
     (conv, readout) = wide.populations
     shifted = replace(conv.synapses[0], weight_exponent=12)

@@ -191,6 +191,9 @@ def test_what_stock_netx_cannot_hold_is_refused(tmp_path):
         random_program(1, shape=(128, 3, 3), convs=((128, 3, 1, 1, 1, 128),), schedule=Schedule(1)),
         "this many groups",
     )
+    for more in ((2, 0), (1, 1)):
+        uneven = random_program(1, convs=((3, 3, 1, 1, 1, 1, *more),), schedule=Schedule(1))
+        refused(uneven, "no transposed convolutions, and pads both sides alike")
     *rest, readout = program.populations
     loud = Population("readout", readout.shape, readout.synapses, [40000, 0, 0, 0], readout.neuron)
     refused(replace(program, populations=(*rest, loud)), "bias")

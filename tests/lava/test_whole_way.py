@@ -131,6 +131,22 @@ def nearest(inputs, outputs):
     return nn.Sequential(nn.Upsample(scale_factor=2), conv, act())
 
 
+class OddSizes(nn.Module):
+    """An upsampling to the size of a skip, which crops it: a stage that repeats spikes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(4, 4, 2), act())
+        pool = nn.MaxPool2d(2, ceil_mode=True)
+        self.low = nn.Sequential(pool, nn.Conv2d(4, 4, 3, padding=1), act())
+        self.joined, self.act = nn.Conv2d(8, 4, 3, padding=1), act()
+
+    def forward(self, x):
+        skip = self.first(x)
+        x = F.interpolate(self.low(skip), size=skip.shape[2:])
+        return self.act(self.joined(torch.cat([x, skip], 1)))
+
+
 class YoloTiny(nn.Module):
     """YOLOv3-tiny: a pool of stride 1, two heads, the second on an upsampled branch and a skip."""
 
@@ -167,6 +183,7 @@ NETWORKS = {
     "convolutional head": lambda: [Fire()],
     "U-Net, transposed": lambda: [UNet(transposed)],
     "U-Net, nearest": lambda: [UNet(nearest)],
+    "odd sizes": lambda: [OddSizes(), *dense(4)],
     "YOLOv3-tiny": lambda: [YoloTiny()],
 }
 

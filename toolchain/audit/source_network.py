@@ -236,8 +236,10 @@ def _with_threshold(
 
 
 def pooled(layer: IntegerPoolLayer, values: Tensor) -> Tensor:
-    """Apply a pool to values (n, C, H, W)."""
+    """Apply a pool or an upsampling to values (n, C, H, W)."""
     pool = layer.pool
+    if isinstance(pool, Conv2d):
+        return correlated(pool, values, torch.from_numpy(pool.weight.copy()).to(values.dtype))
     if isinstance(pool, MaxPool2d):
         return max_pool(pool, values)
     return F.avg_pool2d(

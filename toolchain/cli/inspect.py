@@ -38,7 +38,7 @@ def command(net: Net, json: Json = False) -> None:
     for population, bound in zip(program.populations, analyse(program), strict=True):
         weights = _range([a for s in population.synapses for a in s.arrays().values()])
         threshold = _threshold(population.neuron)
-        kinds = "+".join(s.describe()["kind"] for s in population.synapses)
+        kinds = "+".join(_kind(s) for s in population.synapses)
         sources = [s.source for s in population.synapses]
         shape = "x".join(str(s) for s in population.shape)
         proved = state.contains(bound.state.low, bound.state.high)
@@ -120,7 +120,14 @@ def _told(value: object) -> str:
 
 def _fed_by(synapses: tuple[Synapse, ...]) -> tuple[str, ...]:
     """Kind and source of each synapse, one per line."""
-    return tuple(f"{s.describe()['kind']} {s.source}" for s in synapses)
+    return tuple(f"{_kind(s)} {s.source}" for s in synapses)
+
+
+def _kind(synapse: Synapse) -> str:
+    """Kind of a synapse, with the distance between the values of a source that it spreads."""
+    described = synapse.describe()
+    down, across = described.get("upsample", (1, 1))
+    return f"{described['kind']} /{down},/{across}" if down * across > 1 else described["kind"]
 
 
 def _range(arrays: list[np.ndarray]) -> list[int] | None:

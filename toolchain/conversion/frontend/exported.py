@@ -20,6 +20,8 @@ from toolchain.torch_private import aten
 FUNCTIONS: dict[Any, Any] = {
     aten.conv2d.default: F.conv2d,
     aten.conv2d.padding: F.conv2d,
+    aten.conv_transpose2d.input: F.conv_transpose2d,
+    aten.upsample_nearest2d.vec: F.interpolate,
     aten.linear.default: F.linear,
     aten.relu.default: F.relu,
     aten.relu_.default: F.relu,

@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 from toolchain.conversion.frontend.forwards import InDouble, without_noise
 from toolchain.errors import ConversionError, SpikeportError, UnsupportedModuleError
 from toolchain.learning.activations import ActivationMode, activation_mode
-from toolchain.user_code import home_of, user_code
+from toolchain.user_code import home_of, share_home, user_code
 
 FEW = 2
 """Number of samples on which two forward passes are compared."""

@@ -73,12 +73,12 @@ class IntegerLayer:
 
 @dataclass(frozen=True, eq=False)
 class IntegerPoolLayer:
-    """A population that pools the spikes of `source`, (C, H, W), without weights."""
+    """A population that pools or repeats the spikes of `source`, (C, H, W), without weights."""
 
     name: str
     shape: Shape
     source: str
-    pool: MaxPool2d | AvgPool2d
+    pool: MaxPool2d | AvgPool2d | Conv2d
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,14 +112,18 @@ def layers_of(program: FloatProgram) -> list[AnyLayer]:
         if isinstance(node, Flatten):
             if node.source in spiking:
                 spiking[node.name] = spiking[node.source]
-        elif isinstance(node, Conv2d | Linear):
-            _check_takes_spikes(program, node, spiking)
-        elif isinstance(node, MaxPool2d | AvgPool2d):
+        elif isinstance(node, MaxPool2d | AvgPool2d) or (
+            isinstance(node, Conv2d)
+            and copied_channels(node) is not None
+            and is_stage(program, node)
+        ):
             _check_takes_spikes(program, node, spiking)
             layers.append(
                 IntegerPoolLayer(node.name, shapes[node.name], spiking[node.source], node)
             )
             spiking[node.name] = node.name
+        elif isinstance(node, Conv2d | Linear):
+            _check_takes_spikes(program, node, spiking)
         elif isinstance(node, Add):
             if is_stage(program, node) and all(s in spiking for s in node.sources):
                 sources = tuple(spiking[s] for s in node.sources)
@@ -137,8 +141,29 @@ def layers_of(program: FloatProgram) -> list[AnyLayer]:
     return layers
 
 
-def is_stage(program: FloatProgram, node: Add) -> bool:
-    """Whether a node other than an activation or a sum reads the value of a sum."""
+def copied_channels(node: FloatNode) -> np.ndarray | None:
+    """The channel that each output channel, (C',), copies: upsampled, or cropped.
+
+    None if the node does anything else.
+    """
+    if not isinstance(node, Conv2d) or node.bias.any() or not np.isin(node.weight, (0, 1)).all():
+        return None
+    down, across = node.apart
+    met = [
+        node.weight[:, :, row::down, column::across].sum((1, 2, 3))
+        for row in range(down)
+        for column in range(across)
+    ]
+    read = node.weight.any(axis=(2, 3))
+    if np.max(met) > 1 or (read.sum(1) != 1).any():
+        return None
+    outputs, width = read.shape
+    channels: np.ndarray = np.arange(outputs) // (outputs // node.groups) * width + read.argmax(1)
+    return channels
+
+
+def is_stage(program: FloatProgram, node: FloatNode) -> bool:
+    """Whether a node other than an activation or a sum reads the value of a sum or copy."""
     users = program.consumers(node.name)
     return any(not isinstance(user, Activation | Add) for user in users)
 

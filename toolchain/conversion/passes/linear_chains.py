@@ -8,7 +8,8 @@
 
 A convolution that reads zeros beyond the border can only be merged with a layer before it that
 would give its bias there: a 1x1 kernel, a nearest upsampling, a transposed convolution without
-padding. What the bias adds inside the image, but not there, is left to `border`.
+padding. What the bias adds inside the image, but not there, is left to `border`. A layer
+that upsamples or crops spikes and cannot be merged is a stage: a population that passes them on.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from toolchain.conversion.passes.average_pools import MOST_WEIGHTS
 from toolchain.conversion.passes.border import put_with_offset
 from toolchain.conversion.passes.concatenations import ungrouped
 from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.layers import copied_channels
 from toolchain.conversion.passes.pool_folding import pool_as_conv
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
+    Activation,
     Add,
     AvgPool2d,
     Conv2d,
@@ -35,6 +38,7 @@ from toolchain.program.float_program import (
     FloatNode,
     FloatProgram,
     Linear,
+    MaxPool2d,
     Shape,
     node_shape,
 )
@@ -53,9 +57,10 @@ def merge_linear_chains(program: FloatProgram) -> tuple[FloatProgram, tuple[str,
     """
     draft = GraphEditor(program)
     notes: list[str] = []
+    stages: set[str] = set()
     while True:
         nodes = draft.nodes()
-        spiking = spiking_values(nodes)
+        spiking = spiking_values(nodes) | stages
         for node in nodes:  # a sum of spikes can be a stage of its own, see `place_sums`
             if isinstance(node, Add) and all(s in spiking for s in node.sources):
                 spiking.add(node.name)
@@ -68,7 +73,16 @@ def merge_linear_chains(program: FloatProgram) -> tuple[FloatProgram, tuple[str,
         elif isinstance(chained, AvgPool2d):
             _pool(chained, before, draft)
         else:
-            notes += _merge(chained, before, draft)
+            try:
+                notes += _merge(chained, before, draft)
+            except UnsupportedModuleError as error:
+                if not _can_be_stage(before, draft):
+                    raise
+                stages.add(before.name)
+                notes.append(
+                    f"{before.name}: what it copies is a stage of its own, as it cannot be merged "
+                    f"exactly: {error.node} reads beyond its border"
+                )
 
 
 def _can_merge(node: FloatNode, draft: GraphEditor, spiking: set[str]) -> bool:
@@ -81,6 +95,13 @@ def _can_merge(node: FloatNode, draft: GraphEditor, spiking: set[str]) -> bool:
     if isinstance(before, Flatten) and before.source not in spiking:
         return isinstance(draft.node(before.source), Conv2d)
     return isinstance(before, Conv2d | Linear | Add)
+
+
+def _can_be_stage(node: FloatNode, draft: GraphEditor) -> bool:
+    """Whether a node copies spikes of neurons, so that a population can pass them on."""
+    return copied_channels(node) is not None and isinstance(
+        draft.node(node.source), Activation | MaxPool2d
+    )
 
 
 def _pool(pool: AvgPool2d, before: FloatNode, draft: GraphEditor) -> None:

@@ -42,7 +42,7 @@ from toolchain.conversion.quantization.thresholds import (
 )
 from toolchain.errors import ConversionError
 from toolchain.int_range import TargetLimits
-from toolchain.program.float_program import FloatProgram, Linear, MaxPool2d
+from toolchain.program.float_program import Conv2d, FloatProgram, Linear, MaxPool2d
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import (
@@ -180,7 +180,7 @@ def integerise(
 
 
 def _pool(layer: IntegerPoolLayer) -> Population:
-    """The population of a pool: relays of window sums, or window maxima; both without bias."""
+    """The population of a pool, upsampling or crop: relays, or window maxima; without bias."""
     pool, channels = layer.pool, layer.shape[0]
     none = np.zeros(channels, np.int64)
     if isinstance(pool, MaxPool2d):
@@ -188,6 +188,9 @@ def _pool(layer: IntegerPoolLayer) -> Population:
             layer.source, pool.kernel, pool.stride, pool.padding, pool.dilation, pool.overhang
         )
         return Population(layer.name, layer.shape, (windows,), none, LIPool())
+    if isinstance(pool, Conv2d):
+        sums = _convolution(layer.source, pool, pool.weight.astype(np.int64))
+        return Population(layer.name, layer.shape, (sums,), none, Relay())
     ones = np.ones((channels, 1, *pool.kernel), np.int64)
     sums = ConvSynapse(layer.source, ones, pool.stride, pool.padding, groups=channels)
     return Population(layer.name, layer.shape, (sums,), none, Relay())
@@ -261,20 +264,26 @@ def _synapses(term: Term, branch: IntegerBranch) -> list[Synapse]:
     operation = term.operation
     if isinstance(operation, Linear):
         return [DenseSynapse(term.source, handed_over(weight), exp) for exp, weight in branch.parts]
+    shape = operation.weight.shape
     return [
-        ConvSynapse(
-            term.source,
-            weight.reshape(operation.weight.shape),
-            operation.stride,
-            operation.padding,
-            operation.dilation,
-            operation.groups,
-            exponent,
-            operation.upsample,
-            operation.overhang,
-        )
+        _convolution(term.source, operation, weight.reshape(shape), exponent)
         for exponent, weight in branch.parts
     ]
+
+
+def _convolution(source: str, of: Conv2d, weight: np.ndarray, exponent: int = 0) -> ConvSynapse:
+    """A convolution with these weights and the geometry of another."""
+    return ConvSynapse(
+        source,
+        weight,
+        of.stride,
+        of.padding,
+        of.dilation,
+        of.groups,
+        exponent,
+        of.upsample,
+        of.overhang,
+    )
 
 
 def _rounding(layer: IntegerLayer, rows: FloatRows, chosen: IntegerRows) -> LayerRounding:

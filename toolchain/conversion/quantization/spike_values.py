@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
-from toolchain.conversion.passes.layers import AnyLayer, IntegerPoolLayer, SumLayer
+from toolchain.conversion.passes.layers import AnyLayer, IntegerPoolLayer, SumLayer, copied_channels
 from toolchain.errors import ConversionError
 from toolchain.program.float_program import MaxPool2d
 from toolchain.program.input_quantizer import InputQuantizer
@@ -37,8 +37,8 @@ class Spikes:
 def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str, Spikes]:
     """The spikes of each layer and of the input, by name; readouts send none.
 
-    A max pool keeps the spike values of its source; those of a sum pool are lam / k^2. The
-    summands of a sum have equal values.
+    Max pools, upsamplings and crops keep the spike values of their source; those of a sum pool are
+    lam / k^2. The summands of a sum have equal values.
 
     Raises
     ------
@@ -50,12 +50,15 @@ def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str
     for layer in layers:
         if isinstance(layer, IntegerPoolLayer):
             source, area = spikes[layer.source], prod(layer.pool.kernel)
-            passes_on = isinstance(layer.pool, MaxPool2d)
-            spikes[layer.name] = (
-                source
-                if passes_on
-                else Spikes(source.value / area, source.largest * area, source.taps * area)
-            )
+            channels = copied_channels(layer.pool)
+            if isinstance(layer.pool, MaxPool2d):
+                spikes[layer.name] = source
+            elif channels is not None:
+                value = source.value if len(source.value) == 1 else source.value[channels]
+                spikes[layer.name] = replace(source, value=value)
+            else:
+                value = source.value / area
+                spikes[layer.name] = Spikes(value, source.largest * area, source.taps * area)
         elif isinstance(layer, SumLayer):
             summed = [spikes[source] for source in layer.sources]
             largest, taps = sum(s.largest for s in summed), sum(s.taps for s in summed)

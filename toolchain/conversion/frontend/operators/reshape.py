@@ -158,7 +158,9 @@ def upsample_module(node: fx.Node, values: Values) -> None:
 
 def upsample_function(node: fx.Node, values: Values) -> None:
     """Handle F.interpolate."""
-    _check_nearest(node, values, str(node.kwargs.get("mode", "nearest")))
+    names = ("input", "size", "scale_factor", "mode")
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    _check_nearest(node, values, str(given.get("mode", "nearest")))
     rearrange(node, values)
 
 

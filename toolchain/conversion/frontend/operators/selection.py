@@ -81,7 +81,7 @@ def selecting_conv(
         return _interleaving(name, source, index, base)
     taps = down.taps[:, :, None] * across.taps[:, None, :]
     taken = channel[:, 0, 0]
-    if max(down.upsample, across.upsample) > 1 and np.array_equal(taken, np.arange(len(index))):
+    if len(index) == base[0] and np.array_equal(taken, np.arange(base[0])):
         weight, groups = taps[:, None], len(index)
     else:
         weight, groups = np.zeros((len(index), base[0], *taps.shape[1:])), 1

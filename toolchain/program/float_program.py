@@ -106,6 +106,8 @@ class AvgPool2d(_Node):
 
     With `count_padding` the divisor is always the window size, as by default in torch. With
     `ceil_mode` the last windows hang over the border, and what does so counts in no divisor.
+    `adaptive` is the size of the output of an adaptive pool whose windows differ; they take the
+    place of `kernel` and `stride`.
     """
 
     kernel: Pair
@@ -113,10 +115,13 @@ class AvgPool2d(_Node):
     padding: Pair
     count_padding: bool = True
     ceil_mode: bool = False
+    adaptive: Pair | None = None
 
     @property
     def uneven(self) -> str:
-        """Why windows at the border have another divisor; empty if all have the same."""
+        """Why windows have different divisors; empty if all have the same."""
+        if self.adaptive:
+            return f"its {self.adaptive[0]}x{self.adaptive[1]} windows are uneven"
         if self.ceil_mode:
             return "its last window hangs over the border and averages over fewer values"
         padded = any(self.padding) and not self.count_padding
@@ -280,6 +285,8 @@ def _(node: Conv2d, *sources: Shape) -> Shape:
 @node_shape.register
 def _(node: AvgPool2d, *sources: Shape) -> Shape:
     source = _image(node, sources)
+    if node.adaptive:
+        return (source[0], *node.adaptive)
     return _windows(node, source, source[0], node.kernel, ceil_mode=node.ceil_mode)
 
 

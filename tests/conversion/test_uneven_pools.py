@@ -184,7 +184,7 @@ def test_average_pools_in_a_row_with_ceil_mode():
 @given(size=pairs(1, 9), out=pairs(1, 9), into=st.sampled_from(["dense", "conv", "depthwise"]))
 def test_adaptive_average_pools_in_front_of_what_reads_all_of_them(size, out, into):
     """VGG's pool at other sizes than its own, also to more windows than there are values."""
-    behind = {
+    behind: dict[str, list[nn.Module]] = {
         "dense": [nn.Flatten(), nn.Linear(2 * out[0] * out[1], 3)],
         "conv": [nn.Conv2d(2, 3, out, stride=2)],
         "depthwise": [nn.Conv2d(2, 4, out, groups=2)],

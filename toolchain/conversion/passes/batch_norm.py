@@ -54,7 +54,7 @@ def fold_batch_norm(program: FloatProgram) -> FloatProgram:
         if norm is None:
             return draft.program()
         if _is_term(norm, draft):
-            shape = draft.shapes()[norm.source]
+            shape = draft.shape(norm.source)
             draft.put(_diagonal(norm, shape[0], is_image=len(shape) == 3))
         elif norm.source in spiking_values(draft.nodes()):
             _into_followers(norm, draft)
@@ -211,7 +211,7 @@ def _(user: Conv2d, norm: BatchNorm, draft: GraphEditor) -> None:
 
 @_fold_back.register
 def _(user: Flatten, norm: BatchNorm, draft: GraphEditor) -> None:
-    channels, *image = draft.shapes()[norm.source]
+    channels, *image = draft.shape(norm.source)
     each = [np.repeat(np.broadcast_to(v, channels), prod(image)) for v in (norm.gain, norm.offset)]
     _behind(user, norm, draft, *each)
 

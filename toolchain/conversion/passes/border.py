@@ -40,7 +40,7 @@ def put_inside(conv: Conv2d, kernel: np.ndarray, draft: GraphEditor) -> None:
         draft.put(conv)
         return
     inner = draft.put(replace(conv, name=draft.new_name(f"{conv.name}[0]")))
-    image = draft.shapes()[conv.source]
+    image = draft.shape(conv.source)
     border = _border((image[1], image[2]), conv.padding, draft)
     outer = Conv2d(
         draft.new_name(f"{conv.name}[1]"),
@@ -90,10 +90,11 @@ def _ones(size: Pair, draft: GraphEditor) -> str:
 
 def _without_weights(name: str, size: Pair, draft: GraphEditor) -> Conv2d:
     """A convolution of the network's first image, without weights but with a bias of one."""
-    shapes = draft.shapes()
-    spiking = spiking_values(draft.nodes())
-    source = next(n for n, shape in shapes.items() if n in spiking and len(shape) == 3)
-    channels, *image = shapes[source]
+    nodes = draft.nodes()
+    spiking = spiking_values(nodes)
+    names = (node.name for node in nodes if node.name in spiking)
+    source = next(name for name in names if len(draft.shape(name)) == 3)
+    channels, *image = draft.shape(source)
     stride, padding, kernel = [], [], []
     for own, wanted in zip(image, size, strict=True):
         stride.append(max(own // wanted, 1))

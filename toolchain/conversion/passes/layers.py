@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
     Activation,
@@ -137,7 +138,7 @@ def layers_of(program: FloatProgram) -> list[AnyLayer]:
     return layers
 
 
-def is_stage(program: FloatProgram, node: Add) -> bool:
+def is_stage(program: FloatProgram | GraphEditor, node: Add) -> bool:
     """Whether a node other than an activation or a sum reads the value of a sum."""
     users = program.consumers(node.name)
     return any(not isinstance(user, Activation | Add) for user in users)

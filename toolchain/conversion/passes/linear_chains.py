@@ -90,7 +90,7 @@ def _pool(pool: AvgPool2d, before: FloatNode, draft: GraphEditor) -> None:
         )
         draft.put(replace(before, name=pool.name, sources=(inner,)))
         return
-    conv = pool_as_conv(pool, draft.shapes()[pool.source][0])
+    conv = pool_as_conv(pool, draft.shape(pool.source)[0])
     _put_product(conv, before, draft)
 
 
@@ -100,9 +100,8 @@ def _merge(node: FloatNode, before: FloatNode, draft: GraphEditor) -> list[str]:
         flat, before = before, draft.node(before.source)
         if not isinstance(before, Conv2d):
             raise TypeError(type(before))
-        shapes = draft.shapes()
         merged: Conv2d | Linear = _dense_of_convolution(
-            node, before, shapes[before.source], shapes[before.name]
+            node, before, draft.shape(before.source), draft.shape(before.name)
         )
         name = draft.new_name(f"{flat.name}[0]")
         merged = replace(merged, sources=(draft.put(Flatten(name, before.sources)),))

@@ -52,9 +52,9 @@ def place_sums(program: FloatProgram) -> FloatProgram:
 
 def _unequal_stage(draft: GraphEditor) -> Add | None:
     """A sum of spikes that nodes read directly, and whose summands have different values."""
-    now = draft.program()
-    stages = [n for n in now.nodes if isinstance(n, Add) and is_stage(now, n)]
-    sends = spiking_values(now.nodes) | {stage.name for stage in stages}
+    nodes = draft.nodes()
+    stages = [n for n in nodes if isinstance(n, Add) and is_stage(draft, n)]
+    sends = spiking_values(nodes) | {stage.name for stage in stages}
     for stage in stages:
         if all(s in sends for s in stage.sources) and _worth(stage, draft) is None:
             return stage
@@ -63,11 +63,10 @@ def _unequal_stage(draft: GraphEditor) -> Add | None:
 
 def _splice(node: Add, draft: GraphEditor) -> None:
     """Replace inner sums by their summands, unless they are stages."""
-    now = draft.program()
     sources: list[str] = []
     for source in node.sources:
         inner = draft.node(source)
-        spliced = isinstance(inner, Add) and not is_stage(now, inner)
+        spliced = isinstance(inner, Add) and not is_stage(draft, inner)
         sources.extend(inner.sources if spliced else (source,))
     draft.put(replace(node, sources=tuple(sources)))
 

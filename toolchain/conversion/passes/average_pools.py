@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import singledispatch
 from math import prod
 
-from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.conversion.passes.pool_folding import (
     pool_as_conv,
     pool_into_conv,
@@ -171,7 +171,7 @@ def _(user: Activation, pool: AvgPool2d, draft: GraphEditor) -> list[FloatNode]:
 
 def _as_summand(pool: AvgPool2d, draft: GraphEditor) -> list[FloatNode]:
     """The pool as a convolution of the same name, before a sum or an activation."""
-    if pool.source not in spiking_values(draft.nodes()):
+    if not draft.is_spiking(pool.source):
         raise _no_follower(pool, "a sum or activation behind it, and no activation before it")
     return [pool_as_conv(pool, draft.shape(pool.source)[0])]
 
@@ -192,7 +192,7 @@ def _check_stage(
 
     `error` says why the pool could not be folded; it is raised if a pre-activation is pooled.
     """
-    if pool.source not in spiking_values(draft.nodes()):
+    if not draft.is_spiking(pool.source):
         raise error or _no_follower(pool, f"behind {pool.source}, which has no activation")
     if pool.uneven:
         raise uneven_pool(pool, "stage") from error

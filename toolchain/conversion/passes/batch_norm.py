@@ -23,7 +23,7 @@ import numpy as np
 
 from toolchain.canonical import handed_over
 from toolchain.conversion.passes.border import offset_kernel, put_inside
-from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
     Activation,
@@ -56,7 +56,7 @@ def fold_batch_norm(program: FloatProgram) -> FloatProgram:
         if _is_term(norm, draft):
             shape = draft.shape(norm.source)
             draft.put(_diagonal(norm, shape[0], is_image=len(shape) == 3))
-        elif norm.source in spiking_values(draft.nodes()):
+        elif draft.is_spiking(norm.source):
             _into_followers(norm, draft)
         else:
             _fold(draft.node(norm.source), norm, draft)
@@ -67,7 +67,7 @@ def _is_term(norm: BatchNorm, draft: GraphEditor) -> bool:
     users = draft.consumers(norm.name)
     summed = all(isinstance(u, Activation | Add | Concat) for u in users)
     read = bool(users) or norm.name in draft.outputs
-    return read and summed and norm.source in spiking_values(draft.nodes())
+    return read and summed and draft.is_spiking(norm.source)
 
 
 @singledispatch

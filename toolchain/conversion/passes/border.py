@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.program.float_program import CONSTANT, Activation, Add, Conv2d, FloatProgram
 from toolchain.program.synapse import Pair
 
@@ -90,9 +90,7 @@ def _ones(size: Pair, draft: GraphEditor) -> str:
 
 def _without_weights(name: str, size: Pair, draft: GraphEditor) -> Conv2d:
     """A convolution of the network's first image, without weights but with a bias of one."""
-    nodes = draft.nodes()
-    spiking = spiking_values(nodes)
-    names = (node.name for node in nodes if node.name in spiking)
+    names = (node.name for node in draft.nodes() if draft.is_spiking(node.name))
     source = next(name for name in names if len(draft.shape(name)) == 3)
     channels, *image = draft.shape(source)
     stride, padding, kernel = [], [], []

@@ -15,7 +15,7 @@ from functools import singledispatch
 
 import numpy as np
 
-from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
     Activation,
@@ -200,7 +200,7 @@ def _embed(draft: GraphEditor, name: str, start: int, total: int, concat: Concat
     shape = draft.shape(name)
     rows = slice(start, start + shape[0])
     new_name = draft.new_name(f"{concat.name}[{name}]")
-    if name in spiking_values(draft.nodes()):
+    if draft.is_spiking(name):
         weight = np.zeros((total, shape[0]))
         weight[rows] = np.eye(shape[0])
         bias = np.zeros(total)

@@ -34,11 +34,14 @@ class GraphEditor:
 
     def __init__(self, program: FloatProgram) -> None:
         self._program = program
-        self._nodes: dict[str, FloatNode] = {n.name: n for n in program.nodes}
-        self.input = program.input.name
-        self.outputs = tuple(program.outputs)
+        self._nodes: dict[str, FloatNode] = {}
+        self._users: dict[str, set[str]] = {}  # also those that reach no output
         self._ordered: tuple[FloatNode, ...] | None = None  # kept until the next change
         self._shapes: dict[str, Shape] = {}  # of nodes that were asked for
+        self.input = program.input.name
+        self.outputs = tuple(program.outputs)
+        for node in program.nodes:
+            self.put(node)
 
     def node(self, name: str) -> FloatNode:
         """The node called `name`; raises KeyError if there is none."""
@@ -50,6 +53,11 @@ class GraphEditor:
 
     def put(self, node: FloatNode) -> str:
         """Add `node`, or replace the node of the same name; returns the name."""
+        before = self._nodes.get(node.name)
+        for source in () if before is None else before.sources:
+            self._users[source].discard(node.name)
+        for source in node.sources:
+            self._users.setdefault(source, set()).add(node.name)
         self._nodes[node.name] = node
         self._ordered = None
         if node.name in self._shapes and not self._keeps_shape(node):
@@ -72,10 +80,9 @@ class GraphEditor:
 
     def redirect(self, old: str, new: str) -> None:
         """Let every user of `old`, except `new` itself, take `new` instead."""
-        for node in list(self._nodes.values()):
-            if old in node.sources and node.name != new:
-                sources = tuple(new if s == old else s for s in node.sources)
-                self.put(replace(node, sources=sources))
+        for user in self._users.get(old, set()) - {new}:
+            node = self._nodes[user]
+            self.put(replace(node, sources=tuple(new if s == old else s for s in node.sources)))
         self.outputs = tuple(new if name == old else name for name in self.outputs)
         self._ordered = None
 
@@ -109,7 +116,40 @@ class GraphEditor:
 
     def consumers(self, name: str) -> tuple[FloatNode, ...]:
         """Nodes that reach an output and have `name` among their sources."""
+        found = [self._nodes[user] for user in self._users.get(name, ()) if self.is_used(user)]
+        if len(found) < 2:
+            return tuple(found)
         return tuple(n for n in self.nodes() if name in n.sources)
+
+    def is_used(self, name: str) -> bool:
+        """Whether a node reaches an output."""
+        waiting, seen = [name], {name}
+        while waiting:
+            node = waiting.pop()
+            if node in self.outputs:
+                return True
+            more = self._users.get(node, set()) - seen
+            seen |= more
+            waiting += more
+        return False
+
+    def is_spiking(self, name: str) -> bool:
+        """Whether the values of a node are spikes, so that a layer can take them exactly.
+
+        These are the input (graded spikes), activations, and nodes that only select, arrange or
+        pool the values of such nodes.
+        """
+        waiting, seen = [name], {name}
+        while waiting:
+            node = self._nodes[waiting.pop()]
+            if isinstance(node, Input | Activation):
+                continue
+            if not isinstance(node, MaxPool2d | AvgPool2d | Flatten | Concat):
+                return False
+            more = set(node.sources) - seen
+            seen |= more
+            waiting += more
+        return True
 
     def is_shared(self, name: str) -> bool:
         """Whether several nodes use `name`, or one does and the network also returns it."""
@@ -138,19 +178,3 @@ class GraphEditor:
         if self.input not in {n.name for n in nodes}:
             nodes = (self._nodes[self.input], *nodes)
         return replace(self._program, nodes=nodes, outputs=self.outputs)
-
-
-def spiking_values(nodes: tuple[FloatNode, ...]) -> set[str]:
-    """Names of the nodes whose values are spikes, so that a layer can take them exactly.
-
-    These are the input (graded spikes), activations, and nodes that only select, arrange or pool
-    the values of such nodes.
-    """
-    names: set[str] = set()
-    for node in nodes:
-        arranges = isinstance(node, MaxPool2d | AvgPool2d | Flatten | Concat)
-        if isinstance(node, Input | Activation) or (
-            arranges and all(s in names for s in node.sources)
-        ):
-            names.add(node.name)
-    return names

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from toolchain.canonical import handed_over
 from toolchain.conversion.passes.average_pools import MOST_WEIGHTS
 from toolchain.conversion.passes.border import offset_kernel, put_inside
 from toolchain.conversion.passes.concatenations import ungrouped
-from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.conversion.passes.pool_folding import pool_as_conv
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
@@ -50,32 +51,44 @@ def merge_linear_chains(program: FloatProgram) -> tuple[FloatProgram, tuple[str,
     """
     draft = GraphEditor(program)
     notes: list[str] = []
-    while True:
-        nodes = draft.nodes()
-        spiking = spiking_values(nodes)
-        for node in nodes:  # a sum of spikes can be a stage of its own, see `place_sums`
-            if isinstance(node, Add) and all(s in spiking for s in node.sources):
-                spiking.add(node.name)
-        chained = next((n for n in nodes if _can_merge(n, draft, spiking)), None)
-        if not isinstance(chained, _LINEAR):
-            return draft.program(), tuple(notes)
-        before = draft.node(chained.source)
+    for node in draft.nodes():
+        if draft.is_used(node.name):
+            _settle(node.name, draft, notes)
+    return draft.program(), tuple(notes)
+
+
+def _settle(name: str, draft: GraphEditor, notes: list[str]) -> None:
+    """Merge a node with what it reads, until nothing before it can be merged."""
+    while _can_merge(node := draft.node(name), draft):
+        before = draft.node(node.source)
         if isinstance(before, Add):
-            draft.spread(chained, before)
-        elif isinstance(chained, AvgPool2d):
-            _pool(chained, before, draft)
+            draft.spread(node, before)
+        elif isinstance(node, AvgPool2d):
+            _pool(node, before, draft)
         else:
-            notes += _merge(chained, before, draft)
+            notes += _merge(node, before, draft)
+        for source in draft.node(name).sources:  # those that this has made
+            _settle(source, draft, notes)
 
 
-def _can_merge(node: FloatNode, draft: GraphEditor, spiking: set[str]) -> bool:
+def _sends(name: str, draft: GraphEditor) -> bool:
+    """Whether a node sends spikes, or is a sum of such, which can be a stage (see `place_sums`)."""
+    node = draft.node(name)
+    if isinstance(node, Add):
+        return all(_sends(source, draft) for source in node.sources)
+    return draft.is_spiking(name)
+
+
+def _can_merge(
+    node: FloatNode, draft: GraphEditor
+) -> TypeGuard[Conv2d | Linear | AvgPool2d | Flatten]:
     """Whether `node` is linear and reads a linear layer, or a sum of such."""
-    if not isinstance(node, _LINEAR) or node.source in spiking:
+    if not isinstance(node, _LINEAR) or _sends(node.source, draft):
         return False
     before = draft.node(node.source)
     if isinstance(node, Flatten):
         return isinstance(before, Add)
-    if isinstance(before, Flatten) and before.source not in spiking:
+    if isinstance(before, Flatten) and not _sends(before.source, draft):
         return isinstance(draft.node(before.source), Conv2d)
     return isinstance(before, Conv2d | Linear | Add)
 

@@ -16,13 +16,12 @@ import numpy as np
 
 from toolchain.canonical import frozen_array
 from toolchain.errors import ConversionError, ProgramError
+from toolchain.program.conv_output import conv_output
 from toolchain.program.synapse import Pair
 
 Shape = tuple[int, ...]
 
-
 _ARRAYS = ("weight", "bias", "gain", "offset", "threshold")
-
 
 UNBOUNDED = 1e300
 """Threshold of a plain ReLU before it is measured, so large that nothing is clipped."""
@@ -219,16 +218,6 @@ FloatNode = (
     | Concat
     | Activation
 )
-
-
-def conv_output(
-    size: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool = False
-) -> int:
-    """Length of the output of a convolution or pool along one axis (torch's formula)."""
-    steps, rest = divmod(size + 2 * padding - dilation * (kernel - 1) - 1, stride)
-    # torch drops the window that ceil_mode adds if it would begin behind the values.
-    added = ceil_mode and rest > 0 and (steps + 1) * stride < size + padding
-    return steps + 1 + added
 
 
 @singledispatch

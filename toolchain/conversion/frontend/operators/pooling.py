@@ -19,7 +19,8 @@ from toolchain.conversion.frontend.operators.values import (
     called_module,
 )
 from toolchain.errors import UnsupportedModuleError
-from toolchain.program.float_program import AvgPool2d, MaxPool2d, Shape, conv_output
+from toolchain.program.conv_output import conv_output
+from toolchain.program.float_program import AvgPool2d, MaxPool2d, Shape
 from toolchain.program.synapse import Pair
 
 

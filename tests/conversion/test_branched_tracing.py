@@ -235,7 +235,7 @@ def test_operations_that_are_refused(forward, message):
     ("module", "message"),
     [
         (nn.MaxPool2d(2, return_indices=True), r"(?s)^0.1: .*return_indices=False"),
-        (nn.AdaptiveMaxPool2d(3), r"(?s)^0.1: adaptive pool with uneven windows"),
+        (nn.AdaptiveMaxPool2d(3), r"(?s)^0.1: an adaptive max pool with uneven windows"),
         (nn.AdaptiveMaxPool2d(1, return_indices=True), r"(?s)^0.1: .*return_indices=False"),
         (nn.MaxPool3d(2), r"(?s)MaxPool3d has no exact.*use nn.MaxPool2d"),
     ],
@@ -314,7 +314,7 @@ REFUSED = {
             act(),
             head(32),
         ),
-        r"(?s)^2: an average pool whose divisor changes.*count_include_pad=True",
+        r"(?s)^2: an average pool whose windows have.*leaves the padding.*count_include_pad=True",
     ),
     "convolutions without activation": (
         Net(

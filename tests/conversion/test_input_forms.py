@@ -87,7 +87,7 @@ def test_axes_of_size_one(shape, image, before, channels, conv):
         assert torch.allclose(evaluate(program, in_order.reshape(5, *image)), expected)
 
 
-def test_from_samples_to_spikes_and_the_audit():
+def test_from_samples_to_spikes():
     torch.manual_seed(0)
     model = Net(lambda x: x.permute(0, 3, 1, 2)).eval()
     x = np.random.default_rng(0).uniform(0, 1, (40, 8, 7, 3)).astype(np.float32)

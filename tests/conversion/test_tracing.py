@@ -226,7 +226,6 @@ ROWS = nn.Sequential(nn.Flatten(2), nn.Linear(64, 3))
         (wrap(nn.LPPool2d(2, 2)), "0.1", "has no exact integer counterpart"),
         (wrap(nn.BatchNorm2d(2, track_running_stats=False)), "0.1", "without running statistics"),
         (wrap(nn.AvgPool2d(2, divisor_override=3)), "0.1", r"(?s)divisor_override.*scale"),
-        (wrap(nn.AdaptiveAvgPool2d(3)), "0.1", "uneven windows"),
         (wrap(ROWS), "0.1.0", r"(?s)another order or shape.*\(2, 1, 64\), read by 0.1.1"),
         (
             nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")),

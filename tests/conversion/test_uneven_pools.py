@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from tests.branched_modules import assert_program_is
+from tests.branched_modules import assert_program_is, randomise
 from toolchain.conversion.float_values import evaluate
 from toolchain.conversion.frontend.trace import trace
 from toolchain.conversion.passes.fold import fold
@@ -179,3 +179,38 @@ def test_average_pools_in_a_row_with_ceil_mode():
     samples = torch.randn(4, 2, 8, 8, dtype=torch.float64)
     with torch.no_grad():
         assert np.allclose(evaluate(program, samples), model(samples))
+
+
+@given(size=pairs(1, 9), out=pairs(1, 9), into=st.sampled_from(["dense", "conv", "depthwise"]))
+def test_adaptive_average_pools_in_front_of_what_reads_all_of_them(size, out, into):
+    """VGG's pool at other sizes than its own, also to more windows than there are values."""
+    behind: dict[str, list[nn.Module]] = {
+        "dense": [nn.Flatten(), nn.Linear(2 * out[0] * out[1], 3)],
+        "conv": [nn.Conv2d(2, 3, out, stride=2)],
+        "depthwise": [nn.Conv2d(2, 4, out, groups=2)],
+    }
+    first = [nn.Conv2d(2, 2, 1), QCFS(4, 1.0), nn.BatchNorm2d(2), nn.AdaptiveAvgPool2d(out)]
+    model = randomise(nn.Sequential(*first, *behind[into])).double()
+    samples = torch.randn(5, 2, *size, dtype=torch.float64)
+    program, _ = fold(trace(model, (2, *size)))
+    assert not any(isinstance(n, AvgPool2d) for n in program.nodes)
+    with torch.no_grad():
+        assert torch.allclose(evaluate(program, samples), model(samples), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "pool", [nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.AvgPool2d(3, 2, ceil_mode=True)]
+)
+def test_uneven_pools_in_front_of_a_convolution_as_large_as_they(pool):
+    last = [nn.Conv2d(2, 3, (3, 4) if pool.ceil_mode else 4), QCFS(4, 1.0), nn.Conv2d(3, 2, 1)]
+    size = (7, 8)
+    assert_program_is(nn.Sequential(nn.Conv2d(2, 2, 1), QCFS(4, 1.0), pool, *last), (2, *size))
+
+
+@pytest.mark.parametrize("pooling", ["auto", "fold", "stage"])
+def test_adaptive_average_pools_in_front_of_other_layers(pooling):
+    first = [nn.Conv2d(2, 2, 1), QCFS(4, 1.0), nn.AdaptiveAvgPool2d((3, 2))]
+    for conv in (nn.Conv2d(2, 2, 2), nn.Conv2d(2, 2, (3, 2), padding=1)):
+        program = trace(nn.Sequential(*first, conv).eval(), (2, 8, 8))
+        with pytest.raises(UnsupportedModuleError, match=r"(?s)^2: .*3x2 windows are uneven"):
+            fold(program, pooling)

@@ -20,7 +20,8 @@ from toolchain.conversion.passes.layers import IntegerPoolLayer, layers_of
 from toolchain.conversion.quantization.spike_values import spikes_of
 from toolchain.errors import UnsupportedModuleError
 from toolchain.learning.activations import CQReLU
-from toolchain.program.float_program import CONSTANT, Activation, Conv2d
+from toolchain.program.float_program import CONSTANT, Activation, Conv2d, FloatProgram
+from toolchain.program.input_quantizer import InputQuantizer
 
 SHAPE = (4, 5, 6)
 

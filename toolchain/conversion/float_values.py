@@ -88,6 +88,8 @@ def _(node: BatchNorm, quantized: bool, x: Tensor) -> Tensor:
 
 @apply_node.register
 def _(node: AvgPool2d, quantized: bool, x: Tensor) -> Tensor:
+    if node.adaptive:
+        return F.adaptive_avg_pool2d(x, node.adaptive)
     return F.avg_pool2d(
         x, node.kernel, node.stride, node.padding, node.ceil_mode, node.count_padding
     )

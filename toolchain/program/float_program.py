@@ -16,13 +16,12 @@ import numpy as np
 
 from toolchain.canonical import frozen_array
 from toolchain.errors import ConversionError, ProgramError
+from toolchain.program.conv_output import conv_output
 from toolchain.program.synapse import Pair, Sliding
 
 Shape = tuple[int, ...]
 
-
 _ARRAYS = ("weight", "bias", "gain", "offset", "threshold")
-
 
 UNBOUNDED = 1e300
 """Threshold of a plain ReLU before it is measured, so large that nothing is clipped."""
@@ -117,6 +116,8 @@ class AvgPool2d(_Node):
 
     With `count_padding` the divisor is always the window size, as by default in torch. With
     `ceil_mode` the last windows hang over the border, and what does so counts in no divisor.
+    `adaptive` is the size of the output of an adaptive pool whose windows differ; they take the
+    place of `kernel` and `stride`.
     """
 
     kernel: Pair
@@ -124,10 +125,13 @@ class AvgPool2d(_Node):
     padding: Pair
     count_padding: bool = True
     ceil_mode: bool = False
+    adaptive: Pair | None = None
 
     @property
     def uneven(self) -> str:
-        """Why windows at the border have another divisor; empty if all have the same."""
+        """Why windows have different divisors; empty if all have the same."""
+        if self.adaptive:
+            return f"its {self.adaptive[0]}x{self.adaptive[1]} windows are uneven"
         if self.ceil_mode:
             return "its last window hangs over the border and averages over fewer values"
         padded = any(self.padding) and not self.count_padding
@@ -227,16 +231,6 @@ FloatNode = (
 )
 
 
-def conv_output(
-    size: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool = False
-) -> int:
-    """Length of the output of a convolution or pool along one axis (torch's formula)."""
-    steps, rest = divmod(size + 2 * padding - dilation * (kernel - 1) - 1, stride)
-    # torch drops the window that ceil_mode adds if it would begin behind the values.
-    added = ceil_mode and rest > 0 and (steps + 1) * stride < size + padding
-    return steps + 1 + added
-
-
 @singledispatch
 def node_shape(node: object, *sources: Shape) -> Shape:
     """Output shape of `node`, from the shapes of its sources in the order of `node.sources`.
@@ -290,6 +284,8 @@ def _(node: Conv2d, *sources: Shape) -> Shape:
 @node_shape.register
 def _(node: AvgPool2d, *sources: Shape) -> Shape:
     source = _image(node, sources)
+    if node.adaptive:
+        return (source[0], *node.adaptive)
     axes = zip(source[1:], node.kernel, node.stride, node.padding, strict=True)
     height, width = (conv_output(*axis, 1, ceil_mode=node.ceil_mode) for axis in axes)
     return _plane(node, (source[0], height, width))

@@ -8,7 +8,6 @@ other than a view or arithmetic with constants reads them.
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from itertools import permutations
 from math import prod
@@ -19,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.conversion.frontend.operators.selection import is_in_order, without_border
-from toolchain.conversion.frontend.user_module import in_evaluation, outputs
+from toolchain.conversion.frontend.several_inputs import joined
+from toolchain.conversion.frontend.user_module import derived, in_evaluation, outputs
 from toolchain.errors import SpikeportError
-from toolchain.user_code import home_of, share_home, user_code
+from toolchain.user_code import home_of, user_code
 
 Shape = tuple[int, ...]
 _VIEWS = {
@@ -82,11 +82,13 @@ class _Form:
 
 
 def of_images(model: nn.Module, shape: Shape) -> tuple[nn.Module, Shape, tuple[str, ...]]:
-    """A network of samples of `shape` as one of images, their shape, and a note if it is another.
+    """A network of samples of `shape` as one of images, their shape, and notes on what differs.
 
-    `shape` may be that of the image too. The network itself and its modules stay as they are; one
-    that takes such images or vectors is returned as it is.
+    `shape` may be that of the image too. Several inputs become one (`several_inputs`). The network
+    itself and its modules stay as they are; one that takes such images or vectors is returned as
+    it is.
     """
+    model, notes = joined(model, shape)
     form = _form(model, shape)
     if len(shape) == 3 and (form is None or form.image != shape or 1 in shape[1:]):
         # That of the image, maybe, and the network takes the channels last, or fewer axes.
@@ -97,17 +99,13 @@ def of_images(model: nn.Module, shape: Shape) -> tuple[nn.Module, Shape, tuple[s
     if form is None:
         form = _Form(shape, (shape[0], 1, shape[1]) if len(shape) == 2 else shape)
     if form.image == form.shape:
-        return model, shape, ()
+        return model, shape, notes
     kind = type(model)
 
     def forward(self: Any, x: Tensor) -> Any:
         return kind.forward(self, form.as_taken(x))
 
-    images = copy(model)  # shares its modules and parameters
-    members = {"forward": forward, "__module__": kind.__module__}
-    images.__class__ = type(kind.__name__, (kind,), members)
-    share_home(model, images)
-    return images, form.image, (_note(form),)
+    return derived(model, forward), form.image, (*notes, _note(form))
 
 
 def _note(form: _Form) -> str:

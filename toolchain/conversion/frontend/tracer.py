@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
+from toolchain.conversion.frontend.several_inputs import input_names
 from toolchain.errors import UnsupportedModuleError
 from toolchain.torch_private import write_count
 
@@ -30,7 +31,6 @@ SAMPLES = 2
 from the batch axis."""
 _SEED = 0
 _PICKED = ("call_function", getitem)
-_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _SIZES = {
     *("size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "get_device"),
     *("element_size", "is_contiguous", "is_floating_point", "is_complex", "is_tensor"),
@@ -114,10 +114,16 @@ class Tracer(fx.Tracer):
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
         """One placeholder; further arguments of the forward have their defaults."""
         _, *parameters = inspect.signature(root_fn).parameters.values()
-        several = [p.name for p in parameters[1:] if p.default is p.empty and p.kind not in _REST]
-        if several:
+        _, *several = input_names(root_fn)
+        if several[1:]:
             raise UnsupportedModuleError(
-                "the network takes several inputs", node=several[0], allowed="one tensor"
+                "the network takes several inputs",
+                node=several[1],
+                found=", ".join(several),
+                allowed="one tensor, or images of one size whose channels input_shape= counts "
+                "together, if the layers leave one way to divide them",
+                remedy="take one tensor in the forward, and divide it there: "
+                "a, b = x.split([3, 1], 1)",
             )
         name = parameters[0].name if parameters else "input"
         return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]

@@ -6,9 +6,9 @@ its parameters have, and always inside the guard of `user_code`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 from itertools import chain
 from typing import Any
 
@@ -35,6 +35,17 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def derived(model: nn.Module, forward: Callable[..., Any]) -> nn.Module:
+    """The network with another forward; it shares its modules and parameters."""
+    kind = type(model)
+    made = copy(model)
+    made.__class__ = type(
+        kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__}
+    )
+    share_home(model, made)
+    return made
 
 
 def check_readable(model: nn.Module) -> None:

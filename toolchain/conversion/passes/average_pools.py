@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import singledispatch
 from math import prod
 
-from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.conversion.passes.pool_folding import (
     pool_as_conv,
     pool_into_conv,
@@ -96,10 +96,9 @@ def place_average_pools(
 
 def _large_dense_layer(draft: GraphEditor, pool: AvgPool2d) -> str:
     """A note on the dense layer that folding would give more than `MOST_WEIGHTS`; "" if none."""
-    shapes = draft.shapes()
     flat = [u.name for u in draft.consumers(pool.name) if isinstance(u, Flatten)]
     for dense in (d for name in flat for d in draft.consumers(name) if isinstance(d, Linear)):
-        weights = len(dense.weight) * prod(shapes[pool.source])
+        weights = len(dense.weight) * prod(draft.shape(pool.source))
         if weights > MOST_WEIGHTS:
             return (
                 f'folded (pooling="fold") it would give {dense.name} {weights:,} weights in place '
@@ -137,20 +136,19 @@ def _folded(user: object, pool: AvgPool2d, draft: GraphEditor) -> list[FloatNode
 
 @_folded.register
 def _(user: Conv2d, pool: AvgPool2d, draft: GraphEditor) -> list[FloatNode]:
-    shapes = draft.shapes()
-    folded = pool_into_conv(pool, user, shapes[pool.source], shapes[pool.name])
+    folded = pool_into_conv(pool, user, draft.shape(pool.source), draft.shape(pool.name))
     return [replace(folded, sources=pool.sources)]
 
 
 @_folded.register
 def _(user: Flatten, pool: AvgPool2d, draft: GraphEditor) -> list[FloatNode]:
-    shapes = draft.shapes()
+    source, pooled = draft.shape(pool.source), draft.shape(pool.name)
     behind = draft.consumers(user.name)
     folded: list[FloatNode] = [replace(user, sources=pool.sources)]
     for node in behind:
         if not isinstance(node, Linear):
             raise _no_follower(pool, f"{type(node).__name__} behind {user.name}")
-        folded.append(pool_into_dense(pool, node, shapes[pool.source], shapes[pool.name]))
+        folded.append(pool_into_dense(pool, node, source, pooled))
     if not behind or user.name in draft.outputs:
         raise _no_follower(pool, "nothing")
     return folded
@@ -173,9 +171,9 @@ def _(user: Activation, pool: AvgPool2d, draft: GraphEditor) -> list[FloatNode]:
 
 def _as_summand(pool: AvgPool2d, draft: GraphEditor) -> list[FloatNode]:
     """The pool as a convolution of the same name, before a sum or an activation."""
-    if pool.source not in spiking_values(draft.nodes()):
+    if not draft.is_spiking(pool.source):
         raise _no_follower(pool, "a sum or activation behind it, and no activation before it")
-    return [pool_as_conv(pool, draft.shapes()[pool.source][0])]
+    return [pool_as_conv(pool, draft.shape(pool.source)[0])]
 
 
 def _no_follower(pool: AvgPool2d, found: str) -> UnsupportedModuleError:
@@ -194,7 +192,7 @@ def _check_stage(
 
     `error` says why the pool could not be folded; it is raised if a pre-activation is pooled.
     """
-    if pool.source not in spiking_values(draft.nodes()):
+    if not draft.is_spiking(pool.source):
         raise error or _no_follower(pool, f"behind {pool.source}, which has no activation")
     if pool.uneven:
         raise uneven_pool(pool, "stage") from error

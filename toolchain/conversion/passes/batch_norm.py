@@ -23,7 +23,7 @@ import numpy as np
 
 from toolchain.canonical import handed_over
 from toolchain.conversion.passes.border import put_with_offset
-from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
     Activation,
@@ -54,9 +54,9 @@ def fold_batch_norm(program: FloatProgram) -> FloatProgram:
         if norm is None:
             return draft.program()
         if _is_term(norm, draft):
-            shape = draft.shapes()[norm.source]
+            shape = draft.shape(norm.source)
             draft.put(_diagonal(norm, shape[0], is_image=len(shape) == 3))
-        elif norm.source in spiking_values(draft.nodes()):
+        elif draft.is_spiking(norm.source):
             _into_followers(norm, draft)
         else:
             _fold(draft.node(norm.source), norm, draft)
@@ -67,7 +67,7 @@ def _is_term(norm: BatchNorm, draft: GraphEditor) -> bool:
     users = draft.consumers(norm.name)
     summed = all(isinstance(u, Activation | Add | Concat) for u in users)
     read = bool(users) or norm.name in draft.outputs
-    return read and summed and norm.source in spiking_values(draft.nodes())
+    return read and summed and draft.is_spiking(norm.source)
 
 
 @singledispatch
@@ -205,12 +205,12 @@ def _(user: Conv2d, norm: BatchNorm, draft: GraphEditor) -> None:
         (weight * gain.reshape(user.groups, 1, -1, 1, 1)).reshape(user.weight.shape)
     )
     conv = replace(user, sources=norm.sources, weight=scaled)
-    put_with_offset(conv, user, offset, draft.shapes()[norm.name], draft)
+    put_with_offset(conv, user, offset, draft.shape(norm.name), draft)
 
 
 @_fold_back.register
 def _(user: Flatten, norm: BatchNorm, draft: GraphEditor) -> None:
-    channels, *image = draft.shapes()[norm.source]
+    channels, *image = draft.shape(norm.source)
     each = [np.repeat(np.broadcast_to(v, channels), prod(image)) for v in (norm.gain, norm.offset)]
     _behind(user, norm, draft, *each)
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.program.float_program import (
     CONSTANT,
     Activation,
@@ -111,10 +111,9 @@ def _ones(image: Shape, draft: GraphEditor) -> str:
 
 def _without_weights(name: str, size: tuple[int, int], draft: GraphEditor) -> Conv2d:
     """A convolution of the network's first image, without weights but with a bias of one."""
-    shapes = draft.shapes()
-    spiking = spiking_values(draft.nodes())
-    source = next(n for n, shape in shapes.items() if n in spiking and len(shape) == 3)
-    channels, *image = shapes[source]
+    names = (node.name for node in draft.nodes() if draft.is_spiking(node.name))
+    source = next(name for name in names if len(draft.shape(name)) == 3)
+    channels, *image = draft.shape(source)
     stride, padding, kernel = [], [], []
     for own, wanted in zip(image, size, strict=True):
         stride.append(max(own // wanted, 1))

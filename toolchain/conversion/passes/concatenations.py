@@ -15,7 +15,7 @@ from functools import singledispatch
 
 import numpy as np
 
-from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
     Activation,
@@ -68,9 +68,10 @@ def _(user: Concat, concat: Concat, draft: GraphEditor) -> None:
 
 @_push.register
 def _(user: Flatten, concat: Concat, draft: GraphEditor) -> None:
-    shapes = draft.shapes()
     parts = [
-        draft.put(Flatten(draft.new_name(f"{user.name}[{i}]"), (s,))) if len(shapes[s]) > 1 else s
+        s
+        if len(draft.shape(s)) == 1
+        else draft.put(Flatten(draft.new_name(f"{user.name}[{i}]"), (s,)))
         for i, s in enumerate(concat.sources)
     ]
     draft.put(Concat(user.name, tuple(parts)))
@@ -108,7 +109,7 @@ def _(user: Linear, concat: Concat, draft: GraphEditor) -> None:
 
 @_push.register
 def _(user: Conv2d, concat: Concat, draft: GraphEditor) -> None:
-    channels = [draft.shapes()[s][0] for s in concat.sources]
+    channels = [draft.shape(s)[0] for s in concat.sources]
     width = user.weight.shape[1]
     if user.groups > 1 and all(c % width == 0 for c in channels):
         _push_by_groups(user, concat, draft, [c // width for c in channels])
@@ -150,8 +151,7 @@ def _push_by_groups(user: Conv2d, concat: Concat, draft: GraphEditor, groups: li
 def _(user: Add, concat: Concat, draft: GraphEditor) -> None:
     operands = [draft.node(s) for s in user.sources]
     concats = [n for n in operands if isinstance(n, Concat)]
-    shapes = draft.shapes()
-    ranges = {tuple(shapes[s][0] for s in c.sources) for c in concats}
+    ranges = {tuple(draft.shape(s)[0] for s in c.sources) for c in concats}
     if len(concats) == len(operands) and len(ranges) == 1:
         sums = [
             draft.put(Add(draft.new_name(f"{user.name}[{i}]"), tuple(column)))
@@ -186,10 +186,9 @@ def ungrouped(conv: Conv2d) -> Conv2d:
 
 def _embedded(concat: Concat, draft: GraphEditor) -> Add:
     """The concatenation as a sum: each operand in its own channels, zeros in the others."""
-    shapes = draft.shapes()
-    total, start, parts = shapes[concat.name][0], 0, []
+    total, start, parts = draft.shape(concat.name)[0], 0, []
     for source in concat.sources:
-        channels = shapes[source][0]
+        channels = draft.shape(source)[0]
         parts.append(_embed(draft, source, start, total, concat))
         start += channels
     return Add(concat.name, tuple(parts))
@@ -198,10 +197,10 @@ def _embedded(concat: Concat, draft: GraphEditor) -> Add:
 def _embed(draft: GraphEditor, name: str, start: int, total: int, concat: Concat) -> str:
     """Name of a node with the channels of `name` from `start` on, and zeros elsewhere."""
     node = draft.node(name)
-    shape = draft.shapes()[name]
+    shape = draft.shape(name)
     rows = slice(start, start + shape[0])
     new_name = draft.new_name(f"{concat.name}[{name}]")
-    if name in spiking_values(draft.nodes()):
+    if draft.is_spiking(name):
         weight = np.zeros((total, shape[0]))
         weight[rows] = np.eye(shape[0])
         bias = np.zeros(total)

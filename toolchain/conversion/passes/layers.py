@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
     Activation,
@@ -162,7 +163,7 @@ def copied_channels(node: FloatNode) -> np.ndarray | None:
     return channels
 
 
-def is_stage(program: FloatProgram, node: FloatNode) -> bool:
+def is_stage(program: FloatProgram | GraphEditor, node: FloatNode) -> bool:
     """Whether a node other than an activation or a sum reads the value of a sum or copy."""
     users = program.consumers(node.name)
     return any(not isinstance(user, Activation | Add) for user in users)

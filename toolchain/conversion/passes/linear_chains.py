@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from toolchain.canonical import handed_over
 from toolchain.conversion.passes.average_pools import MOST_WEIGHTS
 from toolchain.conversion.passes.border import put_with_offset
 from toolchain.conversion.passes.concatenations import ungrouped
-from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.conversion.passes.layers import copied_channels
 from toolchain.conversion.passes.pool_folding import pool_as_conv
 from toolchain.errors import UnsupportedModuleError
@@ -58,23 +59,26 @@ def merge_linear_chains(program: FloatProgram) -> tuple[FloatProgram, tuple[str,
     draft = GraphEditor(program)
     notes: list[str] = []
     stages: set[str] = set()
-    while True:
-        nodes = draft.nodes()
-        spiking = spiking_values(nodes) | stages
-        for node in nodes:  # a sum of spikes can be a stage of its own, see `place_sums`
-            if isinstance(node, Add) and all(s in spiking for s in node.sources):
-                spiking.add(node.name)
-        chained = next((n for n in nodes if _can_merge(n, draft, spiking)), None)
-        if not isinstance(chained, _LINEAR):
-            return draft.program(), tuple(notes)
-        before = draft.node(chained.source)
+    for node in draft.nodes():
+        if draft.is_used(node.name):
+            _settle(node.name, draft, stages, notes)
+    return draft.program(), tuple(notes)
+
+
+def _settle(name: str, draft: GraphEditor, stages: set[str], notes: list[str]) -> None:
+    """Merge a node with what it reads, until nothing before it can be merged.
+
+    `stages` are the layers that stay, as they copy spikes.
+    """
+    while _can_merge(node := draft.node(name), draft, stages):
+        before = draft.node(node.source)
         if isinstance(before, Add):
-            draft.spread(chained, before)
-        elif isinstance(chained, AvgPool2d):
-            _pool(chained, before, draft)
+            draft.spread(node, before)
+        elif isinstance(node, AvgPool2d):
+            _pool(node, before, draft)
         else:
             try:
-                notes += _merge(chained, before, draft)
+                notes += _merge(node, before, draft)
             except UnsupportedModuleError as error:
                 if not _can_be_stage(before, draft):
                     raise
@@ -83,16 +87,28 @@ def merge_linear_chains(program: FloatProgram) -> tuple[FloatProgram, tuple[str,
                     f"{before.name}: what it copies is a stage of its own, as it cannot be merged "
                     f"exactly: {error.node} reads beyond its border"
                 )
+        for source in draft.node(name).sources:  # those that this has made
+            _settle(source, draft, stages, notes)
 
 
-def _can_merge(node: FloatNode, draft: GraphEditor, spiking: set[str]) -> bool:
+def _sends(name: str, draft: GraphEditor, stages: set[str]) -> bool:
+    """Whether a node sends spikes, or is a sum of such, which can be a stage (see `place_sums`)."""
+    node = draft.node(name)
+    if isinstance(node, Add):
+        return all(_sends(source, draft, stages) for source in node.sources)
+    return name in stages or draft.is_spiking(name)
+
+
+def _can_merge(
+    node: FloatNode, draft: GraphEditor, stages: set[str]
+) -> TypeGuard[Conv2d | Linear | AvgPool2d | Flatten]:
     """Whether `node` is linear and reads a linear layer, or a sum of such."""
-    if not isinstance(node, _LINEAR) or node.source in spiking:
+    if not isinstance(node, _LINEAR) or _sends(node.source, draft, stages):
         return False
     before = draft.node(node.source)
     if isinstance(node, Flatten):
         return isinstance(before, Add)
-    if isinstance(before, Flatten) and before.source not in spiking:
+    if isinstance(before, Flatten) and not _sends(before.source, draft, stages):
         return isinstance(draft.node(before.source), Conv2d)
     return isinstance(before, Conv2d | Linear | Add)
 
@@ -114,7 +130,7 @@ def _pool(pool: AvgPool2d, before: FloatNode, draft: GraphEditor) -> None:
         )
         draft.put(replace(before, name=pool.name, sources=(inner,)))
         return
-    conv = pool_as_conv(pool, draft.shapes()[pool.source][0])
+    conv = pool_as_conv(pool, draft.shape(pool.source)[0])
     _put_product(conv, before, draft)
 
 
@@ -124,9 +140,8 @@ def _merge(node: FloatNode, before: FloatNode, draft: GraphEditor) -> list[str]:
         flat, before = before, draft.node(before.source)
         if not isinstance(before, Conv2d):
             raise TypeError(type(before))
-        shapes = draft.shapes()
         merged: Conv2d | Linear = _dense_of_convolution(
-            node, before, shapes[before.source], shapes[before.name]
+            node, before, draft.shape(before.source), draft.shape(before.name)
         )
         name = draft.new_name(f"{flat.name}[0]")
         merged = replace(merged, sources=(draft.put(Flatten(name, before.sources)),))
@@ -169,7 +184,7 @@ def _check_size(node: FloatNode, before: FloatNode, weights: int) -> None:
 
 def _put_product(second: Conv2d, first: Conv2d, draft: GraphEditor) -> Conv2d:
     """Put and return the convolution that computes `first` and then `second`."""
-    source = draft.shapes()[first.source]
+    source = draft.shape(first.source)
     between = node_shape(first, source)
     _check_border(second, first, source, between)
     merged = _of_convolutions(second, first)

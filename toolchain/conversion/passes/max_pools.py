@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import Activation, AvgPool2d, FloatProgram, Input, MaxPool2d
 
@@ -25,11 +25,9 @@ def place_max_pools(program: FloatProgram) -> FloatProgram:
     """
     draft = GraphEditor(program)
     while True:
-        nodes = draft.nodes()
-        spiking = spiking_values(nodes)
-        pools = [n for n in nodes if isinstance(n, MaxPool2d)]
+        pools = [n for n in draft.nodes() if isinstance(n, MaxPool2d)]
         # Of several pools in a row, the last one precedes the activation.
-        early = [p for p in pools if p.source not in spiking]
+        early = [p for p in pools if not draft.is_spiking(p.source)]
         if not early:
             for pool in pools:
                 _check_source(draft, pool)

@@ -14,13 +14,14 @@ from toolchain.program.float_program import AvgPool2d, Conv2d, Linear, Shape
 def uneven_pool(pool: AvgPool2d, what: str) -> UnsupportedModuleError:
     """The error for a pool whose divisor is not the same in all windows, and so is not `what`."""
     return UnsupportedModuleError(
-        f"an average pool whose divisor changes at the border is no {what}",
+        f"an average pool whose windows have different divisors is no {what}",
         node=pool.name,
         found=pool.uneven,
-        allowed="count_include_pad=True or no padding, and windows that end at the border",
+        allowed="count_include_pad=True or no padding, and windows of one size that end at the "
+        "border",
         remedy="choose an input size that the pool divides, set ceil_mode=False and "
-        "count_include_pad=True and train again, or let a Flatten and a dense layer follow, into "
-        "which every average pool is folded",
+        "count_include_pad=True and train again, or let a Flatten and a dense layer follow, or a "
+        "convolution as large as the pooled image: they take every average pool",
     )
 
 
@@ -30,7 +31,10 @@ def _window_weights(pool: AvgPool2d, source: Shape, pooled: Shape, axis: int) ->
     matrix = np.zeros((count, size))
     for index in range(count):
         start = index * pool.stride[axis] - pool.padding[axis]
-        matrix[index, max(start, 0) : min(start + pool.kernel[axis], size)] = 1.0
+        stop = min(start + pool.kernel[axis], size)
+        if pool.adaptive:  # as torch divides an axis
+            start, stop = index * size // count, -(-(index + 1) * size // count)
+        matrix[index, max(start, 0) : stop] = 1.0
     return matrix
 
 
@@ -45,16 +49,21 @@ def pool_into_dense(pool: AvgPool2d, dense: Linear, source: Shape, pooled: Shape
 
     `source` and `pooled` are the shapes (C, H, W) before and after the pool.
     """
+    spread = _of_source(dense.weight, pool, source, pooled)
+    spread.shape = (len(dense.weight), -1)
+    return replace(dense, weight=handed_over(spread))
+
+
+def _of_source(weight: np.ndarray, pool: AvgPool2d, source: Shape, pooled: Shape) -> np.ndarray:
+    """Weights of all of a pool's outputs, (..., p, q), as weights of its source: (n, h w)."""
     rows = _window_weights(pool, source, pooled, 0)
     columns = _window_weights(pool, source, pooled, 1)
     if pool.count_padding:
         heights, widths = (_padded_sizes(pool, source, pooled, axis) for axis in range(2))
     else:
         heights, widths = rows.sum(1), columns.sum(1)
-    weight = dense.weight.reshape(-1, *pooled) / np.outer(heights, widths)
-    spread = _spread(weight.reshape(-1, rows.shape[0] * columns.shape[0]), rows, columns)
-    spread.shape = (len(dense.weight), -1)
-    return replace(dense, weight=handed_over(spread))
+    mean = weight.reshape(-1, *pooled[1:]) / np.outer(heights, widths)
+    return _spread(mean.reshape(len(mean), -1), rows, columns)
 
 
 def _spread(weight: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -72,6 +81,14 @@ def pool_into_conv(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape) 
     UnsupportedModuleError
         If the two would differ at the border.
     """
+    covers = conv.weight.shape[2:] == pooled[1:] and (conv.padding, conv.dilation) == (
+        (0, 0),
+        (1, 1),
+    )
+    if pool.uneven and covers:
+        kernel = _of_source(conv.weight, pool, source, pooled)
+        kernel.shape = (*conv.weight.shape[:2], *source[1:])
+        return replace(conv, weight=handed_over(kernel), stride=(1, 1))
     if pool.uneven:
         raise uneven_pool(pool, "convolution")
     if not conv.is_even:
@@ -144,7 +161,7 @@ def pool_into_pool(pool: AvgPool2d, follower: AvgPool2d) -> AvgPool2d:
         If the pools pad or overlap.
     """
     plain = pool.padding == (0, 0) and follower.padding == (0, 0) and pool.kernel == pool.stride
-    if not plain or pool.ceil_mode or follower.ceil_mode:
+    if not plain or pool.uneven or follower.uneven:
         raise UnsupportedModuleError(
             "two average pools in a row can only be joined without padding, overlap and ceil_mode",
             node=pool.name,
@@ -163,7 +180,7 @@ def pool_as_conv(pool: AvgPool2d, channels: int) -> Conv2d:
     Raises
     ------
     UnsupportedModuleError
-        If its divisor changes at the border.
+        If its windows have different divisors.
     """
     if pool.uneven:
         raise uneven_pool(pool, "convolution")

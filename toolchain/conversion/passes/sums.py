@@ -12,7 +12,7 @@ from functools import singledispatch
 
 import numpy as np
 
-from toolchain.conversion.passes.graph_editor import GraphEditor, spiking_values
+from toolchain.conversion.passes.graph_editor import GraphEditor
 from toolchain.conversion.passes.layers import is_stage
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
@@ -52,22 +52,21 @@ def place_sums(program: FloatProgram) -> FloatProgram:
 
 def _unequal_stage(draft: GraphEditor) -> Add | None:
     """A sum of spikes that nodes read directly, and whose summands have different values."""
-    now = draft.program()
-    stages = [n for n in now.nodes if isinstance(n, Add) and is_stage(now, n)]
-    sends = spiking_values(now.nodes) | {stage.name for stage in stages}
+    stages = [n for n in draft.nodes() if isinstance(n, Add) and is_stage(draft, n)]
+    names = {stage.name for stage in stages}
     for stage in stages:
-        if all(s in sends for s in stage.sources) and _worth(stage, draft) is None:
+        sends = (s in names or draft.is_spiking(s) for s in stage.sources)
+        if all(sends) and _worth(stage, draft) is None:
             return stage
     return None
 
 
 def _splice(node: Add, draft: GraphEditor) -> None:
     """Replace inner sums by their summands, unless they are stages."""
-    now = draft.program()
     sources: list[str] = []
     for source in node.sources:
         inner = draft.node(source)
-        spliced = isinstance(inner, Add) and not is_stage(now, inner)
+        spliced = isinstance(inner, Add) and not is_stage(draft, inner)
         sources.extend(inner.sources if spliced else (source,))
     draft.put(replace(node, sources=tuple(sources)))
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toolchain.conversion.frontend.several_inputs import note
 from toolchain.errors import FormatError, MissingDependencyError, UnsupportedModuleError
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class OnnxGraph:
         the whole if it gives no shape.
     input_type:
         Type of the input's values.
+    note:
+        How several inputs of the file are one here; empty otherwise.
     """
 
     nodes: tuple[OnnxNode, ...]
@@ -94,6 +97,7 @@ class OnnxGraph:
     input_shape: tuple[int | None, ...] | None
     input_type: torch.dtype
     outputs: tuple[str, ...]
+    note: str = ""
 
 
 def read_graph(path: Path) -> OnnxGraph:
@@ -106,7 +110,8 @@ def read_graph(path: Path) -> OnnxGraph:
     FormatError
         If the file is missing, too large, damaged or no ONNX file, or its weights are.
     UnsupportedModuleError
-        If the operators are older than `OLDEST_OPSET`, or the network takes several inputs.
+        If the operators are older than `OLDEST_OPSET`, or the network takes several inputs
+        that cannot be one.
     """
     model = _read(path)
     opsets = {entry.domain: int(entry.version) for entry in model.opset_import}
@@ -173,23 +178,39 @@ def _graph(graph: onnx.GraphProto, opsets: dict[str, int], path: Path) -> OnnxGr
     constants = {tensor.name: _tensor(tensor) for tensor in graph.initializer}
     # Files before IR version 4 list the initializers among the inputs.
     inputs = [value for value in graph.input if value.name not in constants]
-    if len(inputs) != 1:
-        raise UnsupportedModuleError(
-            "the network takes several inputs" if inputs else "the network takes no input",
-            node=str(path),
-            found=", ".join(value.name for value in inputs) or None,
-            allowed="one tensor",
-        )
+    if not inputs:
+        raise UnsupportedModuleError("the network takes no input", node=str(path))
     outputs = tuple(value.name for value in graph.output)
-    _check_text(inputs[0].name, *outputs)
-    nodes = _needed([_node(n, i, opsets) for i, n in enumerate(graph.node)], outputs)
-    kind = inputs[0].type.tensor_type
-    shape = None
-    if kind.HasField("shape"):
-        shape = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
-    return OnnxGraph(
-        nodes, constants, inputs[0].name, shape, DTYPES.get(kind.elem_type, torch.float32), outputs
-    )
+    _check_text(*(value.name for value in inputs), *outputs)
+    read = [_node(n, i, opsets) for i, n in enumerate(graph.node)]
+    shapes = [_shape(value) for value in inputs]
+    kind = DTYPES.get(inputs[0].type.tensor_type.elem_type, torch.float32)
+    if len(inputs) == 1:
+        nodes = _needed(read, outputs)
+        return OnnxGraph(nodes, constants, inputs[0].name, shapes[0], kind, outputs)
+    names = tuple(value.name for value in inputs)
+    channels = [shape[1] if shape is not None and len(shape) > 1 else None for shape in shapes]
+    rest = {None if shape is None else (shape[0], *shape[2:]) for shape in shapes}
+    sizes = [c for c in channels if c is not None]
+    if len(sizes) < len(names) or len(rest) > 1 or shapes[0] is None:
+        raise UnsupportedModuleError(
+            "the network takes several inputs",
+            node=str(path),
+            found=", ".join(f"{n} {s}" for n, s in zip(names, shapes, strict=True)),
+            allowed="one tensor, or images of one size and known channels, which become one input",
+        )
+    name = ", ".join(names)
+    split = OnnxNode("inputs", "Split", (name,), names, {"axis": 1, "split": sizes}, OLDEST_OPSET)
+    nodes = _needed([split, *read], outputs)
+    shape = (shapes[0][0], sum(sizes), *shapes[0][2:])
+    return OnnxGraph(nodes, constants, name, shape, kind, outputs, note(names, sizes))
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
+    kind = value.type.tensor_type
+    if not kind.HasField("shape"):
+        return None
+    return tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
 
 
 def _node(node: onnx.NodeProto, index: int, opsets: dict[str, int]) -> OnnxNode:

@@ -140,7 +140,7 @@ class OnnxModule(nn.Module):
         shape = _sample_shape(graph, input_shape)
         made = _Builder(self, graph, shape)
         made.build()
-        self.notes = made.notes
+        self.notes = [graph.note, *made.notes] if graph.note else made.notes
         self.sample_shape = shape
         if self.moves_channels:
             self.sample_shape = (shape[-1], *shape[:-1])

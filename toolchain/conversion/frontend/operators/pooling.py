@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -19,7 +20,8 @@ from toolchain.conversion.frontend.operators.values import (
     called_module,
 )
 from toolchain.errors import UnsupportedModuleError
-from toolchain.program.float_program import AvgPool2d, FloatNode, MaxPool2d, Shape, conv_output
+from toolchain.program.conv_output import conv_output
+from toolchain.program.float_program import AvgPool2d, FloatNode, MaxPool2d, Shape
 from toolchain.program.synapse import Pair
 
 
@@ -154,19 +156,26 @@ def max_pool_function(node: fx.Node, values: Values) -> None:
     max_pool(node, values, a.pop("input"), **a)
 
 
-def _adaptive_kernel(node: fx.Node, values: Values, source: Traced, output_size: Any) -> Pair:
-    """Window of an adaptive pool, which is also its stride, if all windows are equal."""
-    shape = source.shape
-    wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
-    target = [shape[1 + i] if wanted[i] is None else int(wanted[i]) for i in range(len(shape[1:]))]
-    if len(shape) != 3 or any(shape[1 + i] % target[i] for i in range(2)):
+def _adaptive_size(node: fx.Node, values: Values, source: Traced, output_size: Any) -> Pair:
+    """Rows and columns of the output of an adaptive pool."""
+    if len(source.shape) != 3:
         raise UnsupportedModuleError(
-            "adaptive pool with uneven windows",
+            "an adaptive pool of something other than images",
             node=values.path(node),
-            found=f"{shape} to {wanted}",
-            allowed="output sizes that divide the input's",
+            found=source.shape,
         )
-    return (shape[1] // target[0], shape[2] // target[1])
+    wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+    sizes = zip(wanted, source.shape[1:], strict=True)
+    rows, columns = (own if w is None else int(w) for w, own in sizes)
+    return rows, columns
+
+
+def _even_kernel(source: Traced, size: Pair) -> Pair | None:
+    """Window of an adaptive pool, which is also its stride; None if windows differ."""
+    _, height, width = source.shape
+    if height % size[0] or width % size[1]:
+        return None
+    return (height // size[0], width // size[1])
 
 
 def _repeats(source: Traced, output_size: Any) -> bool:
@@ -180,21 +189,15 @@ def _repeats(source: Traced, output_size: Any) -> bool:
     )
 
 
-def _adapted(node: fx.Node, values: Values, value: Any, output_size: Any) -> Pair | None:
-    """Window of an adaptive pool; None if it only repeats values, which is then recorded."""
-    if _repeats(values.tensor(node, value), output_size):
-        rearrange(node, values)
-        return None
-    return _adaptive_kernel(node, values, values.source(node, value), output_size)
-
-
 def adaptive_average(node: fx.Node, values: Values, value: Any, output_size: Any) -> None:
     """Add an adaptive average pool of `value` with the settings of nn.AdaptiveAvgPool2d."""
-    kernel = _adapted(node, values, value, output_size)
-    if kernel is not None:
-        source = values.source(node, value)
-        result = AvgPool2d(values.new_name(node), (source.name,), kernel, kernel, (0, 0))
-        values.emit(node, result, source)
+    source = values.source(node, value)
+    size = _adaptive_size(node, values, source, output_size)
+    kernel = _even_kernel(source, size)
+    pool = AvgPool2d(values.new_name(node), (source.name,), kernel or size, kernel or size, (0, 0))
+    if kernel is None:
+        pool = replace(pool, count_padding=False, adaptive=size)
+    values.emit(node, pool, source)
 
 
 def adaptive_avg_module(node: fx.Node, values: Values) -> None:
@@ -212,10 +215,21 @@ def adaptive_max(
     node: fx.Node, values: Values, value: Any, output_size: Any, return_indices: bool
 ) -> None:
     """Add an adaptive max pool of `value` with the settings of nn.AdaptiveMaxPool2d."""
-    kernel = _adapted(node, values, value, output_size)
-    if kernel is not None:
-        how = {"stride": kernel, "padding": 0, "dilation": 1, "ceil_mode": False}
-        max_pool(node, values, value, kernel_size=kernel, return_indices=return_indices, **how)
+    if _repeats(values.tensor(node, value), output_size):
+        rearrange(node, values)
+        return
+    source = values.source(node, value)
+    size = _adaptive_size(node, values, source, output_size)
+    kernel = _even_kernel(source, size)
+    if kernel is None:
+        raise UnsupportedModuleError(
+            "an adaptive max pool with uneven windows",
+            node=values.path(node),
+            found=f"{source.shape} to {size}",
+            allowed="output sizes that divide the input's",
+        )
+    how = {"stride": kernel, "padding": 0, "dilation": 1, "ceil_mode": False}
+    max_pool(node, values, value, kernel_size=kernel, return_indices=return_indices, **how)
 
 
 def adaptive_max_module(node: fx.Node, values: Values) -> None:

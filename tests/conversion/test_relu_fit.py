@@ -145,7 +145,7 @@ def converted(**how):
 def test_the_note_says_what_each_form_gains_and_the_best_is_taken():
     made = converted()
     (note,) = (n for n in made.notes if n.startswith("plain ReLUs"))
-    told = {name: float(note.split(f" % with {name}")[0].split()[-1]) for name in NAMES}
+    told = {name: float(note.split(f" with {name}")[0].split()[-1]) for name in NAMES}
     best = min(told, key=told.get)
     assert note.startswith(f"plain ReLUs: {best};")
     assert told[best] < told["percentile 99.9"]

@@ -177,6 +177,24 @@ def test_scales_that_cannot_meet_are_refused(branches, message, limits):
         choose_integers(rows_of(*branches), 8, limits)
 
 
+def test_an_identity_may_vanish_only_where_it_adds_nothing(limits):
+    """The first channel of the identity is worth less than 1/256 thresholds a spike."""
+    chosen = choose_integers(rows_of(identity(0.003, 1.0), layer([200.0], [1.0])), 8, limits)
+    skip = chosen.branches[0].total[:, 0]
+    assert skip[0] == 0
+    assert skip[1] == chosen.theta[1]
+
+
+def test_exponents_that_keep_every_branch_come_before_a_smaller_error(limits):
+    """Without an exponent on the convolution, theta is 3 and the first identity 0.0053 * 3."""
+    rows = rows_of(identity(0.0053, 1.0), layer([42.0, 42.0], [0.5, 0.5]))
+    chosen = choose_integers(rows, 8, limits)
+    skip = chosen.branches[0].total[:, 0]
+    assert skip.tolist() == [np.rint(0.0053 * chosen.theta[0]), chosen.theta[1]] == [1, 127]
+    kept = squared_error(rows, chosen.theta, (0, 6))
+    assert squared_error(rows, np.array([3, 254]), (1, 0)) < kept
+
+
 def test_a_spike_of_any_branch_must_fit(limits):
     rows = rows_of(layer([20000.0], name="a"), layer([1.0], name="b"))
     with pytest.raises(ConversionError, match=r"(?s)^layer: a single spike is worth more.*2e\+04"):

@@ -417,6 +417,13 @@ def _losses(
             if b.negligible and b.weight_error > told
         ),
         *(
+            f"{r.name}: the identity from {b.source} became 0 in {b.vanished} channels, where a "
+            f"spike of it is worth at most {b.vanished_worth:.1g} thresholds"
+            for r in rounding
+            for b in r.branches
+            if b.vanished
+        ),
+        *(
             f"{r.name}: {r.clipped} of {r.weights} weights "
             + (
                 "were clipped to their range"

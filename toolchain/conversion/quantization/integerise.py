@@ -38,7 +38,7 @@ from toolchain.conversion.quantization.spike_values import Spikes, spikes_of
 from toolchain.conversion.quantization.thresholds import (
     ChooseIntegers,
     choose_integers,
-    is_negligible,
+    negligible_channels,
 )
 from toolchain.errors import ConversionError
 from toolchain.int_range import TargetLimits
@@ -76,12 +76,17 @@ class BranchRounding:
         Largest rounding error, relative to the branch's largest weight.
     negligible:
         Whether it can never add a notable part of a threshold; then its error is ignored.
+    vanished, vanished_worth:
+        Channels of an identity in which its weight became 0, and the most thresholds that one of
+        its spikes would add there.
     """
 
     source: str
     exponents: tuple[int, ...]
     weight_error: float
     negligible: bool
+    vanished: int = 0
+    vanished_worth: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -297,9 +302,14 @@ def _rounding(layer: IntegerLayer, rows: FloatRows, chosen: IntegerRows) -> Laye
         zeroed, signal, noise = zeroed + sum(zeros), signal + sum(signals), noise + sum(noises)
         error, peak = max(errors), max(peaks)
         exponents = tuple(exponent for exponent, _ in integers.parts)
-        ignored = len(rows.branches) > 1 and is_negligible(branch, rows.lam)
+        ignored = len(rows.branches) > 1 and bool(negligible_channels(branch, rows.lam).all())
         relative = error / (peak or 1.0)
-        branches.append(BranchRounding(term.source, exponents, relative, ignored))
+        gone = _vanished(branch, integers, lam) if branch.identity else np.zeros(0)
+        branches.append(
+            BranchRounding(
+                term.source, exponents, relative, ignored, len(gone), float(gone.max(initial=0.0))
+            )
+        )
     lowered = rows.room < 1
     return LayerRounding(
         layer.name,
@@ -315,6 +325,12 @@ def _rounding(layer: IntegerLayer, rows: FloatRows, chosen: IntegerRows) -> Laye
         chosen.clipped,
         chosen.notes,
     )
+
+
+def _vanished(branch: Branch, integers: IntegerBranch, lam: np.ndarray) -> np.ndarray:
+    """Thresholds per spike of the weights of an identity that became 0, (n,)."""
+    gone = (integers.total == 0) & (branch.rows != 0)
+    return np.asarray((np.abs(branch.rows) / lam)[gone])
 
 
 def _losses_of_rows(

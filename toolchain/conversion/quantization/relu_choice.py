@@ -3,7 +3,11 @@
 Without a percentile given, three forms of the network are compared on calibration samples that
 none of them was fitted on: thresholds from percentile `USUAL`, thresholds and initial potentials
 fitted to the error they cause, and fitted weights as well (`relu_fit`). The one whose outputs lie
-nearest to those of the trained network is taken.
+nearest to those of the trained network is taken: of a classifier by the divergence of its class
+probabilities, which tells more than the share of equal classes from few samples, and more of the
+classes than the error of the outputs. On an MNIST network at T = 1, with 50 of 2000 samples drawn
+300 times, the form chosen by divergence, share of equal classes and error had the trained network's
+class on 98.80, 98.76 and 98.71 % of all.
 """
 
 from __future__ import annotations
@@ -24,8 +28,12 @@ USUAL = 99.9
 """Percentile of the form without a fit (Rueckauer et al. 2017)."""
 HELD_OUT = 4
 """Every `HELD_OUT`-th calibration sample is kept for the comparison."""
-MOST_OPERATIONS = 100_000_000_000
-"""Multiply-adds of the simulation that a fit is made on: some ten seconds on one core."""
+MOST_OPERATIONS = 400_000_000_000
+"""Multiply-adds of the simulation that a fit is made on: some 40 seconds on one core.
+
+On a CIFAR-10 network at T = 4, fits on 32 and 100 samples left errors of 14.2 and 10.5 % of the
+outputs on 300 others.
+"""
 MOST_BYTES = 4 << 30
 """Memory for what layers send in all steps."""
 FEWEST = 32
@@ -85,11 +93,14 @@ def choose_relus(
         name: torch.cat([outputs_of(form, few, timing) for few in torch.split(held, AT_ONCE)])
         for name, form in forms.items()
     }
-    errors = {name: _distance(found, wanted) for name, found in outputs.items()}
+    classes = len(program.outputs) == 1 and len(program.shapes()[program.outputs[0]]) == 1
+    classes = classes and wanted.shape[1] > 1
+    measure, kind = (_divergence, "divergence") if classes else (_distance, "error")
+    errors = {name: measure(found, wanted) for name, found in outputs.items()}
     chosen = min(errors, key=lambda name: errors[name])
-    told = ", ".join(f"{100 * error:.1f} % with {name}" for name, error in errors.items())
+    told = ", ".join(f"{error:.3g} with {name}" for name, error in errors.items())
     note = (
-        f"plain ReLUs: {chosen}; error of the outputs over {levels} steps on {len(held)} "
+        f"plain ReLUs: {chosen}; {kind} of the outputs over {levels} steps on {len(held)} "
         f"calibration samples kept apart, in float: {told}"
     )
     return forms[chosen], (note,)
@@ -119,3 +130,15 @@ def _distance(found: Tensor, wanted: Tensor) -> float:
         found, wanted = (v - v.mean(1, keepdim=True) for v in (found, wanted))
     squares = float(found.square().sum() * wanted.square().sum())
     return 1.0 - float((found * wanted).sum()) ** 2 / squares if squares else 1.0
+
+
+def _divergence(found: Tensor, wanted: Tensor) -> float:
+    """Kullback-Leibler divergence of the softmax of the best multiple of `found`, (n, k), in nats.
+
+    From that of `wanted`; the mean over the samples.
+    """
+    f, w = (v - v.mean(1, keepdim=True) for v in (found, wanted))
+    squares = float(f.square().sum())
+    f = f * (float((f * w).sum()) / squares if squares else 1.0)
+    each = w.softmax(1) * (w.log_softmax(1) - f.log_softmax(1))
+    return float(each.sum(1).mean())

@@ -59,9 +59,9 @@ MOST_INPUTS = 4608
 """Inputs of one output above which weights stay: 512 channels of 3x3; a system of this size is
 solved in seconds."""
 TRIED = 1 << 12
-"""Values of a channel on which candidates are compared: few samples of a large image."""
+"""Values of a channel on which candidates are compared."""
 SEEN = 1 << 14
-"""Places on which weights are fitted, and eight more per input."""
+"""Places of all samples on which weights are fitted, and eight more per input."""
 Values = dict[str, Tensor]
 """Values per step by node, (T, n, ...), or (1, n, ...) where they are the same in every step."""
 
@@ -200,19 +200,19 @@ def _fitted_threshold(
 ) -> Activation:
     """The activation with thresholds and shifts per channel, from pre-activations of both."""
     outputs = exact[0].clamp(min=0, max=min(node.bound or 0.0, float(torch.finfo().max)))
-    rows = outputs.transpose(0, 1).flatten(1)
+    rows = _by_place(outputs).T
     peaks = exact[0].transpose(0, 1).flatten(1).abs().amax(1).double().numpy()
     if not rows.any():
         raise dead_relu(node.name, f"all outputs of {len(outputs)} samples are 0")
-    places = rows.shape[1] // len(outputs)
-    few = min(len(outputs), max(ceil(TRIED / places), 4))
+    places = _some(rows.shape[1], TRIED)
+    wanted, tried_on = rows.T[places], torch.stack([_by_place(step)[places] for step in currents])
     best = torch.full((len(rows),), torch.inf, dtype=torch.float64)
     result = replace(node, threshold=np.ones(len(rows)), levels=timing.steps)
     for threshold in _candidates(rows, peaks, node.bound or np.inf):
         for shift in SHIFTS:
             tried = replace(result, threshold=threshold, shift=np.full(len(rows), shift))
-            sent = _sent(tried, [currents[:, :few]], timing).mean(0)
-            error = (sent - outputs[:few]).square().transpose(0, 1).flatten(1).mean(1).double()
+            sent = _sent(tried, [tried_on], timing).mean(0)
+            error = (sent - wanted).square().mean(0).double()
             better = (error < best).numpy()
             best = torch.minimum(error, best)
             result = replace(
@@ -246,15 +246,15 @@ def _fitted_weights(node: Conv2d | Linear, exact: Tensor, sent: Tensor) -> Conv2
         return node
     square, cross = torch.zeros(2, size, size, dtype=torch.float64)
     mean_sent, mean_exact = torch.zeros(2, size, dtype=torch.float64)
-    count = 0
+    count, per_sample = 0, ceil((SEEN + 8 * size) / len(sent))
     for index in range(0, len(sent), 4):
         s, a = (_patches(node, values[index : index + 4]) for values in (sent, exact))
+        places = _some(len(s), per_sample * len(sent[index : index + 4]))
+        s, a = s[places], a[places]
         square += (s.T @ s).double()
         cross += ((a - s).T @ s).double()
         mean_sent, mean_exact = mean_sent + s.sum(0).double(), mean_exact + a.sum(0).double()
         count += len(s)
-        if count >= SEEN + 8 * size:
-            break
     mean_sent, mean_exact = mean_sent / count, mean_exact / count
     square = square / count - torch.outer(mean_sent, mean_sent)
     cross = cross / count - torch.outer(mean_exact - mean_sent, mean_sent)
@@ -264,6 +264,16 @@ def _fitted_weights(node: Conv2d | Linear, exact: Tensor, sent: Tensor) -> Conv2
     fitted = weight + weight @ change
     bias = torch.from_numpy(np.array(node.bias)) + weight @ mean_exact - fitted @ mean_sent
     return replace(node, weight=fitted.numpy().reshape(node.weight.shape), bias=bias.numpy())
+
+
+def _by_place(values: Tensor) -> Tensor:
+    """Channels of each sample and place, (n * places, C), of values (n, C, ...)."""
+    return values.flatten(2).transpose(1, 2).flatten(0, 1) if values.ndim > 2 else values
+
+
+def _some(total: int, most: int) -> Tensor:
+    """Indices of at most `most` of `total` values: always the same, of all samples."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(0))[:most]
 
 
 def _patches(node: Conv2d | Linear, values: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ Theta is free. Here it is the largest integer for which the weights fit their bi
 weights would set theta for all (an identity is worth about one threshold per spike, a convolution's
 weight a tenth of that), so branches may use the synapse's weight exponent: candidates raise the
 exponent of the branch that limits the others, step by step, and the one with the smallest
-rounding error wins. The error is measured, in thresholds: squared, summed over all weights (so by
-fan-in), times the largest spike squared.
+rounding error wins, of those in which no branch is lost. The error is measured, in thresholds:
+squared, summed over all weights (so by fan-in), times the largest spike squared.
 
 A branch with one weight per channel (an identity, a mean over a window) that one exponent leaves
 coarser than `SPLIT_TOL` is split into two synapses: high bits with the exponent, low bits without.
@@ -48,7 +48,7 @@ THREE_BITS = 1 / 8
 Above it, less than three bits remain: half a unit if the largest weight is four.
 """
 NEGLIGIBLE = 1 / 256
-"""Thresholds per step, for any spikes, below which a branch may become coarse."""
+"""Thresholds per step, for any spikes, below which a branch may become coarse or 0 in a channel."""
 PATIENCE = 12
 """Candidates without improvement after which the search ends, with more than two branches.
 
@@ -77,7 +77,7 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
     relative = peaks.max(axis=1, keepdims=True) if rows.lam is None else peaks / rows.lam
     best: tuple[float, _Scaled, IntegerRows] | None = None
     refused: ConversionError | None = None
-    worse = 0
+    least, worse = np.inf, 0
     for exponents in _exponents(relative, largest, limits.max_weight_exponent):
         if worse == PATIENCE and len(rows.branches) > 2:
             break
@@ -88,13 +88,16 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
             continue
         chosen, error_now = _rounded(rows, scaled, weight_bits, limits)
         worse += 1
-        if best is None or error_now < best[0]:
+        if best is not None and error_now >= best[0]:
+            continue
+        lost = _lost(rows, chosen, weight_bits) if len(rows.branches) > 1 else None
+        if lost is None:
             best, worse = (error_now, scaled, chosen), 0
+        elif error_now < least:
+            refused, least, worse = lost, error_now, 0
     if best is None:
         raise refused or TypeError("unreachable: no candidate and no error")
     _, scaled, chosen = best
-    if len(rows.branches) > 1:
-        _check_scales(rows, chosen, weight_bits)
     if (rows.room < 1).any():
         chosen, _ = _rounded(rows, _lowered(rows, scaled), weight_bits, limits)
     return chosen
@@ -296,31 +299,31 @@ def _smallest_exponent(peak: float, largest: int, highest: int) -> int:
     return exponent
 
 
-def is_negligible(branch: Branch, lam: np.ndarray | None) -> bool:
-    """Whether the branch adds less than a notable part of a threshold, for any spikes of a step."""
+def negligible_channels(branch: Branch, lam: np.ndarray | None) -> np.ndarray:
+    """Channels to which a branch adds no notable part of a threshold, for any spikes: bool (C,)."""
     if lam is None:
-        return False
+        return np.zeros(len(branch.rows), bool)
     worst = np.abs(branch.rows).sum(axis=1) * branch.largest_spike / lam
-    return bool((worst < NEGLIGIBLE).all())
+    return np.asarray(worst < NEGLIGIBLE)
 
 
-def _check_scales(rows: FloatRows, chosen: IntegerRows, weight_bits: int) -> None:
-    """Raise an error if one branch would nearly vanish beside another."""
+def _lost(rows: FloatRows, chosen: IntegerRows, weight_bits: int) -> ConversionError | None:
+    """An error if one branch would nearly vanish beside another."""
     half_unit = 0.5 / IntRange.signed(weight_bits).high
     most = max(THREE_BITS, 1.5 * half_unit)
     for branch, integers in zip(rows.branches, chosen.branches, strict=True):
         total = integers.total
         if branch.identity:
-            lost = bool(((total == 0) & (branch.rows != 0)).any())
+            lost = ((total == 0) & (branch.rows != 0)).any(axis=1)
             what = "rounds to zero in some channel"
         else:
-            off = np.abs(total / chosen.factor[:, None] - branch.rows).max()
-            relative = float(off / (np.abs(branch.rows).max() or 1.0))
+            off = np.abs(total / chosen.factor[:, None] - branch.rows).max(axis=1)
+            relative = off / (np.abs(branch.rows).max() or 1.0)
             lost = relative > most
             few = ", to less than three bits" if most == THREE_BITS else ""
-            what = f"is rounded by {100 * relative:.0f} % of that{few}"
-        if lost and not is_negligible(branch, rows.lam):
-            raise ConversionError(
+            what = f"is rounded by {100 * relative.max():.0f} % of that{few}"
+        if (lost & ~negligible_channels(branch, rows.lam)).any():
+            return ConversionError(
                 f"the branches that meet here are too far apart in scale for {weight_bits}-bit "
                 "weights",
                 node=rows.name,
@@ -330,6 +333,7 @@ def _check_scales(rows: FloatRows, chosen: IntegerRows, weight_bits: int) -> Non
                 remedy="more weight bits; or bring the branches together in training: BatchNorm "
                 "in front of the addition, or a larger threshold in front of the stronger branch",
             )
+    return None
 
 
 def _scales(branches: Sequence[Branch], lam: np.ndarray | None) -> str:

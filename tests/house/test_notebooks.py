@@ -45,4 +45,5 @@ def test_which_notebooks_there_are():
         "02_papers",
         "03_audit",
         "04_detection",
+        "05_own_loop",
     ]

@@ -91,13 +91,17 @@ def command(
     """
     from toolchain.errors import DataError
     from toolchain.learning.training.config import TrainConfig
+    from toolchain.learning.training.ranks import launched
     from toolchain.learning.training.recipes import RECIPES
 
-    output = Output(as_json=json)
+    is_first = launched().is_first
+    output = Output(as_json=json or not is_first)
     if recipe is not None and recipe not in RECIPES:
         raise DataError("no such recipe", node=recipe, allowed=", ".join(RECIPES))
     values = chosen(given, config, "SOURCE", RECIPES[recipe] if recipe else None)
     kept = train_with_progress(TrainConfig.from_dict(values), folder, output)
+    if not is_first:
+        return
     best = kept.history[kept.epoch - 1]
     quality = f"held-out accuracy {percent(best['held_out_quantized'])}"
     if "held_out_spiking" in best:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from toolchain.conversion.frontend.user_module import in_evaluation, output_list
+from toolchain.errors import UsageError
 from toolchain.learning.data import BoxDataset, box_splits, open_boxes, parse_source
 from toolchain.learning.detection.augment import Truth, augment
 from toolchain.learning.detection.average_precision import average_precision
@@ -29,6 +30,7 @@ from toolchain.learning.training.checkpoint import DETECTION, make_quantizer
 from toolchain.learning.training.inference import normalise
 from toolchain.learning.training.noise import set_fixed_sigma
 from toolchain.learning.training.optimizer import Descent
+from toolchain.learning.training.ranks import launched
 from toolchain.learning.training.settings import check_training_source
 from toolchain.learning.training.task import Task
 from toolchain.learning.training.trainer import Progress, train_task
@@ -55,6 +57,13 @@ def train_detector(
     TrainingError
         If the loss becomes no number, or the trained network gives every image the same maps.
     """
+    if launched().size > 1:
+        raise UsageError(
+            "a detector is trained in one process",
+            node="training",
+            found=f"{launched().size} processes",
+            remedy="start it without torchrun",
+        )
     return train_task(Detection(config), folder, progress)
 
 

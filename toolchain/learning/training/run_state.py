@@ -93,7 +93,8 @@ class RunState:
         if not chosen or metrics.get("selection", -1.0) >= max(chosen):
             self.best = {k: v.clone() for k, v in self.tensors.items()}
             self.best_epoch = self.epoch
-        self.save()
+        if self.task.ranks.is_first:
+            self.save()
 
     def save(self) -> None:
         """Write the state, then the checkpoint of the best epoch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +15,7 @@ from toolchain.learning.data.dataset import Samples
 from toolchain.learning.training.checkpoint import TrainedModel
 from toolchain.learning.training.device import choose_device, laid_out
 from toolchain.learning.training.optimizer import Descent
+from toolchain.learning.training.ranks import ranks
 from toolchain.learning.training.settings import Settings
 
 Kept = TypeVar("Kept", bound=TrainedModel[Any])
@@ -37,6 +39,10 @@ class Task(ABC, Generic[Kept]):
         measured and kept. None if the weights are kept as they are.
     longest:
         Longer gradients are shortened to this norm; None for never.
+    ranks:
+        The processes that train together.
+    partly_used:
+        Whether a forward may leave parameters unused.
 
     Raises
     ------
@@ -50,14 +56,21 @@ class Task(ABC, Generic[Kept]):
     samples: Tensor
     memory: float | None = None
     longest: float | None = None
+    partly_used: bool = False
 
     def __init__(self, config: Settings) -> None:
         self.config: Settings = config
         self.device = choose_device(config.device, config.precision)
+        self.ranks = ranks()
 
     @abstractmethod
     def descent(self, batches: int) -> Descent:
         """The optimizer and its learning rate, for `batches` steps per epoch."""
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """What is called in training: the model, or what joins its gradients over processes."""
+        return self.ranks.parallel(self.model, partly_used=self.partly_used)
 
     @abstractmethod
     def batch(self, rows: Tensor, rng: np.random.Generator) -> tuple[Tensor, Any]:
@@ -67,7 +80,7 @@ class Task(ABC, Generic[Kept]):
         """What the network returns in training."""
         x = laid_out(x.to(self.device.device), self.model)
         with self.device.autocast():
-            return self.model(x)
+            return self.network(x)
 
     @abstractmethod
     def loss(self, outputs: Any, truth: Any) -> tuple[Tensor, dict[str, int]]:

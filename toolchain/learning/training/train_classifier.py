@@ -48,6 +48,7 @@ from toolchain.learning.training.noise import (
 )
 from toolchain.learning.training.optimizer import Descent, descent_of
 from toolchain.learning.training.own_network import check_classes, is_own, with_hash
+from toolchain.learning.training.ranks import joined
 from toolchain.learning.training.settings import check_training_source
 from toolchain.learning.training.start import start_from
 from toolchain.learning.training.task import Task
@@ -78,6 +79,9 @@ def train(
     `config.data` names, which is only a name then. It is read once, so that random changes of its
     own are drawn once too.
 
+    In several processes, as torchrun starts them, each takes its share of every batch; the first
+    measures and writes. All of them read the data and the folder.
+
     Raises
     ------
     DataError, CheckpointError, OutputError
@@ -87,10 +91,11 @@ def train(
         If the loss becomes no number, or the trained network gives every sample the same output.
     """
     given = None if data is None else labelled(data, config.data)
-    task = Classification(with_hash(config), limits, given)
-    place = home_of(task.model)
-    with place.entered() if place else nullcontext():
-        return train_task(task, folder, progress)
+    with joined(config.device):
+        task = Classification(with_hash(config), limits, given)
+        place = home_of(task.model)
+        with place.entered() if place else nullcontext():
+            return train_task(task, folder, progress)
 
 
 class Classification(Task[Checkpoint]):
@@ -107,6 +112,7 @@ class Classification(Task[Checkpoint]):
         data: Dataset | None = None,
     ) -> None:
         super().__init__(config)
+        self.partly_used = is_own(config.model)
         if data is None:
             check_training_source(config.data)
             data = open_split(config.data, "train")
@@ -144,7 +150,7 @@ class Classification(Task[Checkpoint]):
             user_code("the network fails in training", self.config.model),
             self.device.autocast(),
         ):
-            return self.model(x.to(self.device.device))
+            return self.network(x.to(self.device.device))
 
     def descent(self, batches: int) -> Descent:
         """The optimizer and the schedule that the settings name."""

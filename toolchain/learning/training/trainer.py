@@ -34,24 +34,45 @@ def train_task(task: Task[Kept], folder: Path, progress: Progress | None = None)
     config, report = task.config, progress or (lambda _epoch, _done, _metrics: None)
     open_run_folder(folder, config)
     run = RunState(task, folder)
-    if run.epoch:
+    first = task.ranks.is_first
+    task.ranks.wait()  # until all have read the folder
+    if run.epoch and first:
         # The run may have been killed between its state and its checkpoint.
         run.save()
-    write_settings(config.as_dict(), folder / CONFIG_FILE)
+    if first:
+        write_settings(config.as_dict(), folder / CONFIG_FILE)
     for epoch in range(run.epoch, config.epochs):
         started = time.monotonic()
         metrics = _one_epoch(run, report)
-        metrics |= task.measure(epoch, run.tensors)
+        metrics |= _measured(run, epoch)
         check_finite(metrics, epoch)
         run.end_epoch({"epoch": epoch + 1, **metrics})
+        if not first:
+            continue
         # The history leaves out what never repeats.
-        taken = {"seconds": round(time.monotonic() - started, 2), "device": task.device.name}
+        taken: dict[str, float | str] = {
+            "seconds": round(time.monotonic() - started, 2),
+            "device": task.device.name,
+        }
+        if task.ranks.size > 1:
+            taken["processes"] = task.ranks.size
         with (folder / LOG_FILE).open("a") as file:
             file.write(json.dumps({**run.history[-1], **taken, "time": time.time()}) + "\n")
         report(epoch, 100, run.history[-1])
+    task.ranks.wait()  # until the first has written the checkpoint
     kept = task.load(folder)
     check_answers(task.answers(kept.model), run.history)
     return kept
+
+
+def _measured(run: RunState, epoch: int) -> dict[str, float]:
+    """What the first process measures; all get its metrics, and the buffers that it leaves."""
+    task = run.task
+    found = task.measure(epoch, run.tensors) if task.ranks.is_first else {}
+    buffers = dict(task.model.named_buffers())
+    for name, value in task.ranks.from_first({k: v.cpu() for k, v in buffers.items()}).items():
+        buffers[name].copy_(value)
+    return task.ranks.from_first(found)
 
 
 def _one_epoch(run: RunState, report: Progress) -> dict[str, float]:
@@ -61,21 +82,25 @@ def _one_epoch(run: RunState, report: Progress) -> dict[str, float]:
     """
     task, epoch, seed = run.task, run.epoch, run.task.config.seed * 1_000_003 + run.epoch
     order = torch.randperm(len(task.samples), generator=torch.Generator().manual_seed(seed))
-    rng = np.random.default_rng((task.config.seed, epoch))
-    torch.manual_seed(seed + 500_000)
+    ranks = task.ranks
+    rng = np.random.default_rng((task.config.seed, epoch, *ranks.stream))
+    torch.manual_seed(seed + 500_000 + ranks.seed_offset)
     task.model.train()
     loss_sum, seen, rate = 0.0, 0, 0.0
     counted: dict[str, int] = {}
-    for index, rows in enumerate(torch.split(order, task.config.batch_size)):
+    for index, batch in enumerate(torch.split(order, task.config.batch_size)):
+        rows, own = ranks.share(batch)
         x, truth = task.batch(rows, rng)
         loss, counts = task.loss(task.outputs(x), truth)
-        loss_sum += finite_loss(loss, epoch) * len(rows)
+        loss_sum += finite_loss(loss, epoch) * own
         task.model.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        weighted = loss * (own * ranks.size / len(batch))
+        weighted.backward()  # type: ignore[no-untyped-call]
         rate = run.descent.rate
         run.step(index)
-        counted = {name: counted.get(name, 0) + count for name, count in counts.items()}
-        seen += len(rows)
+        counted = {name: counted.get(name, 0) + count * bool(own) for name, count in counts.items()}
+        seen += own
         report(epoch, 100 * index // run.batches, None)
-    shares = {name: count / seen for name, count in counted.items()}
-    return {"loss": loss_sum / seen, **shares, "learning_rate": rate}
+    sums = ranks.added({"loss": loss_sum, **counted, "seen": seen})
+    shares = {name: value / sums["seen"] for name, value in sums.items() if name != "seen"}
+    return {**shares, "learning_rate": rate}

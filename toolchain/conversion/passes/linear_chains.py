@@ -8,9 +8,9 @@
 
 A convolution that reads zeros beyond the border can only be merged with a layer before it that
 would give zeros there: a 1x1 kernel, a nearest upsampling, a transposed convolution that does not
-pad. A bias of that layer, which ends at the border, comes from neurons that always fire. A nearest
-upsampling of spikes that cannot be merged, as one that is cropped, is a stage: a population that
-passes each spike on several times.
+pad. Where that layer's bias does not add the same to every output, as at the border, it comes from
+neurons that always fire. A nearest upsampling of spikes that cannot be merged, as one that is
+cropped, is a stage: a population that passes each spike on several times.
 """
 
 from __future__ import annotations
@@ -239,8 +239,8 @@ def _split_bias(second: Conv2d, first: Conv2d, draft: GraphEditor) -> list[str]:
     draft.put(Conv2d(bias, (one,), weight, zeros, (1, 1), (0, 0), (1, 1), 1))
     draft.spread(second, Add(second.name, (bare, bias)))
     return [
-        f"{second.name}: the bias of {first.name} before it ends at the border, so that neurons "
-        "that always fire carry it"
+        f"{second.name}: the bias of {first.name} before it is not the same at every output, as at "
+        "the border, so that neurons that always fire carry it"
     ]
 
 

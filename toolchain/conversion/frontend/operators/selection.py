@@ -58,33 +58,36 @@ def selecting_conv(
 ) -> Conv2d | None:
     """The convolution of ones from `source`, (C, H, W), to its positions `index`, (C', H', W').
 
-    It selects channels, which may be zero altogether, and every n-th row and column from one on, or
-    each of them n times. None if no convolution computes these positions.
+    It selects channels, which may be zero altogether, and every n-th row and column from one on; or
+    it repeats each of them n times, perhaps from another channel each time (a pixel shuffle). None
+    if no convolution computes these positions.
     """
     if index.ndim != 3 or len(base) != 3:
         return None
     filled = np.flatnonzero(index.any(axis=(1, 2)))
-    if filled.size == 0:
+    if filled.size == 0 or not index[filled].all():
         return None
-    channel, row, column = np.unravel_index(np.maximum(index[filled] - 1, 0), base)
-    rows, columns = row[0, :, 0], column[0, 0, :]
+    channel, row, column = np.unravel_index(index[filled] - 1, base)
+    down, across = _taken(row[0, :, 0], base[1]), _taken(column[0, 0, :], base[2])
+    if down is None or across is None:
+        return None
+    taps = np.ix_(down.phases, across.phases)
+    by_tap = np.full((len(filled), down.length, across.length), -1)
+    by_tap[:, taps[0], taps[1]] = channel
     same = (
-        index[filled].all()
-        and (channel == channel[:, :1, :1]).all()
-        and (row == rows[None, :, None]).all()
-        and (column == columns[None, None, :]).all()
+        (row == row[:1, :, :1]).all()
+        and (column == column[:1, :1, :]).all()
+        and (channel == by_tap[:, taps[0], taps[1]]).all()
     )
-    down = _taken(rows, base[1])
-    across = _taken(columns, base[2])
-    if not same or down is None or across is None:
+    if not same:
         return None
-    taps = np.outer(down.taps, across.taps)
-    taken = channel[:, 0, 0]
-    if max(down.upsample, across.upsample) > 1 and np.array_equal(taken, np.arange(len(index))):
-        weight, groups = np.tile(taps, (len(index), 1, 1, 1)), len(index)
+    alone = len(filled) == len(index) and max(down.upsample, across.upsample) > 1
+    if alone and ((by_tap < 0) | (by_tap == filled[:, None, None])).all():
+        weight, groups = (by_tap >= 0).astype(np.float64)[:, None], len(index)
     else:
-        weight, groups = np.zeros((len(index), base[0], *taps.shape)), 1
-        weight[filled, taken] = taps
+        weight, groups = np.zeros((len(index), base[0], down.length, across.length)), 1
+        place, *tap = np.nonzero(by_tap >= 0)
+        weight[filled[place], by_tap[place, tap[0], tap[1]], tap[0], tap[1]] = 1.0
     return Conv2d(
         name,
         (source,),
@@ -101,9 +104,14 @@ def selecting_conv(
 
 @dataclass(frozen=True, eq=False)
 class _Axis:
-    """A kernel of ones and zeros along one axis, and its geometry."""
+    """A kernel that takes one value, along one axis.
 
-    taps: np.ndarray
+    `phases` is the tap with which each output takes its value, int64 (outputs,); `length` the
+    number of taps.
+    """
+
+    phases: np.ndarray
+    length: int
     stride: int
     upsample: int = 1
     padding: int = 0
@@ -119,9 +127,8 @@ def _taken(places: np.ndarray, size: int) -> _Axis | None:
     stride = int(steps[0]) if steps.size else max(size - first, 1)
     if stride < 1 or (steps != stride).any():
         return None
-    taps = np.zeros(max(first + 1, size - stride * count + 1))
-    taps[first] = 1.0
-    return _Axis(taps, stride)
+    length = max(first + 1, size - stride * count + 1)
+    return _Axis(np.full(count, first), length, stride)
 
 
 def _repeated(places: np.ndarray, size: int) -> _Axis | None:
@@ -130,12 +137,12 @@ def _repeated(places: np.ndarray, size: int) -> _Axis | None:
     runs = np.diff(np.flatnonzero(np.diff(places, prepend=-1, append=-1)))
     n = int(runs.max())
     left_out = n - int(runs[0])
-    if (places != first + (np.arange(count) + left_out) // n).any():
+    number = np.arange(count) + left_out
+    if (places != first + number // n).any():
         return None
     # Output y meets source i at i n with the taps y + start .. y + start + n - 1 of the plane.
     start = first * n + left_out - n + 1
     zeros, padding = max(start, 0), max(-start, 0)
     end = count - 1 + zeros + n - (size - 1) * n - 1 - padding
-    taps = np.zeros(zeros + n + max(-end, 0))
-    taps[zeros : zeros + n] = 1.0
-    return _Axis(taps, 1, n, padding, max(end, 0) - padding)
+    length = zeros + n + max(-end, 0)
+    return _Axis(zeros + n - 1 - number % n, length, 1, n, padding, max(end, 0) - padding)

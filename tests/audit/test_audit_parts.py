@@ -215,6 +215,25 @@ def test_area_is_cut_into_parts_of_rows():
     assert conv.use["neurons"] == 12
 
 
+def test_an_upsampled_source_has_fewer_axons_and_weights():
+    up = ConvSynapse("input", np.ones((4, 2, 4, 4), int), padding=(2, 2), upsample=(2, 2))
+    conv, readout = wide_program().populations
+    dense = DenseSynapse("conv", np.ones((10, 768), int))
+    populations = (
+        replace(conv, shape=(4, 16, 12), synapses=(up,)),
+        replace(readout, synapses=(dense,)),
+    )
+    program = replace(wide_program(), populations=populations)
+    # 8 rows of neurons see 11 rows, of which 6 hold the source's; all 6 columns.
+    found = fit(program, chip(neurons=384)).layers[0].chosen
+    assert (found.split, found.tile) == ("area", (4, 8, 12))
+    assert found.use["in_axons"] == 2 * 6 * 6
+    assert found.use["synapse_bits"] == 4 * 32 * 8
+    # Kept once per synapse, a neuron has 2 x 2 of the 4 x 4 weights of each channel.
+    alone = replace(chip(neurons=768), shares_kernels=False)
+    assert fit(program, alone).layers[0].chosen.use["synapse_bits"] == 768 * 2 * 4 * 8
+
+
 def test_synapses_of_one_source_share_its_axons():
     program = wide_program()
     conv, readout = program.populations

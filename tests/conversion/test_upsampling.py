@@ -173,6 +173,30 @@ def test_nearest_upsampling(factors, crop, early, kernel, padding, stride, group
         assert early or upsampled.groups == groups
 
 
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("early", [True, False])
+def test_pixel_shuffles(factor, early):
+    """Sub-pixel convolution: each of the pixels that take a value's place is another channel."""
+    conv = nn.Conv2d(4, 2 * factor**2, 3, padding=1, bias=not early)
+    shuffle = nn.PixelShuffle(factor)
+    middle = (conv, shuffle, act()) if early else (conv, act(), shuffle)
+    program = assert_converts(nn.Sequential(*middle, nn.Conv2d(2, 3, 3, padding=1)))
+    upsampled = [n.upsample for n in program.nodes if isinstance(n, Conv2d)]
+    assert upsampled == [(1, 1), (factor,) * 2]  # an activation does not care where values lie
+
+    class Cropped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.conv = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2 * factor**2, 1)
+            self.act, self.out = act(), nn.Conv2d(2, 1, 1)
+
+        def forward(self, x):
+            x = self.conv(self.act(self.first(x)))
+            return self.out(F.pixel_shuffle(x, factor)[:, :, 1:, :-1])
+
+    assert len(constants(assert_converts(Cropped()))) == 1  # the bias differs from pixel to pixel
+
+
 ONE_AFTER_THE_OTHER = {
     "conv": lambda: nn.Conv2d(4, 4, 3),
     "pads": lambda: nn.Conv2d(4, 4, 3, padding=1),
@@ -183,6 +207,7 @@ ONE_AFTER_THE_OTHER = {
     "transposed": lambda: nn.ConvTranspose2d(4, 4, 2, stride=2),
     "cropped": lambda: nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1, groups=2),
     "nearest": lambda: nn.Upsample(scale_factor=2),
+    "shuffled": lambda: nn.Sequential(nn.Conv2d(4, 16, 1), nn.PixelShuffle(2)),
     "mean": lambda: nn.AvgPool2d(2),
     "normed": lambda: nn.BatchNorm2d(4),
     "act": act,
@@ -194,7 +219,7 @@ REASONS = (
 )
 
 
-@settings(max_examples=250)
+@settings(max_examples=120)
 @example(names=["transposed", "pads"])
 @example(names=["nearest", "depthwise", "pointwise"])
 @example(names=["pointwise", "nearest", "pads"])

@@ -26,7 +26,9 @@ from toolchain.int_range import IntRange
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import Readout
+from toolchain.program.spike_ranges import weight_sums
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
+from toolchain.program.synops import synapse_fan_out
 from toolchain.recording import Mode
 from toolchain.simulator import currents
 from toolchain.simulator.currents import ExactCurrent
@@ -91,11 +93,9 @@ def assert_sums(synapse, plane, reach, arithmetic, seed=0):
 
 def of_definition(synapse, spikes):
     """Sums of spikes (T, n, H, W, C) by the plain loop."""
-    geometry = (synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
-    geometry += (synapse.upsample, synapse.overhang)
     return np.array(
         [
-            [convolve(x.transpose(2, 0, 1), synapse.weight, *geometry) for x in step]
+            [by_definition(synapse, synapse.weight, x.transpose(2, 0, 1)) for x in step]
             for step in spikes
         ]
     ).transpose(0, 1, 3, 4, 2)
@@ -273,3 +273,41 @@ def test_the_stepwise_simulator_takes_float64_where_float32_is_wrong(fails, monk
         found = current(torch.from_numpy(spikes)).numpy().transpose(0, 2, 3, 1)
     assert np.array_equal(found, expected.astype(np.int64))
     assert len(caplog.records) == 1
+
+
+def by_definition(synapse, weight, x):
+    """The convolution of one sample (C, H, W) with other weights of the same shape."""
+    geometry = (synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
+    return convolve(x, weight, *geometry, synapse.upsample, synapse.overhang)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 999), **PAIRS, groups=GROUPS)
+def test_fan_outs_and_bounds_of_odd_convolutions(seed, **geometry):
+    """A spike reaches as many outputs as weights of one make of it; no sum passes its bound."""
+    synapse = odd_synapse(seed, **geometry)
+    shape = (geometry["groups"][0], *geometry["plane"])
+    ones, spike = np.ones_like(synapse.weight), np.zeros(shape, int)
+    site = tuple(np.random.default_rng(seed).integers(0, shape))
+    spike[site] = 1
+    assert synapse_fan_out(synapse, shape)[site] == by_definition(synapse, ones, spike).sum()
+    positive, negative = weight_sums(synapse)
+    all_on = np.ones(shape, int)
+    highest = by_definition(synapse, np.maximum(synapse.weight, 0), all_on).max((1, 2))
+    lowest = by_definition(synapse, np.minimum(synapse.weight, 0), all_on).min((1, 2))
+    assert (highest <= positive).all()
+    assert (lowest >= negative).all()
+
+
+@given(seed=st.integers(0, 999), apart=st.integers(1, 4), dilation=st.integers(1, 4))
+def test_the_bound_of_an_upsampled_source_is_reached(seed, apart, dilation):
+    """By some output, on a plane that is large enough."""
+    weight = np.random.default_rng(seed).integers(-128, 128, (2, 1, 3, 1))
+    how = {"upsample": (apart, 1), "dilation": (dilation, 1)}
+    synapse = ConvSynapse("input", weight, **how)
+    positive, negative = weight_sums(synapse)
+    all_on = np.ones((1, 24, 1), int)
+    highest = by_definition(synapse, np.maximum(weight, 0), all_on).max((1, 2))
+    lowest = by_definition(synapse, np.minimum(weight, 0), all_on).min((1, 2))
+    assert (highest == positive).all()
+    assert (lowest == negative).all()

@@ -58,34 +58,38 @@ def selecting_conv(
 ) -> Conv2d | None:
     """The convolution of ones from `source`, (C, H, W), to its positions `index`, (C', H', W').
 
-    It selects channels, which may be zero altogether, and every n-th row and column from a first
-    one on that may differ between channels, or each of them n times. None if no convolution
-    computes these positions.
+    It selects channels, which may be zero altogether, and every n-th row and column, from a first
+    one on that may differ between channels (a pixel unshuffle); or it repeats each of them n times,
+    perhaps from another channel each time (a pixel shuffle). None if no convolution computes these
+    positions.
     """
     if index.ndim != 3 or len(base) != 3:
         return None
     filled = np.flatnonzero(index.any(axis=(1, 2)))
-    if filled.size == 0:
+    if filled.size == 0 or not index[filled].all():
         return None
-    channel, row, column = np.unravel_index(np.maximum(index[filled] - 1, 0), base)
-    rows, columns = row[:, :, 0], column[:, 0, :]
+    channel, row, column = np.unravel_index(index[filled] - 1, base)
+    down, across = _taken(row[:, :, 0], base[1]), _taken(column[:, 0, :], base[2])
+    if down is None or across is None:
+        return None
+    each = np.arange(len(filled))[:, None, None]
+    taps = (each, down.phases[:, :, None], across.phases[:, None, :])
+    by_tap = np.full((len(filled), down.length, across.length), -1)
+    by_tap[taps] = channel
     same = (
-        index[filled].all()
-        and (channel == channel[:, :1, :1]).all()
-        and (row == rows[:, :, None]).all()
-        and (column == columns[:, None, :]).all()
+        (row == row[:, :, :1]).all()
+        and (column == column[:, :1, :]).all()
+        and (channel == by_tap[taps]).all()
     )
-    down = _taken(rows, base[1])
-    across = _taken(columns, base[2])
-    if not same or down is None or across is None:
-        return _interleaving(name, source, index, base)
-    taps = down.taps[:, :, None] * across.taps[:, None, :]
-    taken = channel[:, 0, 0]
-    if len(index) == base[0] and np.array_equal(taken, np.arange(base[0])):
-        weight, groups = taps[:, None], len(index)
+    if not same:
+        return None
+    alone = len(filled) == len(index) == base[0]
+    if alone and ((by_tap < 0) | (by_tap == filled[:, None, None])).all():
+        weight, groups = (by_tap >= 0).astype(np.float64)[:, None], len(index)
     else:
-        weight, groups = np.zeros((len(index), base[0], *taps.shape[1:])), 1
-        weight[filled, taken] = taps
+        weight, groups = np.zeros((len(index), base[0], down.length, across.length)), 1
+        place, *tap = np.nonzero(by_tap >= 0)
+        weight[filled[place], by_tap[place, tap[0], tap[1]], tap[0], tap[1]] = 1.0
     return Conv2d(
         name,
         (source,),
@@ -100,34 +104,16 @@ def selecting_conv(
     )
 
 
-def _interleaving(
-    name: str, source: str, index: np.ndarray, base: tuple[int, ...]
-) -> Conv2d | None:
-    """The convolution to pixels that lay in channels, as those of a pixel shuffle; None if not so.
-
-    Output row `r i + p` holds source row i. It meets it, spread out by r, at tap `r - 1 - p`.
-    """
-    down, across = (size // before for size, before in zip(index.shape[1:], base[1:], strict=True))
-    if not index.all() or index.shape[1:] != (base[1] * down, base[2] * across):
-        return None
-    plane = np.arange(base[1] * base[2]).reshape(base[1:])
-    weight = np.zeros((len(index), base[0], down, across))
-    for i, j in np.ndindex(down, across):
-        part = index[:, i::down, j::across]
-        channel = (part[:, 0, 0] - 1) // plane.size
-        if not np.array_equal(part - 1, channel[:, None, None] * plane.size + plane):
-            return None
-        weight[np.arange(len(index)), channel, down - 1 - i, across - 1 - j] = 1.0
-    padding, spread = (down - 1, across - 1), (down, across)
-    bias = np.zeros(len(index))
-    return Conv2d(name, (source,), weight, bias, (1, 1), padding, (1, 1), 1, spread)
-
-
 @dataclass(frozen=True, eq=False)
 class _Axis:
-    """Kernels of ones and zeros along one axis, (C', K), and their geometry."""
+    """A kernel that takes one value, along one axis.
 
-    taps: np.ndarray
+    `phases` is the tap with which each output takes its value, int64 (C', outputs); `length` the
+    number of taps.
+    """
+
+    phases: np.ndarray
+    length: int
     stride: int
     upsample: int = 1
     padding: int = 0
@@ -135,8 +121,8 @@ class _Axis:
 
 
 def _taken(places: np.ndarray, size: int) -> _Axis | None:
-    """The kernels that visit `places`, (C', n), of an axis; None if they are not regular."""
-    first, count = places[:, 0], places.shape[1]
+    """The kernel that visits `places`, (C', n), of an axis; None if they are not regular."""
+    first, count = places[:, :1], places.shape[1]
     steps = np.diff(places)
     if not steps.all():
         return _repeated(places, size)
@@ -144,24 +130,23 @@ def _taken(places: np.ndarray, size: int) -> _Axis | None:
     stride = int(steps[0, 0]) if steps.size else max(size - last, 1)
     if stride < 1 or (steps != stride).any():
         return None
-    taps = np.zeros((len(places), max(last + 1, size - stride * count + 1)))
-    taps[np.arange(len(places)), first] = 1.0
-    return _Axis(taps, stride)
+    length = max(last + 1, size - stride * count + 1)
+    return _Axis(np.broadcast_to(first, places.shape), length, stride)
 
 
 def _repeated(places: np.ndarray, size: int) -> _Axis | None:
     """The kernel that visits each place n times; the first and the last perhaps less often."""
-    channels, count = places.shape
-    row, first = places[0], int(places[0, 0])
+    row, first, count = places[0], int(places[0, 0]), places.shape[1]
     runs = np.diff(np.flatnonzero(np.diff(row, prepend=-1, append=-1)))
     n = int(runs.max())
     left_out = n - int(runs[0])
-    if (places != first + (np.arange(count) + left_out) // n).any():
+    number = np.arange(count) + left_out
+    if (places != first + number // n).any():
         return None
     # Output y meets source i at i n with the taps y + start .. y + start + n - 1 of the plane.
     start = first * n + left_out - n + 1
     zeros, padding = max(start, 0), max(-start, 0)
     end = count - 1 + zeros + n - (size - 1) * n - 1 - padding
-    taps = np.zeros((channels, zeros + n + max(-end, 0)))
-    taps[:, zeros : zeros + n] = 1.0
-    return _Axis(taps, 1, n, padding, max(end, 0) - padding)
+    length = zeros + n + max(-end, 0)
+    phases = np.broadcast_to(zeros + n - 1 - number % n, places.shape)
+    return _Axis(phases, length, 1, n, padding, max(end, 0) - padding)

@@ -84,7 +84,7 @@ def merge_linear_chains(program: FloatProgram) -> tuple[FloatProgram, tuple[str,
                 stages.add(before.name)
                 notes.append(
                     f"{before.name}: the upsampling is a stage of its own, as it cannot be merged "
-                    f"exactly: {error.node} reads beyond its border"
+                    f"with {error.node}: {error.found}"
                 )
 
 

@@ -11,7 +11,7 @@ from tests.networks import BLOCKS, branched_program
 from tests.netx_files import own_file, stock_file
 from toolchain.program.int_program import Schedule
 
-SEED = 20261121
+SEED = 20261122
 FILES = 600
 
 

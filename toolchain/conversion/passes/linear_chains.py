@@ -85,7 +85,7 @@ def _settle(name: str, draft: GraphEditor, stages: set[str], notes: list[str]) -
                 stages.add(before.name)
                 notes.append(
                     f"{before.name}: what it copies is a stage of its own, as it cannot be merged "
-                    f"exactly: {error.node} reads beyond its border"
+                    f"with {error.node}: {error.found}"
                 )
         for source in draft.node(name).sources:  # those that this has made
             _settle(source, draft, stages, notes)

@@ -171,5 +171,5 @@ def _check_nearest(node: fx.Node, values: Values, mode: str) -> None:
             node=values.path(node),
             found=mode,
             allowed="nearest",
-            remedy='mode="nearest" with a whole factor, or an nn.ConvTranspose2d; then train again',
+            remedy="nearest by a whole factor, or an nn.ConvTranspose2d; then train again",
         )

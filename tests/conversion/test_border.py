@@ -181,3 +181,24 @@ def test_planes_fire_in_every_step():
     assert_recording_is(
         run_on_lava(program, inputs, time_limit=200), *numpy_loop.run(program, inputs)
     )
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_the_plane_takes_no_bits_from_the_convolution(bits, groups):
+    """Offsets ten times the threshold: the plane has high and low bits, in two synapses."""
+    torch.manual_seed(0)
+    norm, conv = nn.BatchNorm2d(4), nn.Conv2d(4, 8, 3, padding=1, groups=groups)
+    nn.init.normal_(norm.bias, std=10.0)
+    first = [nn.Conv2d(2, 4, 3, padding=1), QCFS(8, 1.0)]
+    last = [QCFS(8, 10.0), nn.Flatten(), nn.Linear(8 * 56, 5)]
+    model = nn.Sequential(*first, norm, conv, *last)
+    conversion = spikeport.convert(model, input_shape=(2, 8, 7), steps=8, weight_bits=bits)
+    (rounding,) = (r for r in conversion.rounding if r.name == "3")
+    own, plane = rounding.branches
+    unit = 1 / (2 ** (bits - 1) - 1)
+    assert plane.source == "border[8x7+1x1]"
+    assert len(own.exponents) == 1
+    assert len(plane.exponents) == 2
+    assert own.weight_error < 0.75 * unit
+    assert plane.weight_error < 0.25 * unit

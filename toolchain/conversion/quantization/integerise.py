@@ -225,7 +225,14 @@ def float_rows(layer: IntegerLayer, spikes: Mapping[str, Spikes], room: np.ndarr
         weight = apply_in_blocks(np.multiply, term.operation.weight, scale)
         rows = weight.reshape(len(weight), -1)
         branches.append(
-            Branch(term.operation.name, rows, source.largest, term.identity, source.taps)
+            Branch(
+                term.operation.name,
+                rows,
+                source.largest,
+                term.identity,
+                source.taps,
+                source.constant,
+            )
         )
     lam = None
     if layer.activation is not None:

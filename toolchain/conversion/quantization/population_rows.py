@@ -28,6 +28,8 @@ class Branch:
         Whether it passes on its source unchanged.
     taps:
         Number of spikes that a graded spike sums (the window of a sum pool).
+    constant:
+        Whether the spikes are the same for any input: a plane at the border (`passes/border`).
     """
 
     name: str
@@ -35,6 +37,7 @@ class Branch:
     largest_spike: int = 1
     identity: bool = False
     taps: int = 1
+    constant: bool = False
 
     @property
     def second_moment(self) -> float:

@@ -27,11 +27,14 @@ class Spikes:
         Largest magnitude of a graded spike.
     taps:
         Number of spikes that a graded spike sums.
+    constant:
+        Whether they are the same for any input.
     """
 
     value: np.ndarray
     largest: int
     taps: int = 1
+    constant: bool = False
 
 
 def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str, Spikes]:
@@ -70,5 +73,6 @@ def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str
                 )
             spikes[layer.name] = Spikes(summed[0].value, largest, taps)
         elif layer.activation is not None:
-            spikes[layer.name] = Spikes(layer.activation.threshold, 1)
+            activation = layer.activation
+            spikes[layer.name] = Spikes(activation.threshold, 1, constant=activation.is_constant)
     return spikes

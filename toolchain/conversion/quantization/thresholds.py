@@ -13,8 +13,9 @@ exponent of the branch that limits the others, step by step, and the one with th
 rounding error wins, of those in which no branch is lost. The error is measured, in thresholds:
 squared, summed over all weights (so by fan-in), times the largest spike squared.
 
-A branch with one weight per channel (an identity, a mean over a window) that one exponent leaves
-coarser than `SPLIT_TOL` is split into two synapses: high bits with the exponent, low bits without.
+A branch with one weight per channel (an identity, a mean over a window), or from a plane of one
+channel at the border, that one exponent leaves coarser than `SPLIT_TOL` is split into two synapses:
+high bits with the exponent, low bits without.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 
 SPLIT_TOL = 1 / 256
-"""Largest relative error of a uniform branch's weight in one synapse; above it, two are used.
+"""Largest relative error of such a weight in one synapse; above it, two are used.
 
 It is half a unit of the largest 8-bit weight.
 """
@@ -254,8 +255,8 @@ def _round_branch(
     largest = IntRange.signed(weight_bits).high
     peak = float((_magnitude(branch.rows) * factor).max())
     exponent = _smallest_exponent(peak, largest, limits.max_weight_exponent)
-    if exponent and branch.uniform:
-        return _round_uniform(branch, factor, exponent, largest, limits)
+    if exponent and (branch.uniform or branch.constant):
+        return _round_in_two(branch, factor, exponent, largest, limits)
     integers = np.empty(branch.rows.shape, np.int32)
     squared = np.empty(len(branch.rows))
     for part in row_blocks(*branch.rows.shape):
@@ -267,7 +268,7 @@ def _round_branch(
     return IntegerBranch(((exponent, integers),)), squared
 
 
-def _round_uniform(
+def _round_in_two(
     branch: Branch, factor: np.ndarray, exponent: int, largest: int, limits: TargetLimits
 ) -> tuple[IntegerBranch, np.ndarray]:
     """Integers of one branch in two synapses, since one with this exponent is too coarse."""

@@ -13,16 +13,16 @@ from hw_models.energy import load_costs
 from hw_models.profile import load_profile
 from spikeport.backends import Lava, Progress, Reference
 from spikeport.files import as_program
+from spikeport.given_network import GivenNetwork
 from spikeport.running import open_for
 from spikeport.samples import Data
-from spikeport.trained_network import InputDescription, TrainedNetwork, load_network, of_module
+from spikeport.trained_network import InputDescription, TrainedNetwork
 from toolchain.audit.audit import FLOAT, QUANTIZED, LavaRun, Subject, run_audit
 from toolchain.audit.chip_fit import PER_CORE, Chip, ChipLimit
 from toolchain.audit.energy import Cost
 from toolchain.audit.gates import Gate
 from toolchain.audit.scorers import AnyOutputs, Classifier, Scorer
 from toolchain.audit.source_network import SourceNetwork
-from toolchain.conversion.frontend.adapters import load_adapter_file
 from toolchain.errors import CheckpointError, TargetError
 from toolchain.files import atomic_write
 from toolchain.learning.data import BoxDataset, Dataset, Samples, input_spikes
@@ -141,9 +141,7 @@ def audit(
     data = open_for(loaded, samples)
     inputs = input_spikes(loaded.input, data)
     real = loaded.input.normalise(data.real())
-    for file in adapters:
-        load_adapter_file(Path(file))
-    source, versions = _float_side(loaded, network, weights, real)
+    source, versions = _float_side(loaded, network, weights, adapters, real)
     lava = None
     if lava_samples:
         lava = on_lava(
@@ -225,6 +223,7 @@ def _float_side(
     program: IntProgram,
     network: nn.Module | str | Path | None,
     weights: str | Path | None,
+    adapters: Sequence[str | Path],
     samples: np.ndarray,
 ) -> tuple[SourceNetwork | None, Mapping[str, np.ndarray]]:
     """The network that the program was converted from, and the outputs of the user's own module."""
@@ -238,11 +237,9 @@ def _float_side(
     from toolchain.user_code import home_of, user_code
 
     description = InputDescription(program.input.shape, None, program.input.bits, (0.0,), (1.0,))
-    if isinstance(network, str | Path):
-        file = None if weights is None else Path(weights)
-        trained, node = load_network(str(network), file, description), str(network)
-    else:
-        trained, node = of_module(network, description), type(network).__name__
+    given = GivenNetwork(network, weights, description, adapters=tuple(adapters))
+    trained = given.open().trained
+    node = str(network) if isinstance(network, str | Path) else type(network).__name__
     _check_origin(program, trained, node)
     assert isinstance(trained.model, torch.nn.Module)
     source = SourceNetwork.of(program, trained.model)

@@ -29,7 +29,7 @@ from toolchain.learning.data.torch_data import labelled
 from toolchain.learning.detection.checkpoint import load_detector
 from toolchain.learning.detection.document import DetectorEvaluation
 from toolchain.learning.detection.measure import DetectorMeasurement
-from toolchain.learning.evaluation.evaluate_run import Lower, Measurement, Subject
+from toolchain.learning.evaluation.evaluate_run import Lower, Measurement, Subject, is_cif
 from toolchain.learning.evaluation.results import Evaluation, made_by
 from toolchain.learning.training.checkpoint import CLASSIFICATION, TrainedModel
 from toolchain.output_policy import NETWORK
@@ -200,6 +200,12 @@ def _own_steps(program: IntProgram, steps: Sequence[int] | None) -> list[int]:
     longest = program.schedule.num_steps
     if steps is None:
         return sorted({t for t in STEPS if t < longest} | {longest})
+    if is_cif(program):
+        raise ConversionError(
+            "a CIF network is measured over its own wake and sleep steps",
+            node=program.name,
+            remedy="leave steps= out",
+        )
     if max(steps) > longest:
         raise ConversionError(
             "the program has fewer steps",

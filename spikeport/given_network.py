@@ -1,4 +1,4 @@
-"""A network as a user gives it, opened: one way for `convert`, `check`, `evaluate` and `sweep`."""
+"""A network as a user gives it, opened: one way for all commands."""
 
 from __future__ import annotations
 

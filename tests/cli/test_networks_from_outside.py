@@ -180,6 +180,8 @@ def test_a_net_file_of_cif_neurons_need_not_settle(folder, sleep):
     )
     spikeport.save(conversion, "cif.net")
     found = spikeport.evaluate("cif.net", TEST)
+    end = here("evaluate", "cif.net", "--data", TEST, "--steps", "2")
+    assert (end.exit_code, end.error.remedy) == (2, "leave --steps out")
     variants = found.counts["variants"]
     assert list(variants) == ["CIF", "CIF + sleep"]
     if sleep:

@@ -44,6 +44,11 @@ ONLY_INTEGERS = (
 )
 
 
+def is_cif(program: IntProgram) -> bool:
+    """Whether a program has CIF neurons."""
+    return any(isinstance(p.neuron, ConsistentIntegrateAndFire) for p in program.populations)
+
+
 @dataclass(frozen=True)
 class Subject:
     """The network that is measured.
@@ -132,7 +137,7 @@ class Measurement:
         """
         self.notes.append(ONLY_INTEGERS)
         inputs = self._inputs(program)
-        if any(isinstance(p.neuron, ConsistentIntegrateAndFire) for p in program.populations):
+        if is_cif(program):
             self._wake_sleep(program, inputs)
         else:
             self._by_steps(program, inputs)

@@ -1,10 +1,13 @@
 """Accuracy of ReLU networks that others trained, converted without training, by steps.
 
-    python benchmarks/trained_elsewhere.py --models DIR --data DIR [--images 300]
+    python benchmarks/trained_elsewhere.py --models DIR --data DIR [--images 500]
 
 The networks are read where they are: `cifar10_cnn_model.h5` (PyPI cifar-10-model 7.4.0, Keras) and
 `digit_recognizer.pth` (PyPI digit-recognizer-py 0.1.0) in the folder of models, `cifar10-jpeg.zip`
 and `mnist10k.npz` in that of data. Needs h5py.
+
+Test images are the first ones. Numbers of samples, and the choice by divergence, were decided on
+those from the 501st on.
 
 What it finds goes into benchmarks/speed; `benchmarks/papers.sh` puts it into RESULTS.md.
 """
@@ -201,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", type=Path, required=True, metavar="DIR")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--workers", type=int, default=2, help="conversions at a time")
     given = parser.parse_args()
     started = time.perf_counter()

@@ -7,8 +7,9 @@ The networks are read where they are: `cifar10_cnn_model.h5` (PyPI cifar-10-mode
 and `mnist10k.npz` in that of data. Needs h5py.
 
 Test images are the first ones. Numbers of samples, and the choice by divergence, were decided on
-those from the 501st on. What it finds goes into benchmarks/speed; `benchmarks/papers.sh` puts it
-into RESULTS.md.
+those from the 501st on.
+
+What it finds goes into benchmarks/speed; `benchmarks/papers.sh` puts it into RESULTS.md.
 """
 
 from __future__ import annotations

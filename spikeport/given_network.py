@@ -68,7 +68,8 @@ class OpenNetwork:
     @property
     def sha256(self) -> str:
         """Hash of all that a conversion depends on: weights, origin, input and calibration."""
-        assert isinstance(self.trained.model, nn.Module)
+        if not isinstance(self.trained.model, nn.Module):
+            raise TypeError(type(self.trained.model))
         calibration = None if self.calibration is None else self.calibration.sha256
         if self.trained.checkpoint is not None and calibration is None:
             return self.trained.checkpoint.tensors_sha256

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MOST_OPERATIONS = 4_000_000_000
 """Multiply-adds of the samples together: about a second, so that conversion stays fast."""
 FEWEST = 10
-"""Samples below which a share says nothing."""
+"""Samples below which a share says nothing; so many are taken of any network."""
 GOOD = 0.9
 """Share below which a note says that accuracy is lost, and what to do."""
 
@@ -28,8 +28,8 @@ def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | No
 
     Returns
     -------
-    None of networks that are no classifiers (several outputs, maps, one number), and of networks so
-    large that fewer than `FEWEST` samples are within `MOST_OPERATIONS`.
+    None of networks that are no classifiers (several outputs, maps, one number), and of fewer than
+    `FEWEST` samples.
     """
     import torch
 
@@ -41,7 +41,7 @@ def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | No
     readouts = program.readouts
     # A convolution that sees padding only has no multiply-add at all.
     most = MOST_OPERATIONS // max(dense_operations(program), 1)
-    count = min(len(calibration.inputs), most)
+    count = min(len(calibration.inputs), max(most, FEWEST))
     if len(readouts) != 1 or len(readouts[0].shape) != 1 or readouts[0].shape[0] < 2:
         return None
     if count < FEWEST:

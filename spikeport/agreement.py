@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MOST_OPERATIONS = 4_000_000_000
 """Multiply-adds of the samples together: about a second, so that conversion stays fast."""
 FEWEST = 10
-"""Samples below which a share says nothing; so many are taken of any network."""
+"""A share of fewer samples says nothing; large networks run on this many."""
 GOOD = 0.9
 """Share below which a note says that accuracy is lost, and what to do."""
 

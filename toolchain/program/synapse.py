@@ -39,8 +39,8 @@ class Sliding:
     """Geometry of a kernel that slides over a plane; pairs are (vertical, horizontal).
 
     The kernel sees the source's rows `upsample` apart, with zeros between them, `padding` zeros
-    above them and `padding + overhang` below; columns likewise. Whatever sums takes this from
-    `laid_out` or `met`.
+    above them and `padding + overhang` below; columns likewise. Simulators, engines and Lava's
+    processes take this from `laid_out` or `met`.
     """
 
     kernel: Pair

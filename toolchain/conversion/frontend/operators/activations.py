@@ -155,14 +155,16 @@ def clamp_min_function(node: fx.Node, values: Values) -> None:
 
 def maximum_function(node: fx.Node, values: Values) -> None:
     """Handle torch.maximum and Tensor.maximum with zeros: a ReLU."""
-    constants = [v for v in operands(node, values) if not is_traced(v, values)]
-    if not constants or values.resolve(constants[0]).any():
+    given = operands(node, values)
+    traced = [v for v in given if is_traced(v, values)]
+    constants = [values.resolve(v) for v in given if not is_traced(v, values)]
+    if len(traced) != 1 or constants[0].any():
         raise UnsupportedModuleError(
             "a maximum of two tensors has no exact integer counterpart here",
             node=values.path(node),
             allowed="a maximum with 0, which is a ReLU, and max pools",
         )
-    _relu(node, values, next(v for v in operands(node, values) if is_traced(v, values)))
+    _relu(node, values, traced[0])
 
 
 def threshold_module(node: fx.Node, values: Values) -> None:

@@ -69,9 +69,7 @@ class Audit:
         Raises
         ------
         OutputError
-            If there is something else of that name.
-        OutputError
-            If the name ends otherwise, or a file of another kind has that name.
+            If the name ends otherwise, or something else, or a file of another kind, has it.
         """
         file = Path(path)
         if file.suffix.lower() in PAGE.suffixes:

@@ -62,9 +62,7 @@ class Sweep:
         Raises
         ------
         OutputError
-            If there is something else of that name.
-        OutputError
-            If a file of another kind has that name.
+            If something else, or a file of another kind, has that name.
         """
         check_output(Path(path), PLOT)
         save_plot(draw(list(self.results)), Path(path))

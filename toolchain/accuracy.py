@@ -1,4 +1,7 @@
-"""Accuracy as integer counts, so that it can be stored, added and given an interval."""
+"""Accuracy as integer counts, so that it can be stored, added and given an interval.
+
+Two networks on the same samples are compared sample by sample: `Flips`.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,42 @@ class Accuracy:
             "low": low,
             "high": high,
         }
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Samples, of `total`, that only one of two networks has right.
+
+    Attributes
+    ----------
+    won, lost:
+        Samples that only the first, and only the second network has right.
+    """
+
+    won: int
+    lost: int
+    total: int
+
+    @classmethod
+    def of(cls, first: np.ndarray, second: np.ndarray) -> Flips:
+        """Of two bool (N,): which samples each network has right."""
+        return cls(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the first network less that of the second, -1 .. 1."""
+        return (self.won - self.lost) / self.total
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of networks that are equally good: exact test of McNemar (1947)."""
+        from scipy.stats import binomtest  # takes half a second
+
+        flips = self.won + self.lost
+        return float(binomtest(self.won, flips).pvalue) if flips else 1.0
+
+    def __str__(self) -> str:
+        return f"{100 * self.difference:+.2f} (+{self.won} -{self.lost}, p = {self.p_value:.2g})"
 
 
 def interval_of(described: Mapping[str, Any]) -> str:

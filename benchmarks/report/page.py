@@ -93,6 +93,12 @@ _INTRODUCTION = (
 )
 
 
+_FLIPS = (
+    "In brackets: images that only the first of the two has right, and only the second; p of "
+    "McNemar's exact test, two-sided."
+)
+
+
 def _data_name(evaluation: Evaluation) -> str:
     """The source without its split; image folders by the name of the folder or file."""
     base = evaluation.data.partition("@")[0]
@@ -157,17 +163,19 @@ def _difference_lines(timed: Sequence[Evaluation], steps: Sequence[int]) -> list
         for what, first, second in pairs
     ]
     head = ["difference in percentage points", *(f"T = {t}" for t in steps)]
-    return [table_line(head), table_line(["---"] + ["---:"] * len(steps)), *rows, ""]
+    said = [_FLIPS, ""] if any("p = " in row for row in rows) else []
+    return [table_line(head), table_line(["---"] + ["---:"] * len(steps)), *rows, "", *said]
 
 
 def _difference(first: tuple[Evaluation, str], second: tuple[Evaluation, str], steps: int) -> str:
     found = [
         e.find(neuron="IF", arithmetic=arithmetic, steps=steps) for e, arithmetic in (first, second)
     ]
-    if None in found:
+    a, b = found
+    if a is None or b is None:
         return ""
-    a, b = (100 * row.accuracy["accuracy"] for row in found if row is not None)
-    return f"{a - b:+.2f}"
+    points = 100 * (a.accuracy["accuracy"] - b.accuracy["accuracy"])
+    return str(a.flips(b) or f"{points:+.2f}")
 
 
 def _lava_lines(group: dict[str, Evaluation]) -> list[str]:

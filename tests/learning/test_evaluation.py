@@ -1,6 +1,8 @@
 """Evaluation: counts and gaps against hand computation, saved and drawn."""
 
+import base64
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,13 +15,13 @@ from benchmarks.report.speed import SUFFIX, Measurement, Table, find_measurement
 from tests.command_line import fails
 from tests.networks import random_inputs, random_program
 from tests.oracles import closed_form, numpy_loop
-from toolchain.accuracy import Accuracy
+from toolchain.accuracy import Accuracy, Flips
 from toolchain.errors import ConversionError, DataError
 from toolchain.learning.activations import NQ, QCFS, ActivationMode
 from toolchain.learning.data import open_split
 from toolchain.learning.evaluation.float_network import GAP_EDGES, layer_gaps, spiking_logits
 from toolchain.learning.evaluation.int_network import CountError, compare_counts, readouts
-from toolchain.learning.evaluation.results import AccuracyRow, Evaluation, made_by
+from toolchain.learning.evaluation.results import AccuracyRow, Evaluation, Row, made_by
 from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.inference import logits, normalised
 from toolchain.program.int_program import Schedule
@@ -32,6 +34,17 @@ def test_accuracy_and_its_interval():
     assert (accuracy.correct, accuracy.total) == (3, 4)
     # Wilson's interval for 3 of 4, from its formula with z = 1.96: 0.3006 .. 0.9544
     assert accuracy.interval == pytest.approx((0.3006, 0.9544), abs=1e-4)
+
+
+def test_flips_are_counted_both_ways():
+    first = np.array([1] * 9 + [0] * 1 + [1] * 6 + [0] * 4, bool)
+    second = np.array([0] * 9 + [1] * 1 + [1] * 6 + [0] * 4, bool)
+    flips = Flips.of(first, second)
+    assert (flips.won, flips.lost, flips.difference) == (9, 1, 0.4)
+    # Ten tosses of a coin: 2 * (1 + 10) of 1024 are as uneven as 9 to 1.
+    assert flips.p_value == pytest.approx(22 / 1024)
+    assert str(flips) == "+40.00 (+9 -1, p = 0.021)"
+    assert Flips.of(first, first).p_value == 1.0
 
 
 def one_neuron(activation):
@@ -131,7 +144,8 @@ def test_sleep_ends_every_difference():
 
 
 def test_evaluations_survive_being_saved(tmp_path, capsys):
-    row = AccuracyRow("SNN", "float", "IF", 4, Accuracy(3, 4).describe())
+    outputs, labels = np.array([[1, 3], [2, 2], [0, 5], [4, 1]]), np.array([1, 0, 0, 0])
+    row = AccuracyRow.of(Row("SNN", "float", "IF", 4), outputs, labels)
     run = {
         "config": TrainConfig(data="digits").as_dict(),
         "epoch": 1,
@@ -149,10 +163,16 @@ def test_evaluations_survive_being_saved(tmp_path, capsys):
         ({"evaluation_version": 99}, "unknown evaluation version"),
         ({"rows": [{"network": "SNN"}]}, "damaged evaluation"),
         ({"extra": 1}, "damaged evaluation"),
+        ({"rows": [{**values["rows"][0], "right": "8A=="}]}, "damaged evaluation"),
+        ({"rows": [{**values["rows"][0], "right": "1ABC"}]}, "damaged evaluation"),
+        ({"rows": [{**values["rows"][0], "right": "?"}]}, "damaged evaluation"),
     ):
         path.write_text(json.dumps({**values, **change}))
         with pytest.raises(DataError, match=message):
             Evaluation.read(path)
+    del values["rows"][0]["right"]  # as written before flips were counted
+    path.write_text(json.dumps(values))
+    assert Evaluation.read(path).rows[0].flips(row) is None
     path.write_text("{")
     with pytest.raises(DataError, match="damaged evaluation"):
         Evaluation.read(path)
@@ -175,8 +195,11 @@ def test_rows_are_the_networks_own_accuracies(small_runs):
         (evaluation.find(arithmetic="float", steps=4), ActivationMode.SPIKING, 4),
     ):
         outputs = logits(checkpoint.model, x, mode, steps).numpy()
-        assert row.accuracy["correct"] == int((outputs.argmax(1) == data.labels).sum())
+        right = outputs.argmax(1) == data.labels
+        assert row.accuracy["correct"] == int(right.sum())
         assert row.accuracy["total"] == 40
+        bits = f"{int.from_bytes(base64.b64decode(row.right), 'big'):040b}"
+        assert [bit == "1" for bit in bits] == right.tolist()
     kinds = {(r.arithmetic, r.steps) for r in evaluation.rows if r.neuron == "IF"}
     assert kinds == {(a, t) for a in ("float", "8-bit integer", "3-bit integer") for t in (1, 4)}
 
@@ -229,14 +252,21 @@ def test_the_page_gives_differences_in_points(small_runs, tmp_path):
         rows.setdefault(cells[0], cells[1:])
     assert rows["difference in percentage points"] == ["T = 1", "T = 4"]
 
-    def correct(side, steps):
+    def right(side, steps):
         name, arithmetic = side
         row = evaluations[name].find(neuron="IF", arithmetic=arithmetic, steps=steps)
-        return row.accuracy["correct"]
+        return f"{int.from_bytes(base64.b64decode(row.right), 'big'):040b}"
 
     def points(first, second):
         # 40 samples: one is 2.5 points.
-        return [f"{2.5 * (correct(first, t) - correct(second, t)):+.2f}" for t in (1, 4)]
+        cells = []
+        for t in (1, 4):
+            pairs = list(zip(right(first, t), right(second, t), strict=True))
+            won, lost = pairs.count(("1", "0")), pairs.count(("0", "1"))
+            tosses = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1))
+            p = min(1.0, 2 * tosses / 2 ** (won + lost))
+            cells.append(f"{2.5 * (won - lost):+.2f} (+{won} -{lost}, p = {p:.2g})")
+        return cells
 
     nq, qcfs = ("nq", "float"), ("qcfs", "float")
     assert rows["NQ - QCFS, both float"] == points(nq, qcfs)

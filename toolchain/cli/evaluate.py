@@ -145,18 +145,23 @@ def command(
 def _show(evaluation: Evaluation, name: str, output: Output) -> None:
     from toolchain.accuracy import interval_of
 
-    rows = [
-        (
-            f"{row.network} {row.neuron}".strip(),
-            row.arithmetic,
-            row.steps or "-",
-            percent(row.accuracy["accuracy"]),
-            interval_of(row.accuracy),
+    rows = []
+    for row in evaluation.rows:
+        in_float = evaluation.in_float(row)
+        flips = in_float and row.flips(in_float)
+        rows.append(
+            (
+                f"{row.network} {row.neuron}".strip(),
+                row.arithmetic,
+                row.steps or "-",
+                percent(row.accuracy["accuracy"]),
+                interval_of(row.accuracy),
+                str(flips or "-"),
+            )
         )
-        for row in evaluation.rows
-    ]
     title = f"{name} on {evaluation.data}, {evaluation.num_samples} samples"
-    output.table(("network", "arithmetic", "steps", "accuracy", "95 % interval"), rows, title)
+    head = ("network", "arithmetic", "steps", "accuracy", "95 % interval", "points to float")
+    output.table(head, rows, title)
     for note in evaluation.notes:
         output.say(f"note: {as_options(note)}")
     if evaluation.lava:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from toolchain.accuracy import Accuracy
 from toolchain.conversion.frontend.user_module import in_one_type
 from toolchain.engine.settle import MAX_SLEEP_FACTOR
 from toolchain.errors import DataError
@@ -21,7 +20,7 @@ from toolchain.learning.activations import IF_ACTIVATIONS, ActivationMode
 from toolchain.learning.data import Dataset, input_spikes
 from toolchain.learning.evaluation.float_network import layer_gaps, spiking_logits
 from toolchain.learning.evaluation.int_network import compare_counts, readouts
-from toolchain.learning.evaluation.results import FLOAT, AccuracyRow, integer
+from toolchain.learning.evaluation.results import FLOAT, AccuracyRow, Row, integer
 from toolchain.learning.evaluation.schema import Counts, Gaps
 from toolchain.learning.training.inference import logits, normalise
 from toolchain.program.input_quantizer import InputQuantizer
@@ -173,8 +172,8 @@ class Measurement:
     def _add(
         self, network: str, arithmetic: str, neuron: str, steps: int | None, outputs: np.ndarray
     ) -> None:
-        accuracy = Accuracy.of(outputs, self.data.labels).describe()
-        self.rows.append(AccuracyRow(network, arithmetic, neuron, steps, accuracy))
+        row = Row(network, arithmetic, neuron, steps)
+        self.rows.append(AccuracyRow.of(row, outputs, self.data.labels))
 
     def _float_networks(self, subject: Subject) -> None:
         (model, kind), quantizer = in_one_type(subject.model), subject.quantizer

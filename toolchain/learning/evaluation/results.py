@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from toolchain import __version__
-from toolchain.accuracy import Correct
+from toolchain.accuracy import Accuracy, Correct, Flips
 from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import DataError
 from toolchain.files import atomic_write
@@ -117,9 +120,43 @@ class Row:
 
 @dataclass(frozen=True)
 class AccuracyRow(Row):
-    """Accuracy of one network, with arithmetic and steps of `Row`."""
+    """Accuracy of one network, with arithmetic and steps of `Row`.
+
+    Attributes
+    ----------
+    right:
+        Which samples it has right: one bit each, the first is the highest of its byte, base64.
+        Empty in files that were written before flips were counted.
+    """
 
     accuracy: Correct
+    right: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.right:
+            return
+        bits = self._bits()
+        if bits.sum() != self.accuracy["correct"] or len(bits) - self.accuracy[
+            "total"
+        ] not in range(8):
+            raise ValueError("the samples that are right are not as many as `accuracy` says")
+
+    @classmethod
+    def of(cls, row: Row, outputs: np.ndarray, labels: np.ndarray) -> AccuracyRow:
+        """The row of a network's outputs (N, K) for labels (N,)."""
+        right = base64.b64encode(np.packbits(outputs.argmax(axis=1) == labels)).decode()
+        return cls(*astuple(row), Accuracy.of(outputs, labels).describe(), right)
+
+    def _bits(self) -> np.ndarray:
+        return np.unpackbits(np.frombuffer(base64.b64decode(self.right, validate=True), np.uint8))
+
+    def flips(self, other: AccuracyRow) -> Flips | None:
+        """Against another network on the same samples; None where one file does not tell."""
+        totals = {row.accuracy["total"] for row in (self, other)}
+        if not self.right or not other.right or len(totals) > 1:
+            return None
+        first, second = (row._bits()[: row.accuracy["total"]] == 1 for row in (self, other))
+        return Flips.of(first, second)
 
 
 @dataclass(frozen=True)
@@ -166,6 +203,12 @@ class Evaluation(Document):
             if all(getattr(row, k) == v for k, v in wanted.items()):
                 return row
         return None
+
+    def in_float(self, row: AccuracyRow) -> AccuracyRow | None:
+        """The float network that an integer network computes, at the same steps; None if none."""
+        if row.arithmetic == FLOAT:
+            return None
+        return self.find(network=row.network, arithmetic=FLOAT, neuron=row.neuron, steps=row.steps)
 
 
 def made_by(command: str, seconds: float, **versions: str) -> MadeBy:

@@ -46,6 +46,9 @@ def test_split_and_slice():
     assert np.array_equal(part.samples, whole.samples[3:8])
     assert part.name == "digits@test[3:8]"
     assert len(open_split("digits@test[:5]")) == 5
+    last = open_split("digits@test[-8:-3]")
+    assert np.array_equal(last.samples, whole.samples[-8:-3])
+    assert last.name == f"digits@test[{len(whole) - 8}:{len(whole) - 3}]"
     assert open_split("digits").name == "digits@test"
     assert open_split("digits", "train").name == "digits@train"
 
@@ -57,6 +60,8 @@ def test_split_and_slice():
         ("digits@validation", "no such split"),
         ("digits@test[5:5]", "slice is empty"),
         ("digits@test[:9999]", "slice ends behind"),
+        ("digits@test[-9999:]", "slice starts before"),
+        ("digits@test[-3:-5]", "slice is empty"),
         ("digits:somewhere", "take no path"),
         ("imagefolder", "a path is needed"),
         ("npz", "a path is needed"),

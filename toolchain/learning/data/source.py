@@ -1,7 +1,7 @@
 """The grammar of data sources: `NAME[:PATH][@SPLIT[[START:STOP]]]`, or `FILE.py:FACTORY[@...]`.
 
-Examples: `digits`, `digits@test[:50]`, `imagefolder:photos.zip@train`, `npz:set.npz@test[10:20]`,
-`voc:VOC2007@trainval`, `mine.py:loader`.
+Examples: `digits`, `digits@test[:50]`, `digits@test[-50:]`, `imagefolder:photos.zip@train`,
+`npz:set.npz@test[10:20]`, `voc:VOC2007@trainval`, `mine.py:loader`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FORMS = (
     "function that returns a torch Dataset or DataLoader), and for detectors shapes and voc:PATH"
 )
 SPLITS = ("train", "test")
-_SPLIT = r"(?:@(?P<split>[a-z]+)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?)?$"
+_SPLIT = r"(?:@(?P<split>[a-z]+)(?:\[(?P<start>(?:-?\d+)?):(?P<stop>(?:-?\d+)?)\])?)?$"
 _FACTORY = re.compile(r"^(?P<name>(?P<path>.+?\.py):(?P<factory>[A-Za-z_]\w*))" + _SPLIT)
 _PATTERN = re.compile(r"^(?P<name>[a-z0-9-]+)(?::(?P<path>.+?))?" + _SPLIT)
 
@@ -196,6 +196,11 @@ def _part(source: DataSource, text: str, split: str, count: int) -> tuple[slice,
         return slice(0, count), name
     start = source.start or 0
     stop = count if source.stop is None else source.stop
+    start, stop = (i + count if i < 0 else i for i in (start, stop))  # as in Python
+    if start < 0:
+        raise DataError(
+            "the slice starts before the first sample", node=text, found=f"{count} samples"
+        )
     if not start < min(stop, count):
         raise DataError("the slice is empty", node=text, found=f"{count} samples")
     if stop > count:

@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import platform
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -144,8 +144,9 @@ class AccuracyRow(Row):
     @classmethod
     def of(cls, row: Row, outputs: np.ndarray, labels: np.ndarray) -> AccuracyRow:
         """The row of a network's outputs (N, K) for labels (N,)."""
-        right = base64.b64encode(np.packbits(outputs.argmax(axis=1) == labels)).decode()
-        return cls(*astuple(row), Accuracy.of(outputs, labels).describe(), right)
+        right = base64.b64encode(np.packbits(outputs.argmax(axis=1) == labels).tobytes()).decode()
+        accuracy = Accuracy.of(outputs, labels).describe()
+        return cls(**asdict(row), accuracy=accuracy, right=right)
 
     def _bits(self) -> np.ndarray:
         return np.unpackbits(np.frombuffer(base64.b64decode(self.right, validate=True), np.uint8))

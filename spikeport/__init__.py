@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from spikeport.checking import Check, check
     from spikeport.conversion import convert
     from spikeport.evaluating import evaluate, evaluate_detector
-    from spikeport.files import export, load, save
+    from spikeport.exporting import export
+    from spikeport.files import load, save
     from spikeport.quantizing import calibrate_noise, quantize
     from spikeport.running import run
     from spikeport.samples import open_samples
@@ -135,7 +136,7 @@ _HOMES = {
     "convert": "spikeport.conversion",
     "evaluate": "spikeport.evaluating",
     "evaluate_detector": "spikeport.evaluating",
-    "export": "spikeport.files",
+    "export": "spikeport.exporting",
     "lint": "exports.netx.lint:lint_file",
     "load": "spikeport.files",
     "open_samples": "spikeport.samples",

@@ -1,14 +1,13 @@
-"""`load`, `save` and `export`: programs in files."""
+"""`load` and `save`: programs in files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain.output_policy import NETWORK, NIR, check_output
+from toolchain.output_policy import NETWORK, check_output
 
 if TYPE_CHECKING:
-    from exports.nir import Entry
     from toolchain.conversion.pipeline import Conversion
     from toolchain.program.int_program import IntProgram
 
@@ -50,30 +49,6 @@ def save(program: IntProgram | Conversion, path: str | Path, *, stock: bool = Fa
     file = Path(path)
     check_output(file, NETWORK)
     (write_stock_net if stock else write_net)(as_program(program), file)
-
-
-def export(
-    program: IntProgram | Conversion, path: str | Path, *, accept_hard_reset: bool = False
-) -> list[Entry]:
-    """Write a NIR graph; return what NIR cannot express, and the consequences.
-
-    Parameters
-    ----------
-    accept_hard_reset:
-        Also write networks with several steps, whose neurons other NIR tools reset to zero.
-
-    Raises
-    ------
-    OutputError
-        If a file of another kind has that name.
-    TargetError
-        If NIR cannot express the program.
-    """
-    from exports.nir import write_nir
-
-    file = Path(path)
-    check_output(file, NIR)
-    return list(write_nir(as_program(program), file, accept_hard_reset=accept_hard_reset))
 
 
 def as_program(program: IntProgram | Conversion | str | Path) -> IntProgram:

@@ -94,6 +94,7 @@ PICTURE = Kind("a picture", (".png",), _begins(rb"\x89PNG\r\n\x1a\n"))
 PLOT = Kind("a plot", (".png", ".pdf", ".svg"), _begins(_IMAGES))
 STORE = Kind("a sweep", (".sqlite", ".sqlite3", ".db"), _begins(rb"SQLite format 3\x00"))
 SAMPLE = Kind("a sample", (".npy",), _begins(rb"\x93NUMPY"))
+SOURCE = Kind("C source of ours", (".c", ".h"), _begins(rb".*?Written by spikeport"))
 SCRIPT = Kind("a reproducer", (".py",), _begins(rb'""".*Runs one sample through'))
 
 

@@ -1,4 +1,4 @@
-"""`spikeport export`: a `.net` file in the format of another toolchain."""
+"""`spikeport export`: a `.net` file for another tool or target."""
 
 from __future__ import annotations
 
@@ -15,34 +15,55 @@ from toolchain.cli.output import Output
 
 
 class Target(str, Enum):
-    """Format of the exported file."""
+    """What the network is written for."""
 
     NIR = "nir"
+    C = "c"
 
 
 def command(
     net: Net,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="File to write.")],
-    to: Annotated[Target, typer.Option("--to", help="Format.")] = Target.NIR,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="PATH", help="File of nir, folder of c.")
+    ],
+    to: Annotated[Target, typer.Option("--to", help="A NIR graph, or C99 source.")] = Target.NIR,
     accept_hard_reset: Annotated[
         bool,
         typer.Option(
             "--accept-hard-reset",
-            help="Write networks of several steps, which other NIR tools reset to zero.",
+            help="nir: write networks of several steps, which other NIR tools reset to zero.",
         ),
     ] = False,
+    samples: Annotated[
+        str | None,
+        typer.Option(
+            "--samples",
+            metavar="SOURCE",
+            help="c: samples of the test, such as digits@test[:4] (default: seeded noise).",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Write a network as a NIR graph, and list what NIR lacks.
+    """Write a network as a NIR graph or C source, and list what the target lacks.
 
-    `spikeport convert FILE.nir -o NET.net` restores the same program.
+    `spikeport convert FILE.nir -o NET.net` restores the same program. In the folder of C source,
+    `make test` compares every spike and potential with the reference simulator.
     """
     from toolchain.output_policy import NIR, check_output
 
     output = Output(as_json=json)
-    check_output(out, NIR, [net])
-    entries = spikeport.export(spikeport.load(net), out, accept_hard_reset=accept_hard_reset)
-    rows = [(entry.what, entry.where, entry.fate.value, entry.consequence) for entry in entries]
-    output.table(("NIR has no", "layer", "is", "which means"), rows, f"{to.value}: {out}")
+    if to is Target.NIR:
+        check_output(out, NIR, [net])
+    entries = spikeport.export(
+        spikeport.load(net),
+        out,
+        to.value,
+        accept_hard_reset=accept_hard_reset,
+        samples=samples,
+    )
+    if entries:
+        rows = [(entry.what, entry.where, entry.fate.value, entry.consequence) for entry in entries]
+        title = f"{to.value}: {out}"
+        output.table((f"{to.name} has no", "layer", "is", "which means"), rows, title)
     output.say(f"wrote {out}")
     output.result({"out": str(out), "ledger": [asdict(entry) for entry in entries]})

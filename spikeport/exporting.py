@@ -1,0 +1,102 @@
+"""`export`: a program for other tools and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikeport.files import as_program
+from toolchain.errors import UsageError
+from toolchain.output_policy import NIR, SOURCE, check_output
+
+if TYPE_CHECKING:
+    from exports.nir import Entry
+    from spikeport.samples import Data
+    from toolchain.conversion.pipeline import Conversion
+    from toolchain.program.int_program import IntProgram
+
+SAMPLES = 2
+"""Samples that test a target's source, where the caller gives none."""
+
+
+def export(
+    program: IntProgram | Conversion | str | Path,
+    path: str | Path,
+    to: str = "nir",
+    *,
+    accept_hard_reset: bool = False,
+    samples: Data | None = None,
+) -> list[Entry]:
+    """Write a program for another target; return what the target cannot express, and what follows.
+
+    Parameters
+    ----------
+    path:
+        File of "nir"; folder of "c".
+    to:
+        "nir", a NIR graph; or "c", C99 source with a test, which expresses everything.
+    accept_hard_reset:
+        Of "nir": also write networks with several steps, whose neurons other NIR tools reset to
+        zero.
+    samples:
+        Of "c": samples of the test, by default two of seeded noise over the input's range.
+
+    Raises
+    ------
+    OutputError
+        If a file of another kind has that name.
+    TargetError
+        If the target cannot express the program.
+    UsageError
+        If there is no such target, or an argument says nothing to it.
+    """
+    if to not in TARGETS:
+        raise UsageError("no such target", found=to, allowed=", ".join(TARGETS))
+    given = {"accept_hard_reset": accept_hard_reset or None, "samples": samples}
+    options = {name: value for name, value in given.items() if value is not None}
+    write, known = TARGETS[to]
+    for name in options:
+        if name not in known:
+            raise UsageError(f"{name}= says nothing to the target {to}")
+    return write(as_program(program), Path(path), **options)
+
+
+def _nir(program: IntProgram, path: Path, *, accept_hard_reset: bool = False) -> list[Entry]:
+    from exports.nir import write_nir
+
+    check_output(path, NIR)
+    return list(write_nir(program, path, accept_hard_reset=accept_hard_reset))
+
+
+def _c(program: IntProgram, folder: Path, *, samples: Data | None = None) -> list[Entry]:
+    from exports.c import file_names, write_c
+    from spikeport.backends import Reference
+    from spikeport.running import open_for
+    from toolchain.learning.data import input_spikes
+
+    if folder.exists():
+        for name in file_names(program):
+            check_output(folder / name, SOURCE)
+    if samples is None:
+        inputs = _noise(program)
+    else:
+        inputs = input_spikes(program.input, open_for(program, samples))
+    write_c(program, folder, inputs, Reference().run(program, inputs))
+    return []
+
+
+def _noise(program: IntProgram) -> Any:
+    """Seeded noise over the input's range, int32 (N, ...)."""
+    import numpy as np
+
+    held, shape = program.input.range, (SAMPLES, *program.input.shape)
+    noise = np.random.default_rng(0).integers(held.low, held.high, shape, endpoint=True)
+    return noise.astype(np.int32)
+
+
+TARGETS: Mapping[str, tuple[Callable[..., list[Entry]], tuple[str, ...]]] = {
+    "nir": (_nir, ("accept_hard_reset",)),
+    "c": (_c, ("samples",)),
+}
+"""What writes each target, and its options."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikeport.files import as_program
 from toolchain.errors import UsageError
-from toolchain.output_policy import NIR, SOURCE, check_output
+from toolchain.output_policy import NIR, ONNX, SOURCE, check_output
 
 if TYPE_CHECKING:
     from exports.nir import Entry
@@ -27,20 +27,24 @@ def export(
     *,
     accept_hard_reset: bool = False,
     samples: Data | None = None,
+    settled: bool = False,
 ) -> list[Entry]:
     """Write a program for another target; return what the target cannot express, and what follows.
 
     Parameters
     ----------
     path:
-        File of "nir"; folder of "c".
+        File of "nir" and "onnx"; folder of "c".
     to:
-        "nir", a NIR graph; or "c", C99 source with a test, which expresses everything.
+        "nir", a NIR graph; "onnx", a graph of integers for onnxruntime; or "c", C99 source with a
+        test. The last two express everything.
     accept_hard_reset:
         Of "nir": also write networks with several steps, whose neurons other NIR tools reset to
         zero.
     samples:
         Of "c": samples of the test, by default two of seeded noise over the input's range.
+    settled:
+        Of "onnx": the network that a CIF network settles to, without time.
 
     Raises
     ------
@@ -53,7 +57,11 @@ def export(
     """
     if to not in TARGETS:
         raise UsageError("no such target", found=to, allowed=", ".join(TARGETS))
-    given = {"accept_hard_reset": accept_hard_reset or None, "samples": samples}
+    given = {
+        "accept_hard_reset": accept_hard_reset or None,
+        "samples": samples,
+        "settled": settled or None,
+    }
     options = {name: value for name, value in given.items() if value is not None}
     write, known = TARGETS[to]
     for name in options:
@@ -86,6 +94,14 @@ def _c(program: IntProgram, folder: Path, *, samples: Data | None = None) -> lis
     return []
 
 
+def _onnx(program: IntProgram, path: Path, *, settled: bool = False) -> list[Entry]:
+    from exports.onnx import write_onnx
+
+    check_output(path, ONNX)
+    write_onnx(program, path, settled=settled)
+    return []
+
+
 def _noise(program: IntProgram) -> Any:
     """Seeded noise over the input's range, int32 (N, ...)."""
     import numpy as np
@@ -97,6 +113,7 @@ def _noise(program: IntProgram) -> Any:
 
 TARGETS: Mapping[str, tuple[Callable[..., list[Entry]], tuple[str, ...]]] = {
     "nir": (_nir, ("accept_hard_reset",)),
+    "onnx": (_onnx, ("settled",)),
     "c": (_c, ("samples",)),
 }
 """What writes each target, and its options."""

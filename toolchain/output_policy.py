@@ -83,6 +83,7 @@ _IMAGES = rb"\x89PNG\r\n\x1a\n|%PDF|<\?xml.*?<svg|<svg"
 
 NETWORK = Kind("a network", (".net",), _hdf5("layer"))
 NIR = Kind("a NIR graph", (".nir",), _hdf5("node"))
+ONNX = Kind("an ONNX graph", (".onnx",), _begins(rb"\x08.\x12"))
 RECORDING = Kind("a recording", (".npz",), _is_recording)
 AUDIT = Kind("an audit", (".json",), _begins(rb'\s*{\s*"audit_version"'))
 EVALUATION = Kind("an evaluation", (".json",), _begins(rb'\s*{\s*"evaluation_version"'))

@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from spikeport.backends.lava import Lava
+from spikeport.backends.onnx import Onnx
 from spikeport.backends.reference import Reference
 from toolchain.errors import UsageError
 from toolchain.recording_mode import Mode
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
     from toolchain.program.int_program import IntProgram
     from toolchain.recording import Recording
 
-__all__ = ["BACKENDS", "Backend", "Lava", "Progress", "Reference", "backend_class", "open_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Lava",
+    "Onnx",
+    "Progress",
+    "Reference",
+    "backend_class",
+    "open_backend",
+]
 
 GROUP = "spikeport.backends"
 Progress = Callable[[int, int], None]
@@ -50,7 +60,7 @@ class Backend(Protocol):
         """The backend with the options that made a recording with this `meta`, for one sample."""
 
 
-BACKENDS: Mapping[str, type[Backend]] = {kind.name: kind for kind in (Reference, Lava)}
+BACKENDS: Mapping[str, type[Backend]] = {kind.name: kind for kind in (Reference, Lava, Onnx)}
 
 
 def backend_class(name: str) -> type[Backend]:

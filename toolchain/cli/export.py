@@ -18,15 +18,18 @@ class Target(str, Enum):
     """What the network is written for."""
 
     NIR = "nir"
+    ONNX = "onnx"
     C = "c"
 
 
 def command(
     net: Net,
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="PATH", help="File of nir, folder of c.")
+        Path, typer.Option("-o", "--out", metavar="PATH", help="File of nir or onnx, folder of c.")
     ],
-    to: Annotated[Target, typer.Option("--to", help="A NIR graph, or C99 source.")] = Target.NIR,
+    to: Annotated[
+        Target, typer.Option("--to", help="A NIR graph, an ONNX graph, or C99 source.")
+    ] = Target.NIR,
     accept_hard_reset: Annotated[
         bool,
         typer.Option(
@@ -42,24 +45,30 @@ def command(
             help="c: samples of the test, such as digits@test[:4] (default: seeded noise).",
         ),
     ] = None,
+    settled: Annotated[
+        bool,
+        typer.Option("--settled", help="onnx: the network that CIF settles to, without time."),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Write a network as a NIR graph or C source, and list what the target lacks.
+    """Write a network as a NIR graph, an ONNX graph or C source, and list what the target lacks.
 
     `spikeport convert FILE.nir -o NET.net` restores the same program. In the folder of C source,
     `make test` compares every spike and potential with the reference simulator.
     """
-    from toolchain.output_policy import NIR, check_output
+    from toolchain.output_policy import NIR, ONNX, check_output
 
     output = Output(as_json=json)
-    if to is Target.NIR:
-        check_output(out, NIR, [net])
+    kinds = {Target.NIR: NIR, Target.ONNX: ONNX}
+    if to in kinds:
+        check_output(out, kinds[to], [net])
     entries = spikeport.export(
         spikeport.load(net),
         out,
         to.value,
         accept_hard_reset=accept_hard_reset,
         samples=samples,
+        settled=settled,
     )
     if entries:
         rows = [(entry.what, entry.where, entry.fate.value, entry.consequence) for entry in entries]

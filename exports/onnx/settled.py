@@ -1,0 +1,113 @@
+"""The network that a CIF network settles to, without time, as one ONNX graph of integers.
+
+Counts take the place of spikes: `N = clip(floor((v0 + X) / threshold), 0, Q)` with X the weighted
+counts of the sources plus Q times the bias; the input counts Q times its graded spike
+(docs/METHODS.md, "Settled CIF is lossless"). With one step, IF neurons compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from exports.onnx.operators import Nodes, largest, per_channel, summed
+from exports.onnx.step import BATCH, model_of
+from toolchain.errors import TargetError
+from toolchain.int_range import IntRange
+from toolchain.program.count_growth import count_growths
+from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.neurons import IntegrateAndFire, LIPool, Readout, Relay, ThresholdNeuron
+from toolchain.program.spike_ranges import largest_sum
+from toolchain.program.synapse import WindowSynapse
+
+
+def settled(program: IntProgram) -> onnx.ModelProto:
+    """The settled network: readouts' accumulators, int32 (N, ...), for graded input spikes.
+
+    Raises
+    ------
+    TargetError
+        If sums are not exact, or IF neurons have several steps, which settle to no such network.
+    """
+    schedule = program.schedule
+    for population in program.spiking:
+        if isinstance(population.neuron, IntegrateAndFire) and schedule.num_steps > 1:
+            raise TargetError(
+                "IF neurons over several steps do not settle to a network without time",
+                node=population.name,
+                found=f"{schedule.num_steps} steps",
+                remedy='convert with neuron="cif", or steps=1',
+            )
+    growths = count_growths(program)
+
+    def reach(source: str) -> IntRange:
+        counts = growths[source].after(schedule.num_steps, schedule.wake_steps)
+        return IntRange(min(counts.low, 0), max(counts.high, 0))
+
+    nodes, counts, outputs = Nodes(), {}, []
+    wake = nodes.constant("wake_steps", schedule.wake_steps)
+    times = nodes.add("Mul", "input/times", INPUT, wake)
+    counts[INPUT] = nodes.cast(times, "input/counts", TensorProto.FLOAT)
+    for population in program.populations:
+        name, neuron = population.name, population.neuron
+        if isinstance(neuron, LIPool):
+            found = _pooled(nodes, program, population, counts)
+        else:
+            found = summed(nodes, program, population, counts, reach)
+        whole = population.bias.astype(np.int64) * schedule.wake_steps
+        _check_total(population, reach, whole)
+        if whole.any():
+            bias = per_channel(whole, population.shape)
+            found = nodes.add("Add", f"{name}/biased", found, nodes.constant(f"{name}/bias", bias))
+        if isinstance(neuron, Readout):
+            nodes.add("Identity", name, found)
+            shape = (BATCH, *population.shape)
+            outputs.append(helper.make_tensor_value_info(name, TensorProto.INT32, shape))
+            continue
+        if isinstance(neuron, ThresholdNeuron):
+            found = _counted(nodes, population, neuron, found, wake)
+        elif not isinstance(neuron, LIPool | Relay):
+            raise TargetError("no ONNX operators for this neuron", node=name, found=neuron.kind)
+        counts[name] = nodes.cast(found, f"{name}/counts", TensorProto.FLOAT)
+    return model_of(program, nodes, outputs)
+
+
+def _check_total(
+    population: Population, reach: Callable[[str], IntRange], bias: np.ndarray
+) -> None:
+    """Raise TargetError unless the sum over all steps, int64 `bias` (C,) included, fits 32 bits."""
+    first = population.neuron.arrays().get("initial_potential", np.zeros(1, np.int32))
+    bound = int(np.abs(bias).max()) + int(np.abs(first.astype(np.int64)).max())
+    bound += sum(largest_sum(synapse, reach(synapse.source)) for synapse in population.synapses)
+    if bound >= 1 << 31:
+        raise TargetError(
+            "sums over all steps may pass 32 bits",
+            node=population.name,
+            found=bound,
+            remedy="use fewer wake steps",
+        )
+
+
+def _counted(
+    nodes: Nodes, population: Population, neuron: ThresholdNeuron, total: str, wake: str
+) -> str:
+    """Counts of CIF neurons; ONNX cuts a quotient towards 0, so negative sums become 0 first."""
+    name, shape = population.name, population.shape
+    first = nodes.constant(f"{name}/v0", per_channel(neuron.initial_potential, shape))
+    threshold = nodes.constant(f"{name}/threshold", per_channel(neuron.threshold, shape))
+    v = nodes.add("Add", f"{name}/v", total, first)
+    positive = nodes.add("Max", f"{name}/positive", v, nodes.constant(f"{name}/none", 0))
+    quotient = nodes.add("Div", f"{name}/quotient", positive, threshold)
+    return nodes.add("Min", f"{name}/count", quotient, wake)
+
+
+def _pooled(
+    nodes: Nodes, program: IntProgram, population: Population, counts: Mapping[str, str]
+) -> str:
+    (synapse,) = population.synapses
+    assert isinstance(synapse, WindowSynapse)
+    source = program.source_shape(synapse.source)
+    return largest(nodes, synapse, population.name, counts[synapse.source], source)

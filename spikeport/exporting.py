@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,7 @@ def export(
         "settled": settled or None,
     }
     options = {name: value for name, value in given.items() if value is not None}
+    check_target(Path(path), to)
     write, known = TARGETS[to]
     for name in options:
         if name not in known:
@@ -70,10 +71,16 @@ def export(
     return write(as_program(program), Path(path), **options)
 
 
+def check_target(path: Path, to: str, inputs: Sequence[Path] = ()) -> None:
+    """Raise OutputError, before any work, if a target's file must not be written to `path`."""
+    kinds = {"nir": NIR, "onnx": ONNX}
+    if to in kinds:
+        check_output(path, kinds[to], inputs)
+
+
 def _nir(program: IntProgram, path: Path, *, accept_hard_reset: bool = False) -> list[Entry]:
     from exports.nir import write_nir
 
-    check_output(path, NIR)
     return list(write_nir(program, path, accept_hard_reset=accept_hard_reset))
 
 
@@ -97,7 +104,6 @@ def _c(program: IntProgram, folder: Path, *, samples: Data | None = None) -> lis
 def _onnx(program: IntProgram, path: Path, *, settled: bool = False) -> list[Entry]:
     from exports.onnx import write_onnx
 
-    check_output(path, ONNX)
     write_onnx(program, path, settled=settled)
     return []
 

@@ -172,11 +172,11 @@ def _model(program: IntProgram, step: _Step, *, trace: bool) -> onnx.ModelProto:
             kept[f"membrane/{name}"] = (out, TensorProto.INT32, program.population(name).shape)
     states = list(step.states.values())
     flags = [_value(name, TensorProto.INT32, ()) for name in (AWAKE, MOST)]
-    befores = [_value(before, TensorProto.INT32, (BATCH, *s)) for before, _, s in states]
-    afters = [_value(after, TensorProto.INT32, (BATCH, *s)) for _, after, s in states]
+    at_first = [_value(before, TensorProto.INT32, (BATCH, *s)) for before, _, s in states]
+    at_last = [_value(after, TensorProto.INT32, (BATCH, *s)) for _, after, s in states]
     outs = [_value(out, kind, (BATCH, *shape)) for out, kind, shape in kept.values()]
     body = helper.make_graph(
-        step.nodes.nodes, "step", [*befores, *flags], [*afters, *outs], step.nodes.constants
+        step.nodes.nodes, "step", [*at_first, *flags], [*at_last, *outs], step.nodes.constants
     )
     size = nodes.add("Shape", "size", INPUT, end=1)
     begin = []

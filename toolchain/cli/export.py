@@ -10,16 +10,20 @@ from typing import Annotated
 import typer
 
 import spikeport
+from spikeport.exporting import TARGETS, check_target
 from toolchain.cli.options import Json, Net
 from toolchain.cli.output import Output
 
 
 class Target(str, Enum):
-    """What the network is written for."""
+    """What the network is written for: the names in the registry."""
 
-    NIR = "nir"
-    ONNX = "onnx"
-    C = "c"
+    _ignore_ = "_name"
+    for _name in TARGETS:
+        vars()[_name.upper()] = _name
+
+
+NIR = Target("nir")
 
 
 def command(
@@ -29,7 +33,7 @@ def command(
     ],
     to: Annotated[
         Target, typer.Option("--to", help="A NIR graph, an ONNX graph, or C99 source.")
-    ] = Target.NIR,
+    ] = NIR,
     accept_hard_reset: Annotated[
         bool,
         typer.Option(
@@ -40,7 +44,7 @@ def command(
     samples: Annotated[
         str | None,
         typer.Option(
-            "--samples",
+            "--data",
             metavar="SOURCE",
             help="c: samples of the test, such as digits@test[:4] (default: seeded noise).",
         ),
@@ -56,12 +60,8 @@ def command(
     `spikeport convert FILE.nir -o NET.net` restores the same program. In the folder of C source,
     `make test` compares every spike and potential with the reference simulator.
     """
-    from toolchain.output_policy import NIR, ONNX, check_output
-
     output = Output(as_json=json)
-    kinds = {Target.NIR: NIR, Target.ONNX: ONNX}
-    if to in kinds:
-        check_output(out, kinds[to], [net])
+    check_target(out, to.value, [net])
     entries = spikeport.export(
         spikeport.load(net),
         out,

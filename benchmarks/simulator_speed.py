@@ -77,12 +77,11 @@ def fast(path: Path, steps: int) -> Way:
 def fast_digests(path: Path, steps: int) -> Way:
     """The engine, every spike and potential hashed."""
     from toolchain.engine.engine import Engine
-    from toolchain.recording import Mode, RecordingBuilder
+    from toolchain.recording import Mode, make_recorders
 
     program = program_of(path, steps)
-    engine, builder = Engine(program, traced=True), RecordingBuilder(program, Mode.DIGEST)
-    inputs = images(program, BATCH)
-    return lambda: engine.record(inputs, builder.recorders())
+    engine, inputs = Engine(program, traced=True), images(program, BATCH)
+    return lambda: engine.record(inputs, make_recorders(program, Mode.DIGEST))
 
 
 def activity(path: Path, steps: int) -> str:

@@ -14,7 +14,7 @@ from hw_models.profile import load_profile
 from spikeport.backends import Lava, Progress, Reference
 from spikeport.files import as_program
 from spikeport.given_network import GivenNetwork
-from spikeport.running import open_for
+from spikeport.running import open_for, run_inputs
 from spikeport.samples import Data
 from spikeport.trained_network import InputDescription, TrainedNetwork
 from toolchain.audit.audit import FLOAT, QUANTIZED, LavaRun, Subject, run_audit
@@ -30,6 +30,7 @@ from toolchain.learning.detection.scorer import DetectorScorer
 from toolchain.learning.detection.spec import DetectorSpec
 from toolchain.output_policy import AUDIT, PAGE, check_output
 from toolchain.recording import Mode, compare
+from toolchain.workers import Workers, open_workers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,6 +95,8 @@ def audit(
     lava_samples: int = LAVA_SAMPLES,
     target: str = "loihi2",
     budget_samples: int = BUDGET_SAMPLES,
+    jobs: int = 1,
+    scheduler: str | None = None,
     time_limit: float = 3600.0,
     progress: Told | None = None,
 ) -> Audit:
@@ -102,6 +105,12 @@ def audit(
     The network runs in four ways: float, quantized, integer reference and Lava. The audit contains
     an error budget and the accuracy that each source of error costs (with `network`), the proved
     and measured ranges, the cores of the target and the operation counts.
+
+    Workers share the samples of the integer network and of Lava: spikes, extremes, operations and
+    outputs are sums, ranges or lists over samples, so that the audit is the same for any split.
+    What `network` computes in floating point runs once, in this process, since sums of floats
+    depend on how many samples are computed together: float and quantized outputs, the error budget
+    and the accuracy of each version.
 
     Parameters
     ----------
@@ -122,8 +131,10 @@ def audit(
         Chip whose cores are counted: a name, or a TOML file.
     budget_samples:
         Number of samples of the error budget.
+    jobs, scheduler:
+        As in `run`.
     time_limit:
-        Time limit of the run on Lava, in seconds.
+        Time limit of the run on Lava, in seconds; of each worker.
     progress:
         See `Told`.
 
@@ -135,32 +146,29 @@ def audit(
     told = progress or (lambda _what, _done, _total: None)
     wanted = [Gate.parse(text) for text in gates]
     chip = chip_of(target)
-    loaded = as_program(program)
-    data = open_for(loaded, samples)
-    inputs = input_spikes(loaded.input, data)
-    real = loaded.input.normalise(data.real())
-    source, versions = _float_side(loaded, network, weights, adapters, real)
-    lava = None
-    if lava_samples:
-        lava = on_lava(
-            loaded,
-            inputs[:lava_samples],
-            time_limit,
-            partial(told, f"lava: {loaded.name}"),
+    with open_workers(jobs, scheduler) as workers:
+        loaded = as_program(program)
+        data = open_for(loaded, samples)
+        inputs = input_spikes(loaded.input, data)
+        real = loaded.input.normalise(data.real())
+        source, versions = _float_side(loaded, network, weights, adapters, real)
+        lava = None
+        if lava_samples:
+            report = partial(told, f"lava: {loaded.name}")
+            lava = on_lava(loaded, inputs[:lava_samples], time_limit, report, workers)
+        subject = Subject(
+            program=loaded,
+            inputs=inputs,
+            samples=real,
+            scorer=scorer_of(loaded, data),
+            data=data.name,
+            source=source,
+            versions=versions,
+            lava=lava,
+            chip=chip,
+            costs=operation_costs(),
         )
-    subject = Subject(
-        program=loaded,
-        inputs=inputs,
-        samples=real,
-        scorer=scorer_of(loaded, data),
-        data=data.name,
-        source=source,
-        versions=versions,
-        lava=lava,
-        chip=chip,
-        costs=operation_costs(),
-    )
-    return Audit(run_audit(subject, wanted, budget_samples, told))
+        return Audit(run_audit(subject, wanted, budget_samples, told, workers))
 
 
 def scorer_of(program: IntProgram, data: Samples) -> Scorer:
@@ -200,7 +208,11 @@ def operation_costs() -> dict[str, Cost]:
 
 
 def on_lava(
-    program: IntProgram, inputs: np.ndarray, time_limit: float, progress: Progress | None = None
+    program: IntProgram,
+    inputs: np.ndarray,
+    time_limit: float,
+    progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> LavaRun:
     """Run graded input spikes, int (N, ...), on Lava and compare digests with the reference.
 
@@ -210,8 +222,8 @@ def on_lava(
         If Lava cannot run it.
     """
     lava = Lava("fast", time_limit=time_limit)
-    found = lava.run(program, inputs, mode=Mode.DIGEST, progress=progress)
-    expected = Reference().run(program, inputs, mode=Mode.DIGEST)
+    found = run_inputs(program, inputs, lava, Mode.DIGEST, progress, workers)
+    expected = run_inputs(program, inputs, Reference(), Mode.DIGEST, workers=workers)
     outcome = compare(expected, found)
     first = "" if outcome.first is None else str(outcome.first)
     return LavaRun(found.outputs, outcome.compared, outcome.total, first)

@@ -35,6 +35,7 @@ from toolchain.learning.training.checkpoint import CLASSIFICATION, TrainedModel
 from toolchain.output_policy import NETWORK
 from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.recording import Comparison, Recording, compare
+from toolchain.workers import Workers, open_workers
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -74,6 +75,8 @@ def evaluate(
     calibrate: Data | None = None,
     calibration_samples: int = CALIBRATION_SAMPLES,
     relu_percentile: float | None = None,
+    jobs: int = 1,
+    scheduler: str | None = None,
     time_limit: float = 3600.0,
     command: str = "spikeport.evaluate",
     progress: Told | None = None,
@@ -83,6 +86,10 @@ def evaluate(
     CQReLU networks become CIF with and without sleep, every spike count held against the quantized
     network. Choices belong to the held-out split: run this on test data once. `notes` of the result
     say what could not be measured.
+
+    Workers share the samples of the integer networks and of Lava, and the evaluation is the same
+    for any split. The float networks and the layer errors are computed once, in this process,
+    since sums of floats depend on how many samples are computed together.
 
     Parameters
     ----------
@@ -103,6 +110,8 @@ def evaluate(
         How many samples run on Lava as well, every value compared.
     rounding, relu_percentile:
         As in `convert`; with `calibration_samples` samples of `calibrate`.
+    jobs, scheduler:
+        As in `run`.
     command:
         Kept in the evaluation as what made it.
 
@@ -116,46 +125,48 @@ def evaluate(
     samples = open_split(data) if isinstance(data, str) else labelled(data, type(data).__name__)
     run: Run | None = None
     notes: tuple[str, ...] = ()
-    said = described(input_shape, input_range, mean=mean, std=std)
-    if isinstance(network, str | Path) and Path(network).suffix in NETWORK.suffixes:
-        choices = (weights, calibrate, weight_bits, layer_steps, rounding, relu_percentile)
-        if said != described() or adapters or any(choice is not None for choice in choices):
-            raise ConversionError(
-                "a .net file is converted already: its integers are measured as they are",
-                node=str(network),
-                remedy="leave out the options of a conversion, or give the network it was made of",
+    with open_workers(jobs, scheduler) as workers:
+        said = described(input_shape, input_range, mean=mean, std=std)
+        if isinstance(network, str | Path) and Path(network).suffix in NETWORK.suffixes:
+            choices = (weights, calibrate, weight_bits, layer_steps, rounding, relu_percentile)
+            if said != described() or adapters or any(choice is not None for choice in choices):
+                raise ConversionError(
+                    "a .net file is converted already: its integers are measured as they are",
+                    node=str(network),
+                    remedy="leave out the options of a conversion, or give the network it was made "
+                    "of",
+                )
+            program = as_program(network)
+            measured = Measurement(None, samples, _own_steps(program, steps), (), told, workers)
+            measured.measure_program(program)
+            origin = {"file": Path(network).name, "program_hash": program.hash}
+        else:
+            given = GivenNetwork(
+                network,
+                weights,
+                replace(said, usual_shape=samples.sample_shape),
+                calibrate,
+                calibration_samples,
+                adapters=tuple(adapters),
             )
-        program = as_program(network)
-        measured = Measurement(None, samples, _own_steps(program, steps), (), told)
-        measured.measure_program(program)
-        origin = {"file": Path(network).name, "program_hash": program.hash}
-    else:
-        given = GivenNetwork(
-            network,
-            weights,
-            replace(said, usual_shape=samples.sample_shape),
-            calibrate,
-            calibration_samples,
-            adapters=tuple(adapters),
-        )
-        opened = given.open(task=CLASSIFICATION)
-        checkpoint, bits = opened.trained.checkpoint, weight_bits or WEIGHT_BITS
-        subject = _subject(opened, layer_steps)
-        lower = _lowering(opened, target, rounding, relu_percentile)
-        measured = Measurement(subject, samples, sorted(steps or STEPS), bits, told)
-        measured.measure(lower)
-        run = None if checkpoint is None else _run_of(checkpoint)
-        origin, notes = opened.trained.provenance, opened.notes
+            opened = given.open(task=CLASSIFICATION)
+            checkpoint, bits = opened.trained.checkpoint, weight_bits or WEIGHT_BITS
+            subject = _subject(opened, layer_steps)
+            lower = _lowering(opened, target, rounding, relu_percentile)
+            measured = Measurement(subject, samples, sorted(steps or STEPS), bits, told, workers)
+            measured.measure(lower)
+            run = None if checkpoint is None else _run_of(checkpoint)
+            origin, notes = opened.trained.provenance, opened.notes
+            if lava_samples:
+                neuron, schedule = "if", Schedule(LAVA_STEPS)
+                if measured.counts is not None:
+                    neuron = "cif"
+                    schedule = Schedule(subject.levels, measured.counts["settle_steps"])
+                program = lower(neuron, schedule, bits[0])
+        on_lava = None
         if lava_samples:
-            neuron, schedule = "if", Schedule(LAVA_STEPS)
-            if measured.counts is not None:
-                neuron = "cif"
-                schedule = Schedule(subject.levels, measured.counts["settle_steps"])
-            program = lower(neuron, schedule, bits[0])
-    on_lava = None
-    if lava_samples:
-        few = samples.take(slice(0, lava_samples))
-        on_lava = _on_lava(program, few, Lava(time_limit=time_limit), told)
+            few = samples.take(slice(0, lava_samples))
+            on_lava = _on_lava(program, few, Lava(time_limit=time_limit), told, workers)
     return Evaluation(
         run=run,
         data=samples.name,
@@ -318,19 +329,26 @@ def _lowering(
 
 
 def _compared(
-    program: IntProgram, data: Samples, lava: Backend, record: str, told: Told
+    program: IntProgram,
+    data: Samples,
+    lava: Backend,
+    record: str,
+    told: Told,
+    workers: Workers | None = None,
 ) -> tuple[Recording, Comparison]:
     """A run on Lava, compared with the reference simulator's."""
     runs = []
     for backend in (Reference(), lava):
         name = f"{backend.name}: {program.name}"
-        runs.append(run_data(program, data, backend, record, partial(told, name)))
+        runs.append(run_data(program, data, backend, record, partial(told, name), workers))
     return runs[1], compare(*runs)
 
 
-def _on_lava(program: IntProgram, data: Samples, lava: Lava, told: Told) -> OnLava:
+def _on_lava(
+    program: IntProgram, data: Samples, lava: Lava, told: Told, workers: Workers
+) -> OnLava:
     """Every spike, membrane potential and logit of a Lava run against the reference simulator."""
-    found, comparison = _compared(program, data, lava, "full", told)
+    found, comparison = _compared(program, data, lava, "full", told, workers)
     return {
         "samples": len(data),
         "steps": program.schedule.num_steps,

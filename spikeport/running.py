@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from spikeport.backends import Backend, Progress, open_backend
+from spikeport.backends import Backend, Lava, Progress, Reference, open_backend
 from spikeport.files import as_program
 from spikeport.samples import Data, has_boxes, open_samples
 from toolchain.errors import UsageError
@@ -12,11 +13,13 @@ from toolchain.learning.data import BoxDataset, Dataset, Samples, input_spikes
 from toolchain.learning.data.torch_data import with_labels
 from toolchain.learning.detection.spec import DetectorSpec
 from toolchain.program.int_program import IntProgram
-from toolchain.recording import Mode, Recording
+from toolchain.recording import Mode, Recording, join
+from toolchain.workers import Work, Workers, open_workers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import ArrayLike
 
     from toolchain.conversion.pipeline import Conversion
@@ -29,10 +32,14 @@ def run(
     labels: ArrayLike | None = None,
     backend: str | Backend = "reference",
     record: str = "full",
+    jobs: int = 1,
+    scheduler: str | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Recording:
     """Run an integer program on samples and record every layer.
+
+    The recording is the same to the byte, however many workers share the samples.
 
     Parameters
     ----------
@@ -48,15 +55,23 @@ def run(
         `Lava("fast")`.
     record:
         Detail of the recording: "full", "counts", "digest" or "events".
+    jobs:
+        Number of processes of this machine that share the samples, of one thread each; 1 for this
+        process, with all its threads.
+    scheduler:
+        Address of a Dask scheduler, whose workers share the samples. Program and samples are sent
+        to them; they need no file, but spikeport, torch and NumPy in the versions of this process.
     progress:
         Called with the samples done and the samples in all.
     options:
-        Options of the backend, see `Reference` and `Lava`.
+        Options of the backend, see `Reference` and `Lava`; limits of memory and time are those of
+        each worker.
 
     Raises
     ------
     SpikeportError
-        If the samples do not fit the program, or the backend cannot run it.
+        If the samples do not fit the program, the backend cannot run it, the scheduler does not
+        answer, or the workers of one part of the samples die again and again.
     """
     chosen = open_backend(backend, **options)
     loaded = as_program(program)
@@ -65,7 +80,8 @@ def run(
         if isinstance(data, BoxDataset | Dataset):
             raise UsageError("the samples have labels already", found=data.name)
         data = with_labels(data, labels)
-    return run_data(loaded, data, chosen, record, progress)
+    with open_workers(jobs, scheduler) as workers:
+        return run_data(loaded, data, chosen, record, progress, workers)
 
 
 def run_data(
@@ -74,17 +90,47 @@ def run_data(
     backend: Backend,
     record: str,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> Recording:
-    """Run a program as `run` does, with data and backend already open."""
-    recording = backend.run(
-        program,
-        input_spikes(program.input, data),
-        mode=_mode(record),
-        labels=data.labels if isinstance(data, Dataset) else None,
-        progress=progress,
-    )
+    """Run a program as `run` does, with data, backend and workers already open."""
+    inputs = input_spikes(program.input, data)
+    recording = run_inputs(program, inputs, backend, _mode(record), progress, workers)
     recording.meta["data"] = data.name
-    return recording
+    return replace(recording, labels=data.labels) if isinstance(data, Dataset) else recording
+
+
+def run_inputs(
+    program: IntProgram,
+    inputs: np.ndarray,
+    backend: Backend,
+    mode: Mode,
+    progress: Progress | None = None,
+    workers: Workers | None = None,
+) -> Recording:
+    """Run a program on graded input spikes, int (N, ...), that workers share.
+
+    Raises
+    ------
+    UsageError
+        If several workers are to store finished samples in one folder.
+    """
+    workers = workers or Workers()
+    if isinstance(backend, Reference):
+        backend = backend.chosen(program, len(inputs))
+    if isinstance(backend, Lava) and (backend.parts or backend.resume) and not workers.is_here:
+        raise UsageError(
+            "parts= and resume= keep finished samples of one process",
+            remedy="leave out resume=, or jobs= and scheduler=",
+        )
+    work = Work(_run_part, (program, backend, mode))
+    return join(workers.over_samples(work, inputs, progress))
+
+
+def _run_part(
+    shared: tuple[IntProgram, Backend, Mode], inputs: np.ndarray, progress: Progress | None
+) -> Recording:
+    program, backend, mode = shared
+    return backend.run(program, inputs, mode=mode, progress=progress)
 
 
 def _mode(record: str) -> Mode:

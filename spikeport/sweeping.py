@@ -26,6 +26,7 @@ from toolchain.sweep.pareto import front
 from toolchain.sweep.plot import draw, save_plot
 from toolchain.sweep.schedule import run_points
 from toolchain.sweep.store import Store
+from toolchain.workers import open_workers
 
 Progress = Callable[[int, int], None]
 """Called with the points done and the points in all."""
@@ -86,7 +87,7 @@ def sweep(
     neurons: Sequence[str] = ("if",),
     target: str = "loihi2",
     scheduler: str | None = None,
-    workers: int = 1,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> Sweep:
     """Convert and run every combination of networks, neurons, steps and weight bits.
@@ -108,10 +109,9 @@ def sweep(
         Time steps of IF, or wake steps of CIF.
     target:
         Hardware whose cores are counted: a name, or a TOML file.
-    scheduler:
-        Address of a Dask scheduler; None runs all points on this machine.
-    workers:
-        Number of points that run at the same time on this machine; each uses all cores.
+    jobs, scheduler:
+        As in `run`; parts are points. On a cluster the workers open networks and data by
+        their names, which must be those of files that they have.
 
     Raises
     ------
@@ -144,16 +144,10 @@ def sweep(
     )
     points = {p.key(networks[p.run][1], dataset.sha256, target): p for p in grid}
     kept = Store(Path(store))
-    run_points(
-        points,
-        kept,
-        Lowering(networks, limits),
-        _from_anywhere(data),
-        chip,
-        scheduler=scheduler,
-        workers=workers,
-        progress=progress or (lambda _done, _total: None),
-    )
+    told = progress or (lambda _done, _total: None)
+    lowering = Lowering(networks, limits)
+    with open_workers(jobs, scheduler) as workers:
+        run_points(points, kept, lowering, _from_anywhere(data), chip, workers, told)
     notes = dict.fromkeys(note for network in given for note in _opened(network).notes)
     return Sweep(tuple(kept.results(points)), tuple(notes))
 

@@ -5,7 +5,6 @@ inputs.npy    graded input spikes in Lava's axis order
 net.net       the program
 record-*.npz  records of the populations
 progress      one byte per finished sample
-digests.npz   digests of the samples before, `digestN` for the population N
 group         process id of the interpreter that leads the run's process group, while it runs
 processes     ids of the Lava processes, one per line, as they are started
 error-*.json  failures, see `Failure`
@@ -123,11 +122,6 @@ class Job:
     def progress(self) -> Path:
         """File whose length is the number of finished samples."""
         return self.path / "progress"
-
-    @property
-    def digests(self) -> Path:
-        """Digests of the samples before; the file is missing if there are none."""
-        return self.path / "digests.npz"
 
     @property
     def reserve(self) -> Path:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from math import prod
@@ -38,7 +38,7 @@ from hw_models.stock.limits import check_runnable
 from toolchain.canonical import content_hash
 from toolchain.errors import BackendRunError
 from toolchain.program.int_program import IntProgram
-from toolchain.recording import LayerRecord, Mode, Recording, RecordingBuilder
+from toolchain.recording import LayerRecord, Mode, Recording, build, join
 from toolchain.recording.parts import PROGRAM, Parts
 from toolchain.recording.recording import RECORDING_VERSION
 
@@ -98,7 +98,6 @@ def run_on_lava(
         check_atrlif(program, watch=models.watch_ranges)
     cuts = even_cuts(program, models.blocks)
     program.check_inputs(inputs)
-    builder = RecordingBuilder(program, mode)
     deadline = time.monotonic() + time_limit
     samples = min(CHUNK_SAMPLES, CHUNK_BYTES // _sample_bytes(program, mode))
     chunk = max(1, samples // models.batch) * models.batch
@@ -109,29 +108,30 @@ def run_on_lava(
     kept = None
     if parts is not None:
         kept = Parts(parts, _identity(program, inputs, models, mode, chunk), resume=resume)
-    for index, start in enumerate(range(0, len(inputs), chunk)):
-        part = inputs[start : start + chunk].astype(np.int32)
-        records = kept.load(index) if kept else None
-        if records is not None:
-            builder.add(part, records)
-            continue
-
-        def report(done: int, start: int = start) -> None:
-            if progress:
-                progress(start + done, len(inputs))
-
-        limits = (deadline - time.monotonic(), time_limit)
-        records = _run_chunk(program, part, builder.digests(), plan, limits, report)
-        if kept:
-            kept.save(index, records)
-        builder.add(part, records)
-    versions = {"lava-nc": lava_compat.LAVA_NC, "numpy": np.__version__}
-    extra = {
-        "versions": versions,
+    made_by = {
+        "backend": BACKEND,
+        "versions": {"lava-nc": lava_compat.LAVA_NC, "numpy": np.__version__},
         "repairs": list(repairs),
         "models": asdict(models),
     }
-    return builder.finish(BACKEND, labels, extra)
+    recordings = []
+    for index, start in enumerate(range(0, len(inputs), chunk)):
+        where = slice(start, start + chunk)
+        part = inputs[where].astype(np.int32)
+        records = kept.load(index) if kept else None
+        if records is None:
+
+            def report(done: int, start: int = start) -> None:
+                if progress:
+                    progress(start + done, len(inputs))
+
+            limits = (deadline - time.monotonic(), time_limit)
+            records = _run_chunk(program, part, plan, limits, report)
+            if kept:
+                kept.save(index, records)
+        known = None if labels is None else labels[where]
+        recordings.append(build(program, mode, part, records, known, made_by))
+    return join(recordings)
 
 
 def _identity(
@@ -176,7 +176,6 @@ def _job(num_samples: int, time_limit: float, plan: Plan) -> Iterator[Job]:
 def _run_chunk(
     program: IntProgram,
     inputs: np.ndarray,
-    before: Mapping[str, np.ndarray],
     plan: Plan,
     limits: tuple[float, float],
     report: Callable[[int], None],
@@ -186,11 +185,6 @@ def _run_chunk(
         with _setting_up():
             write_net(program, job.net)
             np.save(job.inputs, to_lava(inputs))
-            if before:
-                # By number, since a name may be an argument of savez.
-                found = [(i, before.get(p.name)) for i, p in enumerate(program.populations)]
-                digests = {f"digest{i}": digest for i, digest in found if digest is not None}
-                np.savez(job.digests, **digests)  # type: ignore[arg-type]
         status = _supervised(job, report)
         if status != 0 or not job.done.is_file():
             raise _failure(job, status, time_limit)

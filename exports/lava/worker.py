@@ -18,8 +18,6 @@ from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from exports.lava.failure import Failure
 from exports.lava.job import Job
 from exports.lava.process_recorder import ProcessRecorder
@@ -114,14 +112,10 @@ def _list_processes(job: Job) -> None:
 
 
 def _recorders(job: Job, program: IntProgram) -> dict[str, ProcessRecorder]:
-    before: dict[str, np.ndarray] = {}
-    if job.digests.is_file():
-        with np.load(job.digests, allow_pickle=False) as file:
-            before = dict(file)
     steps = program.schedule.num_steps
     return {
         p.name: ProcessRecorder(
-            LayerRecorder(p, program.schedule, Mode(job.plan.mode), before.get(f"digest{index}")),
+            LayerRecorder(p, program.schedule, Mode(job.plan.mode)),
             job.record(index),
             job.num_samples,
             job.plan.models.batch,

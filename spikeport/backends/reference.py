@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from toolchain.errors import UsageError
@@ -62,11 +62,8 @@ class Reference:
         progress: Progress | None = None,
     ) -> Recording:
         """Run `program` on graded input spikes, int (N, ...); raises as `simulate`."""
-        from toolchain.engine.simulate import Way, quicker_way, simulate
+        from toolchain.engine.simulate import Way, simulate
 
-        way = quicker_way(program, len(inputs))
-        if self.engine != AUTO or self.memory or self.device:
-            way = Way.STEPWISE if self.engine == STEPWISE else Way.FAST
         device = None
         if self.device not in (None, "cpu"):
             from toolchain.engine.device_layers import open_device
@@ -77,11 +74,21 @@ class Reference:
             inputs,
             mode=mode,
             labels=labels,
-            way=way,
+            way=Way(self.chosen(program, len(inputs)).engine),
             memory=self.memory,
             device=device,
             progress=progress,
         )
+
+    def chosen(self, program: IntProgram, num_samples: int) -> Reference:
+        """The backend with "auto" settled for so many samples on this machine."""
+        from toolchain.engine.simulate import quicker_way
+
+        if self.engine != AUTO:
+            return self
+        limited = self.memory is not None or self.device is not None
+        engine = FAST if limited else quicker_way(program, num_samples).value
+        return replace(self, engine=engine)
 
     @classmethod
     def of_recording(cls, meta: Mapping[str, Any]) -> Reference:

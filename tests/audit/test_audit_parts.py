@@ -128,9 +128,9 @@ def test_operations_by_hand():
     # Input: 3 pixels per step, 2 steps, one synapse each. v: 2+4=6 fires, 2+4 fires; 2+2=4 fires,
     # 0+2; 17 and 28 fire: 5 spikes, one pool each. Pools: 2 and 1 at step 1; 1 and 1 at step 2:
     # 4 spikes of sizes 5, three targets each.
-    assert operations.events == {"input": 6, "cell": 5, "pool": 4}
-    assert operations.synops == {"input": 6, "cell": 5, "pool": 12}
-    assert operations.magnitude == {"input": 2 * (4 + 2 + 15), "cell": 5, "pool": 15}
+    assert operations.counted.events == {"input": 6, "cell": 5, "pool": 4}
+    assert operations.counted.synops == {"input": 6, "cell": 5, "pool": 12}
+    assert operations.counted.magnitude == {"input": 2 * (4 + 2 + 15), "cell": 5, "pool": 15}
     costs = {"synop": Cost(2.0, "a"), "neuron_update": Cost(1.0, "b"), "mac": Cost(10.0, "c")}
     described = operations.describe(costs)
     assert described["synops"] == 23
@@ -150,7 +150,7 @@ def test_synops_are_those_of_recordings():
     operations = Operations(program)
     operations.add(inputs, counted(program, inputs)[0])
     expected = reference.simulate(program, inputs, mode=Mode.COUNTS).meta["synops"]
-    assert operations.synops == expected
+    assert operations.counted.synops == expected
 
 
 def test_costs_have_sources():

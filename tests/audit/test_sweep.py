@@ -24,12 +24,12 @@ from toolchain.learning.training.checkpoint import load_checkpoint
 from toolchain.program.int_program import Schedule
 from toolchain.recording import Mode
 from toolchain.simulator import reference
-from toolchain.sweep import schedule
 from toolchain.sweep.grid import Point, make_grid
 from toolchain.sweep.measure import Result, measure
 from toolchain.sweep.pareto import costs, front
 from toolchain.sweep.plot import draw, save_plot
 from toolchain.sweep.store import Store
+from toolchain.workers import pools
 
 DATA = "digits@test[:60]"
 
@@ -168,7 +168,7 @@ def sweep(*more):
 
 def test_the_command(folder):
     grid = ("--steps", "1,2", "--weight-bits", "1,4", "--neurons", "if,cif", "-o", "a.sqlite")
-    shown = ok(*sweep(*grid, "--plot", "a.png", "--workers", "2"), cwd=folder)
+    shown = ok(*sweep(*grid, "--plot", "a.png", "--jobs", "2"), cwd=folder)
     assert "weight bits out of range" in shown.stdout
     assert (folder / "a.png").stat().st_size > 1000
     before = rows(folder / "a.sqlite")
@@ -186,7 +186,7 @@ def test_the_command(folder):
 
 def test_wrong_uses(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(schedule, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(pools, "CONNECT_SECONDS", 1)
     for code, message, *more in (
         (2, "no such neuron", "--neurons", "lif"),
         (2, "not whole numbers", "--steps", "1,two"),

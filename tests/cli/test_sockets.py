@@ -73,7 +73,7 @@ def test_a_listening_child_is_seen(tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("sweep", "run", "--data", DATA, "--steps", "1,2", "-o", "s.sqlite", "--workers", "2"),
+        ("sweep", "run", "--data", DATA, "--steps", "1,2", "-o", "s.sqlite", "--jobs", "2"),
         ("audit", "net.net", "--data", DATA, "--lava", "0", "--html", "a.html"),
         ("run", "net.net", "--data", DATA, "-o", "fast.npz"),
         ("run", "net.net", "--data", DATA, "--backend", "lava", "-o", "lava.npz"),

@@ -1,14 +1,17 @@
 """verify: manifests, runs kept in a file, and what it says when something is not as it was."""
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
+import spikeport as library
 from exports.netx import read_net, write_net
 from exports.netx.lint import lint_file
 from exports.netx.replays import add_replay, read_replays
+from spikeport import verifying
 from tests.command_line import FACTORIES, fails, ok, spikeport
 from tests.networks import random_inputs, random_program
 from tests.oracles import net_file
@@ -76,6 +79,29 @@ def test_data_are_told_apart_by_what_they_hold():
         Dataset("d", samples.reshape(3, 2, 1, 1), 255, labels, names),
     ]
     assert len({data.sha256, *(d.sha256 for d in others)}) == 5
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 1 << 28])
+def test_runs_kept_by_older_versions(tmp_path, monkeypatch, chunk_bytes):
+    """Their hashes are of chains, which runs of a few samples in full give again."""
+    monkeypatch.setattr(verifying, "FULL_BYTES", chunk_bytes)
+    program = random_program(1)
+    write_net(program, tmp_path / "a.net")
+    samples = random_inputs(program, 5) * program.input.scale
+    data = Dataset("d", samples, None, np.arange(5) % 3, ("a", "b", "c"))
+    net = net_file.read(tmp_path / "a.net")
+    layers, outputs = net_file.replay(net, program.input.quantize(samples), 2)
+    kept = Replay("d", data.sha256, 5, program.hash, layers, outputs, 2)
+    add_replay(tmp_path / "a.net", kept)
+    assert set(net_file.replays_in(tmp_path / "a.net")[0]) == {
+        *("data", "data_sha256", "samples", "program_hash", "layers", "outputs")
+    }
+    assert library.verify(tmp_path / "a.net", data).verified
+    first, *_ = layers
+    add_replay(tmp_path / "a.net", replace(kept, layers={**layers, first: "0" * 64}))
+    assert library.verify(tmp_path / "a.net", data).differences == (first,)
+    with pytest.raises(RecordingError, match="its version differ"):
+        Replay.of(simulate(program, random_inputs(program, 5)), "d", "x").differences(kept)
 
 
 @pytest.fixture(scope="module")

@@ -263,7 +263,7 @@ def test_a_limit_of_address_space_may_be_why():
 
 @pytest.mark.parametrize("models", [STOCK, LavaModels.fast(batch=1)], ids=["stock", "fast"])
 def test_names_are_nobodys_but_the_users(models):
-    """Layers called like arguments and parts of the code, in several runs that pass digests on."""
+    """Layers called like arguments and parts of the code, and several runs that are joined."""
     names = ["file", "allow_pickle", "process_0", "v"]
     named = random_program(3, hidden=(5, 6), schedule=Schedule(3))
     renamed = dict(zip((p.name for p in named.populations), names, strict=True))

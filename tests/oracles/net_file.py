@@ -312,8 +312,18 @@ def chained(chain, values):
     return chain
 
 
-def run(net, inputs):
+def polynomial(digest, values):
+    """The digest after the samples of `values`, (N, ...), channels first as they are here."""
+    number = int.from_bytes(digest, "big")
+    for sample in np.ascontiguousarray(np.moveaxis(values, 1, -1)):
+        hashed = int.from_bytes(xxhash.xxh3_128(sample.tobytes()).digest(), "big")
+        number = (5 * number + hashed) % (2**128 - 159)
+    return number.to_bytes(16, "big")
+
+
+def run(net, inputs, version=3):
     """Digests, uint8 (T, 2, 16) by layer, and outputs, int64 (N, ...) by readout."""
+    digested = chained if version == 2 else polynomial
     states = {layer.name: Neurons(layer, len(inputs)) for layer in net.layers}
     steps = net.header["wake_steps"] + net.header["sleep_steps"]
     digests = {layer.name: np.zeros((steps, 2, 16), np.uint8) for layer in net.layers}
@@ -325,8 +335,8 @@ def run(net, inputs):
             digest = digests[name][t - 1]
             if spikes is not None:
                 sent[name] = spikes
-                digest[0] = list(chained(bytes(16), spikes.astype("<i1")))
-            digest[1] = list(chained(bytes(16), potential.astype("<i4")))
+                digest[0] = list(digested(bytes(16), spikes.astype("<i1")))
+            digest[1] = list(digested(bytes(16), potential.astype("<i4")))
     outputs = {
         layer.name: states[layer.name].v for layer in net.layers if layer.neuron == "READOUT"
     }
@@ -339,9 +349,9 @@ def prefixed(array, with_type=False):
     return prefix.encode() + array.tobytes()
 
 
-def replay(net, inputs):
-    """The objects `layers` and `outputs` of a replay."""
-    digests, outputs = run(net, inputs)
+def replay(net, inputs, version=3):
+    """The objects `digests` (in version 2 `layers`) and `outputs` of a replay."""
+    digests, outputs = run(net, inputs, version)
     one_vector = [array.ndim for array in outputs.values()] == [2]
     return (
         {name: hashlib.sha256(prefixed(d)).hexdigest() for name, d in digests.items()},

@@ -1,6 +1,8 @@
 """Recordings: the file, digests, and finding the first divergence."""
 
+import itertools
 import json
+import math
 import zipfile
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ import xxhash
 from tests.networks import random_inputs, random_program
 from toolchain.errors import OutputError, RecordingError
 from toolchain.program.int_program import Schedule
-from toolchain.recording import Mode, Recording, compare
+from toolchain.recording import Mode, Recording, compare, join
 from toolchain.simulator.reference import simulate
 
 LABELS = np.array([0, 1, 2, 3, 0])
@@ -67,21 +69,92 @@ def test_types_of_the_file(full, tmp_path):
         assert "spikes/readout" not in file
 
 
-def test_digest_is_a_chain_of_xxh3_over_the_samples(full):
+def polynomial(samples):
+    """The digest of some samples as a sum of powers."""
+    hashes = [xxhash.xxh3_128_intdigest(sample.tobytes()) for sample in samples]
+    total = sum(h * 5**power for power, h in enumerate(reversed(hashes)))
+    return (total % (2**128 - 159)).to_bytes(16, "big")
+
+
+def test_digest_is_a_polynomial_of_xxh3_over_the_samples(full):
     for group, index in (("spikes", 0), ("membrane", 1)):
-        chain = bytes(16)
-        for sample in getattr(full, group)["conv0"][1]:
-            channels_last = sample.transpose(1, 2, 0)
-            chain = xxhash.xxh3_128_digest(chain + channels_last.tobytes())
-        assert full.digests["conv0"][1, index].tobytes() == chain
+        samples = [sample.transpose(1, 2, 0) for sample in getattr(full, group)["conv0"][1]]
+        assert full.digests["conv0"][1, index].tobytes() == polynomial(samples)
 
 
 def test_digests_of_a_readout_have_no_spikes(full):
     assert not full.digests["readout"][:, 0].any()
-    chain = bytes(16)
-    for sample in full.membrane["readout"][4]:
-        chain = xxhash.xxh3_128_digest(chain + sample.astype("<i4").tobytes())
-    assert full.digests["readout"][4, 1].tobytes() == chain
+    found = full.digests["readout"][4, 1].tobytes()
+    assert found == polynomial(full.membrane["readout"][4].astype("<i4"))
+
+
+def test_any_two_samples_that_change_places_change_a_digest():
+    """5 has every power below P - 1: it is a primitive root of the prime P."""
+    prime = 2**128 - 159
+    factors = (2, 3, 10253, 29333, 4454477, 42113237, 62826870453001)
+    assert 2**5 * math.prod(factors[1:]) == prime - 1
+    assert all(pow(5, (prime - 1) // factor, prime) != 1 for factor in factors)
+    assert pow(5, prime - 1, prime) == 1
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("cuts", [(1,), (3,), (1, 2, 4), (2, 3)])
+def test_parts_give_the_whole(program, mode, cuts, tmp_path):
+    inputs = random_inputs(program, 5)
+    edges = [0, *cuts, 5]
+    parts = [
+        simulate(program, inputs[a:b], mode=mode, labels=LABELS[a:b])
+        for a, b in itertools.pairwise(edges)
+    ]
+    whole = tmp_path / "whole.npz"
+    simulate(program, inputs, mode=mode, labels=LABELS).save(whole)
+    join(parts).save(tmp_path / "joined.npz")
+    assert (tmp_path / "joined.npz").read_bytes() == whole.read_bytes()
+    join([join(parts[:-1]), parts[-1]]).save(tmp_path / "again.npz")
+    assert (tmp_path / "again.npz").read_bytes() == whole.read_bytes()
+
+
+def test_parts_that_are_not_of_one_run(program, full):
+    other = replace(full, meta={**full.meta, "versions": {"torch": "1"}})
+    with pytest.raises(RecordingError, match="versions: the parts of a run were not made in one"):
+        join([full, other])
+    counts = simulate(program, random_inputs(program, 2), mode=Mode.COUNTS)
+    with pytest.raises(RecordingError, match="mode: the parts"):
+        join([full, counts])
+
+
+def as_version_2(recording, full):
+    """A recording as version 2 had it, with chains made of the values of a full one."""
+    digests = {name: np.zeros((5, 2, 16), np.uint8) for name in full.layers}
+    for name, digest in digests.items():
+        for step in range(5):
+            for index, group in enumerate((full.spikes, full.membrane)):
+                chain = bytes(16)
+                for sample in group[name][step] if name in group else ():
+                    values = np.moveaxis(sample, 0, -1) if sample.ndim == 3 else sample
+                    chain = xxhash.xxh3_128_digest(chain + values.tobytes())
+                digest[step, index] = list(chain)
+    return replace(recording, digests=digests, meta={**recording.meta, "recording_version": 2})
+
+
+def test_version_2_is_read_as_before(program, full, tmp_path):
+    """Its chains are compared with those of a full recording; with other digests they cannot be."""
+    digest = simulate(program, random_inputs(program, 5), mode=Mode.DIGEST, labels=LABELS)
+    as_version_2(digest, full).save(tmp_path / "old.npz")
+    as_version_2(full, full).save(tmp_path / "old_full.npz")
+    old, old_full = (Recording.load(tmp_path / f"{name}.npz") for name in ("old", "old_full"))
+    for a, b in ((old, full), (full, old), (old_full, digest), (old, old), (old, old_full)):
+        assert compare(a, b).equal
+        assert compare(a, b).granularity.startswith("digests")
+    assert compare(old_full, full).granularity == "every value"
+    other = changed(full, "membrane", "dense0", (2, 0, 0))
+    first = compare(old, other).first
+    assert (first.layer, first.step, first.quantity) == ("dense0", 3, "membrane")
+    assert not compare(changed(old_full, "spikes", "conv0", (1, 0, 0, 0, 0)), digest).equal
+    with pytest.raises(RecordingError, match="digests of different versions"):
+        compare(old, digest)
+    with pytest.raises(RecordingError, match="cannot be joined"):
+        join([old, old])
 
 
 def test_digests_do_not_depend_on_batches(program, full):

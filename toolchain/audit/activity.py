@@ -25,6 +25,11 @@ class LayerExtremes:
         self.current = IntRange(min(self.current.low, low), max(self.current.high, high))
         self.state = IntRange(min(self.state.low, lowest), max(self.state.high, highest))
 
+    def include(self, other: LayerExtremes) -> None:
+        """Include the extremes of other samples."""
+        current, state = other.current, other.state
+        self.widen(current.low, current.high, state.low, state.high)
+
 
 @dataclass(frozen=True)
 class BatchCounts:

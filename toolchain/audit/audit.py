@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from toolchain.audit.agreement import describe_versions
 from toolchain.audit.budget import Budget
 from toolchain.audit.certificate import certify
 from toolchain.audit.chip_fit import Chip, fit
-from toolchain.audit.energy import Cost, Operations
+from toolchain.audit.energy import Cost, Counted, Operations
 from toolchain.audit.error_ablation import Chain, make_chain
 from toolchain.audit.gates import Gate
 from toolchain.audit.rasters import record_raster
@@ -23,6 +24,7 @@ from toolchain.audit.scorers import Scorer, answers, flat
 from toolchain.audit.source_network import SourceNetwork
 from toolchain.engine.engine import Engine
 from toolchain.program.int_program import IntProgram
+from toolchain.workers import Work, Workers
 
 VERSION = 1
 FLOAT, QUANTIZED = "float network", "quantized network"
@@ -89,9 +91,17 @@ class Subject:
 
 
 def run_audit(
-    subject: Subject, gates: Sequence[Gate], budget_samples: int, progress: Progress
+    subject: Subject,
+    gates: Sequence[Gate],
+    budget_samples: int,
+    progress: Progress,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Run all parts of the audit; returns plain values for JSON.
+
+    `workers` share the samples of the integer network. Budget and chain are sums of floats, which
+    depend on the samples of a batch, and run in this process. Ranges, chip and raster take no more
+    than one sample.
 
     Raises
     ------
@@ -99,9 +109,16 @@ def run_audit(
         If a sum or state leaves its range.
     """
     program = subject.program
+    work = Work(_count, program)
+    report = partial(progress, "integer reference")
+    counted = (workers or Workers()).over_samples(work, subject.inputs, report)
     observed = {p.name: LayerExtremes() for p in program.populations}
     operations = Operations(program)
-    steps = _count_all(subject, observed, operations, progress)
+    for extremes, done, _ in counted:
+        operations.counted.include(done)
+        for name, seen in extremes.items():
+            observed[name].include(seen)
+    steps = np.concatenate([readouts for *_, readouts in counted], axis=1)
     total = program.schedule.num_steps
     outputs = {**subject.versions, INTEGER: answers(program, steps[-1], total)}
     if subject.lava is not None:
@@ -145,22 +162,21 @@ def run_audit(
     return document
 
 
-def _count_all(
-    subject: Subject,
-    observed: dict[str, LayerExtremes],
-    operations: Operations,
-    progress: Progress,
-) -> np.ndarray:
-    """Accumulators of the integer network after each step, int64 (T, N, P)."""
-    engine, readouts = Engine(subject.program), []
-    size = samples_at_once(subject.program, BATCH)
-    for start in range(0, len(subject.inputs), size):
-        batch = subject.inputs[start : start + size]
-        found = count_spikes(engine, subject.program, batch, observed)
+def _count(
+    program: IntProgram, inputs: np.ndarray, progress: Callable[[int, int], None] | None
+) -> tuple[dict[str, LayerExtremes], Counted, np.ndarray]:
+    """Extremes, operations, and the accumulators after each step, int64 (T, n, P)."""
+    observed = {p.name: LayerExtremes() for p in program.populations}
+    engine, operations, readouts = Engine(program), Operations(program), []
+    size = samples_at_once(program, BATCH)
+    for start in range(0, len(inputs), size):
+        batch = inputs[start : start + size]
+        found = count_spikes(engine, program, batch, observed)
         operations.add(batch, found)
-        readouts.append(flat(subject.program, found.outputs))
-        progress("integer reference", start + len(batch), len(subject.inputs))
-    return np.concatenate(readouts, axis=1)
+        readouts.append(flat(program, found.outputs))
+        if progress:
+            progress(start + len(batch), len(inputs))
+    return observed, operations.counted, np.concatenate(readouts, axis=1)
 
 
 def _budget(

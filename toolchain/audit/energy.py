@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,8 +25,8 @@ class Cost:
 
 
 @dataclass
-class Operations:
-    """Operation counts by sending population, summed over samples and steps.
+class Counted:
+    """Numbers of operations by sending population, summed over samples and steps.
 
     Attributes
     ----------
@@ -37,11 +38,25 @@ class Operations:
         Like `synops`, but a graded spike of magnitude k counts k times.
     """
 
-    program: IntProgram
     samples: int = 0
-    events: dict[str, int] = field(default_factory=dict)
-    synops: dict[str, int] = field(default_factory=dict)
-    magnitude: dict[str, int] = field(default_factory=dict)
+    events: Counter[str] = field(default_factory=Counter)
+    synops: Counter[str] = field(default_factory=Counter)
+    magnitude: Counter[str] = field(default_factory=Counter)
+
+    def include(self, other: Counted) -> None:
+        """Add the operations of other samples."""
+        self.samples += other.samples
+        self.events.update(other.events)
+        self.synops.update(other.synops)
+        self.magnitude.update(other.magnitude)
+
+
+@dataclass
+class Operations:
+    """The operations of a program, counted batch by batch."""
+
+    program: IntProgram
+    counted: Counted = field(default_factory=Counted)
 
     @cached_property
     def fans(self) -> dict[str, np.ndarray]:
@@ -51,7 +66,7 @@ class Operations:
     def add(self, inputs: np.ndarray, found: BatchCounts) -> None:
         """Add a batch of graded inputs, int (n, ...), and its activity."""
         wake, fans = self.program.schedule.wake_steps, self.fans
-        self.samples += len(inputs)
+        self.counted.samples += len(inputs)
         self._count(INPUT, (inputs != 0) * wake, np.abs(inputs.astype(np.int64)) * wake, fans)
         for name, events in found.events.items():
             self._count(name, events, found.magnitude[name], fans)
@@ -60,32 +75,33 @@ class Operations:
         self, name: str, events: np.ndarray, size: np.ndarray, fans: dict[str, np.ndarray]
     ) -> None:
         for into, values in (
-            (self.events, events),
-            (self.synops, events * fans[name]),
-            (self.magnitude, size * fans[name]),
+            (self.counted.events, events),
+            (self.counted.synops, events * fans[name]),
+            (self.counted.magnitude, size * fans[name]),
         ):
-            into[name] = into.get(name, 0) + int(values.sum(dtype=np.int64))
+            into[name] += int(values.sum(dtype=np.int64))
 
     def describe(self, costs: Mapping[str, Cost]) -> dict[str, Any]:
         """Counts per sample as JSON; `costs` has synop, neuron_update and mac (float network)."""
-        n, steps = max(self.samples, 1), self.program.schedule.num_steps
+        counted, steps = self.counted, self.program.schedule.num_steps
+        n = max(counted.samples, 1)
         updates = steps * sum(prod(p.shape) for p in self.program.populations)
         macs = dense_operations(self.program)
         layers = [
             {
                 "name": name,
-                "events": self.events[name] / n,
-                "synops": self.synops[name] / n,
-                "synops_by_magnitude": self.magnitude[name] / n,
+                "events": counted.events[name] / n,
+                "synops": counted.synops[name] / n,
+                "synops_by_magnitude": counted.magnitude[name] / n,
             }
-            for name in self.events
+            for name in counted.events
         ]
-        synops = sum(self.synops.values()) / n
+        synops = sum(counted.synops.values()) / n
         found = {"synop": synops, "neuron_update": float(updates), "mac": float(macs)}
         return {
             "layers": layers,
             "synops": synops,
-            "synops_by_magnitude": sum(self.magnitude.values()) / n,
+            "synops_by_magnitude": sum(counted.magnitude.values()) / n,
             "neuron_updates": updates,
             "ann_macs": macs,
             "estimate": {

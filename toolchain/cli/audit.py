@@ -9,7 +9,16 @@ import typer
 
 import spikeport
 from toolchain.audit.gates import ALL_METRICS
-from toolchain.cli.options import Adapters, Data, Json, Net, TimeLimit, Weights
+from toolchain.cli.options import (
+    Adapters,
+    Data,
+    Jobs,
+    Json,
+    Net,
+    Scheduler,
+    TimeLimit,
+    Weights,
+)
 from toolchain.cli.output import Output
 from toolchain.cli.param_types import data_path, network_path
 from toolchain.cli.wording import as_options
@@ -54,6 +63,8 @@ def command(
         str, typer.Option(metavar="NAME|FILE.toml", help="Chip whose cores are counted.")
     ] = "loihi2",
     budget_samples: Annotated[int, typer.Option(min=1, help="Samples of the error budget.")] = 128,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
@@ -62,7 +73,8 @@ def command(
     The network runs in four ways: float, quantized, integer reference and Lava. The output shows
     an error budget and the accuracy that each source of error costs (with --checkpoint), the
     proved and measured ranges, the cores of the target and the operation counts. Exit code 1 if a
-    gate fails.
+    gate fails. With --jobs or --scheduler the audit is the same; what the float network computes
+    stays in this process.
     """
     from spikeport.auditing import Audit, chip_of
     from toolchain.audit.gates import Gate
@@ -89,6 +101,8 @@ def command(
             lava_samples=lava_samples,
             target=target,
             budget_samples=budget_samples,
+            jobs=jobs,
+            scheduler=scheduler,
             time_limit=time_limit,
             progress=lambda what, done, total: task.update(done, total, what),
         )

@@ -18,8 +18,10 @@ from toolchain.cli.options import (
     Data,
     InputRange,
     InputShape,
+    Jobs,
     Json,
     Mean,
+    Scheduler,
     Std,
     TimeLimit,
     Weights,
@@ -86,6 +88,8 @@ def command(
         float | None, typer.Option(help="Threshold of plain ReLUs, with --calibrate.")
     ] = None,
     target: Annotated[str, typer.Option(help="Hardware whose registers it must fit.")] = "loihi2",
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
@@ -94,7 +98,8 @@ def command(
     NQ, QCFS and ReLU networks become IF networks at several steps, in float and in integers;
     CQReLU networks become CIF with and without sleep, and every spike count is compared with the
     quantized network. Notes say what cannot be measured of a network that `train` did not train.
-    Choose settings on the held-out split; run this on test data once.
+    Choose settings on the held-out split; run this on test data once. With --jobs or --scheduler
+    the numbers are the same; what the float networks compute stays in this process.
     """
     from toolchain.output_policy import EVALUATION, check_output
 
@@ -123,6 +128,8 @@ def command(
             calibrate=calibrate,
             calibration_samples=calibration_samples,
             relu_percentile=relu_percentile,
+            jobs=jobs,
+            scheduler=scheduler,
             time_limit=time_limit,
             command=shlex.join(["spikeport", *sys.argv[1:]]),
             progress=lambda what, done, total: task.update(done, total, what),

@@ -93,6 +93,21 @@ Calibrate = Annotated[
 CalibrationSamples = Annotated[
     int, typer.Option(min=1, help="Number of calibration samples, chosen at random.")
 ]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        min=1,
+        metavar="N",
+        help="Processes of one thread each that share the work [1: this one, on all cores].",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler", metavar="ADDRESS", help="A Dask scheduler whose workers share the work."
+    ),
+]
 TimeLimit = Annotated[
     float, typer.Option("--time-limit", min=0.1, help="Time limit of a Lava run, in seconds.")
 ]

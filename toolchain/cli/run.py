@@ -10,7 +10,7 @@ import typer
 
 import spikeport
 from spikeport.backends import BACKENDS, Lava, Reference, open_backend
-from toolchain.cli.options import Data, Json, Net, TimeLimit
+from toolchain.cli.options import Data, Jobs, Json, Net, Scheduler, TimeLimit
 from toolchain.cli.output import Output, percent
 from toolchain.cli.param_types import data_path, parse_size, typed
 from toolchain.cli.stops import KEPT_NOTHING, telling
@@ -116,13 +116,20 @@ def command(
             help="On Lava: continue after the last finished sample of an interrupted run.",
         ),
     ] = False,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
-    """Run a network on data and record every layer."""
+    """Run a network on data and record every layer.
+
+    With --jobs or --scheduler the recording is the same to the byte; limits of memory and time are
+    those of each worker.
+    """
     from spikeport.running import open_for, quality, run_data
     from toolchain.output_policy import RECORDING, check_output, tell_replaced
     from toolchain.recording.parts import Parts
+    from toolchain.workers import open_workers
 
     output = Output(as_json=json)
     options: dict[str, Any] = {
@@ -140,7 +147,9 @@ def command(
     check_output(out, RECORDING, [net, data_path(data)])
     parts = out.with_name(f"{out.name}.parts")
     if backend.value == Lava.name:
-        options |= {"time_limit": time_limit, "parts": parts}
+        options |= {"time_limit": time_limit}
+        if jobs == 1 and scheduler is None:
+            options |= {"parts": parts}
     chosen = open_backend(backend.value, **options)
     program = spikeport.load(net)
     tell_replaced(out, program.hash)
@@ -150,8 +159,9 @@ def command(
     with (
         telling(lambda: _kept(parts)),
         output.progress(f"{backend.value}: {program.name}") as task,
+        open_workers(jobs, scheduler) as workers,
     ):
-        recording = run_data(program, samples, chosen, record.value, task.update)
+        recording = run_data(program, samples, chosen, record.value, task.update, workers)
     recording.save(out)
     if backend.value == Lava.name:
         Parts.remove_folder(parts)

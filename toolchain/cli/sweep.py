@@ -15,8 +15,10 @@ from toolchain.cli.options import (
     Data,
     InputRange,
     InputShape,
+    Jobs,
     Json,
     Mean,
+    Scheduler,
     Std,
     Weights,
 )
@@ -66,18 +68,8 @@ def command(
     target: Annotated[
         str, typer.Option(metavar="NAME|FILE.toml", help="Hardware whose cores are counted.")
     ] = "loihi2",
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="A Dask scheduler; by default, points run on this machine."
-        ),
-    ] = None,
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Points that run at the same time on this machine; each uses all cores."
-        ),
-    ] = 1,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the Pareto front.")
     ] = None,
@@ -115,8 +107,8 @@ def command(
             weight_bits=weight_bits,
             neurons=neurons.split(","),
             target=target,
+            jobs=jobs,
             scheduler=scheduler,
-            workers=workers,
             progress=task.update,
         )
     results, best = swept.results, {r.key for r in swept.front}

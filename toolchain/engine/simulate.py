@@ -19,7 +19,7 @@ from toolchain.engine.engine import Engine
 from toolchain.engine.kernels import read_out, read_out_together
 from toolchain.program.int_program import IntProgram
 from toolchain.program.synops import dense_operations
-from toolchain.recording import Mode, Recording, RecordingBuilder
+from toolchain.recording import Mode, Recording, build, make_recorders
 from toolchain.simulator import reference
 
 _log = logging.getLogger(__name__)
@@ -88,8 +88,7 @@ def simulate(
     if way is Way.STEPWISE:
         return reference.simulate(program, inputs, mode=mode, labels=labels, progress=progress)
     program.check_inputs(inputs)
-    builder = RecordingBuilder(program, mode)
-    recorders = builder.recorders()
+    recorders = make_recorders(program, mode)
     traced = any(recorder.traces for recorder in recorders.values())
     engine = Engine(program, memory=memory, traced=traced, device=device)
     _log.debug("%s: up to %d samples at a time", program.name, engine.samples)
@@ -97,9 +96,8 @@ def simulate(
         engine.record(inputs[start : start + engine.samples], recorders)
         if progress:
             progress(min(start + engine.samples, len(inputs)), len(inputs))
-    builder.add(inputs, {name: recorder.finish() for name, recorder in recorders.items()})
-    versions = {"torch": torch.__version__, "numpy": np.__version__}
-    how: dict[str, Any] = {"versions": versions, "way": way.value}
+    how: dict[str, Any] = {**reference.made_by(), "way": way.value}
     if device:
         how["device"] = str(device)
-    return builder.finish(reference.BACKEND, labels, how)
+    records = {name: recorder.finish() for name, recorder in recorders.items()}
+    return build(program, mode, inputs, records, labels, how)

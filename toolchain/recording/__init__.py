@@ -1,6 +1,6 @@
 """Recordings of runs: their content, construction, digests and comparison."""
 
-from toolchain.recording.builder import RecordingBuilder
+from toolchain.recording.builder import build, join, make_recorders
 from toolchain.recording.compare import Comparison, Divergence, compare
 from toolchain.recording.layer_recorder import LayerRecord, LayerRecorder
 from toolchain.recording.recording import Recording
@@ -13,6 +13,8 @@ __all__ = [
     "LayerRecorder",
     "Mode",
     "Recording",
-    "RecordingBuilder",
+    "build",
     "compare",
+    "join",
+    "make_recorders",
 ]

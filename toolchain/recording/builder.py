@@ -1,106 +1,145 @@
-"""Construction of a recording from the records of each layer, by chunks of samples."""
+"""Construction of recordings: from the records of each layer, and from recordings of parts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from toolchain.errors import RecordingError
 from toolchain.program.int_program import INPUT, IntProgram
 from toolchain.program.synops import fan_out
+from toolchain.recording.digest import joined
 from toolchain.recording.layer_recorder import LayerRecord, LayerRecorder
 from toolchain.recording.recording import RECORDING_VERSION, Recording
 from toolchain.recording_mode import Mode
 
+COUNTED = ("num_samples", "synops", "unsettled")
+"""Entries of `meta` that are sums over the samples; parts of one run have all others in common."""
 
-class RecordingBuilder:
-    """Collects a run of `program` in the given mode.
 
-    For each chunk of consecutive samples: take and feed `recorders`, then `add` their records;
-    at the end `finish`.
+def make_recorders(program: IntProgram, mode: Mode) -> dict[str, LayerRecorder]:
+    """A recorder for each population; `build` takes their records."""
+    return {p.name: LayerRecorder(p, program.schedule, mode) for p in program.populations}
+
+
+def build(
+    program: IntProgram,
+    mode: Mode,
+    inputs: np.ndarray,
+    records: Mapping[str, LayerRecord],
+    labels: np.ndarray | None,
+    made_by: Mapping[str, Any],
+) -> Recording:
+    """The recording of a run.
+
+    Parameters
+    ----------
+    inputs:
+        Graded input spikes, int (N, ...).
+    records:
+        The record of every population.
+    labels:
+        Classes, int64 (N,), or None.
+    made_by:
+        `backend`, and what else `meta` says of it (versions, seeds).
     """
+    fans, schedule = fan_out(program), program.schedule
+    synops = {INPUT: schedule.wake_steps * int(((inputs != 0) * fans[INPUT]).sum())}
+    synops |= {
+        p.name: int((records[p.name].activity * fans[p.name]).sum()) for p in program.spiking
+    }
+    meta = {
+        **made_by,
+        "recording_version": RECORDING_VERSION,
+        "program": program.name,
+        "program_hash": program.hash,
+        "mode": mode.value,
+        "wake_steps": schedule.wake_steps,
+        "sleep_steps": schedule.sleep_steps,
+        "layers": [p.name for p in program.populations],
+        "shapes": {p.name: list(p.shape) for p in program.populations},
+        "num_samples": len(inputs),
+        "synops": synops,
+        "unsettled": {p.name: records[p.name].unsettled for p in program.spiking},
+    }
 
-    def __init__(self, program: IntProgram, mode: Mode) -> None:
-        self._program = program
-        self._mode = mode
-        self._fan_out = fan_out(program)
-        self._synops = dict.fromkeys(self._fan_out, 0)
-        self._unsettled = {p.name: 0 for p in program.spiking}
-        self._chunks: list[Mapping[str, LayerRecord]] = []
-        self._digests: dict[str, np.ndarray] = {}
-        self._num_samples = 0
+    def arrays(what: str) -> dict[str, np.ndarray]:
+        found = {name: getattr(record, what) for name, record in records.items()}
+        return {name: array for name, array in found.items() if array is not None}
 
-    def recorders(self) -> dict[str, LayerRecorder]:
-        """A recorder for each population, for the next chunk."""
-        before, schedule = self.digests(), self._program.schedule
-        return {
-            p.name: LayerRecorder(p, schedule, self._mode, before.get(p.name))
-            for p in self._program.populations
-        }
+    return Recording(
+        meta,
+        arrays("output"),
+        np.full(len(inputs), -1, np.int64) if labels is None else labels,
+        arrays("spikes"),
+        arrays("membrane"),
+        arrays("counts"),
+        arrays("digests"),
+        arrays("spike_times"),
+    )
 
-    def digests(self) -> dict[str, np.ndarray]:
-        """Digests of all samples so far, by population; empty if the mode has none."""
-        return dict(self._digests)
 
-    def add(self, inputs: np.ndarray, records: Mapping[str, LayerRecord]) -> None:
-        """Add a chunk: graded input spikes, int (n, ...), and the record of every population."""
-        wake = self._program.schedule.wake_steps
-        self._synops[INPUT] += wake * int(((inputs != 0) * self._fan_out[INPUT]).sum())
-        for population in self._program.spiking:
-            name = population.name
-            self._synops[name] += int((records[name].activity * self._fan_out[name]).sum())
-            self._unsettled[name] += records[name].unsettled
-        chunk = {}
-        for name, record in records.items():
-            if record.digests is not None:
-                self._digests[name] = record.digests
-            times = record.spike_times
-            if times is not None:
-                times = times + np.array([self._num_samples, 0, 0, 0], np.int32)
-            # Values that are summed already are not stored per chunk.
-            nothing = np.zeros(0, np.int64)
-            chunk[name] = replace(record, activity=nothing, digests=None, spike_times=times)
-        self._chunks.append(chunk)
-        self._num_samples += len(inputs)
+def join(parts: Sequence[Recording]) -> Recording:
+    """One recording of consecutive parts of the samples: that of a run over all of them.
 
-    def finish(
-        self, backend: str, labels: np.ndarray | None, extra: Mapping[str, Any]
-    ) -> Recording:
-        """The recording; `extra` (versions, seeds, data) is added to its `meta`."""
-        program = self._program
-        meta = {
-            **extra,
-            "recording_version": RECORDING_VERSION,
-            "program": program.name,
-            "program_hash": program.hash,
-            "backend": backend,
-            "mode": self._mode.value,
-            "wake_steps": program.schedule.wake_steps,
-            "sleep_steps": program.schedule.sleep_steps,
-            "layers": [p.name for p in program.populations],
-            "shapes": {p.name: list(p.shape) for p in program.populations},
-            "num_samples": self._num_samples,
-            "synops": self._synops,
-            "unsettled": self._unsettled,
-        }
-        return Recording(
-            meta=meta,
-            outputs=self._joined("output", axis=0),
-            labels=np.full(self._num_samples, -1, np.int64) if labels is None else labels,
-            spikes=self._joined("spikes", axis=1),
-            membrane=self._joined("membrane", axis=1),
-            counts=self._joined("counts", axis=0),
-            digests=self.digests(),
-            spike_times=self._joined("spike_times", axis=0),
+    Raises
+    ------
+    RecordingError
+        If the parts are not of one program, backend and mode, or of other versions.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if first.digests and first.version != RECORDING_VERSION:
+        raise RecordingError(
+            "digests of this version cannot be joined",
+            found=first.version,
+            allowed=RECORDING_VERSION,
+            remedy="record the parts again",
         )
+    for part in parts[1:]:
+        keys = {*first.meta, *part.meta} - {*COUNTED}
+        different = sorted(key for key in keys if first.meta.get(key) != part.meta.get(key))
+        if different:
+            raise RecordingError(
+                "the parts of a run were not made in one way",
+                node=", ".join(different),
+                found=part.meta.get(different[0]),
+                allowed=first.meta.get(different[0]),
+            )
+    sizes = [part.num_samples for part in parts]
+    starts = np.cumsum([0, *sizes[:-1]])
 
-    def _joined(self, what: str, axis: int) -> dict[str, np.ndarray]:
-        """One kind of array, for every layer that has it, over all chunks."""
-        joined = {}
-        for name in self._chunks[0]:
-            parts = [getattr(chunk[name], what) for chunk in self._chunks]
-            if parts[0] is not None:
-                joined[name] = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
-        return joined
+    def arrays(what: str, axis: int = 0) -> dict[str, np.ndarray]:
+        return {
+            name: np.concatenate([getattr(part, what)[name] for part in parts], axis)
+            for name in getattr(first, what)
+        }
+
+    meta = {**first.meta, "num_samples": sum(sizes)}
+    for what in COUNTED[1:]:
+        counts = [part.meta[what] for part in parts]
+        meta[what] = {name: sum(count[name] for count in counts) for name in counts[0]}
+    return Recording(
+        meta,
+        arrays("outputs"),
+        np.concatenate([part.labels for part in parts]),
+        arrays("spikes", axis=1),
+        arrays("membrane", axis=1),
+        arrays("counts"),
+        {
+            name: joined([(part.digests[name], part.num_samples) for part in parts])
+            for name in first.digests
+        },
+        {
+            name: np.concatenate(
+                [
+                    part.spike_times[name] + np.array([start, 0, 0, 0], np.int32)
+                    for part, start in zip(parts, starts, strict=True)
+                ]
+            )
+            for name in first.spike_times
+        },
+    )

@@ -78,23 +78,11 @@ class _Kept:
 
 
 class LayerRecorder:
-    """Records every local step of a population, batch after batch of samples.
+    """Records every local step of a population, batch after batch of samples."""
 
-    Parameters
-    ----------
-    digests:
-        Digests of the samples before, to be continued.
-    """
-
-    def __init__(
-        self,
-        population: Population,
-        schedule: Schedule,
-        mode: Mode,
-        digests: np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, population: Population, schedule: Schedule, mode: Mode) -> None:
         self._population, self._schedule, self._mode = population, schedule, mode
-        self._digests = StepDigests(schedule.num_steps, digests)
+        self._digests = StepDigests(schedule.num_steps)
         self._reads_out = isinstance(population.neuron, Readout)
         shape = channels_last(np.empty((1, *population.shape))).shape[1:]
         self._activity = np.zeros(shape, np.int64)

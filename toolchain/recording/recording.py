@@ -31,12 +31,13 @@ from toolchain.containers import read_npz
 from toolchain.documents import as_error, parse_json
 from toolchain.errors import RecordingError
 from toolchain.files import atomic_path
+from toolchain.recording.digest import CHAINED
 from toolchain.recording.schema import check_complete
 from toolchain.recording_mode import Mode
 
-RECORDING_VERSION = 2
-"""Version 2: digests are chains of XXH3-128, channels last. Version 1 hashed all samples at once
-with BLAKE2b."""
+RECORDING_VERSION = 3
+"""Version 3: digests of parts give that of the whole. Version 2 has chains of XXH3-128 instead,
+see `digest.py`. Version 1, which hashed all samples at once with BLAKE2b, is not read."""
 
 LOGITS, OUTPUT = "logits", "output"
 """Names of the outputs in a file."""
@@ -65,6 +66,11 @@ class Recording:
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     digests: dict[str, np.ndarray] = field(default_factory=dict)
     spike_times: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        """Version of the format, which says what its digests are."""
+        return int(self.meta["recording_version"])
 
     @property
     def mode(self) -> Mode:
@@ -162,12 +168,12 @@ class Recording:
             arrays = read_npz(path)
             meta = parse_json(str(arrays.pop("meta")))
             version = meta["recording_version"]
-            if version != RECORDING_VERSION:
+            if version not in (CHAINED, RECORDING_VERSION):
                 raise RecordingError(
                     "unknown recording version",
                     node=str(path),
                     found=version,
-                    allowed=RECORDING_VERSION,
+                    allowed=f"{CHAINED} or {RECORDING_VERSION}",
                 )
             groups: dict[str, dict[str, np.ndarray]] = {name: {} for name in _GROUPS}
             labels = arrays.pop("labels")

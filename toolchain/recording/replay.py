@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from toolchain.errors import RecordingError
-from toolchain.recording.recording import LOGITS, OUTPUT, Recording
+from toolchain.recording.digest import CHAINED
+from toolchain.recording.recording import LOGITS, OUTPUT, RECORDING_VERSION, Recording
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Replay:
         Name of the source, hash of its samples and labels, and their number.
     program_hash:
         Hash of the program that ran.
+    version:
+        Version of the recording, which says what its digests are.
     layers:
         SHA-256 of the step digests, by layer.
     outputs:
@@ -38,6 +41,7 @@ class Replay:
     program_hash: str
     layers: dict[str, str]
     outputs: dict[str, str]
+    version: int = RECORDING_VERSION
 
     @classmethod
     def of(cls, recording: Recording, data: str, data_sha256: str) -> Replay:
@@ -54,15 +58,19 @@ class Replay:
         named = recording.named_outputs().items()
         outputs = {name: _sha256(output.astype("<i8")) for name, output in named}
         program = str(recording.meta["program_hash"])
-        return cls(data, data_sha256, recording.num_samples, program, layers, outputs)
+        count = recording.num_samples
+        return cls(data, data_sha256, count, program, layers, outputs, recording.version)
 
     @classmethod
     def from_description(cls, fields: dict[str, Any]) -> Replay:
         """The replay from the result of `describe`; raises KeyError or TypeError for anything else.
 
-        Older files list outputs among the layers.
+        Older files have no `version`, and hashes of chains as `layers`; the oldest list outputs
+        among them.
         """
-        layers = {str(k): str(v) for k, v in dict(fields["layers"]).items()}
+        version = int(fields.get("version", CHAINED))
+        kept = fields["layers" if version == CHAINED else "digests"]
+        layers = {str(k): str(v) for k, v in dict(kept).items()}
         if "outputs" in fields:
             outputs = {str(k): str(v) for k, v in dict(fields["outputs"]).items()}
         else:
@@ -75,11 +83,20 @@ class Replay:
             str(fields["program_hash"]),
             layers,
             outputs,
+            version,
         )
 
     def describe(self) -> dict[str, Any]:
-        """All fields by name, as JSON."""
-        return asdict(self)
+        """All fields by name, as JSON: `layers` of chains, of other versions `digests` for it.
+
+        So programs that know chains only refuse the others, and do not call them different.
+        """
+        fields = asdict(self)
+        if self.version == CHAINED:
+            del fields["version"]
+        else:
+            fields["digests"] = fields.pop("layers")
+        return fields
 
     def differences(self, kept: Replay) -> list[str]:
         """Layers with other results than in `kept`, in the order of this run, then outputs.
@@ -93,6 +110,7 @@ class Replay:
         """
         for what, mine, other in (
             ("program", {self.program_hash}, {kept.program_hash}),
+            ("version", {str(self.version)}, {str(kept.version)}),
             ("layers", {*self.layers}, {*kept.layers}),
             ("outputs", {*self.outputs}, {*kept.outputs}),
         ):

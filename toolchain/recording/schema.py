@@ -31,6 +31,7 @@ class RecordingMeta:
     Early recordings have no `shapes`; those with events always have them.
     """
 
+    recording_version: int
     program: str
     program_hash: str
     backend: str

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from toolchain.int_range import IntRange
 from toolchain.program.int_program import INPUT, IntProgram
-from toolchain.recording import LayerRecorder, Mode, Recording, RecordingBuilder
+from toolchain.recording import LayerRecorder, Mode, Recording, build, make_recorders
 from toolchain.recording.layer_recorder import channels_last
 from toolchain.simulator.currents import ExactCurrent, per_channel, settle_threads
 from toolchain.simulator.watch import watch
@@ -49,16 +50,20 @@ def simulate(
     """
     program.check_inputs(inputs)
     currents = _currents(program)
-    builder = RecordingBuilder(program, mode)
-    recorders = builder.recorders()
+    recorders = make_recorders(program, mode)
     for start in range(0, len(inputs), batch):
         chunk = torch.from_numpy(inputs[start : start + batch].astype(np.int64))
         _record_batch(program, currents, chunk, recorders)
         if progress:
             progress(min(start + batch, len(inputs)), len(inputs))
-    builder.add(inputs, {name: recorder.finish() for name, recorder in recorders.items()})
+    records = {name: recorder.finish() for name, recorder in recorders.items()}
+    return build(program, mode, inputs, records, labels, made_by())
+
+
+def made_by() -> dict[str, Any]:
+    """What a recording says of this backend."""
     versions = {"torch": torch.__version__, "numpy": np.__version__}
-    return builder.finish(BACKEND, labels, {"versions": versions})
+    return {"backend": BACKEND, "versions": versions}
 
 
 Currents = dict[str, list[ExactCurrent]]

@@ -27,6 +27,7 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.program.neurons import ConsistentIntegrateAndFire
 from toolchain.user_code import home_of, user_code
+from toolchain.workers import Workers
 
 Lower = Callable[[str, Schedule, int], IntProgram]
 """Converts the network for a neuron ("if", "cif"), a schedule and a number of weight bits."""
@@ -82,6 +83,9 @@ class Measurement:
         Time steps T of the IF networks.
     weight_bits:
         Widths of the integer programs; of CIF networks the first.
+    workers:
+        Those that share the samples of the integer networks. The float networks run in this
+        process, since sums of floats depend on how many samples are computed together.
     """
 
     subject: Subject | None
@@ -89,6 +93,7 @@ class Measurement:
     steps: Sequence[int]
     weight_bits: Sequence[int]
     progress: Progress
+    workers: Workers
     rows: list[AccuracyRow] = field(default_factory=list)
     gaps: Gaps | None = None
     counts: Counts | None = None
@@ -197,7 +202,7 @@ class Measurement:
     def _by_steps(self, program: IntProgram, inputs: np.ndarray) -> None:
         arithmetic = integer(program.weight_bits)
         report = partial(self.progress, f"{arithmetic} spiking network")
-        for steps, out in readouts(program, inputs, self.steps, report).items():
+        for steps, out in readouts(program, inputs, self.steps, report, self.workers).items():
             self._add("SNN", arithmetic, "IF", steps, out)
 
     def _wake_sleep(
@@ -210,11 +215,12 @@ class Measurement:
         wake, arithmetic = sleeping.schedule.wake_steps, integer(sleeping.weight_bits)
         variants = {}
         if rate_coded is not None:
-            plain = compare_counts(rate_coded, inputs, partial(self.progress, "IF"))
+            report = partial(self.progress, "IF")
+            plain = compare_counts(rate_coded, inputs, report, workers=self.workers)
             variants["IF"] = (plain.awake, 0)
         settles = rate_coded is not None
         report = partial(self.progress, "CIF and sleep")
-        cif = compare_counts(sleeping, inputs, report, must_settle=settles)
+        cif = compare_counts(sleeping, inputs, report, must_settle=settles, workers=self.workers)
         variants["CIF"] = (cif.awake, 0)
         variants["CIF + sleep"] = (cif.settled, cif.settle_steps)
         self._add("ANN", arithmetic, "", None, cif.quantized_logits)

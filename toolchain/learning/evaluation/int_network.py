@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import reduce
+from operator import add
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from toolchain.errors import ConversionError
 from toolchain.learning.evaluation.schema import CountsOfLayer, box
 from toolchain.program.int_program import IntProgram
 from toolchain.simulator.quantized_network import quantized_counts
+from toolchain.workers import Work, Workers
 
 Progress = Callable[[int, int], None]
 
@@ -21,12 +24,22 @@ def readouts(
     inputs: np.ndarray,
     steps: Sequence[int],
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> dict[int, np.ndarray]:
     """Readout int64 (N, K) after the first T steps, by T.
 
     Neurons only look back, so what a program gives after T steps is what it gives when it stops
     there.
     """
+    work = Work(_readouts_of_part, (program, steps))
+    parts = (workers or Workers()).over_samples(work, inputs, progress)
+    return {t: np.concatenate([part[t] for part in parts]) for t in steps}
+
+
+def _readouts_of_part(
+    shared: tuple[IntProgram, Sequence[int]], inputs: np.ndarray, progress: Progress | None
+) -> dict[int, np.ndarray]:
+    program, steps = shared
     parts: dict[int, list[np.ndarray]] = {t: [] for t in steps}
     for where, blocks in Engine(program).passes(inputs):
         for block in blocks:
@@ -78,6 +91,10 @@ class CountError:
             "relative_error": box(np.concatenate(self.relative_errors)),
         }
 
+    def __add__(self, other: CountError) -> CountError:
+        """The errors of the samples of both, one after the other."""
+        return CountError(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
 
 @dataclass
 class CountComparison:
@@ -112,6 +129,14 @@ class CountComparison:
         self.logits.append(logits)
         self.unequal_images += int(wrong.sum())
 
+    def __add__(self, other: CountComparison) -> CountComparison:
+        """The comparison of the samples of both, one after the other."""
+        return CountComparison(
+            {name: error + other.layers[name] for name, error in self.layers.items()},
+            self.logits + other.logits,
+            self.unequal_images + other.unequal_images,
+        )
+
 
 @dataclass(frozen=True)
 class WakeSleepComparison:
@@ -130,6 +155,15 @@ class WakeSleepComparison:
     settle_steps: int
     quantized_logits: np.ndarray
 
+    def __add__(self, other: WakeSleepComparison) -> WakeSleepComparison:
+        """The comparison of the samples of both, one after the other."""
+        return WakeSleepComparison(
+            self.awake + other.awake,
+            self.settled + other.settled,
+            max(self.settle_steps, other.settle_steps),
+            np.concatenate([self.quantized_logits, other.quantized_logits]),
+        )
+
 
 def compare_counts(
     program: IntProgram,
@@ -137,6 +171,7 @@ def compare_counts(
     progress: Progress | None = None,
     *,
     must_settle: bool = True,
+    workers: Workers | None = None,
 ) -> WakeSleepComparison:
     """Run `program` on graded spikes (N, ...), until settled where its schedule lets it sleep.
 
@@ -145,6 +180,14 @@ def compare_counts(
     ConversionError
         If a sample has not settled when the schedule ends, and `must_settle`.
     """
+    work = Work(_compare_part, (program, must_settle))
+    return reduce(add, (workers or Workers()).over_samples(work, inputs, progress))
+
+
+def _compare_part(
+    shared: tuple[IntProgram, bool], inputs: np.ndarray, progress: Progress | None
+) -> WakeSleepComparison:
+    program, must_settle = shared
     awake, settled = (
         CountComparison({p.name: CountError() for p in program.spiking}) for _ in range(2)
     )

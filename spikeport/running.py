@@ -119,7 +119,7 @@ def run_inputs(
         backend = backend.chosen(program, len(inputs))
     if isinstance(backend, Lava) and (backend.parts or backend.resume) and not workers.is_here:
         raise UsageError(
-            "parts= and resume= keep finished samples of one process",
+            "a run that can be resumed keeps the finished samples of one process",
             remedy="leave out resume=, or jobs= and scheduler=",
         )
     work = Work(_run_part, (program, backend, mode))

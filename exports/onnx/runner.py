@@ -8,7 +8,7 @@ import numpy as np
 
 from exports.onnx.step import scan
 from toolchain.program.int_program import INPUT, IntProgram
-from toolchain.recording import Mode, Recording, RecordingBuilder
+from toolchain.recording import Mode, Recording, build, make_recorders
 from toolchain.recording.layer_recorder import channels_last
 
 BACKEND = "onnx"
@@ -42,20 +42,20 @@ def run_by_onnx(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     names = [output.name for output in session.get_outputs()]
-    builder = RecordingBuilder(program, mode)
+    recorders = make_recorders(program, mode)
     neurons = sum(int(np.prod(p.shape)) for p in program.populations)
     batch = max(1, MOST_BYTES // (5 * neurons * program.schedule.num_steps))
     for start in range(0, len(inputs), batch):
         chunk = inputs[start : start + batch].astype(np.int32)
         found = dict(zip(names, session.run(names, {INPUT: chunk}), strict=True))
-        recorders = builder.recorders()
         for step in range(program.schedule.num_steps):
             for name, recorder in recorders.items():
                 fired = found.get(f"spikes/{name}")
                 spikes = None if fired is None else channels_last(fired[step])
                 recorder.step(step + 1, spikes, channels_last(found[f"membrane/{name}"][step]))
-        builder.add(chunk, {name: recorder.finish() for name, recorder in recorders.items()})
         if progress:
             progress(min(start + batch, len(inputs)), len(inputs))
     versions = {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
-    return builder.finish(BACKEND, labels, {"versions": versions})
+    records = {name: recorder.finish() for name, recorder in recorders.items()}
+    made_by = {"backend": BACKEND, "versions": versions}
+    return build(program, mode, inputs, records, labels, made_by)

@@ -55,8 +55,9 @@ def command(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write a network as a NIR graph, an ONNX graph or C source, and list what the target lacks.
+    """Write a network as an ONNX graph, C source or a NIR graph.
 
+    What the target lacks is listed.
     `spikeport convert FILE.nir -o NET.net` restores the same program. In the folder of C source,
     `make test` compares every spike and potential with the reference simulator.
     """

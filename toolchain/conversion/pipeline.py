@@ -23,7 +23,12 @@ from toolchain.conversion.quantization.calibration import (
 )
 from toolchain.conversion.quantization.fit_ranges import COARSEST, Lowering, Room, fit_ranges
 from toolchain.conversion.quantization.integer_choice import NEAREST, IntegerChoice
-from toolchain.conversion.quantization.integerise import SPIKING_NEURONS, LayerRounding, integerise
+from toolchain.conversion.quantization.integerise import (
+    SPIKING_NEURONS,
+    Integerised,
+    LayerRounding,
+    integerise,
+)
 from toolchain.conversion.quantization.percentile import plain_relus
 from toolchain.conversion.quantization.relu_choice import choose_relus
 from toolchain.conversion.quantization.relu_fit import Timing
@@ -258,7 +263,8 @@ def _integers(
     )
 
     def lowered(choose: IntegerChoice) -> Lowering:
-        return lambda room: lower(room=room, choose=choose)
+        kept: dict[str, Integerised] = {}
+        return lambda room: lower(room=room, choose=choose, kept=kept)
 
     room: Room = {}
     if options.watch_ranges:

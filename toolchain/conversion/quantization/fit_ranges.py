@@ -51,6 +51,7 @@ def fit_ranges(
         for name, load in excess.items():
             factor = np.where(load > 1, MARGIN / np.maximum(load, 1.0), 1.0)
             room[name] = room.get(name, np.ones(len(load))) * factor
+        del program  # frees the weights that are made again
         program, rounding = lower(room)
         if any(r.lowered and r.weight_error > coarsest for r in rounding):
             room.clear()

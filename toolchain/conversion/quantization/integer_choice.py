@@ -23,7 +23,7 @@ from toolchain.conversion.quantization.population_rows import (
     Scales,
 )
 from toolchain.conversion.quantization.rounding import Rounded, round_gptq, round_nearest
-from toolchain.conversion.quantization.row_blocks import apply_in_blocks
+from toolchain.conversion.quantization.row_blocks import ScaledRows
 from toolchain.conversion.quantization.threshold_search import (
     ErrorTerm,
     search_scale,
@@ -54,12 +54,15 @@ class IntegerChoice:
         Whether the search may clip a channel's largest weights if that lowers the error.
     statistics:
         Measurements on the calibration data, by layer; may be empty.
+    free:
+        Thresholds that rounding to the nearest has found without `room`, by layer.
     """
 
     thresholds: str = "search"
     rounding: str = "nearest"
     allow_clipping: bool = False
     statistics: Mapping[str, LayerStatistics] = field(default_factory=dict)
+    free: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for what, value, allowed in (
@@ -95,8 +98,10 @@ class IntegerChoice:
                 ceiling=ceiling,
                 allow_clipping=self.allow_clipping,
             ).threshold
-        if self.rounding == "nearest":
+        if self.rounding == NEAREST:
             rounded = round_nearest(terms, bias, searched, limits=limits)
+            if (rows.room == 1).all():
+                self.free[rows.name] = searched.astype(np.int64)
             return _rows(rows, start, searched, rounded, ())
         candidates = np.stack([searched, start.theta])
         if self.thresholds == "search":
@@ -113,9 +118,10 @@ class IntegerChoice:
         """
         ceiling = np.full(len(rows.bias), float(limits.threshold_max))
         if (rows.room < 1).any():
-            plain = replace(self, rounding="nearest")
-            free = plain(replace(rows, room=np.ones(1)), weight_bits, limits).theta
-            ceiling = np.maximum(np.floor(free * rows.room), 1.0)
+            if rows.name not in self.free:
+                plain = replace(self, rounding=NEAREST)
+                plain(replace(rows, room=np.ones(1)), weight_bits, limits)
+            ceiling = np.maximum(np.floor(self.free[rows.name] * rows.room), 1.0)
         return ceiling
 
     def _readout(
@@ -213,7 +219,7 @@ class IntegerChoice:
             moment, taps = np.full(branch.rows.shape[1], branch.second_moment), branch.taps
             if included[index]:
                 moment, taps = next(measured), 1
-            weight = apply_in_blocks(np.divide, branch.rows, lam[:, None])
+            weight = ScaledRows(branch.rows, np.divide, lam[:, None])
             terms.append(ErrorTerm(weight, held, low, moment, taps))
         return tuple(terms)
 

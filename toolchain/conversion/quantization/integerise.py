@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from toolchain.conversion.quantization.population_rows import (
     IntegerBranch,
     IntegerRows,
 )
-from toolchain.conversion.quantization.row_blocks import apply_in_blocks, of_blocks
+from toolchain.conversion.quantization.row_blocks import Rows, ScaledRows, of_blocks
 from toolchain.conversion.quantization.spike_values import Spikes, spikes_of
 from toolchain.conversion.quantization.thresholds import (
     ChooseIntegers,
@@ -136,6 +137,15 @@ class LayerRounding:
     saturated: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Integerised:
+    """One layer in integers, the factors on its thresholds, and its rounding errors."""
+
+    room: np.ndarray
+    population: Population
+    rounding: LayerRounding
+
+
 def integerise(
     program: FloatProgram,
     quantizer: InputQuantizer,
@@ -147,17 +157,20 @@ def integerise(
     limits: TargetLimits,
     room: Mapping[str, np.ndarray] | None = None,
     choose: ChooseIntegers = choose_integers,
+    kept: dict[str, Integerised] | None = None,
 ) -> tuple[IntProgram, list[LayerRounding]]:
     """Lower a folded float program to integers, without the range analysis.
 
     `room` lowers thresholds: a factor in (0, 1] per channel, by layer (see `fit_ranges`). `choose`
-    selects thresholds and integer weights of one population.
+    selects thresholds and integer weights of one population. `kept` holds what earlier calls made
+    with the same other arguments: layers whose room has not changed are taken from there.
 
     Raises
     ------
     ConversionError, UnsupportedModuleError
         If a layer cannot be integerised. The error names it.
     """
+    kept = {} if kept is None else kept
     populations: list[Population] = []
     report: list[LayerRounding] = []
     layers = layers_of(program)
@@ -168,10 +181,16 @@ def integerise(
         elif isinstance(layer, SumLayer):
             population = _sum(layer)
         else:
-            rows = float_rows(layer, spikes, (room or {}).get(layer.name, np.ones(1)))
-            chosen = choose(rows, weight_bits, limits)
-            population = _population(layer, chosen, neuron)
-            report.append(_rounding(layer, rows, chosen))
+            own = (room or {}).get(layer.name, np.ones(1))
+            made = kept.pop(layer.name, None)
+            if made is None or not np.array_equal(made.room, own):
+                del made  # frees its weights
+                rows = float_rows(layer, spikes, own)
+                chosen = choose(rows, weight_bits, limits)
+                population = _population(layer, chosen, neuron)
+                made = Integerised(own, population, _rounding(layer, rows, chosen))
+            kept[layer.name], population = made, made.population
+            report.append(made.rounding)
         populations.append(population)
     result = IntProgram(
         name=name,
@@ -221,9 +240,10 @@ def float_rows(layer: IntegerLayer, spikes: Mapping[str, Spikes], room: np.ndarr
     branches = []
     for term in layer.terms:
         source = spikes[term.source]
-        scale = _input_scale(term, source.value)
-        weight = apply_in_blocks(np.multiply, term.operation.weight, scale)
-        rows = weight.reshape(len(weight), -1)
+        weight = term.operation.weight
+        rows = ScaledRows(
+            weight.reshape(len(weight), -1), np.multiply, _input_scale(term, source.value)
+        )
         branches.append(
             Branch(
                 term.operation.name,
@@ -241,17 +261,14 @@ def float_rows(layer: IntegerLayer, spikes: Mapping[str, Spikes], room: np.ndarr
 
 
 def _input_scale(term: Term, values: np.ndarray) -> np.ndarray | float:
-    """`lam_in`, shaped to multiply the term's weights along their input axis."""
+    """`lam_in` of each weight of the term's rows: one value, (n,) or (C, n)."""
     operation = term.operation
     if values.size == 1:
         return float(values[0])
     if isinstance(operation, Linear):
-        return np.repeat(values, operation.weight.shape[1] // len(values))[None, :]
-    if operation.groups == 1:
-        return values[None, :, None, None]
-    per_group = values.reshape(operation.groups, -1)
-    group = np.arange(len(operation.weight)) // (len(operation.weight) // operation.groups)
-    return per_group[group][:, :, None, None]
+        return np.repeat(values, operation.weight.shape[1] // len(values))
+    per_group = values.reshape(operation.groups, -1).repeat(prod(operation.kernel), axis=1)
+    return per_group.repeat(len(operation.weight) // operation.groups, axis=0)
 
 
 def _population(layer: IntegerLayer, chosen: IntegerRows, neuron: str) -> Population:
@@ -325,7 +342,7 @@ def _rounding(layer: IntegerLayer, rows: FloatRows, chosen: IntegerRows) -> Laye
         int(chosen.theta.min()),
         int(chosen.theta.max()),
         zeroed,
-        sum(b.rows.size for b in rows.branches),
+        sum(prod(b.rows.shape) for b in rows.branches),
         int(lowered.any()) if rows.lam is None else int(lowered.sum()),
         tuple(branches),
         float(10.0 * np.log10(signal / noise)) if signal and noise else None,
@@ -336,12 +353,13 @@ def _rounding(layer: IntegerLayer, rows: FloatRows, chosen: IntegerRows) -> Laye
 
 def _vanished(branch: Branch, integers: IntegerBranch, lam: np.ndarray) -> np.ndarray:
     """Thresholds per spike of the weights of an identity that became 0, (n,)."""
-    gone = (integers.total == 0) & (branch.rows != 0)
-    return np.asarray((np.abs(branch.rows) / lam)[gone])
+    exact = branch.rows[:]
+    gone = (integers.total == 0) & (exact != 0)
+    return np.asarray((np.abs(exact) / lam)[gone])
 
 
 def _losses_of_rows(
-    rows: np.ndarray, integers: IntegerBranch, factor: np.ndarray, lam: np.ndarray, part: slice
+    rows: Rows, integers: IntegerBranch, factor: np.ndarray, lam: np.ndarray, part: slice
 ) -> tuple[float, float, int, float, float]:
     """Largest error and weight, weights that became zero, and squares of signal and noise."""
     few, few_lam = rows[part], lam[part]

@@ -11,6 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
+from toolchain.conversion.quantization.row_blocks import Rows
+
 
 @dataclass(frozen=True, eq=False)
 class Branch:
@@ -33,7 +35,7 @@ class Branch:
     """
 
     name: str
-    rows: np.ndarray
+    rows: Rows
     largest_spike: int = 1
     identity: bool = False
     taps: int = 1
@@ -47,7 +49,7 @@ class Branch:
     @cached_property
     def uniform(self) -> bool:
         """Whether all weights of an output channel are equal or zero."""
-        magnitude = np.abs(self.rows)
+        magnitude = np.abs(self.rows[:])
         return bool(((magnitude == 0) | (magnitude == magnitude.max(axis=1, keepdims=True))).all())
 
 

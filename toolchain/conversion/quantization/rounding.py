@@ -24,7 +24,7 @@ rounded to the nearest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -102,20 +102,22 @@ def round_nearest(
     `terms` and `bias` are in thresholds, `threshold` (C,) is the factor to integers: theta, or
     1 / scale for a readout with terms in logits.
     """
-    low, high = _ranges(terms, limits)
     weights = tuple(np.empty(term.weight.shape, _integer(term)) for term in terms)
-    rounded_bias = np.empty(len(bias), np.int64)
 
     def work(part: slice) -> int:
-        few = [replace(term, weight=term.weight[part]) for term in terms]
-        values, outside = _nearest(_targets(few, bias[part], threshold[part]), low, high)
-        of_terms, rounded_bias[part] = _split(values, few)
-        for into, rows in zip(weights, of_terms, strict=True):
-            into[part] = rows
-        return int(outside.sum())
+        factor, clamped = threshold[part, None], 0
+        for term, into in zip(terms, weights, strict=True):
+            target = term.weight[part] / 2.0**term.weight_exponent
+            np.rint(np.multiply(target, factor, out=target), out=target)
+            into[part] = within = np.clip(target, term.held.low, term.held.high)
+            clamped += int((within != target).sum())
+        return clamped
 
-    clamped = sum(of_blocks(work, len(bias), len(low)))
-    return Rounded(weights, rounded_bias, clamped)
+    clamped = sum(of_blocks(work, len(bias), sum(t.weight.shape[1] for t in terms)))
+    target = np.rint(bias * threshold)
+    whole = np.clip(target, -limits.bias_max, limits.bias_max)
+    clamped += int((whole != target).sum())
+    return Rounded(weights, whole.astype(np.int64), clamped)
 
 
 def _integer(term: ErrorTerm) -> type[np.signedinteger[Any]]:
@@ -203,7 +205,7 @@ def _current_moments(moments: InputMoments, part: int, terms: Sequence[ErrorTerm
 
 def _targets(terms: Sequence[ErrorTerm], bias: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     """Values to round, (C, K + 1): all synapses side by side, the bias last."""
-    columns = [t.weight / 2.0**t.weight_exponent for t in terms]
+    columns = [t.weight[:] / 2.0**t.weight_exponent for t in terms]
     stacked = np.concatenate([*columns, np.asarray(bias, np.float64)[:, None]], axis=1)
     return np.ascontiguousarray(stacked * np.asarray(threshold, np.float64)[:, None])
 

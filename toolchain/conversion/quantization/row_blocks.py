@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -40,14 +41,51 @@ def of_blocks(work: Callable[[slice], Result], rows: int, width: int) -> list[Re
     return in_threads(work, list(row_blocks(rows, width)))
 
 
-def apply_in_blocks(operation: np.ufunc, values: np.ndarray, by: np.ndarray | float) -> np.ndarray:
-    """Apply `operation(values, by)` to float64 arrays that broadcast to the shape of `values`."""
-    result = np.empty(values.shape)
-    other = np.broadcast_to(by, values.shape)
-    rows = len(values)
+@dataclass(frozen=True, eq=False)
+class ScaledRows:
+    """The matrix `operation(weight, by)`, float64 (C, n), computed where rows of it are read.
 
-    def work(block: slice) -> None:
-        operation(values[block], other[block], out=result[block])
+    Attributes
+    ----------
+    weight:
+        (C, n).
+    operation:
+        `np.multiply` or `np.divide`.
+    by:
+        Broadcasts to (C, n).
+    """
 
-    of_blocks(work, rows, values.size // max(rows, 1))
-    return result
+    weight: Rows
+    operation: np.ufunc
+    by: np.ndarray | float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, n)."""
+        return self.weight.shape
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        """The rows in `part`, as a new array."""
+        result: np.ndarray = self.operation(
+            self.weight[part], np.broadcast_to(self.by, self.shape)[part]
+        )
+        return result
+
+    def __array__(self, *how: Any, **more: Any) -> np.ndarray:
+        """All rows."""
+        return np.asarray(self[:], *how)
+
+
+Rows = np.ndarray | ScaledRows
+"""Rows of weights, float64 (C, n)."""
+
+
+def magnitudes(rows: Rows) -> np.ndarray:
+    """Largest magnitude of each row, float64 (C,)."""
+
+    def work(part: slice) -> np.ndarray:
+        few = rows[part]
+        result: np.ndarray = np.maximum(np.abs(few.max(axis=1)), np.abs(few.min(axis=1)))
+        return result
+
+    return np.concatenate(of_blocks(work, *rows.shape))

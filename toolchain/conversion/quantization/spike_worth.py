@@ -14,6 +14,7 @@ import numpy as np
 
 from toolchain.conversion.passes.layers import AnyLayer, IntegerLayer, layers_of
 from toolchain.conversion.quantization.integerise import float_rows
+from toolchain.conversion.quantization.row_blocks import magnitudes
 from toolchain.conversion.quantization.spike_values import spikes_of
 from toolchain.int_range import IntRange, TargetLimits
 from toolchain.program.float_program import Activation, FloatProgram
@@ -42,7 +43,7 @@ def with_reachable_thresholds(
         rows = float_rows(layer, spikes_of(layers[:-1], quantizer), np.ones(1))
         least = np.abs(rows.bias) / limits.bias_max
         for branch in rows.branches:
-            least = np.maximum(least, np.abs(branch.rows).max(axis=1, initial=0.0) / largest)
+            least = np.maximum(least, magnitudes(branch.rows) / largest)
         lam = np.broadcast_to(activation.threshold, least.shape)
         threshold = np.minimum(np.maximum(lam, least * SPARE), activation.bound)
         count = int((threshold > lam).sum())

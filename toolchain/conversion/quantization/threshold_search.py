@@ -27,7 +27,7 @@ of the largest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -39,6 +39,7 @@ from toolchain.conversion.quantization.rounding_error import (
     row_peaks,
     row_reach,
 )
+from toolchain.conversion.quantization.row_blocks import Rows, row_blocks
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
 
@@ -84,12 +85,19 @@ class ErrorTerm:
         (K,), multiplicity of each column; None for one.
     """
 
-    weight: np.ndarray
+    weight: Rows
     held: IntRange
     weight_exponent: int = 0
     moment: np.ndarray | None = None
     taps: int = 1
     counts: np.ndarray | None = None
+
+    def of_rows(self, part: slice) -> ErrorTerm:
+        """The term of the channels in `part`, their weights as an array."""
+        moment = self.moment
+        if moment is not None and moment.ndim > 1:
+            moment = moment[part]
+        return replace(self, weight=self.weight[part], moment=moment)
 
     def without_repeats(self) -> ErrorTerm:
         """The term with equal columns merged: J is the same except for the order of addition.
@@ -99,12 +107,11 @@ class ErrorTerm:
         moment = self.moment
         if moment is not None and (moment.ndim > 1 or (moment != moment[:1]).any()):
             return self
-        weight = np.ascontiguousarray(self.weight, np.float64)
-        found = distinct_columns(weight)
+        found = distinct_columns(self.weight)
         if found is None:
             return self
         first, counts = found
-        few = np.ascontiguousarray(weight[:, first])
+        few = np.concatenate([self.weight[p][:, first] for p in row_blocks(*self.weight.shape)])
         return replace(
             self, weight=few, moment=None if moment is None else moment[first], counts=counts
         )
@@ -212,11 +219,31 @@ def search_thresholds(
     """
     if not allow_clipping:
         terms = [term.without_repeats() for term in terms]
-    rows = _side_by_side(terms, bias, correlation=correlation, clips=allow_clipping)
-    largest, widest = _fitting(name, rows, limits)
+
+    def work(part: slice) -> ThresholdChoice:
+        few = [term.of_rows(part) for term in terms]
+        rows = _side_by_side(few, bias[part], correlation=correlation, clips=allow_clipping)
+        top = None if ceiling is None else ceiling[part]
+        return _searched(name, rows, limits, top, candidates, part.start)
+
+    parts = [work(part) for part in row_blocks(len(bias), sum(t.weight.shape[1] for t in terms))]
+    columns = zip(*(astuple(part) for part in parts), strict=True)
+    return ThresholdChoice(*map(np.concatenate, columns))
+
+
+def _searched(
+    name: str,
+    rows: _Rows,
+    limits: TargetLimits,
+    ceiling: np.ndarray | None,
+    candidates: int,
+    first: int,
+) -> ThresholdChoice:
+    """`search_thresholds` for some rows, of which `first` is the index of the first."""
+    largest, widest = _fitting(name, rows, limits, first)
     top = widest
-    if allow_clipping:
-        free = np.minimum(_bias_limit(bias, limits), np.floor(CLIPPING_REACH * widest))
+    if rows.clips:
+        free = np.minimum(_bias_limit(rows.bias, limits), np.floor(CLIPPING_REACH * widest))
         top = np.maximum(widest, free)
     if ceiling is not None:
         allowed = np.maximum(np.floor(ceiling), 1.0)
@@ -228,7 +255,7 @@ def search_thresholds(
     spacing = np.ceil((top - low) / max(candidates - 1, 1))
     around = _spaced(np.maximum(best - spacing, low), np.minimum(best + spacing, top), candidates)
     best, error = _pass(rows, best, error, around)
-    clipped = _outside(rows, best) if allow_clipping else np.zeros(len(best), np.int64)
+    clipped = _outside(rows, best) if rows.clips else np.zeros(len(best), np.int64)
     return ThresholdChoice(
         best.astype(np.int64), largest.astype(np.int64), error, largest_error, clipped
     )
@@ -264,8 +291,8 @@ def search_scale(
     factors = room * np.array(
         [largest, *np.linspace(max(widest, largest), largest / 2, candidates)]
     )
-    errors = [float(_squared_error(rows, np.full(len(bias), f)).sum()) for f in factors]
-    return float(1.0 / factors[int(np.argmin(errors))])
+    errors = _squared_errors(rows, factors[:, None] * np.ones(len(bias)))
+    return float(1.0 / factors[int(np.argmin([of.sum() for of in errors]))])
 
 
 def _largest_factor(name: str, rows: _Rows, limits: TargetLimits) -> float:
@@ -323,7 +350,7 @@ def _bias_limit(bias: np.ndarray, limits: TargetLimits) -> np.ndarray:
     return np.floor(np.minimum(float(limits.threshold_max), widest * (1.0 + ROUNDING)))
 
 
-def _largest(name: str, rows: _Rows, limits: TargetLimits) -> np.ndarray:
+def _largest(name: str, rows: _Rows, limits: TargetLimits, first: int) -> np.ndarray:
     widest = np.floor(rows.reach(-rows.high, rows.high) * (1.0 + ROUNDING))
     theta = np.minimum(widest, _bias_limit(rows.bias, limits))
     if (theta < 1).any():
@@ -332,7 +359,7 @@ def _largest(name: str, rows: _Rows, limits: TargetLimits) -> np.ndarray:
         raise ConversionError(
             "a single spike is worth more thresholds than a weight can hold",
             node=name,
-            found=f"{abs(rows.weight[channel, worst]):.4g} thresholds in channel {channel}",
+            found=f"{abs(rows.weight[channel, worst]):.4g} thresholds in channel {first + channel}",
             allowed=f"at most {int(rows.high[worst])}",
             remedy="train with a larger threshold or weight decay",
         )
@@ -344,12 +371,14 @@ def _reach(rows: _Rows, *, forgiven: float) -> np.ndarray:
     return rows.reach(rows.low - forgiven, rows.high + forgiven)
 
 
-def _fitting(name: str, rows: _Rows, limits: TargetLimits) -> tuple[np.ndarray, np.ndarray]:
+def _fitting(
+    name: str, rows: _Rows, limits: TargetLimits, first: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The largest theta that fits unrounded, and the largest one that fits rounded.
 
     Rounding allows half a unit, and the negative side of two's complement has one unit more.
     """
-    largest = _largest(name, rows, limits)
+    largest = _largest(name, rows, limits, first)
     widest = np.minimum(np.floor(_reach(rows, forgiven=0.5)), _bias_limit(rows.bias, limits))
     widest = np.maximum(widest, largest)
     # A tie may round outwards, and float64 may be wrong by one.

@@ -33,7 +33,7 @@ from toolchain.conversion.quantization.population_rows import (
     IntegerRows,
     Scales,
 )
-from toolchain.conversion.quantization.row_blocks import row_blocks
+from toolchain.conversion.quantization.row_blocks import magnitudes, row_blocks
 from toolchain.conversion.quantization.threshold_search import ROUNDING
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
@@ -70,7 +70,7 @@ def choose_integers(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> 
         zero, or the branches' scales are too far apart.
     """
     largest = IntRange.signed(weight_bits).high
-    peaks = np.stack([_magnitude(b.rows) for b in rows.branches])
+    peaks = np.stack([magnitudes(b.rows) for b in rows.branches])
     if rows.lam is None and not peaks.any():
         raise ConversionError(
             "all weights of the readout are zero", node=rows.name, allowed="some signal"
@@ -114,7 +114,7 @@ def choose_scales(rows: FloatRows, weight_bits: int, limits: TargetLimits) -> Sc
     """
     if len(rows.branches) == 1:
         largest = IntRange.signed(weight_bits).high
-        peaks = _magnitude(rows.branches[0].rows)[None]
+        peaks = magnitudes(rows.branches[0].rows)[None]
         if rows.lam is not None or peaks.any():
             scaled = _scaled(rows, peaks, np.zeros(1, np.int64), largest, limits)
             if (rows.room < 1).any():
@@ -253,12 +253,12 @@ def _round_branch(
 ) -> tuple[IntegerBranch, np.ndarray]:
     """Integers of one branch, and their squared error per channel, float64 (C,), in units of 1."""
     largest = IntRange.signed(weight_bits).high
-    peak = float((_magnitude(branch.rows) * factor).max())
+    peak = float((magnitudes(branch.rows) * factor).max())
     exponent = _smallest_exponent(peak, largest, limits.max_weight_exponent)
     if exponent and (branch.uniform or branch.constant):
         return _round_in_two(branch, factor, exponent, largest, limits)
     integers = np.empty(branch.rows.shape, np.int32)
-    squared = np.empty(len(branch.rows))
+    squared = np.empty(branch.rows.shape[0])
     for part in row_blocks(*branch.rows.shape):
         exact = branch.rows[part] * factor[part, None]
         rounded = np.rint(exact / 2.0**exponent)
@@ -272,7 +272,7 @@ def _round_in_two(
     branch: Branch, factor: np.ndarray, exponent: int, largest: int, limits: TargetLimits
 ) -> tuple[IntegerBranch, np.ndarray]:
     """Integers of one branch in two synapses, since one with this exponent is too coarse."""
-    exact = branch.rows * factor[:, None]
+    exact = branch.rows[:] * factor[:, None]
     high = np.rint(exact / 2.0**exponent)
     rest = exact - high * 2.0**exponent
     parts = [(exponent, high.astype(np.int64))]
@@ -286,12 +286,6 @@ def _round_in_two(
     return IntegerBranch(tuple(parts)), np.einsum("cn,cn->c", rest, rest)
 
 
-def _magnitude(rows: np.ndarray) -> np.ndarray:
-    """Largest magnitude of each row, (C,), without a copy."""
-    result: np.ndarray = np.maximum(np.abs(rows.max(axis=1)), np.abs(rows.min(axis=1)))
-    return result
-
-
 def _smallest_exponent(peak: float, largest: int, highest: int) -> int:
     """The smallest shift with which weights up to `peak`, rounded, are at most `largest`."""
     exponent = 0
@@ -303,8 +297,8 @@ def _smallest_exponent(peak: float, largest: int, highest: int) -> int:
 def negligible_channels(branch: Branch, lam: np.ndarray | None) -> np.ndarray:
     """Channels to which a branch adds no notable part of a threshold, for any spikes: bool (C,)."""
     if lam is None:
-        return np.zeros(len(branch.rows), bool)
-    worst = np.abs(branch.rows).sum(axis=1) * branch.largest_spike / lam
+        return np.zeros(branch.rows.shape[0], bool)
+    worst = np.abs(branch.rows[:]).sum(axis=1) * branch.largest_spike / lam
     return np.asarray(worst < NEGLIGIBLE)
 
 
@@ -313,13 +307,13 @@ def _lost(rows: FloatRows, chosen: IntegerRows, weight_bits: int) -> ConversionE
     half_unit = 0.5 / IntRange.signed(weight_bits).high
     most = max(THREE_BITS, 1.5 * half_unit)
     for branch, integers in zip(rows.branches, chosen.branches, strict=True):
-        total = integers.total
+        total, exact = integers.total, branch.rows[:]
         if branch.identity:
-            lost = ((total == 0) & (branch.rows != 0)).any(axis=1)
+            lost = ((total == 0) & (exact != 0)).any(axis=1)
             what = "rounds to zero in some channel"
         else:
-            off = np.abs(total / chosen.factor[:, None] - branch.rows).max(axis=1)
-            relative = off / (np.abs(branch.rows).max() or 1.0)
+            off = np.abs(total / chosen.factor[:, None] - exact).max(axis=1)
+            relative = off / (np.abs(exact).max() or 1.0)
             lost = relative > most
             few = ", to less than three bits" if most == THREE_BITS else ""
             what = f"is rounded by {100 * relative.max():.0f} % of that{few}"
@@ -341,6 +335,6 @@ def _scales(branches: Sequence[Branch], lam: np.ndarray | None) -> str:
     unit = "" if lam is None else " thresholds"
     by = np.ones(1) if lam is None else lam
     return ", ".join(
-        f"a spike of {b.name} is worth up to {(np.abs(b.rows).max(axis=1) / by).max():.3g}{unit}"
+        f"a spike of {b.name} is worth up to {(magnitudes(b.rows) / by).max():.3g}{unit}"
         for b in branches
     )

@@ -5,6 +5,9 @@ VENV310 ?= .venv-py310
 BIN := $(VENV)/bin
 SOURCES := spikeport toolchain hw_models exports tests notebooks benchmarks docs
 
+# Tests start hundreds of interpreters, each of which would compile all sources.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types docs unit test-py310 clean
 
 demo: $(VENV)/.installed

@@ -22,7 +22,7 @@ from threading import RLock
 from typing import Any
 
 import numba
-from numba.core import caching, event
+from numba.core import caching, event, registry
 
 DIGEST_BYTES = 32
 _log = logging.getLogger(__name__)
@@ -153,6 +153,14 @@ def compiled_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 compiled = compiled_with()
 part_of_another: Any = numba.njit(nogil=True)
 """Decorator of a function that is compiled and cached only as a part of its callers."""
+
+
+def load_numba() -> None:
+    """Load what numba leaves to the first call, so that processes forked later have it already.
+
+    This takes a third of a second in each of them otherwise.
+    """
+    registry.cpu_target.target_context.refresh()
 
 
 def is_kept(function: Any) -> bool:

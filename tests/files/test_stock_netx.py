@@ -1,11 +1,9 @@
 """A one-step program, written as CUBA, in the stock lava-dl loader: the same bits.
 
-Each network runs in a fresh interpreter, because lava forks and its import changes the process.
+Each network runs in a process of its own, because lava forks and its import changes the process.
 """
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import h5py
@@ -14,6 +12,7 @@ import pytest
 
 from exports.netx import write_net, write_stock_net
 from hw_models.profile import load_profile
+from tests.lava_programs import run_program
 from tests.networks import branched_program, random_inputs, random_program
 from tests.oracles import numpy_loop
 from toolchain.conversion.pipeline import ConversionOptions, convert
@@ -64,13 +63,7 @@ def run_stock(path, samples, bits, tmp_path):
     file = tmp_path / "samples.npy"
     order = (0, *range(samples.ndim - 1, 0, -1))
     np.save(file, np.ascontiguousarray(samples.transpose(order)))
-    result = subprocess.run(
-        [sys.executable, "-c", STOCK_RUN, str(path), str(file), str(bits)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    result = run_program(STOCK_RUN, str(path), str(file), str(bits))
     assert "RESULT" in result.stdout, result.stdout + result.stderr
     answer = json.loads(result.stdout.rpartition("RESULT")[2])
     return np.array(answer["readout"]), [np.array(s) for s in answer["spikes"]]
@@ -139,13 +132,7 @@ print("LOADED")
 
 def load_fails(path):
     """Load in the stock loader, which must raise; returns what it printed."""
-    result = subprocess.run(
-        [sys.executable, "-c", LOAD, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    result = run_program(LOAD, str(path))
     assert result.returncode != 0
     assert "LOADED" not in result.stdout
     return result.stderr

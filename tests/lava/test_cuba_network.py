@@ -1,11 +1,9 @@
 """lava-dl's own netx files in `Network`: the bits of its loader and of its tests' golden data.
 
-Each network runs in a fresh interpreter, because lava forks and its import changes the process.
+Each network runs in a process of its own, because lava forks and its import changes the process.
 """
 
 import json
-import subprocess
-import sys
 from importlib.metadata import files
 
 import h5py
@@ -15,6 +13,7 @@ import pytest
 from exports.netx.cuba_reader import is_stock_net, read_cuba_net
 from exports.netx.stock_weights import loaded_by_stock
 from tests.command_line import ROOT
+from tests.lava_programs import run_program
 from toolchain.errors import FormatError, SpikeportError
 
 pytestmark = pytest.mark.stock
@@ -84,14 +83,7 @@ def run(tmp_path, net, loader, steps, *, data=None, bias=None, probed=None, spik
         "spikes": spikes,
         "out": str(tmp_path / f"{loader}.npz"),
     }
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(settings)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        cwd=ROOT,
-    )
+    result = run_program(PROGRAM, json.dumps(settings))
     assert result.returncode == 0, result.stdout + result.stderr
     with np.load(settings["out"]) as file:
         return {name: file[name] for name in file.files}
@@ -401,7 +393,7 @@ np.save(sys.argv[2], found)
     )
     np.save(tmp_path / "weights.npy", weights)
     paths = [str(tmp_path / name) for name in ("weights.npy", "found.npy")]
-    subprocess.run([sys.executable, "-c", code, *paths], check=True, cwd=ROOT, timeout=120)
+    assert run_program(code, *paths).returncode == 0
     kinds = set()
     for weight, held in zip(weights, np.load(paths[1]), strict=True):
         mine = loaded_by_stock(weight)

@@ -1,17 +1,15 @@
 """`Network`, a `.net` file as a Lava process, inside programs as a user of lava-dl writes them.
 
-Each runs in a fresh interpreter, because lava forks and its import changes the process.
+Each runs in a process of its own, because lava forks and its import changes the process.
 """
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from exports.netx import write_net
-from tests.command_line import ROOT
+from tests.lava_programs import run_program
 from tests.networks import branched_program, random_inputs, random_program
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
@@ -77,14 +75,7 @@ def as_user(tmp_path, program, samples, tag="fast", parts=None, offset=0, **how)
         "parts": parts or [total],
         "how": {**({"reset_offset": offset} if offset else {}), **how},
     }
-    result = subprocess.run(
-        [sys.executable, "-c", USER_PROGRAM, json.dumps(arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=ROOT,
-    )
+    result = run_program(USER_PROGRAM, json.dumps(arguments))
     assert "RESULT" in result.stdout, result.stdout + result.stderr
     answer = json.loads(result.stdout.split("RESULT")[1])
     answer["out"] = np.array(answer["out"])
@@ -171,9 +162,7 @@ def test_what_contradicts_the_file_is_refused(tmp_path, how, message):
         f"try: Network({str(tmp_path / 'net.net')!r}, {how})\n"
         "except TargetError as error: print(error)\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
-    )
+    result = run_program(code)
     assert message in result.stdout, result.stdout + result.stderr
 
 

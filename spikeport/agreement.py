@@ -33,7 +33,7 @@ def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | No
     """
     import torch
 
-    from toolchain.conversion.float_values import node_values
+    from toolchain.conversion.float_values import evaluate
     from toolchain.engine.simulate import quicker_way, simulate
     from toolchain.program.float_program import Activation
 
@@ -49,7 +49,7 @@ def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | No
     inputs = calibration.inputs[:count]
     relus = [n.name for n in folded.nodes if isinstance(n, Activation) and n.bound is not None]
     samples = torch.from_numpy(inputs * program.input.scale)
-    expected = node_values(folded, samples, clipped=relus)[folded.outputs[0]].numpy()
+    expected = evaluate(folded, samples, clipped=relus).numpy()
     found = simulate(program, inputs, mode=Mode.COUNTS, way=quicker_way(program, count)).logits
     return Accuracy.of(found, expected.argmax(axis=1))
 

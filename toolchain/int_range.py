@@ -44,8 +44,8 @@ class IntRange:
         array = np.asarray(values)
         if array.dtype.kind not in "iu":
             raise ValueRangeError("integers are needed", node=name, found=f"dtype {array.dtype}")
-        bad = (array < self.low) | (array > self.high)
-        if bad.any():
+        if array.size and not self.contains(array.min(), array.max()):
+            bad = (array < self.low) | (array > self.high)
             index = tuple(int(i) for i in np.argwhere(bad)[0])
             raise ValueRangeError(
                 f"{int(bad.sum())} of {array.size} values lie outside the range",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Collection, Sequence
 from functools import singledispatch
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolchain.conversion.frontend.user_module import hooked, outputs
+from toolchain.conversion.frontend.user_module import hooked, outputs, sharing
 from toolchain.errors import ConversionError, ProgramError
 from toolchain.learning.activations import QuantizedActivation
 from toolchain.program.float_program import (
@@ -37,25 +36,34 @@ def evaluate(program: FloatProgram, samples: Tensor, *, clipped: Collection[str]
     The activations named in `clipped` only clip to [0, threshold]; the others quantize.
     """
     (output,) = program.outputs
-    return node_values(program, samples, clipped=clipped)[output]
+    return node_values(program, samples, clipped=clipped, wanted=program.outputs)[output]
 
 
 @torch.no_grad()
 def node_values(
-    program: FloatProgram, samples: Tensor, *, clipped: Collection[str] = ()
+    program: FloatProgram,
+    samples: Tensor,
+    *,
+    clipped: Collection[str] = (),
+    wanted: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
-    """The output (N, ...) of every node by name; arguments as in `evaluate`."""
+    """The output (N, ...) of every node by name; other arguments as in `evaluate`.
+
+    With `wanted`, values of other nodes are freed once they have been read.
+    """
     values = {program.input.name: samples.double()}
+    last = {source: node.name for node in program.nodes for source in node.sources}
     for node in program.nodes[1:]:
         inputs = [values[s] for s in node.sources]
         values[node.name] = apply_node(node, node.name not in clipped, *inputs)
+        for source in set(node.sources):
+            if wanted is not None and source not in wanted and last[source] == node.name:
+                del values[source]
     return values
 
 
 def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        tensor = torch.from_numpy(array)  # nothing here writes to it
+    tensor = sharing(array)  # nothing here writes to it
     if like is None or tensor.shape[0] == 1:
         return tensor
     return tensor.reshape(1, -1, *([1] * (like.ndim - 2)))
@@ -136,6 +144,8 @@ TIES = 0.25
 """Largest share of samples in which a value may lie on a tie between two levels."""
 WITHOUT_TIES = 4
 """Number of samples if no value can lie on a tie; then every sample must agree."""
+AT_ONCE = 2
+"""Samples of one forward: a few large images at once would need gigabytes."""
 TRACE_TOLERANCE = 1e-6
 """Relative tolerance; float64 rounding over a deep network is several orders below it."""
 
@@ -173,10 +183,15 @@ def check_against_module(
     allowed = TIES
     if len(clipped) == len(activations):
         allowed, samples = 0.0, samples[:WITHOUT_TIES]
-    expected = outputs(model, samples)
+    weights = {f"{n.name}.weight": n.weight for n in program.nodes if isinstance(n, Linear)}
+    expected = outputs(model, samples, equal=weights, at_once=AT_ONCE)
     if len(expected) != len(program.outputs):
         raise _differ(model, ", ".join(program.outputs), f"{len(expected)} outputs of the network")
-    values = node_values(program, samples, clipped=clipped)
+    parts = [
+        node_values(program, few, clipped=clipped, wanted=program.outputs)
+        for few in torch.split(samples, AT_ONCE)
+    ]
+    values = {name: torch.cat([part[name] for part in parts]) for name in program.outputs}
     for name, wanted, last in zip(
         program.outputs, expected, left_out or [None] * len(expected), strict=True
     ):

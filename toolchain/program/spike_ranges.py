@@ -9,6 +9,7 @@ tap: P and M are the largest of these sums.
 from __future__ import annotations
 
 from functools import singledispatch
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,8 +21,12 @@ MAX_WEIGHT_SUM = 1 << 36
 """Largest sum of weights: products with 24-bit graded spikes, and sums of a few, fit int64."""
 
 
-@singledispatch
-def weight_sums(synapse: object) -> tuple[np.ndarray, np.ndarray]:
+Sums = tuple[np.ndarray, np.ndarray]
+_known: WeakKeyDictionary[object, Sums] = WeakKeyDictionary()
+"""Sums by synapse: every analysis of a program asks for them."""
+
+
+def weight_sums(synapse: object) -> Sums:
     """Sums of positive and of negative weights per channel, exponent included.
 
     int64, (C,) each, or (1,) if all channels are equal.
@@ -31,11 +36,18 @@ def weight_sums(synapse: object) -> tuple[np.ndarray, np.ndarray]:
     ProgramError
         If a sum is too large for exact arithmetic in int64, or the synapse is unknown.
     """
+    if synapse not in _known:
+        _known[synapse] = _weight_sums(synapse)
+    return _known[synapse]
+
+
+@singledispatch
+def _weight_sums(synapse: object) -> Sums:
     raise ProgramError("no range analysis for this synapse", found=type(synapse).__name__)
 
 
-@weight_sums.register
-def _(synapse: ConvSynapse) -> tuple[np.ndarray, np.ndarray]:
+@_weight_sums.register
+def _(synapse: ConvSynapse) -> Sums:
     down, across = synapse.apart
     sums = [
         _signed_sums(synapse, synapse.weight[:, :, row::down, column::across])
@@ -46,13 +58,13 @@ def _(synapse: ConvSynapse) -> tuple[np.ndarray, np.ndarray]:
     return np.max(positive, axis=0), np.min(negative, axis=0)
 
 
-@weight_sums.register
-def _(synapse: DenseSynapse) -> tuple[np.ndarray, np.ndarray]:
+@_weight_sums.register
+def _(synapse: DenseSynapse) -> Sums:
     return _signed_sums(synapse, synapse.weight)
 
 
-@weight_sums.register
-def _(synapse: WindowSynapse) -> tuple[np.ndarray, np.ndarray]:
+@_weight_sums.register
+def _(synapse: WindowSynapse) -> Sums:
     # Each element of the current is one spike.
     return np.ones(1, np.int64), np.zeros(1, np.int64)
 
@@ -61,8 +73,8 @@ def _signed_sums(
     synapse: ConvSynapse | DenseSynapse, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     rows = weight.reshape(len(weight), -1)
-    positive = np.maximum(rows, 0).sum(1, dtype=np.int64)
-    negative = np.minimum(rows, 0).sum(1, dtype=np.int64)
+    positive = np.array([np.maximum(row, 0).sum(dtype=np.int64) for row in rows])
+    negative = rows.sum(1, dtype=np.int64) - positive
     largest = int((positive - negative).max()) << synapse.weight_exponent
     if largest > MAX_WEIGHT_SUM:
         raise ProgramError(

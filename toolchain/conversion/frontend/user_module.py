@@ -6,12 +6,15 @@ its parameters have, and always inside the guard of `user_code`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -110,7 +113,12 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
 
 
 def outputs(
-    model: nn.Module, samples: Tensor, mode: ActivationMode = ActivationMode.CLIPPED
+    model: nn.Module,
+    samples: Tensor,
+    mode: ActivationMode = ActivationMode.CLIPPED,
+    *,
+    equal: Mapping[str, np.ndarray] = MappingProxyType({}),
+    at_once: int | None = None,
 ) -> list[Tensor]:
     """Outputs of the network for samples (N, ...): (N, ...) each, float64.
 
@@ -118,19 +126,54 @@ def outputs(
     ----------
     mode:
         Mode of the project's own activations.
+    equal:
+        Read-only float64 arrays by name of a parameter. Where the values are equal, the array takes
+        the place of a copy; it has the same values again afterwards, whatever the network wrote.
+    at_once:
+        Number of samples of one forward; by default all.
 
     Raises
     ------
     UnsupportedModuleError
         If the network's code fails. The error names the line.
     """
-    return _forward(model, _in_double(model), samples, mode)
+    own = dict(_tensors(model))
+    lent = {n: a for n, a in equal.items() if n in own and _holds(a, own[n])}
+    tensors = _in_double(model, lent)
+    try:
+        batches = torch.split(samples, at_once or len(samples))
+        parts = [_forward(model, tensors, batch, mode) for batch in batches]
+    finally:
+        for name, array in lent.items():
+            if not _holds(array, own[name]):
+                tensors[name].copy_(own[name])
+    return parts[0] if len(parts) == 1 else [torch.cat(each) for each in zip(*parts, strict=True)]
 
 
-def _in_double(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the parameters and buffers on the CPU, floating types as float64."""
+def _holds(array: np.ndarray, tensor: Tensor) -> bool:
+    """Whether an array and a tensor on the CPU in float32 or float64 have the same values."""
+    plain = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
+    return plain and np.array_equal(array, tensor.detach().numpy())
+
+
+def sharing(array: np.ndarray) -> Tensor:
+    """A tensor in the memory of an array, which may be read-only."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _in_double(
+    model: nn.Module, lent: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> dict[str, Tensor]:
+    """The arrays of `lent`, and copies of other parameters and buffers on the CPU.
+
+    Floating types are float64.
+    """
     return {
-        name: t.detach().to("cpu", torch.float64 if t.is_floating_point() else t.dtype, copy=True)
+        name: sharing(lent[name])
+        if name in lent
+        else t.detach().to("cpu", torch.float64 if t.is_floating_point() else t.dtype, copy=True)
         for name, t in _tensors(model)
     }
 

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx, nn
 
 from toolchain.canonical import handed_over
@@ -308,7 +309,9 @@ def as_array(tensor: Tensor | None, length: int = 0) -> np.ndarray:
     """A tensor as a float64 array; None becomes `length` zeros."""
     if tensor is None:
         return np.zeros(length)
-    return handed_over(np.array(tensor.detach().cpu().double().numpy(), np.float64, order="C"))
+    array = np.empty(tuple(tensor.shape))
+    torch.from_numpy(array).copy_(tensor.detach())
+    return handed_over(array)
 
 
 def as_pair(value: Any) -> Pair:

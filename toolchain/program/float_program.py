@@ -127,22 +127,6 @@ class AvgPool2d(_Node):
     ceil_mode: bool = False
     adaptive: Pair | None = None
 
-    def windows(self, size: int, count: int, axis: int) -> np.ndarray:
-        """First and behind-last row (axis 0) or column of each window, and its divisor.
-
-        int64, (3, count), for `size` rows before and `count` behind the pool. Windows may begin and
-        end outside the image.
-        """
-        index = np.arange(count)
-        if self.adaptive:  # as torch divides an axis
-            starts, stops = index * size // count, -(-(index + 1) * size // count)
-            return np.stack([starts, stops, stops - starts])
-        starts = index * self.stride[axis] - self.padding[axis]
-        stops = starts + self.kernel[axis]
-        outside = self.padding[axis] if self.count_padding else 0
-        counted = np.minimum(stops, size + outside) - np.maximum(starts, -outside)
-        return np.stack([starts, stops, counted])
-
     @property
     def uneven(self) -> str:
         """Why windows have different divisors; empty if all have the same."""

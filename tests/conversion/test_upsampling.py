@@ -16,7 +16,7 @@ from tests.branched_modules import randomise
 from toolchain.conversion.float_values import node_values
 from toolchain.conversion.frontend.trace import trace
 from toolchain.conversion.passes.fold import fold
-from toolchain.conversion.passes.layers import IntegerPoolLayer, layers_of
+from toolchain.conversion.passes.layers import SumLayer, layers_of
 from toolchain.conversion.quantization.spike_values import spikes_of
 from toolchain.errors import UnsupportedModuleError
 from toolchain.learning.activations import CQReLU
@@ -164,7 +164,7 @@ def test_nearest_upsampling(factors, crop, early, kernel, padding, stride, group
     convs = [n for n in program.nodes if isinstance(n, Conv2d)]
     upsampled = convs[0] if early else convs[1]
     assert upsampled.upsample == factors
-    stages = [x for x in layers_of(program) if isinstance(x, IntegerPoolLayer)]
+    stages = [x for x in layers_of(program) if isinstance(x, SumLayer)]
     assert len(convs) == 2 + len(stages)
     if stages:  # what is cropped differs beyond the border
         assert size != [n * f for n, f in zip(SHAPE[1:], factors, strict=True)]

@@ -26,7 +26,7 @@ from toolchain.int_range import IntRange
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import Readout
-from toolchain.program.spike_ranges import weight_sums
+from toolchain.program.spike_ranges import sums_by_place, weight_sums
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 from toolchain.program.synops import synapse_fan_out
 from toolchain.recording import Mode
@@ -297,6 +297,9 @@ def test_fan_outs_and_bounds_of_odd_convolutions(seed, **geometry):
     lowest = by_definition(synapse, np.minimum(synapse.weight, 0), all_on).min((1, 2))
     assert (highest <= positive).all()
     assert (lowest >= negative).all()
+    above, below = sums_by_place(synapse, shape)
+    assert (above == by_definition(synapse, np.maximum(synapse.weight, 0), all_on)).all()
+    assert (below == by_definition(synapse, np.minimum(synapse.weight, 0), all_on)).all()
 
 
 @given(seed=st.integers(0, 999), apart=st.integers(1, 4), dilation=st.integers(1, 4))

@@ -23,13 +23,14 @@ from toolchain.conversion.passes.fold import fold
 from toolchain.conversion.passes.layers import (
     AnyLayer,
     IntegerLayer,
-    IntegerPoolLayer,
+    MaxPoolLayer,
     SumLayer,
+    Term,
     layers_of,
 )
 from toolchain.conversion.quantization.spike_values import Spikes, spikes_of
 from toolchain.errors import CheckpointError, ProgramError
-from toolchain.program.float_program import Conv2d, MaxPool2d
+from toolchain.program.float_program import Conv2d
 from toolchain.program.int_program import INPUT, IntProgram
 from toolchain.program.neurons import ThresholdNeuron
 from toolchain.simulator.planes import correlated
@@ -141,8 +142,8 @@ class SourceNetwork:
         """Values of all layers for normalised samples (n, ...); the readouts' are the outputs."""
         values = {INPUT: x}
         for layer in self.layers:
-            if isinstance(layer, IntegerPoolLayer):
-                values[layer.name] = pooled(layer, values[layer.source])
+            if isinstance(layer, MaxPoolLayer):
+                values[layer.name] = max_pool(layer.pool, values[layer.source])
                 continue
             if isinstance(layer, SumLayer):
                 values[layer.name] = summed(layer, values)
@@ -164,7 +165,7 @@ class SourceNetwork:
             awake = step < schedule.wake_steps
             values = {INPUT: x if awake else torch.zeros_like(x)}
             for layer in self.layers:
-                if isinstance(layer, IntegerPoolLayer):
+                if isinstance(layer, MaxPoolLayer):
                     values[layer.name] = self._pool_step(layer, values[layer.source], states)
                     continue
                 if isinstance(layer, SumLayer):
@@ -194,16 +195,11 @@ class SourceNetwork:
         states[layer.name] = state
         return spikes * lam
 
-    def _pool_step(self, layer: IntegerPoolLayer, sent: Tensor, states: dict[str, Any]) -> Tensor:
-        """Value that a pool sends: a max pool sends the change of its windows' largest sums.
-
-        An average pool is linear.
-        """
-        if not isinstance(layer.pool, MaxPool2d):
-            return pooled(layer, sent)
+    def _pool_step(self, layer: MaxPoolLayer, sent: Tensor, states: dict[str, Any]) -> Tensor:
+        """Value that a max pool sends: the change of its windows' largest sums."""
         summed, largest = states.get(layer.name, (torch.zeros_like(sent), 0))
         summed = summed + sent
-        states[layer.name] = (summed, pooled(layer, summed))
+        states[layer.name] = (summed, max_pool(layer.pool, summed))
         change: Tensor = states[layer.name][1] - largest
         return change
 
@@ -235,21 +231,16 @@ def _with_threshold(
     return replace(layer, activation=replace(layer.activation, threshold=measured, shift=shift))
 
 
-def pooled(layer: IntegerPoolLayer, values: Tensor) -> Tensor:
-    """Apply a pool or an upsampling to values (n, C, H, W)."""
-    pool = layer.pool
-    if isinstance(pool, Conv2d):
-        return correlated(pool, values, torch.from_numpy(pool.weight.copy()).to(values.dtype))
-    if isinstance(pool, MaxPool2d):
-        return max_pool(pool, values)
-    return F.avg_pool2d(
-        values, pool.kernel, pool.stride, pool.padding, count_include_pad=pool.count_padding
-    )
-
-
 def summed(layer: SumLayer, values: Mapping[str, Tensor]) -> Tensor:
     """The sum that a `SumLayer` sends, (n, ...)."""
-    return torch.stack([values[source] for source in layer.sources]).sum(0)
+    total = torch.stack([_of_term(term, values[term.source]) for term in layer.terms]).sum(0)
+    return total / layer.divisor
+
+
+def _of_term(term: Term, x: Tensor) -> Tensor:
+    if term.identity or not isinstance(term.operation, Conv2d):
+        return x
+    return correlated(term.operation, x, torch.from_numpy(term.operation.weight.copy()).to(x.dtype))
 
 
 def _shapes(layers: tuple[AnyLayer, ...]) -> list[tuple[str, tuple[int, ...]]]:

@@ -13,7 +13,11 @@ from toolchain.program.neurons import CountGrowth, Readout
 def count_growths(program: IntProgram) -> dict[str, CountGrowth]:
     """Bounds of the input layer and of every spiking population, by name."""
     growths = {INPUT: CountGrowth(wake=program.input.range)}
+    shapes = {INPUT: program.input.shape}
     for population in program.populations:
         if not isinstance(population.neuron, Readout):
-            growths[population.name] = population.neuron.count_growth(population.synapses, growths)
+            growths[population.name] = population.neuron.count_growth(
+                population.synapses, growths, shapes
+            )
+            shapes[population.name] = population.shape
     return growths

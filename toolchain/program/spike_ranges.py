@@ -3,7 +3,8 @@
 Per channel, with P and M the sums of positive and negative weights over the whole kernel (the
 border only makes sums smaller), spikes in [lo, hi] give a current in
 [lo * P + hi * M, hi * P + lo * M]. Where the source is spread out, an output meets only every n-th
-tap: P and M are the largest of these sums.
+tap: P and M are the largest of these sums. A relay's range is that of its places, each with the
+taps that it meets: several synapses may fill one image, each its own part.
 """
 
 from __future__ import annotations
@@ -67,6 +68,23 @@ def _(synapse: DenseSynapse) -> Sums:
 def _(synapse: WindowSynapse) -> Sums:
     # Each element of the current is one spike.
     return np.ones(1, np.int64), np.zeros(1, np.int64)
+
+
+def sums_by_place(synapse: Synapse, source: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """As `weight_sums`, of the weights that meet values of a source of this shape at each place.
+
+    int64, of shapes that broadcast against the output's, (C, H', W') or (F',). Raises as
+    `weight_sums`.
+    """
+    positive, negative = weight_sums(synapse)
+    if not isinstance(synapse, ConvSynapse):
+        return positive, negative
+    if not synapse.meets_zeros:
+        return positive[:, None, None], negative[:, None, None]
+    rows, columns = ((synapse.met(source, axis) >= 0).astype(np.int64) for axis in range(2))
+    signed = (np.maximum(synapse.weight, 0), np.minimum(synapse.weight, 0))
+    above, below = (rows @ w.sum(1, dtype=np.int64) @ columns.T for w in signed)
+    return above << synapse.weight_exponent, below << synapse.weight_exponent
 
 
 def _signed_sums(

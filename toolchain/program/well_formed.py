@@ -133,7 +133,7 @@ def _check_synapse(
 
 def _spikes_sent(population: Population, senders: Senders) -> IntRange:
     try:
-        return population.neuron.spikes_sent(population.synapses, senders.ranges)
+        return population.neuron.spikes_sent(population.synapses, senders.ranges, senders.shapes)
     except ProgramError as error:
         raise ProgramError(
             error.message, node=population.name, found=error.found, allowed=error.allowed

@@ -2,7 +2,9 @@
 
 A folded pool becomes part of the following kernels (`pool_folding`). A stage stays in the
 program and becomes a population that sums each window; the factor 1/k^2 goes into the value of
-its spikes. Both are exact. Folding saves a layer and a step of latency; a stage saves weights.
+its spikes. Where windows have different divisors, further populations add what the windows at the
+border lack (`window_sums`). All are exact. Folding saves a layer and a step of latency; a stage
+saves weights.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from functools import singledispatch
 from math import prod
 
 from toolchain.conversion.passes.graph_editor import GraphEditor
+from toolchain.conversion.passes.layers import mean_layers
 from toolchain.conversion.passes.pool_folding import (
     pool_as_conv,
     pool_into_conv,
     pool_into_dense,
     pool_into_pool,
-    uneven_pool,
 )
 from toolchain.errors import ConversionError, UnsupportedModuleError
 from toolchain.program.float_program import (
@@ -188,20 +190,19 @@ def _no_follower(pool: AvgPool2d, found: str) -> UnsupportedModuleError:
 def _check_stage(
     draft: GraphEditor, pool: AvgPool2d, error: UnsupportedModuleError | None = None
 ) -> None:
-    """Raise an error unless the pool sums a fixed number of unary or relayed spikes.
+    """Raise an error unless the pool sums unary or relayed spikes, and its sums fit their range.
 
     `error` says why the pool could not be folded; it is raised if a pre-activation is pooled.
     """
     if not draft.is_spiking(pool.source):
         raise error or _no_follower(pool, f"behind {pool.source}, which has no activation")
-    if pool.uneven:
-        raise uneven_pool(pool, "stage") from error
-    spikes = _window_spikes(draft, pool)
+    spikes = _largest_sum(draft, pool.name)
     if spikes > Relay.spike_limits.high:
         raise UnsupportedModuleError(
             "the sum over a window of this average pool does not fit a graded spike",
             node=pool.name,
             found=f"up to {spikes} spikes in a window"
+            + (", of which some count several times: " + pool.uneven if pool.uneven else "")
             + (f"; it cannot be folded either: {error.found}" if error else ""),
             allowed=f"{Relay.spike_limits.high}",
             remedy="pool in front of a convolution or dense layer, into which it can be folded"
@@ -210,13 +211,15 @@ def _check_stage(
         ) from error
 
 
-def _window_spikes(draft: GraphEditor, pool: AvgPool2d) -> int:
-    """Largest sum that a stage sends in one step: the spikes in its window, over chained stages."""
-    spikes, node = 1, draft.node(pool.name)
-    while isinstance(node, AvgPool2d):
-        spikes *= prod(node.kernel)
-        node = draft.node(node.source)
-    return spikes
+def _largest_sum(draft: GraphEditor, name: str) -> int:
+    """Largest spike of a node in one step: of a stage, the sum over a window of what it pools."""
+    pool = draft.node(name)
+    if not isinstance(pool, AvgPool2d):
+        return 1
+    largest = {pool.source: _largest_sum(draft, pool.source)}
+    for layer in mean_layers(pool, pool.source, draft.shape(pool.source)):
+        largest[layer.name] = layer.most(largest)
+    return largest[name]
 
 
 def _pooled(draft: GraphEditor, pool: AvgPool2d) -> FloatNode:

@@ -6,16 +6,18 @@ convolution or dense layer before the activation, or of the addition where sever
 meet (`layer1.0.add`); the activation's own path where an activation directly follows
 another layer's spikes, or where several activations share one pre-activation. A pool that is
 left in the program, or a sum of spikes that other nodes read directly, is a layer under its
-own path.
+own path; parts of an average pool whose windows have different divisors are `pool[i]`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from toolchain.conversion.passes.graph_editor import GraphEditor
+from toolchain.conversion.passes.window_sums import window_sums
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import (
     Activation,
@@ -31,6 +33,7 @@ from toolchain.program.float_program import (
     Linear,
     MaxPool2d,
     Shape,
+    node_shape,
 )
 from toolchain.program.int_program import INPUT
 
@@ -73,28 +76,51 @@ class IntegerLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class IntegerPoolLayer:
-    """A population that pools or repeats the spikes of `source`, (C, H, W), without weights."""
+class MaxPoolLayer:
+    """A population that sends the largest counts of windows of `source`, (C, H, W)."""
 
     name: str
     shape: Shape
     source: str
-    pool: MaxPool2d | AvgPool2d | Conv2d
+    pool: MaxPool2d
 
 
 @dataclass(frozen=True, eq=False)
 class SumLayer:
-    """A population that sends the sum of the spikes of `sources`, (C, H, W) or (F,) each.
+    """A population that sends a sum of spikes, times whole numbers, as a graded spike.
 
-    All spikes have the same value (`place_sums`), so the sum is exactly a graded spike.
+    Attributes
+    ----------
+    terms:
+        The summands. Weights are whole numbers, and each output reads one channel of a source. All
+        spikes of one channel have the same value (`place_sums`), so the sum is exact.
+    divisor:
+        Units of the sum that are worth one spike of a source: the divisor of a mean.
     """
 
     name: str
     shape: Shape
-    sources: tuple[str, ...]
+    terms: tuple[Term, ...]
+    divisor: int = 1
+
+    def most(self, of: Mapping[str, int], *, count: bool = False) -> int:
+        """Largest sum at any place, for the largest spike of each source.
+
+        With `count` every weight counts as one.
+        """
+        total = np.zeros((1, 1))
+        for term in self.terms:
+            operation, met = term.operation, np.ones((1, 1))
+            if isinstance(operation, Conv2d):
+                kernels = np.unique(operation.weight.sum(1), axis=0)
+                down, across = (operation.met(term.source_shape, axis) >= 0 for axis in range(2))
+                counted = (kernels > 0).astype(np.float64) if count else kernels
+                met = (down @ counted @ across.T).max(0)
+            total = total + met * of[term.source]
+        return int(total.max())
 
 
-AnyLayer = IntegerLayer | IntegerPoolLayer | SumLayer
+AnyLayer = IntegerLayer | MaxPoolLayer | SumLayer
 
 
 def layers_of(program: FloatProgram) -> list[AnyLayer]:
@@ -113,22 +139,26 @@ def layers_of(program: FloatProgram) -> list[AnyLayer]:
         if isinstance(node, Flatten):
             if node.source in spiking:
                 spiking[node.name] = spiking[node.source]
-        elif isinstance(node, MaxPool2d | AvgPool2d) or (
-            isinstance(node, Conv2d)
-            and copied_channels(node) is not None
-            and is_stage(program, node)
-        ):
+        elif isinstance(node, MaxPool2d):
             _check_takes_spikes(program, node, spiking)
-            layers.append(
-                IntegerPoolLayer(node.name, shapes[node.name], spiking[node.source], node)
-            )
+            source = spiking[node.source]
+            layers.append(MaxPoolLayer(node.name, shapes[node.name], source, node))
+            spiking[node.name] = node.name
+        elif isinstance(node, AvgPool2d):
+            _check_takes_spikes(program, node, spiking)
+            layers += mean_layers(node, spiking[node.source], shapes[node.source])
             spiking[node.name] = node.name
         elif isinstance(node, Conv2d | Linear):
             _check_takes_spikes(program, node, spiking)
+            if copied_channels(node) is not None and is_stage(program, node):
+                term = Term(node, spiking[node.source], shapes[node.source])
+                layers.append(SumLayer(node.name, shapes[node.name], (term,)))
+                spiking[node.name] = node.name
         elif isinstance(node, Add):
             if is_stage(program, node) and all(s in spiking for s in node.sources):
-                sources = tuple(spiking[s] for s in node.sources)
-                layers.append(SumLayer(node.name, shapes[node.name], sources))
+                shape = shapes[node.name]
+                terms = tuple(_passed_on(s, spiking[s], shape) for s in node.sources)
+                layers.append(SumLayer(node.name, shape, terms))
                 spiking[node.name] = node.name
         elif isinstance(node, Activation):
             layers.append(_layer(program, node, spiking, shapes))
@@ -158,9 +188,29 @@ def copied_channels(node: FloatNode) -> np.ndarray | None:
     read = node.weight.any(axis=(2, 3))
     if np.max(met) > 1 or (read.sum(1) != 1).any():
         return None
-    outputs, width = read.shape
-    channels: np.ndarray = np.arange(outputs) // (outputs // node.groups) * width + read.argmax(1)
+    return channels_read(node)
+
+
+def channels_read(node: Conv2d) -> np.ndarray:
+    """The channel that each output channel, (C',), reads, if it reads only one."""
+    outputs, width = node.weight.shape[:2]
+    read = node.weight.any(axis=(2, 3)).argmax(1)
+    channels: np.ndarray = np.arange(outputs) // (outputs // node.groups) * width + read
     return channels
+
+
+def mean_layers(pool: AvgPool2d, source: str, image: Shape) -> list[SumLayer]:
+    """The populations of an average pool of spikes of `source`, (C, H, W); the last is the pool."""
+    shape = node_shape(pool, image)
+    divisor, parts = window_sums(pool, image, shape)
+    layers, terms = [], []
+    for sums, place in parts:
+        term = Term(sums, source, image)
+        if place is not None:
+            layers.append(SumLayer(sums.name, node_shape(sums, image), (term,)))
+            term = Term(place, sums.name, layers[-1].shape)
+        terms.append(term)
+    return [*layers, SumLayer(pool.name, shape, tuple(terms), divisor)]
 
 
 def is_stage(program: FloatProgram | GraphEditor, node: FloatNode) -> bool:
@@ -239,8 +289,7 @@ def _terms(
     while waiting:
         node = program.node(waiting.pop())
         if node.name in spiking:
-            shape = shapes[node.name]
-            terms.append(Term(_identity(node.name, shape), spiking[node.name], shape, True))
+            terms.append(_passed_on(node.name, spiking[node.name], shapes[node.name]))
         elif isinstance(node, Add):
             waiting.extend(reversed(node.sources))
         elif isinstance(node, Conv2d | Linear):
@@ -256,11 +305,12 @@ def _terms(
     return tuple(terms), bias
 
 
-def _identity(name: str, shape: Shape) -> Conv2d | Linear:
-    """The spikes of the value called `name`, as a linear layer with one weight per channel."""
+def _passed_on(name: str, source: str, shape: Shape) -> Term:
+    """The value called `name`, the spikes of `source`, as a term with one weight per channel."""
     channels = shape[0]
-    if len(shape) == 1:
-        return Linear(name, (name,), np.eye(channels), np.zeros(channels))
-    weight = np.ones((channels, 1, 1, 1))
     bias = np.zeros(channels)
-    return Conv2d(name, (name,), weight, bias, (1, 1), (0, 0), (1, 1), channels)
+    if len(shape) == 1:
+        return Term(Linear(name, (name,), np.eye(channels), bias), source, shape, True)
+    weight = np.ones((channels, 1, 1, 1))
+    identity = Conv2d(name, (name,), weight, bias, (1, 1), (0, 0), (1, 1), channels)
+    return Term(identity, source, shape, True)

@@ -7,41 +7,31 @@ from dataclasses import replace
 import numpy as np
 
 from toolchain.canonical import handed_over
+from toolchain.conversion.passes.window_sums import windows_of
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import AvgPool2d, Conv2d, Linear, Shape
 
 
-def uneven_pool(pool: AvgPool2d, what: str) -> UnsupportedModuleError:
-    """The error for a pool whose divisor is not the same in all windows, and so is not `what`."""
+def _uneven_pool(pool: AvgPool2d) -> UnsupportedModuleError:
+    """The error for a pool whose divisor is not the same in all windows."""
     return UnsupportedModuleError(
-        f"an average pool whose windows have different divisors is no {what}",
+        "an average pool whose windows have different divisors is no convolution",
         node=pool.name,
         found=pool.uneven,
         allowed="count_include_pad=True or no padding, and windows of one size that end at the "
         "border",
-        remedy="choose an input size that the pool divides, set ceil_mode=False and "
-        "count_include_pad=True and train again, or let a Flatten and a dense layer follow, or a "
-        "convolution as large as the pooled image: they take every average pool",
+        remedy='pool behind a quantized activation, with pooling="auto", which makes populations '
+        "of it; a dense layer behind a Flatten, or a convolution as large as the pooled image, "
+        "takes every average pool",
     )
 
 
 def _window_weights(pool: AvgPool2d, source: Shape, pooled: Shape, axis: int) -> np.ndarray:
     """Matrix (pooled, source) along one axis, with a 1 where a window covers a source element."""
-    size, count = source[1 + axis], pooled[1 + axis]
-    matrix = np.zeros((count, size))
-    for index in range(count):
-        start = index * pool.stride[axis] - pool.padding[axis]
-        stop = min(start + pool.kernel[axis], size)
-        if pool.adaptive:  # as torch divides an axis
-            start, stop = index * size // count, -(-(index + 1) * size // count)
-        matrix[index, max(start, 0) : stop] = 1.0
-    return matrix
-
-
-def _padded_sizes(pool: AvgPool2d, source: Shape, pooled: Shape, axis: int) -> np.ndarray:
-    """Rows or columns of each window, the padding included, but not what hangs over it."""
-    starts = np.arange(pooled[1 + axis]) * pool.stride[axis] - pool.padding[axis]
-    return np.minimum(pool.kernel[axis], source[1 + axis] + pool.padding[axis] - starts)
+    places = np.arange(source[1 + axis])
+    starts, stops, _ = windows_of(pool, source[1 + axis], pooled[1 + axis], axis)[..., None]
+    covered: np.ndarray = ((starts <= places) & (places < stops)).astype(np.float64)
+    return covered
 
 
 def pool_into_dense(pool: AvgPool2d, dense: Linear, source: Shape, pooled: Shape) -> Linear:
@@ -58,10 +48,7 @@ def _of_source(weight: np.ndarray, pool: AvgPool2d, source: Shape, pooled: Shape
     """Weights of all of a pool's outputs, (..., p, q), as weights of its source: (n, h w)."""
     rows = _window_weights(pool, source, pooled, 0)
     columns = _window_weights(pool, source, pooled, 1)
-    if pool.count_padding:
-        heights, widths = (_padded_sizes(pool, source, pooled, axis) for axis in range(2))
-    else:
-        heights, widths = rows.sum(1), columns.sum(1)
+    heights, widths = (windows_of(pool, source[1 + a], pooled[1 + a], a)[2] for a in range(2))
     mean = weight.reshape(-1, *pooled[1:]) / np.outer(heights, widths)
     return _spread(mean.reshape(len(mean), -1), rows, columns)
 
@@ -90,7 +77,7 @@ def pool_into_conv(pool: AvgPool2d, conv: Conv2d, source: Shape, pooled: Shape) 
         kernel.shape = (*conv.weight.shape[:2], *source[1:])
         return replace(conv, weight=handed_over(kernel), stride=(1, 1))
     if pool.uneven:
-        raise uneven_pool(pool, "convolution")
+        raise _uneven_pool(pool)
     if not conv.is_even:
         raise UnsupportedModuleError(
             "no average pool is folded into a transposed convolution or an upsampling",
@@ -183,7 +170,7 @@ def pool_as_conv(pool: AvgPool2d, channels: int) -> Conv2d:
         If its windows have different divisors.
     """
     if pool.uneven:
-        raise uneven_pool(pool, "convolution")
+        raise _uneven_pool(pool)
     weight = np.full((channels, 1, *pool.kernel), 1.0 / (pool.kernel[0] * pool.kernel[1]))
     bias = np.zeros(channels)
     return Conv2d(

@@ -82,7 +82,7 @@ def _worth(node: FloatNode, draft: GraphEditor) -> np.ndarray | None:
         return _worth(draft.node(node.source), draft)
     if isinstance(node, AvgPool2d):
         value = _worth(draft.node(node.source), draft)
-        return None if value is None else value / (node.kernel[0] * node.kernel[1])
+        return None if value is None or node.uneven else value / (node.kernel[0] * node.kernel[1])
     if isinstance(node, Flatten):
         value = _worth(draft.node(node.source), draft)
         return value if value is not None and value.size == 1 else None

@@ -23,7 +23,7 @@ import numpy as np
 from toolchain.canonical import handed_over
 from toolchain.conversion.passes.layers import (
     IntegerLayer,
-    IntegerPoolLayer,
+    MaxPoolLayer,
     SumLayer,
     Term,
     layers_of,
@@ -43,7 +43,7 @@ from toolchain.conversion.quantization.thresholds import (
 )
 from toolchain.errors import ConversionError
 from toolchain.int_range import TargetLimits
-from toolchain.program.float_program import Conv2d, FloatProgram, Linear, MaxPool2d
+from toolchain.program.float_program import Conv2d, FloatProgram, Linear
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import (
@@ -176,8 +176,8 @@ def integerise(
     layers = layers_of(program)
     spikes = spikes_of(layers, quantizer)
     for layer in layers:
-        if isinstance(layer, IntegerPoolLayer):
-            population = _pool(layer)
+        if isinstance(layer, MaxPoolLayer):
+            population = _max_pool(layer)
         elif isinstance(layer, SumLayer):
             population = _sum(layer)
         else:
@@ -203,36 +203,26 @@ def integerise(
     return result, report
 
 
-def _pool(layer: IntegerPoolLayer) -> Population:
-    """The population of a pool, upsampling or crop: relays, or window maxima; without bias."""
-    pool, channels = layer.pool, layer.shape[0]
-    none = np.zeros(channels, np.int64)
-    if isinstance(pool, MaxPool2d):
-        windows = WindowSynapse(
-            layer.source, pool.kernel, pool.stride, pool.padding, pool.dilation, pool.overhang
-        )
-        return Population(layer.name, layer.shape, (windows,), none, LIPool())
-    if isinstance(pool, Conv2d):
-        sums = _convolution(layer.source, pool, pool.weight.astype(np.int64))
-        return Population(layer.name, layer.shape, (sums,), none, Relay())
-    ones = np.ones((channels, 1, *pool.kernel), np.int64)
-    sums = ConvSynapse(layer.source, ones, pool.stride, pool.padding, groups=channels)
-    return Population(layer.name, layer.shape, (sums,), none, Relay())
+def _max_pool(layer: MaxPoolLayer) -> Population:
+    pool = layer.pool
+    windows = WindowSynapse(
+        layer.source, pool.kernel, pool.stride, pool.padding, pool.dilation, pool.overhang
+    )
+    none = np.zeros(layer.shape[0], np.int64)
+    return Population(layer.name, layer.shape, (windows,), none, LIPool())
 
 
 def _sum(layer: SumLayer) -> Population:
-    """A population that sends the sum of its sources' spikes."""
-    channels = layer.shape[0]
-    none = np.zeros(channels, np.int64)
-    synapses = tuple(_unit_synapse(source, layer.shape) for source in layer.sources)
-    return Population(layer.name, layer.shape, synapses, none, Relay())
-
-
-def _unit_synapse(source: str, shape: tuple[int, ...]) -> Synapse:
-    """A synapse with one weight of 1 per neuron."""
-    if len(shape) == 1:
-        return DenseSynapse(source, np.eye(shape[0], dtype=np.int64))
-    return ConvSynapse(source, np.ones((shape[0], 1, 1, 1), np.int64), groups=shape[0])
+    """The relays of a sum; its terms have whole numbers as weights."""
+    synapses: list[Synapse] = []
+    for term in layer.terms:
+        operation, weight = term.operation, term.operation.weight.astype(np.int64)
+        if isinstance(operation, Linear):
+            synapses.append(DenseSynapse(term.source, weight))
+        else:
+            synapses.append(_convolution(term.source, operation, weight))
+    none = np.zeros(layer.shape[0], np.int64)
+    return Population(layer.name, layer.shape, tuple(synapses), none, Relay())
 
 
 def float_rows(layer: IntegerLayer, spikes: Mapping[str, Spikes], room: np.ndarray) -> FloatRows:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from math import prod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from toolchain.conversion.passes.layers import AnyLayer, IntegerPoolLayer, SumLayer, copied_channels
+from toolchain.conversion.passes.layers import (
+    AnyLayer,
+    MaxPoolLayer,
+    SumLayer,
+    Term,
+    channels_read,
+)
 from toolchain.errors import ConversionError
-from toolchain.program.float_program import MaxPool2d
+from toolchain.program.float_program import Conv2d
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import INPUT
 
@@ -40,8 +45,8 @@ class Spikes:
 def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str, Spikes]:
     """The spikes of each layer and of the input, by name; readouts send none.
 
-    Max pools, upsamplings and crops keep the spike values of their source; those of a sum pool are
-    lam / k^2. The summands of a sum have equal values.
+    Max pools keep the spikes of their source. A sum's summands have equal values; its own are those
+    over its divisor.
 
     Raises
     ------
@@ -51,28 +56,34 @@ def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str
     largest_input = max(abs(quantizer.range.low), abs(quantizer.range.high))
     spikes = {INPUT: Spikes(np.array([quantizer.scale]), largest_input)}
     for layer in layers:
-        if isinstance(layer, IntegerPoolLayer):
-            source, area = spikes[layer.source], prod(layer.pool.kernel)
-            channels = copied_channels(layer.pool)
-            if isinstance(layer.pool, MaxPool2d):
-                spikes[layer.name] = source
-            elif channels is not None:
-                value = source.value if len(source.value) == 1 else source.value[channels]
-                spikes[layer.name] = replace(source, value=value)
-            else:
-                value = source.value / area
-                spikes[layer.name] = Spikes(value, source.largest * area, source.taps * area)
+        if isinstance(layer, MaxPoolLayer):
+            spikes[layer.name] = spikes[layer.source]
         elif isinstance(layer, SumLayer):
-            summed = [spikes[source] for source in layer.sources]
-            largest, taps = sum(s.largest for s in summed), sum(s.taps for s in summed)
-            if any((s.value != summed[0].value).any() for s in summed):
-                raise ConversionError(
-                    "spikes that are worth different values cannot be passed on as one",
-                    node=layer.name,
-                    found=", ".join(layer.sources),
-                )
-            spikes[layer.name] = Spikes(summed[0].value, largest, taps)
+            spikes[layer.name] = _of_sum(layer, {t.source: spikes[t.source] for t in layer.terms})
         elif layer.activation is not None:
             activation = layer.activation
             spikes[layer.name] = Spikes(activation.threshold, 1, constant=activation.is_constant)
     return spikes
+
+
+def _of_sum(layer: SumLayer, spikes: Mapping[str, Spikes]) -> Spikes:
+    value, *others = (_read(term, spikes[term.source].value) for term in layer.terms)
+    if any((other != value).any() for other in others):
+        raise ConversionError(
+            "spikes that are worth different values cannot be passed on as one",
+            node=layer.name,
+            found=", ".join(spikes),
+        )
+    return Spikes(
+        value / layer.divisor,
+        layer.most({name: s.largest for name, s in spikes.items()}),
+        layer.most({name: s.taps for name, s in spikes.items()}, count=True),
+        all(s.constant for s in spikes.values()),
+    )
+
+
+def _read(term: Term, values: np.ndarray) -> np.ndarray:
+    """Values of the spikes that each output channel of a term reads, (C,), or (1,) if all equal."""
+    if len(values) == 1 or not isinstance(term.operation, Conv2d):
+        return values
+    return values[channels_read(term.operation)]

@@ -106,15 +106,21 @@ class Neuron(ABC):
 
     @abstractmethod
     def spikes_sent(
-        self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
+        self,
+        synapses: tuple[Synapse, ...],
+        ranges: Mapping[str, IntRange],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> IntRange:
-        """Range of the spikes, from the spike ranges of the sources by name."""
+        """Range of the spikes, from the spike ranges and shapes of the sources by name."""
 
     @abstractmethod
     def count_growth(
-        self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
+        self,
+        synapses: tuple[Synapse, ...],
+        growths: Mapping[str, CountGrowth],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> CountGrowth:
-        """Bounds of the sum of the spikes, from those of the sources by name."""
+        """Bounds of the sum of the spikes, from those and the shapes of the sources by name."""
 
     @abstractmethod
     def state_interval(self, currents: Currents) -> np.ndarray:

@@ -62,13 +62,19 @@ class ConsistentIntegrateAndFire(ThresholdNeuron):
         return ConsistentState(v - threshold * spikes, state.spike_count + spikes, n), spikes
 
     def spikes_sent(
-        self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
+        self,
+        synapses: tuple[Synapse, ...],
+        ranges: Mapping[str, IntRange],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> IntRange:
         """The range -1 .. 1."""
         return IntRange(-1, 1)
 
     def count_growth(
-        self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
+        self,
+        synapses: tuple[Synapse, ...],
+        growths: Mapping[str, CountGrowth],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> CountGrowth:
         """Bounds 0 <= N <= n, by the rules of the neuron."""
         return CountGrowth(wake=IntRange(0, 1))

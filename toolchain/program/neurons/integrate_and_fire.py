@@ -51,13 +51,19 @@ class IntegrateAndFire(ThresholdNeuron):
         return IntegrateAndFireState(v - threshold * spikes), spikes
 
     def spikes_sent(
-        self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
+        self,
+        synapses: tuple[Synapse, ...],
+        ranges: Mapping[str, IntRange],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> IntRange:
         """The range 0 .. 1."""
         return IntRange(0, 1)
 
     def count_growth(
-        self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
+        self,
+        synapses: tuple[Synapse, ...],
+        growths: Mapping[str, CountGrowth],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> CountGrowth:
         """Bounds 0 <= count <= t: at most one spike per step."""
         return CountGrowth(step=IntRange(0, 1))

@@ -92,13 +92,19 @@ class LIPool(Neuron):
         return Step(state, state.maximum, spikes, state.counts)
 
     def spikes_sent(
-        self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
+        self,
+        synapses: tuple[Synapse, ...],
+        ranges: Mapping[str, IntRange],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> IntRange:
         """The range of its source: the largest of several counts changes no faster than they do."""
         return ranges[synapses[0].source]
 
     def count_growth(
-        self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
+        self,
+        synapses: tuple[Synapse, ...],
+        growths: Mapping[str, CountGrowth],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> CountGrowth:
         """The bounds of its source: its count is one of the counts of its window."""
         return growths[synapses[0].source]

@@ -58,13 +58,19 @@ class Readout(Neuron):
         return Step(accumulator, accumulator, None, accumulator)
 
     def spikes_sent(
-        self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
+        self,
+        synapses: tuple[Synapse, ...],
+        ranges: Mapping[str, IntRange],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> IntRange:
         """The range 0 .. 0: a readout sends no spikes."""
         return IntRange(0, 0)
 
     def count_growth(
-        self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
+        self,
+        synapses: tuple[Synapse, ...],
+        growths: Mapping[str, CountGrowth],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> CountGrowth:
         """Zero: a readout sends no spikes."""
         return CountGrowth()

@@ -17,7 +17,7 @@ import numpy as np
 from toolchain.errors import UnprovedRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.neurons.base import CountGrowth, Neuron, PerChannel, Step, check_no_bias
-from toolchain.program.spike_ranges import weight_sums, weighted
+from toolchain.program.spike_ranges import sums_by_place, weighted
 from toolchain.program.state_interval import Currents
 from toolchain.program.synapse import Synapse
 
@@ -43,7 +43,7 @@ class Relay(Neuron):
     def check(self, population: Population, senders: Senders) -> None:
         """Raise ProgramError unless there is no bias and spikes fit 8 bits for any input."""
         check_no_bias(population)
-        spikes = self.spikes_sent(population.synapses, senders.ranges)
+        spikes = self.spikes_sent(population.synapses, senders.ranges, senders.shapes)
         for limits, what in ((self.spike_limits, "8 bits"), (senders.state, "the state range")):
             if not limits.contains(spikes.low, spikes.high):
                 raise UnprovedRangeError(
@@ -63,27 +63,29 @@ class Relay(Neuron):
         return Step(state, state, current, current)
 
     def spikes_sent(
-        self, synapses: tuple[Synapse, ...], ranges: Mapping[str, IntRange]
+        self,
+        synapses: tuple[Synapse, ...],
+        ranges: Mapping[str, IntRange],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> IntRange:
-        """The range of the current of one step."""
-        lows, highs = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        """The range of the current of one step, over all places."""
+        low, high = np.zeros(1, np.int64), np.zeros(1, np.int64)
         for synapse in synapses:
-            below, above = weighted(*weight_sums(synapse), ranges[synapse.source])
-            lows, highs = lows + below, highs + above
-        return IntRange(int(lows.min()), int(highs.max()))
+            sums = sums_by_place(synapse, shapes[synapse.source])
+            below, above = weighted(*sums, ranges[synapse.source])
+            low, high = low + below, high + above
+        return IntRange(int(low.min()), int(high.max()))
 
     def count_growth(
-        self, synapses: tuple[Synapse, ...], growths: Mapping[str, CountGrowth]
+        self,
+        synapses: tuple[Synapse, ...],
+        growths: Mapping[str, CountGrowth],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> CountGrowth:
         """The bounds of the summed current."""
-        wake, step = np.zeros((2, 1), np.int64), np.zeros((2, 1), np.int64)
-        for synapse in synapses:
-            sums, growth = weight_sums(synapse), growths[synapse.source]
-            wake = wake + np.stack(weighted(*sums, growth.wake))
-            step = step + np.stack(weighted(*sums, growth.step))
         return CountGrowth(
-            IntRange(int(wake[0].min()), int(wake[1].max())),
-            IntRange(int(step[0].min()), int(step[1].max())),
+            self.spikes_sent(synapses, {name: g.wake for name, g in growths.items()}, shapes),
+            self.spikes_sent(synapses, {name: g.step for name, g in growths.items()}, shapes),
         )
 
     def state_interval(self, currents: Currents) -> np.ndarray:

@@ -40,7 +40,7 @@ def test_every_bit_of_the_conformance_pack(name, tmp_path):
     """Spikes and potentials of every step as a backend, accumulators at the end as a file."""
     program, frozen = read_net(PACK / f"{name}.net"), Recording.load(PACK / f"{name}.npz")
     inputs = np.load(PACK / f"{name}-inputs.npy").astype(np.int32)
-    found = Onnx().run(program, inputs, mode=frozen.mode)
+    found = Onnx().run(program, inputs)
     comparison = spikeport.compare(frozen, found)
     assert comparison.equal
     assert comparison.compared

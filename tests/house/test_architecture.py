@@ -140,13 +140,13 @@ def test_every_neuron_is_everywhere():
 def test_every_synapse_is_in_every_pass():
     from typing import get_args
 
-    from toolchain.program.spike_ranges import weight_sums
+    from toolchain.program.spike_ranges import _weight_sums
     from toolchain.program.synapse import Synapse, WindowSynapse
     from toolchain.program.synops import synapse_fan_out
     from toolchain.simulator.currents import synaptic_current
 
     for kind in get_args(Synapse):
-        for dispatch in (weight_sums, synapse_fan_out, synaptic_current):
+        for dispatch in (_weight_sums, synapse_fan_out, synaptic_current):
             assert kind in dispatch.registry, (kind, dispatch)
         for name in ("expansion", "connection"):
             text = (ROOT / f"hw_models/stock/{name}.py").read_text()

@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from toolchain.accuracy import Accuracy
+from toolchain.conversion.losses import losses
 from toolchain.conversion.passes.average_pools import POOLING
 from toolchain.conversion.passes.fold import folded_program
 from toolchain.conversion.passes.layers import IntegerLayer, layers_of
@@ -41,8 +42,6 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
 
 _log = logging.getLogger(__name__)
-NOTED_ERROR = 2.5
-"""Weight error in half units above which a layer is noted; rounding alone costs one."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +225,7 @@ def lower(
         )
     program, rounding = _integers(folded, quantizer, options, limits, name, statistics)
     _log.debug("integers: %d layers of %d-bit weights", len(rounding), options.weight_bits)
-    notes = prepared.notes + _losses(rounding, options, limits)
+    notes = prepared.notes + losses(rounding, options.weight_bits, options.rounding, limits)
     origin = {**(provenance or {}), **_origin(folded, rounding, options, calibration)}
     program = replace(program, watch_ranges=options.watch_ranges, provenance=origin)
     bounds = analyse(program) if options.watch_ranges else prove(program)
@@ -396,60 +395,3 @@ def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[st
         for q in sorted(set(levels.values()))
         if q != steps
     )
-
-
-def _losses(
-    rounding: list[LayerRounding], options: ConversionOptions, limits: TargetLimits
-) -> tuple[str, ...]:
-    """Notes on layers that are scaled down, coarse or clipped.
-
-    Coarse means an error far above half a unit; compensating rounding moves weights further
-    than that on purpose.
-    """
-    told = NOTED_ERROR / (1 << options.weight_bits) if options.rounding == NEAREST else np.inf
-    return (
-        *(
-            f"{r.name}: rounding moves weights by up to {100 * r.weight_error:.1f} % of the "
-            f"largest; {_reason(r, limits)}"
-            for r in rounding
-            if (r.lowered and (r.weight_error or r.bias_error))
-            or (r.weight_error > told and not r.clipped)
-        ),
-        *(
-            f"{r.name}: the branch from {b.source} adds less than 1/256 of a threshold a step "
-            f"and is rounded by up to {100 * b.weight_error:.0f} % of its largest weight"
-            for r in rounding
-            for b in r.branches
-            if b.negligible and b.weight_error > told
-        ),
-        *(
-            f"{r.name}: the identity from {b.source} became 0 in {b.vanished} channels, where a "
-            f"spike of it is worth at most {b.vanished_worth:.1g} thresholds"
-            for r in rounding
-            for b in r.branches
-            if b.vanished
-        ),
-        *(
-            f"{r.name}: {r.clipped} of {r.weights} weights "
-            + (
-                "were clipped to their range"
-                if options.rounding == NEAREST
-                else "stand at the end of their range, beyond which compensation asked for them"
-            )
-            for r in rounding
-            if r.clipped
-        ),
-        *(f"{r.name}: {note}" for r in rounding for note in r.notes),
-    )
-
-
-def _reason(rounding: LayerRounding, limits: TargetLimits) -> str:
-    if rounding.lowered:
-        return (
-            f"{rounding.lowered} channels were scaled down so that no input can overflow the "
-            "state (watch_ranges=True keeps full precision and has the run watch it)"
-        )
-    low, high = rounding.threshold_low, rounding.threshold_high
-    if high < limits.threshold_max:
-        return "so few weight bits leave no finer unit"
-    return f"its thresholds ({low}..{high}) stand at the target's limit"

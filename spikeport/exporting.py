@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikeport.files import as_program
 from toolchain.errors import UsageError
-from toolchain.output_policy import NIR, ONNX, SOURCE, check_output
+from toolchain.output_policy import NIR, ONNX, SOURCE, Kind, check_output
 
 if TYPE_CHECKING:
     from exports.nir import Entry
@@ -64,18 +65,18 @@ def export(
     }
     options = {name: value for name, value in given.items() if value is not None}
     check_target(Path(path), to)
-    write, known = TARGETS[to]
+    target = TARGETS[to]
     for name in options:
-        if name not in known:
+        if name not in target.options:
             raise UsageError(f"{name}= says nothing to the target {to}")
-    return write(as_program(program), Path(path), **options)
+    return target.write(as_program(program), Path(path), **options)
 
 
 def check_target(path: Path, to: str, inputs: Sequence[Path] = ()) -> None:
     """Raise OutputError, before any work, if a target's file must not be written to `path`."""
-    kinds = {"nir": NIR, "onnx": ONNX}
-    if to in kinds:
-        check_output(path, kinds[to], inputs)
+    kind = TARGETS[to].kind
+    if kind is not None:
+        check_output(path, kind, inputs)
 
 
 def _nir(program: IntProgram, path: Path, *, accept_hard_reset: bool = False) -> list[Entry]:
@@ -117,9 +118,17 @@ def _noise(program: IntProgram) -> Any:
     return noise.astype(np.int32)
 
 
-TARGETS: Mapping[str, tuple[Callable[..., list[Entry]], tuple[str, ...]]] = {
-    "nir": (_nir, ("accept_hard_reset",)),
-    "onnx": (_onnx, ("settled",)),
-    "c": (_c, ("samples",)),
+@dataclass(frozen=True)
+class Target:
+    """What writes a target, its options, and the kind of its file; None of a folder."""
+
+    write: Callable[..., list[Entry]]
+    options: tuple[str, ...]
+    kind: Kind | None = None
+
+
+TARGETS: Mapping[str, Target] = {
+    "nir": Target(_nir, ("accept_hard_reset",), NIR),
+    "onnx": Target(_onnx, ("settled",), ONNX),
+    "c": Target(_c, ("samples",)),
 }
-"""What writes each target, and its options."""

@@ -168,10 +168,9 @@ def _difference_lines(timed: Sequence[Evaluation], steps: Sequence[int]) -> list
 
 
 def _difference(first: tuple[Evaluation, str], second: tuple[Evaluation, str], steps: int) -> str:
-    found = [
+    a, b = (
         e.find(neuron="IF", arithmetic=arithmetic, steps=steps) for e, arithmetic in (first, second)
-    ]
-    a, b = found
+    )
     if a is None or b is None:
         return ""
     points = 100 * (a.accuracy["accuracy"] - b.accuracy["accuracy"])

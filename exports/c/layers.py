@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from math import prod
 
@@ -41,7 +40,7 @@ class Array:
     @property
     def size(self) -> int:
         """Its bytes."""
-        return self.values.size * int(re.sub(r"\D", "", self.c_type)) // 8
+        return self.values.size * np.dtype(self.c_type.removesuffix("_t")).itemsize
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Reference:
         )
 
     def chosen(self, program: IntProgram, num_samples: int) -> Reference:
-        """The backend with "auto" settled for so many samples on this machine."""
+        """The backend with "auto" replaced by the quicker engine for `num_samples` samples."""
         from toolchain.engine.simulate import quicker_way
 
         if self.engine != AUTO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10
 """Time in which a scheduler must answer and have a worker."""
 PARTS_OF_A_WORKER, SMALL_PART = 4, 16
-"""Parts for each worker, so that they end at about the same time, if they have so many samples.
+"""Parts per worker, so that workers end at about the same time, and the fewest samples of a part.
 
 Lava's fast models take 16 samples together, and each part starts Lava anew.
 """
@@ -88,15 +89,15 @@ def _widened(
     return work(part.astype(dtype, copy=False), progress)
 
 
-class Several(Workers):
+class Several(Workers, ABC):
     """Workers outside this process."""
 
     is_here = False
 
     @property
+    @abstractmethod
     def count(self) -> int:
         """Number of parts that are computed at the same time."""
-        raise NotImplementedError
 
     def split(self, inputs: np.ndarray) -> list[np.ndarray]:
         """Parts that all workers share, in the narrowest type that has all their values."""

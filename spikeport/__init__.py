@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from toolchain.learning.activations import NQ, QCFS, CQReLU
     from toolchain.learning.evaluation.results import Evaluation
     from toolchain.learning.training.config import TrainConfig
+    from toolchain.learning.training.own_errors import own_errors
     from toolchain.learning.training.train_classifier import train
     from toolchain.program.int_program import IntProgram
     from toolchain.recording import Comparison, Recording, compare
@@ -99,6 +100,7 @@ __all__ = [
     "lint",
     "load",
     "open_samples",
+    "own_errors",
     "quantize",
     "run",
     "save",
@@ -140,6 +142,7 @@ _HOMES = {
     "lint": "exports.netx.lint:lint_file",
     "load": "spikeport.files",
     "open_samples": "spikeport.samples",
+    "own_errors": "toolchain.learning.training.own_errors",
     "quantize": "spikeport.quantizing",
     "run": "spikeport.running",
     "save": "spikeport.files",

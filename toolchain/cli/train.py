@@ -66,6 +66,11 @@ SETTINGS = {
     "noise_start": setting(int, "First epoch after which noise is estimated.  [1]"),
     "noise_every": setting(int, "Epochs from one estimate to the next.  [1]"),
     "fixed_noise": setting(float, "Instead: noise in every layer, in thresholds."),
+    "errors": setting(
+        str,
+        "Errors of spikes in training: modelled (NQ's noise), or own, measured on each batch: for "
+        "the last epochs, from --init.  [modelled]",
+    ),
     "mean": text_setting(
         real_numbers, "Taken from real values, one per channel; 128/255 is a number.  [0]", "--mean"
     ),

@@ -72,5 +72,10 @@ def run_elementwise(function: Callable[..., Any], first: Tensor, *rest: Any) -> 
     return shaped(result)
 
 
+def working(x: Tensor) -> Tensor:
+    """`x` in the precision to compute in."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def _is_channels_last(x: Tensor) -> bool:
     return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)

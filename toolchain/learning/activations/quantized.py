@@ -15,6 +15,8 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
+from toolchain.learning.activations.fused import run_elementwise, working
+
 
 class ActivationMode(Enum):
     """How the activations of a network run."""
@@ -62,21 +64,26 @@ class QuantizedActivation(nn.Module):
         return self._spiking(z)
 
     def _spiking(self, z: Tensor) -> Tensor:
-        currents = z.reshape(self.num_steps, -1, *z.shape[1:])
-        v = torch.full_like(currents[0], self.shift) * self.threshold
-        outputs = torch.empty_like(currents)
-        for step in range(self.num_steps):
-            v = v + currents[step]
-            spikes = (v >= self.threshold).to(v.dtype) * self.threshold
-            v = v - spikes
-            outputs[step] = spikes
-        return outputs.reshape(z.shape)
+        currents = z.chunk(self.num_steps)
+        v = torch.full_like(working(currents[0]), self.shift) * self.threshold
+        outputs = []
+        for current in currents:
+            v, output = run_elementwise(_one_step, v, current, self.threshold)
+            outputs.append(output)
+        return torch.cat(outputs)
 
     def extra_repr(self) -> str:
         """Shown in the module's repr."""
         threshold = self.threshold.detach()
         told = "not there yet" if threshold.is_meta else f"{threshold.item():.4g}"
         return f"levels={self.levels}, threshold={told}"
+
+
+def _one_step(v: Tensor, current: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """Potentials after a step, and its output: the threshold where a neuron fires."""
+    v = v + working(current)
+    output = torch.where(v >= threshold, threshold, 0.0)
+    return v - output, output.to(current.dtype)
 
 
 @contextmanager

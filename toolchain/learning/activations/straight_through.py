@@ -11,28 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolchain.learning.activations.fused import run_elementwise
-
-
-def _working(x: Tensor) -> Tensor:
-    """`x` in the precision to compute in."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+from toolchain.learning.activations.fused import run_elementwise, working
 
 
 def _qcfs(
     z: Tensor, threshold: Tensor, levels: int, sigma: Tensor | None, noise: Tensor | None
 ) -> Tensor:
-    ratio = (_working(z) / threshold).clamp(0.0, 1.0)
+    ratio = (working(z) / threshold).clamp(0.0, 1.0)
     a = threshold * ((ratio * levels + 0.5).floor() / levels)
     if sigma is not None and noise is not None:
-        a = a - sigma * _working(noise)
+        a = a - sigma * working(noise)
     return a.to(z.dtype)
 
 
 def _qcfs_backward(
     z: Tensor, gradient: Tensor, threshold: Tensor, levels: int
 ) -> tuple[Tensor, Tensor]:
-    ratio, g = _working(z) / threshold, _working(gradient)
+    ratio, g = working(z) / threshold, working(gradient)
     inside = (ratio >= 0.0) & (ratio <= 1.0)
     clipped = ratio.clamp(0.0, 1.0)
     error = (clipped * levels + 0.5).floor() / levels - torch.where(inside, clipped, 0.0)
@@ -61,7 +56,7 @@ class _QCFS(torch.autograd.Function):
 
 
 def _cqrelu(x: Tensor, levels: int) -> Tensor:
-    return ((_working(x).clamp(0.0, 1.0) * levels).floor() / levels).to(x.dtype)
+    return ((working(x).clamp(0.0, 1.0) * levels).floor() / levels).to(x.dtype)
 
 
 def _cqrelu_backward(x: Tensor, gradient: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from toolchain.conversion.frontend.user_module import in_evaluation
 from toolchain.learning.activations import ActivationMode, QuantizedActivation, activation_mode
 from toolchain.learning.evaluation.schema import GapOfLayer, box
 from toolchain.learning.training.inference import batches
-from toolchain.learning.training.noise import observed_outputs
+from toolchain.learning.training.noise import observed_outputs, run_spiking
 
 GAP_EDGES = np.linspace(-1.5, 1.5, 121)
 """Bins of the histograms, in thresholds; gaps lie in [-1, 1]."""
@@ -122,9 +122,7 @@ def layer_gaps(
         for batch in batches(x, num_steps):
             with observed_outputs(model) as ann:
                 model(batch)
-            mode = activation_mode(model, ActivationMode.SPIKING, num_steps)
-            with mode, observed_outputs(model, num_steps) as rates:
-                model(batch.repeat(num_steps, *([1] * (batch.ndim - 1))))
+            rates, _ = run_spiking(model, batch, num_steps)
             for name, activation in activations.items():
                 lam = activation.threshold
                 gaps[name].add(ann[name] / lam, rates[name] / lam)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from toolchain.errors import DataError
+from toolchain.learning.activations import IF_ACTIVATIONS
 from toolchain.learning.training import settings
 from toolchain.learning.training.augment import AUGMENTATIONS
 from toolchain.learning.training.settings import COUNT, NOISE, Bounds, Count, Settings
 
 CALIBRATIONS = ("float", "integer")
+ERRORS = ("modelled", "own")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "epoch-cosine", "step", "onecycle")
 INITIAL_WEIGHTS = ("he", "torch")
@@ -62,6 +64,10 @@ class TrainConfig(Settings):
         on; it is 0 before.
     fixed_noise:
         NQ: instead of estimating, sigma of every layer is this times its threshold.
+    errors:
+        What stands for the spiking network's errors in training: "modelled" by the activation (NQ's
+        noise; QCFS models none), or its "own", measured over `calibration_steps` steps on each
+        batch (`training.own_errors`).
     train_limit:
         How many training samples are used, drawn by the seed; None for all.
     mean, std:
@@ -97,6 +103,7 @@ class TrainConfig(Settings):
     noise_start: Count = 1
     noise_every: Count = 1
     fixed_noise: Annotated[float | None, NOISE] = None
+    errors: Annotated[str, ERRORS] = "modelled"
     train_limit: Annotated[int | None, Bounds(1, 1e12)] = None
     mean: settings.Mean = (0.0,)
     std: settings.Std = (1.0,)
@@ -121,6 +128,12 @@ class TrainConfig(Settings):
                 "warm_up is a part of the epochs, and not one of onecycle",
                 node="training",
                 found=f"warm_up = {self.warm_up}, epochs = {self.epochs}, {self.schedule}",
+            )
+        if self.errors == "own" and self.activation not in IF_ACTIVATIONS:
+            raise DataError(
+                'errors = "own" are those of IF neurons',
+                node=self.activation,
+                allowed=f"activation = {' or '.join(IF_ACTIVATIONS)}",
             )
         if self.calibration_augment and self.calibration == "integer":
             raise DataError(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from toolchain.conversion.frontend.user_module import in_evaluation
 from toolchain.learning.activations import NQ, ActivationMode, QuantizedActivation, activation_mode
+from toolchain.learning.activations.fused import run_elementwise, working
 from toolchain.learning.training.inference import side_by_side
 
 
@@ -52,8 +53,7 @@ def observed_outputs(model: nn.Module, num_steps: int = 1) -> Iterator[dict[str,
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            by_step = output.reshape(num_steps, -1, *output.shape[1:])
-            outputs[name] = output if num_steps == 1 else by_step.mean(0)
+            outputs[name] = run_elementwise(_mean, *output.chunk(num_steps))
 
         return hook
 
@@ -67,6 +67,10 @@ def observed_outputs(model: nn.Module, num_steps: int = 1) -> Iterator[dict[str,
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _mean(first: Tensor, *rest: Tensor) -> Tensor:
+    return sum((working(other) for other in rest), working(first)) / (1 + len(rest))
 
 
 @torch.no_grad()
@@ -102,15 +106,18 @@ def compare_with_spiking(
     samples:
         Batches of normalised samples, (n, ...) each.
     """
+    return compare_outputs(model, samples, lambda batch: run_spiking(model, batch, num_steps))
 
-    def spiking(batch: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        repeated = batch.repeat(num_steps, *([1] * (batch.ndim - 1)))
-        mode = activation_mode(model, ActivationMode.SPIKING, num_steps)
-        with mode, observed_outputs(model, num_steps) as rates:
-            steps = side_by_side(model(repeated))
-        return rates, steps.reshape(num_steps, len(batch), -1).sum(0)
 
-    return compare_outputs(model, samples, spiking)
+def run_spiking(
+    model: nn.Module, batch: Tensor, num_steps: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Run `model` with float IF neurons; returns as `Spiking`."""
+    repeated = batch.repeat(num_steps, *([1] * (batch.ndim - 1)))
+    mode = activation_mode(model, ActivationMode.SPIKING, num_steps)
+    with mode, observed_outputs(model, num_steps) as rates:
+        steps = side_by_side(model(repeated))
+    return rates, steps.reshape(num_steps, len(batch), -1).sum(0)
 
 
 def set_sigma(model: nn.Module, residual_std: dict[str, float]) -> dict[str, float]:

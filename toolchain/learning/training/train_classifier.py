@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from toolchain.learning.training.checkpoint import (
     make_quantizer,
 )
 from toolchain.learning.training.config import TrainConfig
+from toolchain.learning.training.device import laid_out
 from toolchain.learning.training.inference import (
     accuracy,
     batches,
@@ -47,6 +48,7 @@ from toolchain.learning.training.noise import (
     set_sigma,
 )
 from toolchain.learning.training.optimizer import Descent, descent_of
+from toolchain.learning.training.own_errors import own_errors
 from toolchain.learning.training.own_network import check_classes, is_own, with_hash
 from toolchain.learning.training.ranks import joined
 from toolchain.learning.training.settings import check_training_source
@@ -144,13 +146,15 @@ class Classification(Task[Checkpoint]):
 
     def outputs(self, x: Tensor) -> Any:
         """What the network returns in training."""
-        if not is_own(self.config.model):
-            return super().outputs(x)
-        with (
-            user_code("the network fails in training", self.config.model),
-            self.device.autocast(),
-        ):
-            return self.network(x.to(self.device.device))
+        name, steps = self.config.model, self.config.calibration_steps
+        x = x.to(self.device.device)
+        if not is_own(name):
+            x = laid_out(x, self.model)
+        guard = user_code("the network fails in training", name) if is_own(name) else nullcontext()
+        with guard, self.device.autocast(), ExitStack() as stack:
+            if self.config.errors == "own":
+                stack.enter_context(own_errors(self.model, x, steps))
+            return self.network(x)
 
     def descent(self, batches: int) -> Descent:
         """The optimizer and the schedule that the settings name."""

@@ -40,6 +40,9 @@ SETTINGS = {
         "Start from the tensors of a run, or of a file of weights, as far as they fit.",
         metavar="RUN|FILE",
     ),
+    "teacher": setting(
+        str, "A finished run whose outputs are learned beside the labels.", metavar="RUN"
+    ),
     "activation": setting(str, "nq, qcfs, cqrelu or relu.  [nq]"),
     "levels": setting(int, "Quantization levels L (Q for cqrelu).  [4]"),
     "epochs": setting(int, "Passes over the training data.  [20]"),

@@ -46,6 +46,9 @@ class TrainConfig(Settings):
     init:
         A checkpoint folder or a file of weights whose tensors the run starts from, as far as they
         fit. So a finished run is trained on, or NQ started from a QCFS or ReLU network.
+    teacher:
+        A checkpoint folder whose network's outputs are learned beside the labels
+        (`training.teacher`).
     label_smoothing:
         Share of the target spread evenly over all classes.
     augment:
@@ -110,6 +113,7 @@ class TrainConfig(Settings):
     weights: str | None = None
     model_sha256: str | None = None
     init: str | None = None
+    teacher: str | None = None
     device: settings.DeviceName = "auto"
     precision: settings.Precision = "auto"
 

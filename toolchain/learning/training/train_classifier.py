@@ -54,9 +54,12 @@ from toolchain.learning.training.ranks import joined
 from toolchain.learning.training.settings import check_training_source
 from toolchain.learning.training.start import start_from
 from toolchain.learning.training.task import Task
+from toolchain.learning.training.teacher import Teacher, taught
 from toolchain.learning.training.trainer import Progress, train_task
 from toolchain.user_code import home_of, user_code
 
+Truth = tuple[Tensor, Tensor | None]
+"""Labels (n,), and logits (n, K) of a teacher."""
 MOST_MEASURED = 256
 """Training samples on which the thresholds of a user's network start."""
 HELD_OUT_STREAM = 1
@@ -128,6 +131,11 @@ class Classification(Task[Checkpoint]):
         self.model = self._start(rest)
         if config.calibration == "integer" and limits is None:
             raise DataError("integer calibration needs a target's limits", node="training")
+        self.teacher = None
+        if config.teacher is not None:
+            self.teacher = Teacher(
+                Path(config.teacher), config, data.sample_shape, data.class_names, self.device
+            )
         self.held_x = normalised(self.held, config.mean, config.std).to(self.device.device)
 
     def _start(self, samples: Dataset) -> nn.Module:
@@ -160,9 +168,10 @@ class Classification(Task[Checkpoint]):
         """The optimizer and the schedule that the settings name."""
         return descent_of(self.config, self.model, batches)
 
-    def batch(self, rows: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Augmented samples float32 (n, ...), and labels (n,)."""
-        return self._changed(self.samples[rows], rng), self.labels[rows]
+    def batch(self, rows: Tensor, rng: np.random.Generator) -> tuple[Tensor, Truth]:
+        """Augmented samples float32 (n, ...), labels (n,), and the teacher's logits (n, K)."""
+        x = self._changed(self.samples[rows], rng)
+        return x, (self.labels[rows], self.teacher.outputs(x) if self.teacher else None)
 
     def _changed(self, samples: Tensor, rng: np.random.Generator) -> Tensor:
         config = self.config
@@ -170,10 +179,12 @@ class Classification(Task[Checkpoint]):
         real = pixels.float() / (self.data.pixel_max or 1)
         return augment_normalised(normalise(real, config.mean, config.std), config.augment, rng)
 
-    def loss(self, outputs: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, int]]:
-        """Cross-entropy; counted is how many samples were right as they came."""
-        y, smoothing = truth.to(outputs.device), self.config.label_smoothing
-        loss = cross_entropy(outputs.float(), y, label_smoothing=smoothing)
+    def loss(self, outputs: Tensor, truth: Truth) -> tuple[Tensor, dict[str, int]]:
+        """Cross-entropy, shared with a teacher; counted is how many samples were right."""
+        y, teacher = truth[0].to(outputs.device), truth[1]
+        loss = cross_entropy(outputs.float(), y, label_smoothing=self.config.label_smoothing)
+        if teacher is not None:
+            loss = taught(loss, outputs.float(), teacher)
         return loss, {"train_accuracy": int((outputs.detach().argmax(1) == y).sum())}
 
     def measure(self, epoch: int, _: Mapping[str, Tensor]) -> dict[str, float]:

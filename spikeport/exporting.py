@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikeport.files import as_program
 from toolchain.errors import UsageError
-from toolchain.output_policy import NIR, ONNX, SOURCE, Kind, check_output
+from toolchain.output_policy import MODULE, NIR, ONNX, SOURCE, TENSORS, Kind, check_output
 
 if TYPE_CHECKING:
     from exports.nir import Entry
@@ -35,10 +35,11 @@ def export(
     Parameters
     ----------
     path:
-        File of "nir" and "onnx"; folder of "c".
+        File of "nir" and "onnx"; folder of the others.
     to:
-        "nir", a NIR graph; "onnx", a graph of integers for onnxruntime; or "c", C99 source with a
-        test. The last two express everything.
+        "nir", a NIR graph; "onnx", a graph of integers for onnxruntime; "c", C99 source with a
+        test; "spikingjelly", "sinabs" or "snntorch", a torch module with the tool's IF neurons.
+        "onnx" and "c" express everything.
     accept_hard_reset:
         Of "nir": also write networks with several steps, whose neurons other NIR tools reset to
         zero.
@@ -91,9 +92,7 @@ def _c(program: IntProgram, folder: Path, *, samples: Data | None = None) -> lis
     from spikeport.running import open_for
     from toolchain.learning.data import input_spikes
 
-    if folder.exists():
-        for name in file_names(program):
-            check_output(folder / name, SOURCE)
+    _check_files(folder, dict.fromkeys(file_names(program), SOURCE))
     if samples is None:
         inputs = _noise(program)
     else:
@@ -107,6 +106,24 @@ def _onnx(program: IntProgram, path: Path, *, settled: bool = False) -> list[Ent
 
     write_onnx(program, path, settled=settled)
     return []
+
+
+def _simulator(tool: str) -> Callable[[IntProgram, Path], list[Entry]]:
+    def write(program: IntProgram, folder: Path) -> list[Entry]:
+        from exports.simulators import FILES, write_simulator
+
+        _check_files(folder, dict(zip(FILES, (MODULE, TENSORS), strict=True)))
+        write_simulator(program, folder, tool)
+        return []
+
+    return write
+
+
+def _check_files(folder: Path, kinds: Mapping[str, Kind]) -> None:
+    """Raise OutputError if a file of another kind has one of these names."""
+    if folder.exists():
+        for name, kind in kinds.items():
+            check_output(folder / name, kind)
 
 
 def _noise(program: IntProgram) -> Any:
@@ -131,4 +148,5 @@ TARGETS: Mapping[str, Target] = {
     "nir": Target(_nir, ("accept_hard_reset",), NIR),
     "onnx": Target(_onnx, ("settled",), ONNX),
     "c": Target(_c, ("samples",)),
+    **{tool: Target(_simulator(tool), ()) for tool in ("spikingjelly", "sinabs", "snntorch")},
 }

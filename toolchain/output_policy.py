@@ -96,6 +96,12 @@ PLOT = Kind("a plot", (".png", ".pdf", ".svg"), _begins(_IMAGES))
 STORE = Kind("a sweep", (".sqlite", ".sqlite3", ".db"), _begins(rb"SQLite format 3\x00"))
 SAMPLE = Kind("a sample", (".npy",), _begins(rb"\x93NUMPY"))
 SOURCE = Kind("C source of ours", (".c", ".h"), _begins(rb".*?Written by spikeport"))
+MODULE = Kind("a module of ours", (".py",), _begins(rb'""".*Written by spikeport'))
+TENSORS = Kind(
+    "weights of ours",
+    (".safetensors",),
+    _begins(rb'.{8}\{"__metadata__":\{"spikeport\.program_hash'),
+)
 SCRIPT = Kind("a reproducer", (".py",), _begins(rb'""".*Runs one sample through'))
 
 

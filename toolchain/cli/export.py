@@ -29,10 +29,14 @@ NIR = Target("nir")
 def command(
     net: Net,
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="PATH", help="File of nir or onnx, folder of c.")
+        Path,
+        typer.Option("-o", "--out", metavar="PATH", help="File of nir or onnx, else a folder."),
     ],
     to: Annotated[
-        Target, typer.Option("--to", help="A NIR graph, an ONNX graph, or C99 source.")
+        Target,
+        typer.Option(
+            "--to", help="A NIR graph, an ONNX graph, C99 source, or a module of a simulator."
+        ),
     ] = NIR,
     accept_hard_reset: Annotated[
         bool,
@@ -55,7 +59,7 @@ def command(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write a network as an ONNX graph, C source or a NIR graph.
+    """Write a network as an ONNX graph, C source, a NIR graph or a torch module.
 
     What the target lacks is listed.
     `spikeport convert FILE.nir -o NET.net` restores the same program. In the folder of C source,

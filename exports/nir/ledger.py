@@ -69,15 +69,24 @@ def ledger(program: IntProgram) -> list[Entry]:
         if not isinstance(neuron, IntegrateAndFire):
             continue
         if one_step:
-            entries.append(
-                Entry("initial potential", name, Fate.FOLDED, "added to the bias of the one step")
-            )
+            entries += [
+                Entry("initial potential", name, Fate.FOLDED, "added to the bias of the one step"),
+                Entry(
+                    "one spike at most in a step",
+                    name,
+                    Fate.METADATA,
+                    "sinabs sends as many as the threshold goes into v",
+                ),
+            ]
             continue
         if np.any(neuron.initial_potential):
             entries.append(
                 Entry("initial potential", name, Fate.METADATA, "v starts at 0 elsewhere")
             )
-        consequence = "elsewhere a spike sets v to 0, and what lay above the threshold is lost"
+        consequence = (
+            "elsewhere a spike sets v to 0, and what lay above the threshold is lost "
+            "(SpikingJelly), or several spikes are sent in a step (sinabs)"
+        )
         entries.append(Entry("reset by subtraction", name, Fate.METADATA, consequence))
     quantizer = program.input
     entries.append(

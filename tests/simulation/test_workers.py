@@ -13,7 +13,7 @@ from spikeport.backends import Reference
 from spikeport.running import run_inputs
 from tests.command_line import FACTORIES, here, started
 from tests.networks import branched_program, random_inputs, random_program
-from tests.simulation.worker_functions import leave, threads
+from tests.simulation.worker_functions import first, leave, threads
 from toolchain.errors import BackendRunError, SpikeportError, UsageError, ValueRangeError
 from toolchain.learning.activations import QCFS
 from toolchain.program.int_program import Schedule
@@ -237,6 +237,22 @@ def test_a_part_whose_workers_always_die(processes):
         processes.over_samples(Work(leave, None), numbers)
     assert told.value.found == "exit code 7"
     assert processes.over_samples(Work(leave, None), numbers + 4) == [270, 670]
+
+
+def test_a_cluster_that_loses_all_workers(tmp_path, monkeypatch):
+    """Dask itself waits for others, without end."""
+    monkeypatch.setattr(pools, "LOST_SECONDS", 1)
+    cluster = DaskCluster(tmp_path)
+    try:
+        cluster.add(1)
+        with open_workers(scheduler=cluster.address) as workers:
+            found = workers.each(Work(first, None), list(range(20)))
+            next(found)
+            cluster.kill_one()
+            with pytest.raises(BackendRunError, match="all workers of the cluster are gone"):
+                list(found)
+    finally:
+        cluster.close()
 
 
 def test_errors_are_those_of_one_process(processes, cluster):

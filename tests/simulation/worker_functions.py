@@ -1,6 +1,7 @@
 """What the tests of workers compute there; importing it loads next to nothing."""
 
 import os
+import time
 
 
 def leave(_shared, part, _progress):
@@ -8,6 +9,12 @@ def leave(_shared, part, _progress):
     if 3 in part:
         os._exit(7)
     return part.sum()
+
+
+def first(_shared, part, _progress):
+    """The part after a while."""
+    time.sleep(0.2)
+    return part
 
 
 def threads(_shared, _part, _progress):

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from multiprocessing.pool import ThreadPool
 from queue import SimpleQueue
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,10 @@ Lava's fast models take 16 samples together, and each part starts Lava anew.
 """
 PART_BYTES = 4 << 20
 """Most input spikes of a part, in bytes as they travel, if that is more than one sample."""
+LOST_SECONDS = 60
+"""Time in which a cluster whose workers have all gone must have one again."""
+LOOK_SECONDS, POLL_SECONDS = 1.0, 0.01
+"""Time from one look at the cluster's workers, and at the finished parts, to the next."""
 WAITING = 2
 """Parts at a time for each worker of a cluster: one that it computes, one that travels."""
 
@@ -153,8 +158,8 @@ class Processes(Several):
 class Cluster(Several):
     """The workers of a Dask scheduler."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, address: str) -> None:
+        self._client, self._address = client, address
 
     @property
     def count(self) -> int:
@@ -184,7 +189,7 @@ class Cluster(Several):
                     running.add(future)
 
             fill()
-            for future in running:
+            for future in self._finished(running):
                 index = numbers.pop(future.key)
                 try:
                     result = future.result()
@@ -194,6 +199,34 @@ class Cluster(Several):
                     raise _failure(index, len(parts), error) from error
                 fill()
                 yield index, result
+
+    def _finished(self, running: Any) -> Iterator[Any]:
+        """Futures of `running` as they finish.
+
+        Raises
+        ------
+        BackendRunError
+            If there is no worker for `LOST_SECONDS`: Dask itself waits without end.
+        """
+        while running.count():
+            looked = seen = monotonic()
+            while not running.has_ready():
+                sleep(POLL_SECONDS)
+                now = monotonic()
+                if now - looked < LOOK_SECONDS:
+                    continue
+                looked = now
+                if self._client.nthreads():
+                    seen = now
+                elif now - seen > LOST_SECONDS:
+                    raise BackendRunError(
+                        "all workers of the cluster are gone",
+                        node=self._address,
+                        found=f"none for {LOST_SECONDS} s",
+                        remedy="dask worker ADDRESS starts one; look at their logs: a worker that "
+                        "runs out of memory is killed",
+                    )
+            yield next(running)
 
 
 def _computed(work: Work, part: Any) -> Any:
@@ -229,7 +262,7 @@ def open_workers(jobs: int = 1, scheduler: str | None = None) -> Iterator[Worker
         raise UsageError("jobs= and scheduler= exclude each other", remedy="leave out one of them")
     with ExitStack() as stack:
         if scheduler is not None:
-            yield Cluster(stack.enter_context(_client(scheduler)))
+            yield Cluster(stack.enter_context(_client(scheduler)), scheduler)
         elif jobs > 1:
             yield stack.enter_context(closing(Processes(jobs)))
         else:

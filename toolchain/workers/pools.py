@@ -179,7 +179,9 @@ class Cluster(Several):
 
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
             there = self._client.submit(pickle.loads, pickle.dumps(work))
-            waiting, running, numbers = iter(enumerate(parts)), as_completed(), dict[Any, int]()
+            waiting, numbers = iter(enumerate(parts)), dict[Any, int]()
+            # Its default is the loop of the newest client of this process, which may be another.
+            running = as_completed(loop=self._client.loop)
 
             def fill() -> None:
                 free = max(0, WAITING * self.count - running.count())

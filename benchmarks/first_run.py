@@ -35,6 +35,7 @@ COMMANDS = {
     "import spikeport": None,
     "convert": "convert run -o net.net --steps 4",
     "run, 20 samples": "run net.net --data digits@test[:20] -o one.npz",
+    "audit, 20 samples": "audit net.net --data digits@test[:20] --checkpoint run --html a.html",
     "run, 20 samples, --engine fast": "run net.net --data digits@test[:20] -o two.npz "
     "--engine fast",
 }

@@ -35,11 +35,12 @@ def export(
     Parameters
     ----------
     path:
-        File of "nir" and "onnx"; folder of the others.
+        File of "nir", "onnx" and "qonnx"; folder of the others.
     to:
         "nir", a NIR graph; "onnx", a graph of integers for onnxruntime; "c", C99 source with a
         test; "spikingjelly", "sinabs" or "snntorch", a torch module with the tool's IF neurons.
-        "onnx" and "c" express everything.
+        "onnx" and "c" express everything. "qonnx" is the network that CIF settles to, for tools
+        that put it onto FPGAs.
     accept_hard_reset:
         Of "nir": also write networks with several steps, whose neurons other NIR tools reset to
         zero.
@@ -101,6 +102,13 @@ def _c(program: IntProgram, folder: Path, *, samples: Data | None = None) -> lis
     return []
 
 
+def _qonnx(program: IntProgram, path: Path) -> list[Entry]:
+    from exports.onnx import write_onnx
+
+    write_onnx(program, path, qonnx=True)
+    return []
+
+
 def _onnx(program: IntProgram, path: Path, *, settled: bool = False) -> list[Entry]:
     from exports.onnx import write_onnx
 
@@ -147,6 +155,7 @@ class Target:
 TARGETS: Mapping[str, Target] = {
     "nir": Target(_nir, ("accept_hard_reset",), NIR),
     "onnx": Target(_onnx, ("settled",), ONNX),
+    "qonnx": Target(_qonnx, (), ONNX),
     "c": Target(_c, ("samples",)),
     **{tool: Target(_simulator(tool), ()) for tool in ("spikingjelly", "sinabs", "snntorch")},
 }

@@ -19,21 +19,65 @@ from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.spike_ranges import largest_sum
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Sliding, WindowSynapse
 
+BATCH = "N"
+QONNX = "qonnx.custom_op.general"
+"""Domain of the operators that QONNX adds to ONNX."""
 EXACT = 1 << 24
 """Integers up to here are exact in float32."""
 
 
 class Nodes:
-    """Nodes and constants of a graph; each call adds a node and returns the name of its result."""
+    """Nodes and constants of a graph; each call adds a node and returns the name of its result.
 
-    def __init__(self) -> None:
+    Attributes
+    ----------
+    qonnx:
+        Whether all values are float32, and those of few bits are marked by QONNX's `Quant`.
+    """
+
+    def __init__(self, *, qonnx: bool = False) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self.qonnx = qonnx
 
-    def constant(self, name: str, values: Any, kind: type = np.int32) -> str:
-        """A constant array."""
+    @property
+    def samples(self) -> str | int:
+        """Size of the first axis: any, or 1, since tools for FPGAs want all sizes known."""
+        return 1 if self.qonnx else BATCH
+
+    @property
+    def kind(self) -> int:
+        """ONNX's type of integers."""
+        return TensorProto.FLOAT if self.qonnx else TensorProto.INT32
+
+    def constant(self, name: str, values: Any, kind: type | None = None) -> str:
+        """A constant array, by default of the type of integers."""
+        kind = kind or (np.float32 if self.qonnx else np.int32)
         self.constants.append(numpy_helper.from_array(np.asarray(values, kind), name))
         return name
+
+    def weight(self, name: str, values: np.ndarray) -> str:
+        """Constant integers, float32; with `qonnx` of as many bits as they need, at least two."""
+        found = self.constant(name, values, np.float32)
+        if not self.qonnx:
+            return found
+        ends = (int(values.max()), -1 - int(values.min()))
+        bits = 1 + max(1, *(max(end, 0).bit_length() for end in ends))
+        return self.quantized(f"{name}/quantized", found, 1.0, bits)
+
+    def quantized(
+        self, result: str, value: str, scale: Any, bits: int, *, signed: bool = True
+    ) -> str:
+        """`scale` times the integer below `value / scale`, within its bits: a `Quant` node."""
+        given = [
+            value,
+            *(
+                self.constant(f"{result}/{k}", v, np.float32)
+                for k, v in (("scale", scale), ("zero", 0.0), ("bits", float(bits)))
+            ),
+        ]
+        how = {"signed": int(signed), "narrow": 0, "rounding_mode": "FLOOR"}
+        return self.add("Quant", result, *given, domain=QONNX, **how)
 
     def add(self, operator: str, result: str, *inputs: str, **attributes: Any) -> str:
         """A node with one result."""
@@ -41,7 +85,9 @@ class Nodes:
         return result
 
     def cast(self, value: str, result: str, kind: int = TensorProto.INT32) -> str:
-        """`value` as integers of 32 bits, or another kind."""
+        """`value` as integers of 32 bits, or another kind; with `qonnx` it stays."""
+        if self.qonnx:
+            return value
         return self.add("Cast", result, value, to=kind)
 
 
@@ -91,11 +137,11 @@ def _current(
 ) -> str:
     """int32 (N, ...) current of float32 spikes (N, ...) of a source with this shape."""
     if isinstance(synapse, DenseSynapse):
-        weight = nodes.constant(f"{name}/weight", synapse.weight.T, np.float32)
+        weight = nodes.weight(f"{name}/weight", synapse.weight.T)
         flat = nodes.add("Flatten", f"{name}/flat", spikes)
         total = nodes.add("MatMul", f"{name}/sum", flat, weight)
     else:
-        weight = nodes.constant(f"{name}/weight", synapse.weight, np.float32)
+        weight = nodes.weight(f"{name}/weight", synapse.weight)
         plane = _laid_out(nodes, synapse, name, spikes, shape)
         total = nodes.add(
             "Conv",

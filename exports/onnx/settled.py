@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from exports.onnx.operators import Nodes, largest, per_channel, summed
-from exports.onnx.step import BATCH, model_of
+from exports.onnx.operators import EXACT, Nodes, largest, per_channel, summed
+from exports.onnx.step import model_of
 from toolchain.errors import TargetError
 from toolchain.int_range import IntRange
 from toolchain.program.count_growth import count_growths
@@ -24,8 +24,14 @@ from toolchain.program.spike_ranges import largest_sum
 from toolchain.program.synapse import WindowSynapse
 
 
-def settled(program: IntProgram) -> onnx.ModelProto:
+def settled(program: IntProgram, *, qonnx: bool = False) -> onnx.ModelProto:
     """The settled network: readouts' accumulators, int32 (N, ...), for graded input spikes.
+
+    Parameters
+    ----------
+    qonnx:
+        For one sample. Integers are float32, weights and counts marked by QONNX's `Quant` with
+        their bits, as tools for FPGAs read them.
 
     Raises
     ------
@@ -47,9 +53,13 @@ def settled(program: IntProgram) -> onnx.ModelProto:
         counts = growths[source].after(schedule.num_steps, schedule.wake_steps)
         return IntRange(min(counts.low, 0), max(counts.high, 0))
 
-    nodes, counts, outputs = Nodes(), {}, []
+    nodes, counts, outputs = Nodes(qonnx=qonnx), {}, []
     wake = nodes.constant("wake_steps", schedule.wake_steps)
-    times = nodes.add("Mul", "input/times", INPUT, wake)
+    given = INPUT
+    if qonnx:
+        span = program.input
+        given = nodes.quantized("input/quantized", INPUT, 1.0, span.bits, signed=span.signed)
+    times = nodes.add("Mul", "input/times", given, wake)
     counts[INPUT] = nodes.cast(times, "input/counts", TensorProto.FLOAT)
     for population in program.populations:
         name, neuron = population.name, population.neuron
@@ -58,17 +68,17 @@ def settled(program: IntProgram) -> onnx.ModelProto:
         else:
             found = summed(nodes, program, population, counts, reach)
         whole = population.bias.astype(np.int64) * schedule.wake_steps
-        _check_total(population, reach, whole)
+        _check_total(population, reach, whole, EXACT if qonnx else 1 << 31)
         if whole.any():
             bias = per_channel(whole, population.shape)
             found = nodes.add("Add", f"{name}/biased", found, nodes.constant(f"{name}/bias", bias))
         if isinstance(neuron, Readout):
             nodes.add("Identity", name, found)
-            shape = (BATCH, *population.shape)
-            outputs.append(helper.make_tensor_value_info(name, TensorProto.INT32, shape))
+            shape = (nodes.samples, *population.shape)
+            outputs.append(helper.make_tensor_value_info(name, nodes.kind, shape))
             continue
         if isinstance(neuron, ThresholdNeuron):
-            found = _counted(nodes, population, neuron, found, wake)
+            found = _counted(nodes, population, neuron, found, schedule.wake_steps)
         elif not isinstance(neuron, LIPool | Relay):
             raise TargetError("no ONNX operators for this neuron", node=name, found=neuron.kind)
         counts[name] = nodes.cast(found, f"{name}/counts", TensorProto.FLOAT)
@@ -76,15 +86,15 @@ def settled(program: IntProgram) -> onnx.ModelProto:
 
 
 def _check_total(
-    population: Population, reach: Callable[[str], IntRange], bias: np.ndarray
+    population: Population, reach: Callable[[str], IntRange], bias: np.ndarray, below: int
 ) -> None:
-    """Raise TargetError unless the sum over all steps, int64 `bias` (C,) included, fits 32 bits."""
+    """Raise TargetError unless the sum over all steps, int64 `bias` (C,) included, is `below`."""
     first = population.neuron.arrays().get("initial_potential", np.zeros(1, np.int32))
     bound = int(np.abs(bias).max()) + int(np.abs(first.astype(np.int64)).max())
     bound += sum(largest_sum(synapse, reach(synapse.source)) for synapse in population.synapses)
-    if bound >= 1 << 31:
+    if bound >= below:
         raise TargetError(
-            "sums over all steps may pass 32 bits",
+            f"sums over all steps may pass {below.bit_length() - 1} bits",
             node=population.name,
             found=bound,
             remedy="use fewer wake steps",
@@ -92,16 +102,27 @@ def _check_total(
 
 
 def _counted(
-    nodes: Nodes, population: Population, neuron: ThresholdNeuron, total: str, wake: str
+    nodes: Nodes, population: Population, neuron: ThresholdNeuron, total: str, wake: int
 ) -> str:
-    """Counts of CIF neurons; ONNX cuts a quotient towards 0, so negative sums become 0 first."""
+    """Counts of CIF neurons; ONNX cuts a quotient towards 0, so negative sums become 0 first.
+
+    In float32 the floor of a quotient is exact, since both are integers below 2^24: the quotient is
+    at least 1 / threshold below the next integer, more than float32 rounds it by. `Quant` takes it,
+    and cuts at 0.
+    """
     name, shape = population.name, population.shape
     first = nodes.constant(f"{name}/v0", per_channel(neuron.initial_potential, shape))
     threshold = nodes.constant(f"{name}/threshold", per_channel(neuron.threshold, shape))
     v = nodes.add("Add", f"{name}/v", total, first)
+    if nodes.qonnx:
+        top = per_channel(neuron.threshold.astype(np.int64) * wake, shape)
+        capped = nodes.add("Min", f"{name}/capped", v, nodes.constant(f"{name}/top", top))
+        steps = per_channel(neuron.threshold, shape)
+        found = nodes.quantized(f"{name}/quantized", capped, steps, wake.bit_length(), signed=False)
+        return nodes.add("Div", f"{name}/count", found, threshold)
     positive = nodes.add("Max", f"{name}/positive", v, nodes.constant(f"{name}/none", 0))
     quotient = nodes.add("Div", f"{name}/quotient", positive, threshold)
-    return nodes.add("Min", f"{name}/count", quotient, wake)
+    return nodes.add("Min", f"{name}/count", quotient, "wake_steps")
 
 
 def _pooled(

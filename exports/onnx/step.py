@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from exports.onnx.operators import Nodes, largest, per_channel, summed
+from exports.onnx.operators import BATCH, QONNX, Nodes, largest, per_channel, summed
 from toolchain.errors import TargetError
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.neurons import (
@@ -21,7 +21,6 @@ from toolchain.program.neurons import (
 )
 from toolchain.program.synapse import WindowSynapse
 
-BATCH = "N"
 AWAKE, MOST = "awake", "most_spikes"
 """Inputs of a step: whether it is a wake step (1 or 0), and the wake steps until now."""
 
@@ -210,9 +209,11 @@ def _model(program: IntProgram, step: _Step, *, trace: bool) -> onnx.ModelProto:
 
 def model_of(program: IntProgram, nodes: Nodes, outputs: list[Any]) -> onnx.ModelProto:
     """A checked model with the program's input, int32 (N, ...)."""
-    given = [_value(INPUT, TensorProto.INT32, (BATCH, *program.input.shape))]
+    given = [_value(INPUT, nodes.kind, (nodes.samples, *program.input.shape))]
     graph = helper.make_graph(nodes.nodes, "network", given, outputs, nodes.constants)
     opset = [helper.make_opsetid("", 18)]
+    if nodes.qonnx:
+        opset.append(helper.make_opsetid(QONNX, 1))
     model = helper.make_model(graph, opset_imports=opset, producer_name="spikeport", ir_version=9)
     quantizer = program.input
     described = {

@@ -10,13 +10,17 @@ from toolchain.files import atomic_write
 from toolchain.program.int_program import IntProgram
 
 
-def write_onnx(program: IntProgram, path: Path, *, settled: bool = False) -> None:
+def write_onnx(
+    program: IntProgram, path: Path, *, settled: bool = False, qonnx: bool = False
+) -> None:
     """Write the program; outputs are the readouts' accumulators, int32 (N, ...).
 
     Parameters
     ----------
     settled:
         Write the network that it settles to, without time, in place of all its steps.
+    qonnx:
+        Write that network with QONNX's operators.
 
     Raises
     ------
@@ -25,5 +29,8 @@ def write_onnx(program: IntProgram, path: Path, *, settled: bool = False) -> Non
     OutputError
         If the path cannot be written.
     """
-    model = settled_network(program) if settled else scan(program, trace=False)
+    if settled or qonnx:
+        model = settled_network(program, qonnx=qonnx)
+    else:
+        model = scan(program, trace=False)
     atomic_write(path, model.SerializeToString())

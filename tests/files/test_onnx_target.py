@@ -7,6 +7,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.core.onnx_exec import execute_onnx
+from qonnx.transformation.infer_shapes import InferShapes
 
 import spikeport
 from exports.netx import read_net
@@ -117,3 +120,30 @@ def test_the_commands(tmp_path):
         assert result.exit_code == 0, result.output
     result = here("compare", str(tmp_path / "reference.npz"), str(tmp_path / "onnx.npz"))
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "cif" in name])
+def test_qonnx_graphs_by_its_own_executor(name, tmp_path):
+    """Float32 with `Quant` nodes, as FPGA tools read them: the closed form, integer by integer."""
+    program = read_net(PACK / f"{name}.net")
+    inputs = inputs_of(program)
+    assert spikeport.export(program, tmp_path / "a.onnx", "qonnx") == []
+    model = ModelWrapper(str(tmp_path / "a.onnx")).transform(InferShapes())
+    kinds = {node.op_type for node in model.graph.node}
+    assert "Quant" in kinds
+    assert "Cast" not in kinds
+    for values in (*inputs[:, None], np.full_like(inputs[:1], program.input.range.high)):
+        _, expected = quantized_counts(program, values)
+        found = execute_onnx(model, {"input": values.astype(np.float32)})
+        assert found.keys() == expected.keys()
+        for readout, sums in expected.items():
+            assert np.array_equal(found[readout], sums)
+
+
+def test_sums_that_float32_does_not_hold_are_no_qonnx(tmp_path):
+    long = random_program(1, kind="cif", convs=(), hidden=(), schedule=Schedule(1 << 12))
+    with pytest.raises(TargetError, match="24 bits"):
+        spikeport.export(long, tmp_path / "a.onnx", "qonnx")
+    with pytest.raises(TargetError, match="do not settle"):
+        spikeport.export(random_program(1), tmp_path / "a.onnx", "qonnx")
+    assert not list(tmp_path.iterdir())

@@ -30,12 +30,14 @@ def command(
     net: Net,
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", metavar="PATH", help="File of nir or onnx, else a folder."),
+        typer.Option(
+            "-o", "--out", metavar="PATH", help="File of nir, onnx or qonnx, else a folder."
+        ),
     ],
     to: Annotated[
         Target,
         typer.Option(
-            "--to", help="A NIR graph, an ONNX graph, C99 source, or a module of a simulator."
+            "--to", help="A NIR graph, an ONNX or QONNX graph, C99 source, or a simulator's module."
         ),
     ] = NIR,
     accept_hard_reset: Annotated[

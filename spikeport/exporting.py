@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from spikeport.files import as_program
 from toolchain.errors import UsageError
-from toolchain.output_policy import MODULE, NIR, ONNX, SOURCE, TENSORS, Kind, check_output
+from toolchain.files import atomic_write
+from toolchain.output_policy import (
+    MODULE,
+    NIR,
+    ONNX,
+    PARTITION,
+    SOURCE,
+    TENSORS,
+    Kind,
+    check_output,
+)
 
 if TYPE_CHECKING:
     from exports.nir import Entry
@@ -17,6 +29,7 @@ if TYPE_CHECKING:
     from toolchain.conversion.pipeline import Conversion
     from toolchain.program.int_program import IntProgram
 
+_log = logging.getLogger(__name__)
 SAMPLES = 2
 """Samples that test a target's source, where the caller gives none."""
 
@@ -29,18 +42,19 @@ def export(
     accept_hard_reset: bool = False,
     samples: Data | None = None,
     settled: bool = False,
+    target: str | None = None,
 ) -> list[Entry]:
     """Write a program for another target; return what the target cannot express, and what follows.
 
     Parameters
     ----------
     path:
-        File of "nir", "onnx" and "qonnx"; folder of the others.
+        File of "nir", "onnx", "qonnx" and "partition"; folder of the others.
     to:
         "nir", a NIR graph; "onnx", a graph of integers for onnxruntime; "c", C99 source with a
         test; "spikingjelly", "sinabs" or "snntorch", a torch module with the tool's IF neurons.
         "onnx" and "c" express everything. "qonnx" is the network that CIF settles to, for tools
-        that put it onto FPGAs.
+        that put it onto FPGAs. "partition" says as JSON which core of a chip has which neurons.
     accept_hard_reset:
         Of "nir": also write networks with several steps, whose neurons other NIR tools reset to
         zero.
@@ -48,6 +62,8 @@ def export(
         Of "c": samples of the test, by default two of seeded noise over the input's range.
     settled:
         Of "onnx": the network that a CIF network settles to, without time.
+    target:
+        Of "partition": the chip, a name or a TOML file; by default Loihi 2.
 
     Raises
     ------
@@ -64,14 +80,15 @@ def export(
         "accept_hard_reset": accept_hard_reset or None,
         "samples": samples,
         "settled": settled or None,
+        "target": target,
     }
     options = {name: value for name, value in given.items() if value is not None}
     check_target(Path(path), to)
-    target = TARGETS[to]
+    exporter = TARGETS[to]
     for name in options:
-        if name not in target.options:
+        if name not in exporter.options:
             raise UsageError(f"{name}= says nothing to the target {to}")
-    return target.write(as_program(program), Path(path), **options)
+    return exporter.write(as_program(program), Path(path), **options)
 
 
 def check_target(path: Path, to: str, inputs: Sequence[Path] = ()) -> None:
@@ -116,6 +133,17 @@ def _onnx(program: IntProgram, path: Path, *, settled: bool = False) -> list[Ent
     return []
 
 
+def _partition(program: IntProgram, path: Path, *, target: str = "loihi2") -> list[Entry]:
+    from spikeport.auditing import chip_of
+    from toolchain.audit.placement import place
+
+    placement = place(program, chip_of(target))
+    for problem in placement.fit.problems():
+        _log.warning("%s, %s: %s", problem["level"], problem["layer"], problem["told"])
+    atomic_write(path, (json.dumps(placement.describe(), indent=1) + "\n").encode())
+    return []
+
+
 def _simulator(tool: str) -> Callable[[IntProgram, Path], list[Entry]]:
     def write(program: IntProgram, folder: Path) -> list[Entry]:
         from exports.simulators import FILES, write_simulator
@@ -156,6 +184,7 @@ TARGETS: Mapping[str, Target] = {
     "nir": Target(_nir, ("accept_hard_reset",), NIR),
     "onnx": Target(_onnx, ("settled",), ONNX),
     "qonnx": Target(_qonnx, (), ONNX),
+    "partition": Target(_partition, ("target",), PARTITION),
     "c": Target(_c, ("samples",)),
     **{tool: Target(_simulator(tool), ()) for tool in ("spikingjelly", "sinabs", "snntorch")},
 }

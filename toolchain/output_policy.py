@@ -102,6 +102,7 @@ TENSORS = Kind(
     (".safetensors",),
     _begins(rb'.{8}\{"__metadata__":\{"spikeport\.program_hash'),
 )
+PARTITION = Kind("a partition", (".json",), _begins(rb'\{\s*"format": "spikeport\.partition"'))
 SCRIPT = Kind("a reproducer", (".py",), _begins(rb'""".*Runs one sample through'))
 
 

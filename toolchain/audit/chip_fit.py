@@ -250,7 +250,7 @@ def _cut(program: IntProgram, population: Population, chip: Chip, split: str, pi
         # Two synapses from one source share its axons.
         taken = in_axons.get(synapse.source, 0)
         in_axons[synapse.source] = max(taken, _in_axons(synapse, shape, tile))
-        memory += _weights(synapse, tile[0], tile[1] * tile[2], shares=chip.shares_kernels)
+        memory += stored_weights(synapse, tile[0], tile[1] * tile[2], shares=chip.shares_kernels)
     use = {
         NEURONS: prod(tile),
         IN_AXONS: sum(in_axons.values()),
@@ -280,7 +280,7 @@ def _span(synapse: ConvSynapse | WindowSynapse, axis: int) -> int:
     return (synapse.kernel[axis] - 1) * synapse.dilation[axis] + 1
 
 
-def _weights(synapse: Synapse, channels: int, sites: int, *, shares: bool) -> int:
+def stored_weights(synapse: Synapse, channels: int, sites: int, *, shares: bool) -> int:
     """Number of weights for `channels` channels at `sites` sites."""
     if isinstance(synapse, WindowSynapse):
         return channels * sites * prod(synapse.kernel)

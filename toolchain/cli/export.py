@@ -31,13 +31,18 @@ def command(
     out: Annotated[
         Path,
         typer.Option(
-            "-o", "--out", metavar="PATH", help="File of nir, onnx or qonnx, else a folder."
+            "-o",
+            "--out",
+            metavar="PATH",
+            help="Folder of c and of simulators, else a file.",
         ),
     ],
     to: Annotated[
         Target,
         typer.Option(
-            "--to", help="A NIR graph, an ONNX or QONNX graph, C99 source, or a simulator's module."
+            "--to",
+            help="A NIR, ONNX or QONNX graph, C99 source, a module of a simulator, or the "
+            "partition onto a chip's cores.",
         ),
     ] = NIR,
     accept_hard_reset: Annotated[
@@ -59,6 +64,12 @@ def command(
         bool,
         typer.Option("--settled", help="onnx: the network that CIF settles to, without time."),
     ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", metavar="NAME|FILE.toml", help="partition: the chip.  [default: loihi2]"
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write a network as an ONNX graph, C source, a NIR graph or a torch module.
@@ -76,6 +87,7 @@ def command(
         accept_hard_reset=accept_hard_reset,
         samples=samples,
         settled=settled,
+        target=target,
     )
     if entries:
         rows = [(entry.what, entry.where, entry.fate.value, entry.consequence) for entry in entries]

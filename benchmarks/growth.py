@@ -44,7 +44,7 @@ AXES: Mapping[str, tuple[str, tuple[float, ...]]] = {
 """What is changed, and what time and memory are fitted against."""
 RUNS = 4
 """Of a point; the fastest counts, since other processes only slow it."""
-FIGURE = "docs/results/growth.png"
+FIGURE = "docs/results/growth.svg"
 TEXT = (
     "The engine on VGG11 (half width, 32x32, T = 4, batch 16, readout only; seeded weights), one "
     "setting changed at a time; processor seconds of one thread, and peak memory of the process "
@@ -137,7 +137,7 @@ def main() -> None:
         panel.loglog(x, found[1], "s--", label="MB")
         panel.set_xlabel(label)
     panels[0].legend()
-    figure.savefig(ROOT / FIGURE, dpi=120)
+    figure.savefig(ROOT / FIGURE, metadata={"Date": None})
     seconds = time.perf_counter() - started
     made = made_by("python benchmarks/growth.py", seconds, numpy=np.__version__)
     head = ("", "seconds", "exponent", "at the end", "MB", "exponent", "at the end")

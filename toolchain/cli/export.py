@@ -72,7 +72,7 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a network as an ONNX graph, C source, a NIR graph or a torch module.
+    """Write a network for another tool: a graph, source, or a module.
 
     What the target lacks is listed.
     `spikeport convert FILE.nir -o NET.net` restores the same program. In the folder of C source,

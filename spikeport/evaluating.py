@@ -236,6 +236,8 @@ def evaluate_detector(
     weight_bits: int = 8,
     lava_samples: int = 0,
     target: str = "loihi2",
+    jobs: int = 1,
+    scheduler: str | None = None,
     time_limit: float = 3600.0,
     command: str = "spikeport.evaluate_detector",
     progress: Told | None = None,
@@ -251,7 +253,7 @@ def evaluate_detector(
         A checkpoint folder of `detector train`.
     data:
         A source of images with boxes.
-    steps, weight_bits, lava_samples, command:
+    steps, weight_bits, lava_samples, jobs, scheduler, command:
         As in `evaluate`; on Lava each step is compared by digest.
 
     Raises
@@ -264,13 +266,14 @@ def evaluate_detector(
     checkpoint = load_detector(folder)
     height, width = checkpoint.config.input_size
     images = open_boxes(data, (height, width))
-    measured = DetectorMeasurement(checkpoint, images, steps, weight_bits, told)
     opened = OpenNetwork(network_of(checkpoint, folder), None, ())
-    measured.measure(_lowering(opened, target))
     on_lava = None
-    if lava_samples and measured.program is not None:
-        few = images.take(slice(0, lava_samples))
-        on_lava = _detector_on_lava(measured.program, few, time_limit, told)
+    with open_workers(jobs, scheduler) as workers:
+        measured = DetectorMeasurement(checkpoint, images, steps, weight_bits, told, workers)
+        measured.measure(_lowering(opened, target))
+        if lava_samples and measured.program is not None:
+            few = images.take(slice(0, lava_samples))
+            on_lava = _detector_on_lava(measured.program, few, time_limit, told, workers)
     operations = measured.operations
     return DetectorEvaluation(
         run=_run_of(checkpoint),
@@ -334,7 +337,7 @@ def _compared(
     lava: Backend,
     record: str,
     told: Told,
-    workers: Workers | None = None,
+    workers: Workers,
 ) -> tuple[Recording, Comparison]:
     """A run on Lava, compared with the reference simulator's."""
     runs = []
@@ -361,12 +364,12 @@ def _on_lava(
 
 
 def _detector_on_lava(
-    program: IntProgram, data: Samples, time_limit: float, told: Told
+    program: IntProgram, data: Samples, time_limit: float, told: Told, workers: Workers
 ) -> DetectorOnLava:
     """Every step of every layer of a Lava run against the reference simulator."""
     batch = min(LAVA_IMAGES_AT_ONCE, len(data))
     lava = Lava("fast", batch=batch, time_limit=time_limit)
-    _, comparison = _compared(program, data, lava, "digest", told)
+    _, comparison = _compared(program, data, lava, "digest", told, workers)
     return {
         "samples": len(data),
         "steps": program.schedule.num_steps,

@@ -227,6 +227,18 @@ def test_evaluation(work, name, more, neurons):
     assert relays  # residual sums without a neuron, and neurons of the backbone
 
 
+def test_processes_share_an_evaluation(work):
+    """The same document but for what made it."""
+    found = []
+    for jobs in (1, 2):
+        out = work / f"jobs-{jobs}.json"
+        evaluated = ["detector", "evaluate", "run", "--data", "voc:set@test", "--lava", "2"]
+        ok(*evaluated, "--jobs", str(jobs), "-o", out.name, cwd=work)
+        found.append({k: v for k, v in json.loads(out.read_text()).items() if k != "made_by"})
+    assert found[0] == found[1]
+    assert found[0]["exactness"]["differing"] == 0
+
+
 def test_float_detectors_are_measured_as_they_are(work):
     ok("detector", "train", *COMMON, "--activation", "relu", "--out", "run-relu", cwd=work)
     ok("detector", "evaluate", "run-relu", "--data", "voc:set@test", cwd=work)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import spikeport
-from toolchain.cli.options import Boxes, Json, TimeLimit
+from toolchain.cli.options import Boxes, Jobs, Json, Scheduler, TimeLimit
 from toolchain.cli.output import Output, percent
 from toolchain.cli.param_types import data_path, positive_numbers, typed
 
@@ -36,6 +36,8 @@ def command(
         typer.Option("--lava", min=0, help="Images that run on Lava as well, compared by digest."),
     ] = 0,
     target: Annotated[str, typer.Option(help="Whose registers must hold it.")] = "loihi2",
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
     time_limit: TimeLimit = 3600.0,
     json: Json = False,
 ) -> None:
@@ -58,6 +60,8 @@ def command(
             weight_bits=weight_bits,
             lava_samples=lava_samples,
             target=target,
+            jobs=jobs,
+            scheduler=scheduler,
             time_limit=time_limit,
             command=shlex.join(["spikeport", *sys.argv[1:]]),
             progress=lambda what, done, total: task.update(done, total, what),

@@ -88,7 +88,8 @@ def real_outputs(program: IntProgram, accumulators: Mapping[str, np.ndarray]) ->
     for population in program.readouts:
         assert isinstance(population.neuron, Readout)
         unit = population.neuron.scale / program.schedule.wake_steps
-        values.append(torch.from_numpy(accumulators[population.name].astype(np.float64) * unit))
+        # In one memory order, since torch's exponentials may round otherwise in another.
+        values.append(torch.from_numpy(np.ascontiguousarray(accumulators[population.name]) * unit))
     return values
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from torch import Tensor
 
 from toolchain.audit.activity import LayerExtremes, count_spikes, samples_at_once
-from toolchain.audit.energy import Operations
+from toolchain.audit.energy import Counted, Operations
 from toolchain.engine.engine import Detail, Engine
 from toolchain.engine.settle import with_measured_sleep
 from toolchain.learning.activations import IF_ACTIVATIONS, ActivationMode, CQReLU, activation_mode
@@ -23,7 +24,9 @@ from toolchain.learning.evaluation.evaluate_run import Lower, Progress
 from toolchain.learning.evaluation.results import FLOAT, integer
 from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.simulator.quantized_network import quantized_counts
+from toolchain.workers import Work, Workers
 
+Told = Callable[[int, int], None]
 BATCH = 8
 """Images at a time at most, of which every layer's counts are kept."""
 
@@ -36,6 +39,8 @@ class DetectorMeasurement:
     ----------
     steps:
         Time steps after which an IF network is shown.
+    workers:
+        They share the images of the integer networks.
     """
 
     checkpoint: DetectorCheckpoint
@@ -43,6 +48,7 @@ class DetectorMeasurement:
     steps: Sequence[int]
     weight_bits: int
     progress: Progress
+    workers: Workers = field(default_factory=Workers)
     rows: list[PrecisionRow] = field(default_factory=list)
     settle: dict[str, int] = field(default_factory=dict)
     exactness: Exactness | None = None
@@ -108,12 +114,12 @@ class DetectorMeasurement:
         settled = with_measured_sleep(unmeasured, inputs)
         program, sleep = settled.program, settled.measured
         chosen = {wake + (1 << k) for k in range(sleep.bit_length()) if 1 << k < sleep}
-        self.settle = settle_by_layer(program, inputs)
+        found = self.workers.over_samples(Work(_settle_part, program), inputs)
+        self.settle = {name: max(part[name] for part in found) for name in found[0]}
         ends, boxes = self._spiking(program, sorted({*chosen, wake, wake + sleep}))
-        quantized = {name: np.zeros_like(value) for name, value in ends.items()}
-        for where in self._batches(program, "quantized network in integers"):
-            for name, value in quantized_counts(program, inputs[where])[1].items():
-                quantized[name][where] = value
+        report = partial(self.progress, "quantized network in integers")
+        parts = self.workers.over_samples(Work(_quantized_part, program), inputs, report)
+        quantized = {name: np.concatenate([p[name] for p in parts]) for name in ends}
         wanted = self._add(real_outputs(program, quantized), "ANN", integer(program.weight_bits))
         images = range(len(self.data))
         self.exactness = Exactness(
@@ -123,32 +129,64 @@ class DetectorMeasurement:
             unequal_images=sum(not boxes.of_image(i).equal(wanted.of_image(i)) for i in images),
         )
 
-    def _batches(self, program: IntProgram, what: str) -> Iterator[slice]:
-        size, total = samples_at_once(program, BATCH), len(self.data)
-        for start in range(0, total, size):
-            self.progress(what, start, total)
-            yield slice(start, start + size)
-
     def _spiking(
         self, program: IntProgram, steps: Sequence[int]
     ) -> tuple[dict[str, np.ndarray], Detections]:
         """Rows after each of `steps`, operations, and the accumulators and boxes at the end."""
-        inputs = input_spikes(program.input, self.data)
-        engine, operations = Engine(program), Operations(program)
-        extremes = {p.name: LayerExtremes() for p in program.populations}
-        parts: dict[int, list[dict[str, np.ndarray]]] = {t: [] for t in steps}
-        for where in self._batches(program, "spiking network"):
-            counts = count_spikes(engine, program, inputs[where], extremes)
-            operations.add(inputs[where], counts)
-            for t in steps:
-                parts[t].append({name: value[t - 1] for name, value in counts.outputs.items()})
+        inputs, operations = input_spikes(program.input, self.data), Operations(program)
+        work = Work(_spiking_part, (program, tuple(steps)))
+        report = partial(self.progress, "spiking network")
+        parts = self.workers.over_samples(work, inputs, report)
+        for _, counted in parts:
+            operations.counted.include(counted)
         neuron = program.spiking[0].neuron.kind
-        for t, batches in parts.items():
-            ends = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+        for number, t in enumerate(steps):
+            ends = {
+                readout.name: np.concatenate([sums[readout.name][number] for sums, _ in parts])
+                for readout in program.readouts
+            }
             outputs = outputs_after(program, ends, t)
             boxes = self._add(outputs, "SNN", integer(program.weight_bits), neuron, t)
         self.operations, self.program = operations, program
         return ends, boxes
+
+
+def _batches(
+    program: IntProgram, inputs: np.ndarray, progress: Told | None
+) -> Iterator[np.ndarray]:
+    size = samples_at_once(program, BATCH)
+    for start in range(0, len(inputs), size):
+        batch = inputs[start : start + size]
+        yield batch
+        if progress:
+            progress(start + len(batch), len(inputs))
+
+
+def _spiking_part(
+    shared: tuple[IntProgram, tuple[int, ...]], inputs: np.ndarray, progress: Told | None
+) -> tuple[dict[str, np.ndarray], Counted]:
+    """Accumulators after each of the steps, by readout, (steps, n, ...), and operations."""
+    program, steps = shared
+    engine, operations, sums = Engine(program), Operations(program), []
+    extremes = {p.name: LayerExtremes() for p in program.populations}
+    last = [t - 1 for t in steps]
+    for batch in _batches(program, inputs, progress):
+        counts = count_spikes(engine, program, batch, extremes)
+        operations.add(batch, counts)
+        sums.append({name: value[last] for name, value in counts.outputs.items()})
+    return {k: np.concatenate([s[k] for s in sums], axis=1) for k in sums[0]}, operations.counted
+
+
+def _quantized_part(
+    program: IntProgram, inputs: np.ndarray, progress: Told | None
+) -> dict[str, np.ndarray]:
+    """Accumulators of the quantized network, by readout."""
+    parts = [quantized_counts(program, batch)[1] for batch in _batches(program, inputs, progress)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _settle_part(program: IntProgram, inputs: np.ndarray, _: Told | None) -> dict[str, int]:
+    return settle_by_layer(program, inputs)
 
 
 def outputs_after(program: IntProgram, ends: dict[str, np.ndarray], steps: int) -> list[Tensor]:

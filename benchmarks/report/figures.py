@@ -36,10 +36,18 @@ STYLE: Any = {
 
 
 def training_of(evaluation: Evaluation) -> str:
-    """The activation a run was trained with, and its noise where that was fixed."""
+    """The activation a run was trained with, and what else sets it apart from others."""
     config = evaluation.config
-    noise = "" if config["fixed_noise"] is None else f", noise {config['fixed_noise']:g}"
-    return f"{NAMES[config['activation']]}{noise}"
+    told = [NAMES[config["activation"]]]
+    if config["fixed_noise"] is not None:
+        told.append(f"noise {config['fixed_noise']:g}")
+    if config.get("init") is not None:
+        told.append(f"from {Path(config['init']).name.rpartition('-')[2].upper()}")
+    if config.get("teacher") is not None:
+        told.append("taught")
+    if config.get("errors", "modelled") == "own":
+        told.append(f"own errors at T = {config['calibration_steps']}")
+    return ", ".join(told)
 
 
 def title_of(evaluation: Evaluation) -> str:

@@ -144,13 +144,17 @@ def _accuracy_table(data: str, model: str, group: dict[str, Evaluation]) -> list
 
 
 def _difference_lines(timed: Sequence[Evaluation], steps: Sequence[int]) -> list[str]:
-    """NQ against QCFS, and integers against float, in percentage points; fixed noise left out."""
+    """NQ against QCFS trained alike, and integers against float, in percentage points.
+
+    Fixed noise is left out.
+    """
     trained = [e for e in timed if e.config["fixed_noise"] is None]
-    by_activation = {e.config["activation"]: e for e in trained}
-    pairs = []
-    if {"nq", "qcfs"} <= set(by_activation):
-        sides = ((by_activation["nq"], "float"), (by_activation["qcfs"], "float"))
-        pairs.append(("NQ - QCFS, both float", *sides))
+    pairs = [
+        (f"{figures.training_of(nq)} - QCFS, both float", (nq, "float"), (qcfs, "float"))
+        for nq in trained
+        for qcfs in trained
+        if nq.config == {**qcfs.config, "activation": "nq"}
+    ]
     for evaluation in trained:
         for arithmetic in dict.fromkeys(r.arithmetic for r in evaluation.rows if r.neuron == "IF"):
             if arithmetic != "float":

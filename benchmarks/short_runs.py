@@ -45,12 +45,14 @@ TEXT = (
 STEPS = (1, 2, 4, 8)
 RELU = "relu"
 """Stands for RUN in `init` and `teacher`; other names there are those of a row."""
+OWN = {"errors": "own", "learning_rate": 0.002}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "NQ": {},
     "QCFS": {"activation": "qcfs"},
-    "own errors": {"errors": "own"},
-    "own errors, from QCFS": {"errors": "own", "init": "QCFS"},
-    "own errors at T = 2, from QCFS": {"errors": "own", "calibration_steps": 2, "init": "QCFS"},
+    "own errors": OWN,
+    "own errors, from NQ": {**OWN, "init": "NQ"},
+    "own errors, from QCFS": {**OWN, "init": "QCFS"},
+    "own errors at T = 2, from NQ": {**OWN, "calibration_steps": 2, "init": "NQ"},
     "taught by the ReLU network": {"teacher": RELU},
     "from QCFS": {"init": "QCFS"},
     "from random weights": {"init": None, "initial_threshold": 2.0, "learning_rate": 0.05},

@@ -72,7 +72,7 @@ SETTINGS = {
     "errors": setting(
         str,
         "Errors of spikes in training: modelled (NQ's noise), or own, measured on each batch: for "
-        "the last epochs, from --init.  [modelled]",
+        "the last epochs, from --init, at a learning rate of about 0.002.  [modelled]",
     ),
     "mean": text_setting(
         real_numbers, "Taken from real values, one per channel; 128/255 is a number.  [0]", "--mean"

@@ -24,6 +24,11 @@ for run in "$@"; do
     fi
     continue
   fi
+  # A ReLU network is where others start; it is not evaluated itself.
+  if grep -q '^activation = "relu"' "$run/config.toml"; then
+    [ -f "$run/model.safetensors" ] || "$spikeport" train --config "$run/config.toml" --out "$run"
+    continue
+  fi
   "$spikeport" train --config "$run/config.toml" --out "$run"
   "$spikeport" evaluate "$run" --data "$data@test" --weight-bits 8,4 \
     --rounding gptq --calibrate "$data@train" --lava 10

@@ -41,8 +41,9 @@ def training_of(evaluation: Evaluation) -> str:
     told = [NAMES[config["activation"]]]
     if config["fixed_noise"] is not None:
         told.append(f"noise {config['fixed_noise']:g}")
-    if config.get("init") is not None:
-        told.append(f"from {Path(config['init']).name.rpartition('-')[2].upper()}")
+    start = (config.get("init") or "").rpartition("-")[2]
+    if start in NAMES:
+        told.append(f"from {NAMES[start]}")
     if config.get("teacher") is not None:
         told.append("taught")
     if config.get("errors", "modelled") == "own":

@@ -153,7 +153,7 @@ def _difference_lines(timed: Sequence[Evaluation], steps: Sequence[int]) -> list
         (f"{figures.training_of(nq)} - QCFS, both float", (nq, "float"), (qcfs, "float"))
         for nq in trained
         for qcfs in trained
-        if nq.config == {**qcfs.config, "activation": "nq"}
+        if qcfs.config["activation"] == "qcfs" and nq.config == {**qcfs.config, "activation": "nq"}
     ]
     for evaluation in trained:
         for arithmetic in dict.fromkeys(r.arithmetic for r in evaluation.rows if r.neuron == "IF"):

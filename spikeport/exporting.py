@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,17 +120,12 @@ def _c(program: IntProgram, folder: Path, *, samples: Data | None = None) -> lis
     return []
 
 
-def _qonnx(program: IntProgram, path: Path) -> list[Entry]:
+def _onnx(
+    program: IntProgram, path: Path, *, settled: bool = False, qonnx: bool = False
+) -> list[Entry]:
     from exports.onnx import write_onnx
 
-    write_onnx(program, path, qonnx=True)
-    return []
-
-
-def _onnx(program: IntProgram, path: Path, *, settled: bool = False) -> list[Entry]:
-    from exports.onnx import write_onnx
-
-    write_onnx(program, path, settled=settled)
+    write_onnx(program, path, settled=settled, qonnx=qonnx)
     return []
 
 
@@ -144,15 +140,12 @@ def _partition(program: IntProgram, path: Path, *, target: str = "loihi2") -> li
     return []
 
 
-def _simulator(tool: str) -> Callable[[IntProgram, Path], list[Entry]]:
-    def write(program: IntProgram, folder: Path) -> list[Entry]:
-        from exports.simulators import FILES, write_simulator
+def _simulator(program: IntProgram, folder: Path, *, tool: str) -> list[Entry]:
+    from exports.simulators import FILES, write_simulator
 
-        _check_files(folder, dict(zip(FILES, (MODULE, TENSORS), strict=True)))
-        write_simulator(program, folder, tool)
-        return []
-
-    return write
+    _check_files(folder, dict(zip(FILES, (MODULE, TENSORS), strict=True)))
+    write_simulator(program, folder, tool)
+    return []
 
 
 def _check_files(folder: Path, kinds: Mapping[str, Kind]) -> None:
@@ -183,8 +176,11 @@ class Target:
 TARGETS: Mapping[str, Target] = {
     "nir": Target(_nir, ("accept_hard_reset",), NIR),
     "onnx": Target(_onnx, ("settled",), ONNX),
-    "qonnx": Target(_qonnx, (), ONNX),
+    "qonnx": Target(partial(_onnx, qonnx=True), (), ONNX),
     "partition": Target(_partition, ("target",), PARTITION),
     "c": Target(_c, ("samples",)),
-    **{tool: Target(_simulator(tool), ()) for tool in ("spikingjelly", "sinabs", "snntorch")},
+    **{
+        tool: Target(partial(_simulator, tool=tool), ())
+        for tool in ("spikingjelly", "sinabs", "snntorch")
+    },
 }

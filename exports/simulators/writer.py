@@ -63,7 +63,4 @@ def write_simulator(program: IntProgram, folder: Path, tool: str) -> None:
 
 def _small(values: np.ndarray) -> np.ndarray:
     """The same integers in the smallest signed type that holds them."""
-    ends = (int(values.min()), int(values.max()))
-    kinds = (np.int8, np.int16, np.int32, np.int64)
-    kind = next(k for k in kinds if all(np.iinfo(k).min <= v <= np.iinfo(k).max for v in ends))
-    return values.astype(kind)
+    return values.astype(np.min_scalar_type(min(int(values.min()), -1 - int(values.max()))))

@@ -48,7 +48,7 @@ class Core:
     use:
         Neurons, in-axons, out-axons, bits of synaptic memory.
     sums:
-        Weights added in a step in which all sources fire.
+        Weights added in a step in which all sources fire, those that meet padding counted too.
     """
 
     index: int

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -191,17 +190,16 @@ def _reach(synapse: Synapse, shape: tuple[int, ...], box: tuple[Range, Range, Ra
 
 
 def _union(reaches: Sequence[Reach]) -> int:
-    """Number of neurons in any of the sets, by inclusion and exclusion."""
-    total = 0
-    for count in range(1, len(reaches) + 1):
-        for some in combinations(reaches, count):
-            axes = (np.logical_and.reduce(axis) for axis in zip(*some, strict=True))
-            total += (-1) ** (count + 1) * prod(int(axis.sum()) for axis in axes)
-    return total
+    """Number of neurons in any of the sets."""
+    channels, rows, columns = ((0, len(axis)) for axis in reaches[0])
+    return int(_sent([(channels, rows, columns)], reaches)[0])
 
 
 def _sent(boxes: Sequence[tuple[Range, Range, Range]], reaches: Sequence[Reach]) -> np.ndarray:
-    """Number of neurons of each source piece in any of the sets: int64 (pieces,)."""
+    """Number of neurons of each source piece in any of the sets: int64 (pieces,).
+
+    By inclusion and exclusion.
+    """
     ends = np.array(boxes)
     total = np.zeros(len(boxes), np.int64)
     for count in range(1, len(reaches) + 1):

@@ -58,18 +58,12 @@ TEXT = (
 def measured(point: Point) -> tuple[float, float, float]:
     """Seconds, peak memory in MB, and multiply-adds of a step for one sample."""
     from toolchain.engine.engine import Engine
-    from toolchain.program.synapse import ConvSynapse, DenseSynapse
+    from toolchain.program.synops import dense_operations
 
     side, batch = int(point["side"]), int(point["batch"])
     shape = (3, side, side)
     program = make_program("vgg11", shape, point["width"], weight_bits=8, target="loihi2")
     program = replace(program, schedule=replace(program.schedule, wake_steps=int(point["steps"])))
-    sums = 0
-    for population in program.populations:
-        for synapse in population.synapses:
-            if isinstance(synapse, ConvSynapse | DenseSynapse):
-                places = np.prod(population.shape[1:], dtype=int)
-                sums += synapse.weight.size * int(places)
     inputs, before = images(program, int(point["samples"])), resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak until now is that of the conversion
     engine = Engine(program)
@@ -81,7 +75,7 @@ def measured(point: Point) -> tuple[float, float, float]:
                 for _ in blocks:
                     pass
         seconds.append(time.process_time() - started)
-    return min(seconds), max(resident("VmHWM") - before, 0.1), sums
+    return min(seconds), max(resident("VmHWM") - before, 0.1), dense_operations(program)
 
 
 def resident(field: str) -> float:

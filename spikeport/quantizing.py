@@ -49,7 +49,7 @@ def quantize(
         Quantization levels L (Q for CQReLU).
     calibrate:
         Samples on which thresholds start, in any form that `convert` takes. Without any, they
-        start at 8, as in the papers. CQReLU's threshold is 1 in any case.
+        start as in the papers: at 8, CQReLU's at 1. CQReLU's is not trained.
     input_shape:
         Shape of a sample, where there are no calibration samples.
     percentile:

@@ -83,7 +83,7 @@ def test_the_trace_check_takes_modules_and_functions_together():
             self.middle, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
 
         def forward(self, x):
-            return self.head(cqrelu(self.middle(self.body(x)), 4))
+            return self.head(cqrelu(self.middle(self.body(x)), 4, torch.tensor(2.0)))
 
     torch.manual_seed(0)
     model = Mixed().eval()

@@ -88,6 +88,16 @@ def test_cqrelu_values_and_gradients_by_hand():
     assert z.grad.tolist() == [0.0, -0.5, 0.5, 1.0, -1.0, 0.25, 0.0]
 
 
+def test_cqrelu_with_a_threshold_is_cqrelu_in_other_units():
+    """Weights in front divided by the threshold, weights behind multiplied by it: same training."""
+    z = torch.tensor([-0.5, 0.0, 0.96, 1.0, 3.9, 4.0, 6.0], requires_grad=True)
+    a = cqrelu(z, 4, torch.tensor(4.0))
+    assert a.tolist() == [0.0, 0.0, 0.0, 1.0, 3.0, 4.0, 4.0]
+    # At the input in units of 4: gradients of 4 times the size, clipped to 1.
+    a.backward(torch.tensor([3.0, -0.125, 0.125, 3.0, -4.0, 0.0625, 1.0]))
+    assert z.grad.tolist() == [0.0, -0.125, 0.125, 0.25, -0.25, 0.0625, 0.0]
+
+
 def test_nq_adds_noise_in_training_only():
     module = NQ(levels=4, threshold=2.0)
     module.sigma.fill_(0.3)

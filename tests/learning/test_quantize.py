@@ -164,8 +164,32 @@ def test_without_samples_thresholds_start_at_eight():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     quantized = spikeport.quantize(model, input_shape=3)
     assert [a.threshold.item() for a in activations_of(quantized).values()] == [8.0]
-    cqrelu = spikeport.quantize(model, "cqrelu", 8, calibrate=np.ones((4, 3)))
+    cqrelu = spikeport.quantize(model, "cqrelu", 8, input_shape=3)
     assert [a.threshold.item() for a in activations_of(cqrelu).values()] == [1.0]
+
+
+def test_cqrelu_starts_at_the_outputs_and_settles_to_them_exactly():
+    """A ReLU network whose values reach 20 keeps its classes, as CIF with integer weights."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 5))
+    x = rng.uniform(0, 1, (400, 6)).astype(np.float32)
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight *= 20
+    expected = model(torch.from_numpy(x)).argmax(1).numpy()
+    quantized = spikeport.quantize(model, "cqrelu", 64, calibrate=x)
+    (activation,) = activations_of(quantized).values()
+    outputs = model[:2](torch.from_numpy(x)).detach().numpy()
+    assert np.percentile(outputs, 99) < activation.threshold.item() <= outputs.max()
+    network = spikeport.convert(quantized, calibrate=x, neuron="cif")
+    recording = spikeport.run(network, x)
+    # Against the closed form of the paper, in float, and the classes of the ReLU network.
+    lam = activation.threshold.item()
+    levels = np.floor(64 * np.clip(model[0](torch.from_numpy(x)).detach().numpy() / lam, 0, 1))
+    logits = model[2](torch.from_numpy((levels * lam / 64).astype(np.float32)))
+    assert (recording.predictions == logits.argmax(1).numpy()).mean() > 0.97
+    assert (recording.predictions == expected).mean() > 0.95
 
 
 def test_a_relu_at_the_end_stays():

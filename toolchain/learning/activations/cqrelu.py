@@ -1,10 +1,12 @@
 """CQReLU: clipped quantized ReLU (Li et al., CASC).
 
-    a = floor(Q * clip(x, 0, 1)) / Q
+    a = lam * floor(Q * clip(x / lam, 0, 1)) / Q
 
-No learned scale and no shift; the threshold is 1 everywhere. Backward: hardtanh of the incoming
-gradient where 0 <= x <= 1, zero elsewhere. Spiking counterpart: CIF with threshold 1, V(0) = 0
-and Q wake steps.
+`lam` is not trained, and nothing is added before the floor. In the paper it is 1 in every layer;
+a network that starts from a trained ReLU network has one per layer from its outputs. Where no
+branches meet, that is the paper's network with its weights in other units. Backward: hardtanh of
+the incoming gradient, in units of lam, where 0 <= x <= lam, zero elsewhere. Spiking counterpart:
+CIF with threshold lam, V(0) = 0 and Q wake steps.
 """
 
 from __future__ import annotations
@@ -27,5 +29,5 @@ class CQReLU(QuantizedActivation):
         self.register_buffer("threshold", torch.tensor(1.0))
 
     def quantized(self, z: Tensor) -> Tensor:
-        """`floor(levels * clip(z, 0, 1)) / levels`, elementwise."""
-        return cqrelu(z, self.levels)
+        """`z` clipped to 0 .. threshold, and rounded down to multiples of threshold / levels."""
+        return cqrelu(z, self.levels, self.threshold)

@@ -55,25 +55,28 @@ class _QCFS(torch.autograd.Function):
         return to_z, to_threshold.to(threshold.dtype).reshape(threshold.shape), None, None, None
 
 
-def _cqrelu(x: Tensor, levels: int) -> Tensor:
-    return ((working(x).clamp(0.0, 1.0) * levels).floor() / levels).to(x.dtype)
+def _cqrelu(x: Tensor, threshold: Tensor, levels: int) -> Tensor:
+    ratio = (working(x) / threshold).clamp(0.0, 1.0)
+    return (threshold * ((ratio * levels).floor() / levels)).to(x.dtype)
 
 
-def _cqrelu_backward(x: Tensor, gradient: Tensor) -> Tensor:
-    inside = (x >= 0.0) & (x <= 1.0)
-    return torch.where(inside, gradient.clamp(-1.0, 1.0), 0.0).to(gradient.dtype)
+def _cqrelu_backward(x: Tensor, gradient: Tensor, threshold: Tensor) -> Tensor:
+    ratio, g = working(x) / threshold, working(gradient)
+    inside = (ratio >= 0.0) & (ratio <= 1.0)
+    clipped = (g * threshold).clamp(-1.0, 1.0) / threshold
+    return torch.where(inside, clipped, 0.0).to(gradient.dtype)
 
 
 class _CQReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, levels: int) -> Any:
-        ctx.save_for_backward(x)
-        return run_elementwise(_cqrelu, x, levels)
+    def forward(ctx: Any, x: Tensor, threshold: Tensor, levels: int) -> Any:
+        ctx.save_for_backward(x, threshold)
+        return run_elementwise(_cqrelu, x, threshold, levels)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        return run_elementwise(_cqrelu_backward, x, gradients[0]), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        x, threshold = ctx.saved_tensors
+        return run_elementwise(_cqrelu_backward, x, gradients[0], threshold), None, None
 
 
 def qcfs(
@@ -93,10 +96,12 @@ def qcfs(
     return result
 
 
-def cqrelu(x: Tensor, levels: int) -> Tensor:
-    """CQReLU: `floor(Q * clip(x, 0, 1)) / Q`, any shape.
+def cqrelu(x: Tensor, levels: int, threshold: Tensor | None = None) -> Tensor:
+    """CQReLU: `lam * floor(Q * clip(x / lam, 0, 1)) / Q`, `lam` a scalar tensor, by default 1.
 
-    Backward: hardtanh of the incoming gradient inside [0, 1], zero elsewhere (CASC).
+    Backward: hardtanh of the incoming gradient inside [0, lam], zero elsewhere (CASC, where lam is
+    1). The gradient is clipped in units of lam, as it would be if weights had them.
     """
-    result: Tensor = _CQReLU.apply(x, levels)  # type: ignore[no-untyped-call]
+    lam = x.new_ones(()) if threshold is None else threshold
+    result: Tensor = _CQReLU.apply(x, lam, levels)  # type: ignore[no-untyped-call]
     return result

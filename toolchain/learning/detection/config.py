@@ -25,7 +25,7 @@ class DetectorConfig(Settings):
     input_size:
         (height, width) in pixels that images are scaled to fit into.
     activation, levels, initial_threshold:
-        As for classifiers; CQReLU has no threshold of its own.
+        As for classifiers; `initial_threshold` is not for CQReLU.
     learning_rate, weight_decay, warm_up:
         AdamW's peak rate, its decay of the weights (not of biases, BatchNorm and thresholds), and
         the epochs it takes to get there; then half a cosine to 0.

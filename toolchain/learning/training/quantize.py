@@ -25,7 +25,6 @@ from toolchain.errors import DataError, UnsupportedModuleError
 from toolchain.learning.activations import (
     ACTIVATIONS,
     ActivationMode,
-    CQReLU,
     QuantizedActivation,
     activation_mode,
 )
@@ -57,8 +56,7 @@ def with_quantized_activations(
         What the network takes, (N, ...), on its device.
     percentile:
         Where thresholds start: at this percentile of a ReLU's inputs (100 is the maximum), but not
-        above the bound of a ReLU that clips. None leaves them at their usual start. The threshold
-        of CQReLU is 1 whatever the data are.
+        above the bound of a ReLU that clips. None leaves them at their usual start.
 
     Raises
     ------
@@ -132,7 +130,7 @@ def start_thresholds(
     Parameters
     ----------
     activations:
-        By path. The threshold of CQReLU stays 1.
+        By path.
     samples, percentile:
         As in `with_quantized_activations`.
     bounds:
@@ -146,8 +144,6 @@ def start_thresholds(
     with _as_relu(activations, bounds or {}):
         top = _percentiles(model, activations, samples, percentile)
     for path, module in activations.items():
-        if module.kind == CQReLU.kind:
-            continue
         if top[path] <= 0:
             raise DataError(
                 "the inputs of a ReLU are never positive on the calibration samples",

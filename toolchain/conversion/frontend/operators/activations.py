@@ -257,6 +257,6 @@ def qcfs_function(node: fx.Node, values: Values) -> None:
 
 def cqrelu_function(node: fx.Node, values: Values) -> None:
     """Handle `toolchain.learning.activations.cqrelu`."""
-    a = bind_arguments(node, values, ("x", "levels"), {})
-    spec = ActivationSpec(1.0, a["levels"], 0.0, "cqrelu")
+    a = bind_arguments(node, values, ("x", "levels", "threshold"), {"threshold": 1.0})
+    spec = ActivationSpec(a["threshold"], a["levels"], 0.0, "cqrelu")
     _activation(node, values, a["x"], spec)

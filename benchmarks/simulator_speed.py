@@ -1,13 +1,14 @@
-"""Speed of the exact simulator, of SpikingJelly, and of the float32 network both come from.
+"""Speed of the exact simulator, and of what a user would take instead.
 
     python benchmarks/simulator_speed.py [--rounds 5]
 
-VGG16 and ResNet18 at 32x32, batch 32, T = 1, 2, 4, 8, with seeded random weights of 8 bits and
-noise for images. Ways take turns in one process; medians are given, and peak memory of a process
-that does nothing else. SpikingJelly (2.0.0, IF neurons with soft reset in the same float network)
-is measured where it is installed: `pip install --no-deps spikingjelly==2.0.0 loguru`.
+VGG16 and ResNet18 at 32x32, batch 32, T = 1, 2, 4, 8, and one image at T = 4, with seeded random
+weights of 8 bits and noise for images. Ways take turns in one process; medians are given, and peak
+memory of a process that does nothing else. Simulators of `peers.py` are measured at T = 4, where
+they are installed (`make .venv/.installed` does).
 
-- ANN: one float32 forward of the source network with ReLUs, channels last.
+- ANN: one float32 forward of the source network with ReLUs, channels last; also under
+  torch.compile, and in int8 by onnxruntime.
 - fast: the engine, readout only; fast, digests: every spike and potential hashed as well.
 - stepwise: the reference simulator's oracle.
 - int8 roof: the synaptic sums alone where half of all neurons fire in every step, so that all are
@@ -28,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import peers  # noqa: E402
 from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import images, make_program, source_network  # noqa: E402
 from toolchain.learning.evaluation.results import made_by  # noqa: E402
@@ -45,7 +48,9 @@ STEPS = (1, 2, 4, 8)
 SHAPE = (3, 32, 32)
 NETWORKS = ("vgg16", "resnet18")
 CIF_STEPS = 4
-SPIKING_JELLY = "2.0.0"
+PEERS_AT = 4
+"""Number of steps at which other simulators are measured, and single images."""
+ANN, ROOF = "ANN, float32", "int8 roof"
 Way = Callable[[], Any]
 
 
@@ -59,12 +64,12 @@ def program_of(path: Path, steps: int) -> Any:
     return replace(program, schedule=replace(program.schedule, wake_steps=steps))
 
 
-def fast(path: Path, steps: int) -> Way:
+def fast(path: Path, steps: int, batch: int = BATCH) -> Way:
     """The engine, readout only."""
     from toolchain.engine.engine import Engine
 
     program = program_of(path, steps)
-    engine, inputs = Engine(program), images(program, BATCH)
+    engine, inputs = Engine(program), images(program, batch)
 
     def run() -> None:
         for _, blocks in engine.passes(inputs):
@@ -138,88 +143,24 @@ def roof(path: Path, steps: int) -> Way:
     return run
 
 
-def ann(model: str) -> Way:
-    """The float32 network with ReLUs."""
-    import torch
-
-    net = with_activations(source_network(model, SHAPE), torch.nn.ReLU)
-    net = net.to(memory_format=torch.channels_last)
-    x = torch.rand(BATCH, *SHAPE).to(memory_format=torch.channels_last)
-
-    def run() -> None:
-        with torch.no_grad():
-            net(x)
-
-    return run
-
-
-def spiking_jelly(model: str, steps: int, *, multi: bool) -> Way:
-    """SpikingJelly's IF neurons in the same network, step by step or all steps at once."""
-    import torch
-    from spikingjelly.activation_based import functional, layer, neuron
-
-    def make() -> Any:
-        return neuron.IFNode(v_threshold=2.0, v_reset=None, step_mode="m" if multi else "s")
-
-    net = with_activations(source_network(model, SHAPE), make)
-    x = torch.rand(BATCH, *SHAPE)
-    if multi:
-        folded_in_time(net, layer.SeqToANNContainer)
-        x = x.expand(steps, *x.shape).contiguous()
-
-    def run() -> None:
-        with torch.no_grad():
-            functional.reset_net(net)
-            if multi:
-                net(x).mean(0)
-            else:
-                sum(net(x) for _ in range(steps))
-
-    return run
-
-
-def with_activations(net: Any, make: Callable[[], Any]) -> Any:
-    """`net` with its quantized activations replaced."""
-    from toolchain.learning.activations import QCFS
-
-    for module in net.modules():
-        for name, child in module.named_children():
-            if isinstance(child, QCFS):
-                setattr(module, name, make())
-    return net
-
-
-def folded_in_time(net: Any, container: Any) -> None:
-    """Wrap all layers without state, which then take (T, N, ...)."""
-    from torch import nn
-
-    stateless = (
-        nn.Conv2d,
-        nn.BatchNorm2d,
-        nn.Linear,
-        nn.AvgPool2d,
-        nn.AdaptiveAvgPool2d,
-        nn.Flatten,
-    )
-    for module in list(net.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, stateless):
-                setattr(module, name, container(child))
-
-
-def ways_of(model: str, path: Path, steps: int, *, with_peer: bool) -> dict[str, Way]:
-    """What is measured for a network and a number of steps."""
-    ways = {
-        "ANN, float32": ann(model),
-        "fast": fast(path, steps),
-        "fast, digests": fast_digests(path, steps),
-        "stepwise": stepwise(path, steps),
-        "int8 roof": roof(path, steps),
+def makers_of(model: str, path: Path, steps: int, batch: int) -> dict[str, Callable[[], Way]]:
+    """What is measured for a network and a number of steps, by the names of the rows."""
+    makers: dict[str, Callable[[], Way]] = {
+        ANN: lambda: peers.ann(model, batch),
+        "ANN, torch.compile": lambda: peers.ann(model, batch, compiled=True),
+        "ANN, onnxruntime int8": lambda: peers.ann_int8(model, batch),
+        "fast": lambda: fast(path, steps, batch),
     }
-    if with_peer:
-        ways["SpikingJelly, single-step"] = spiking_jelly(model, steps, multi=False)
-        ways["SpikingJelly, multi-step"] = spiking_jelly(model, steps, multi=True)
-    return ways
+    if batch == BATCH:
+        makers |= {
+            "fast, digests": lambda: fast_digests(path, steps),
+            "stepwise": lambda: stepwise(path, steps),
+            ROOF: lambda: roof(path, steps),
+        }
+    if steps == PEERS_AT:
+        for name, simulator in peers.simulators().items():
+            makers[name] = partial(simulator, model, batch, steps)
+    return makers
 
 
 def in_turns(ways: dict[str, Way], rounds: int) -> dict[str, float]:
@@ -251,33 +192,25 @@ def peak_memory(name: str, model: str, path: Path, steps: int) -> float:
 
 def child(name: str, model: str, path: Path, steps: int) -> float:
     """Runs one way in this process."""
-    makers: dict[str, Callable[[], Way]] = {
-        "ANN, float32": lambda: ann(model),
-        "fast": lambda: fast(path, steps),
-        "fast, digests": lambda: fast_digests(path, steps),
-        "stepwise": lambda: stepwise(path, steps),
-        "SpikingJelly, single-step": lambda: spiking_jelly(model, steps, multi=False),
-        "SpikingJelly, multi-step": lambda: spiking_jelly(model, steps, multi=True),
-    }
-    way = makers[name]()
+    way = makers_of(model, path, steps, BATCH)[name]()
     way()
     way()
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def table(model: str, path: Path, steps: int, rounds: int, *, with_peer: bool) -> Table:
+def table(model: str, path: Path, steps: int, rounds: int, batch: int = BATCH) -> Table:
     """One network and number of steps."""
-    print(f"{model}, T = {steps}", file=sys.stderr)
-    times = in_turns(ways_of(model, path, steps, with_peer=with_peer), rounds)
+    print(f"{model}, T = {steps}, batch {batch}", file=sys.stderr)
+    makers = makers_of(model, path, steps, batch)
+    times = in_turns({name: make() for name, make in makers.items()}, rounds)
     rows = []
     for name, seconds in times.items():
-        measured = steps == 4 and name != "int8 roof"
+        measured = steps == PEERS_AT and batch == BATCH and name != ROOF
         memory = f"{peak_memory(name, model, path, steps):.0f}" if measured else "-"
-        ratio = seconds / times["ANN, float32"]
-        rows.append((name, f"{seconds * 1e3:.1f}", f"{ratio:.2f}", memory))
-    title = f"{model}, T = {steps}: {activity(path, steps)}"
-    return Table(title, ("", "ms per batch", "/ ANN", "MB"), tuple(rows))
+        rows.append((name, f"{seconds * 1e3:.1f}", f"{seconds / times[ANN]:.2f}", memory))
+    images = "one image" if batch == 1 else activity(path, steps)
+    return Table(f"{model}, T = {steps}: {images}", ("", "ms", "/ ANN", "MB"), tuple(rows))
 
 
 def cif_table(model: str, if_path: Path, cif_path: Path, rounds: int) -> Table:
@@ -288,7 +221,7 @@ def cif_table(model: str, if_path: Path, cif_path: Path, rounds: int) -> Table:
     cif = f"CIF, Q = {schedule.wake_steps}, {schedule.sleep_steps} sleep steps"
     times = in_turns(
         {
-            "ANN, float32": ann(model),
+            ANN: peers.ann(model, BATCH),
             f"IF, T = {CIF_STEPS}": fast(if_path, CIF_STEPS),
             cif: fast(cif_path, 0),
         },
@@ -296,7 +229,7 @@ def cif_table(model: str, if_path: Path, cif_path: Path, rounds: int) -> Table:
     )
     of_if = times[f"IF, T = {CIF_STEPS}"]
     rows = tuple(
-        (name, f"{s * 1e3:.1f}", f"{s / times['ANN, float32']:.2f}", f"{s / of_if:.2f}")
+        (name, f"{s * 1e3:.1f}", f"{s / times[ANN]:.2f}", f"{s / of_if:.2f}")
         for name, s in times.items()
     )
     title = f"{model}, CIF until settled: {activity(cif_path, 0)}"
@@ -342,9 +275,11 @@ def command_table() -> Table:
 TEXT = (
     "Batch {batch} at 32x32, seeded random weights of 8 bits and noise for images; ways take turns "
     "in one process, medians of {rounds} rounds. ANN: one float32 forward of the source network "
-    "with ReLUs. Fast: the engine behind `simulate`, readout only, or with digests of every spike "
-    "and potential. Stepwise: its oracle. Int8 roof: the engine's synaptic sums alone if half of "
-    "all neurons fired, all of them int8 convolutions; fewer spikes can take less. {peer}"
+    "with ReLUs, also under torch.compile, and in int8 by onnxruntime (its static calibration, "
+    "scales per channel). Fast: the engine behind `simulate`, readout only, or with digests of "
+    "every spike and potential. Stepwise: its oracle. Int8 roof: the engine's synaptic sums alone "
+    "if half of all neurons fired, all of them int8 convolutions; fewer spikes can take less. "
+    "SpikingJelly, sinabs, snnTorch: their IF neurons with reset by subtraction in the same float32 network."
 )
 
 
@@ -365,12 +300,6 @@ def main() -> None:
     from exports.netx import write_net
 
     started = time.perf_counter()
-    try:
-        import spikingjelly  # noqa: F401
-
-        with_peer = True
-    except ImportError:
-        with_peer = False
     tables = [command_table()]
     with tempfile.TemporaryDirectory() as folder:
         for model in NETWORKS:
@@ -379,19 +308,16 @@ def main() -> None:
             write_net(make_program(model, SHAPE, **common), path)
             cif = make_program(model, SHAPE, neuron="cif", steps=CIF_STEPS, **common)
             write_net(cif, cif_path)
-            tables += [table(model, path, t, asked.rounds, with_peer=with_peer) for t in STEPS]
+            tables += [table(model, path, t, asked.rounds) for t in STEPS]
+            tables.append(table(model, path, PEERS_AT, asked.rounds, batch=1))
             tables.append(cif_table(model, path, cif_path, asked.rounds))
-    versions = {"torch": torch.__version__, "numpy": np.__version__}
-    peer = "SpikingJelly was not installed."
-    if with_peer:
-        versions["spikingjelly"] = SPIKING_JELLY
-        peer = "SpikingJelly: its IF neurons with soft reset in the same network."
+    versions = {"torch": torch.__version__, "numpy": np.__version__, **peers.versions()}
     made = made_by(
         f"python benchmarks/simulator_speed.py --rounds {asked.rounds}",
         time.perf_counter() - started,
         **versions,
     )
-    text = TEXT.format(batch=BATCH, rounds=asked.rounds, peer=peer)
+    text = TEXT.format(batch=BATCH, rounds=asked.rounds)
     found = Measurement("Speed of the exact simulator", text, tuple(tables), made)
     found.save(ROOT / "benchmarks" / "speed" / f"simulator{SUFFIX}")
     print("\n".join(found.lines()))

@@ -279,7 +279,8 @@ TEXT = (
     "scales per channel). Fast: the engine behind `simulate`, readout only, or with digests of "
     "every spike and potential. Stepwise: its oracle. Int8 roof: the engine's synaptic sums alone "
     "if half of all neurons fired, all of them int8 convolutions; fewer spikes can take less. "
-    "SpikingJelly, sinabs, snnTorch: their IF neurons with reset by subtraction in the same float32 network."
+    "SpikingJelly, sinabs, snnTorch: their IF neurons with reset by subtraction in the same "
+    "float32 network."
 )
 
 

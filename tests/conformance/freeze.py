@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK = Path(__file__).with_name("pack")
@@ -19,9 +21,11 @@ from hw_models.profile import load_profile  # noqa: E402
 from spikeport.trained_network import network_of  # noqa: E402
 from tests.networks import branched_program, random_inputs, random_program  # noqa: E402
 from toolchain.conversion.pipeline import ConversionOptions, convert  # noqa: E402
+from toolchain.learning.activations import QCFS, CQReLU  # noqa: E402
 from toolchain.learning.data import open_split  # noqa: E402
 from toolchain.learning.training.config import TrainConfig  # noqa: E402
 from toolchain.learning.training.train_classifier import train  # noqa: E402
+from toolchain.program.input_quantizer import InputQuantizer  # noqa: E402
 from toolchain.program.int_program import Schedule  # noqa: E402
 from toolchain.recording import Mode  # noqa: E402
 from toolchain.simulator.reference import simulate  # noqa: E402
@@ -84,6 +88,26 @@ def freeze_branched(name, kind):
     freeze(f"{name}-{kind}", program, random_inputs(program, 6, 1))
 
 
+def freeze_borders(kind):
+    """Average pools that leave out their padding: relays that add at the border only."""
+    torch.manual_seed(BRANCHED_SEED)
+    activation = QCFS if kind == "if" else CQReLU
+    levels = SCHEDULES[kind].wake_steps
+    model = nn.Sequential(
+        *(nn.Conv2d(2, 4, 3), activation(levels)),
+        nn.AvgPool2d(3, 2, padding=1, count_include_pad=False),
+        *(nn.Conv2d(4, 3, 3, padding=1), activation(levels), nn.Flatten(), nn.Linear(60, 5)),
+    )
+    with torch.no_grad():
+        model[0].weight *= 4
+        model[3].weight *= 4
+    quantizer = InputQuantizer((2, 10, 11), 1 / 127, signed=True)
+    options = ConversionOptions(kind, SCHEDULES[kind])
+    limits = load_profile("loihi2").as_target_limits()
+    program = convert(model.eval(), quantizer, options, limits, name="borders").program
+    freeze(f"borders-{kind}", program, random_inputs(program, 6, 1))
+
+
 def freeze_digits(kind, schedule):
     """A trained network."""
     limits = load_profile("loihi2").as_target_limits()
@@ -110,6 +134,8 @@ def main():
     for kind in ("if", "cif"):
         if is_missing(f"random-{kind}"):
             freeze_random(kind)
+        if is_missing(f"borders-{kind}"):
+            freeze_borders(kind)
         for name in BRANCHED:
             if is_missing(f"{name}-{kind}"):
                 freeze_branched(name, kind)

@@ -22,7 +22,7 @@ def load(name):
 
 
 def test_the_pack_is_whole():
-    names = ("branched", "digits", "heads", "overhang", "random", "upsampled")
+    names = ("borders", "branched", "digits", "heads", "overhang", "random", "upsampled")
     assert [f"{n}-{k}" for n in names for k in ("cif", "if")] == NAMES
 
 
@@ -47,6 +47,16 @@ def test_upsampled_convolutions_are_in_it():
         convs = [s for s in synapses if isinstance(s, ConvSynapse) and s.upsample != (1, 1)]
         assert {s.groups for s in convs} == {1, 3}
         assert len({s.overhang for s in convs}) > 2
+
+
+def test_borders_of_average_pools_are_in_it():
+    """Recordings of version 3, whose digests combine; the other networks' are of version 2."""
+    for name in ("borders-if", "borders-cif"):
+        program, _, frozen = load(name)
+        relays = [p for p in program.populations if p.neuron.kind == "RELAY"]
+        assert len(relays) > 1
+        assert frozen.meta["recording_version"] == 3
+    assert {load(name)[2].meta["recording_version"] for name in NAMES} == {2, 3}
 
 
 def test_several_outputs_are_in_it():

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from spikeport.quantizing import calibrate_noise, quantize
     from spikeport.running import run
     from spikeport.samples import open_samples
+    from spikeport.showing import show
     from spikeport.sweeping import Sweep, sweep
     from spikeport.verifying import Verification, verify
     from toolchain.conversion.frontend.adapters import ActivationSpec, activation_adapter
@@ -104,6 +105,7 @@ __all__ = [
     "quantize",
     "run",
     "save",
+    "show",
     "sweep",
     "train",
     "verify",
@@ -146,6 +148,7 @@ _HOMES = {
     "quantize": "spikeport.quantizing",
     "run": "spikeport.running",
     "save": "spikeport.files",
+    "show": "spikeport.showing",
     "sweep": "spikeport.sweeping",
     "train": "toolchain.learning.training.train_classifier",
     "verify": "spikeport.verifying",

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from html import unescape
 
 import numpy as np
@@ -11,24 +9,12 @@ import pytest
 from PIL import Image
 
 from exports.netx import write_net
+from tests.browser import CHROMIUM, browse
 from tests.command_line import START, fails, ok, spikeport
 from tests.networks import random_program
 from toolchain.audit.html_report import write_page
 from toolchain.learning.data import open_split
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-    "--enable-logging=stderr",
-)
 PROBE = """
 <script>
 const box = e => { const b = e.getBoundingClientRect(); return [b.width, b.height]; };
@@ -162,20 +148,6 @@ def test_the_page_needs_nothing_else(folder):
     assert not links
     assert not re.search(r"@import|url\((?!#)", outside)
     assert outside.count("<title>") > 5
-
-
-def browse(folder, path, *flags):
-    assert CHROMIUM is not None
-    data = folder / f"profile-{abs(hash((path.name, flags)))}"
-    result = subprocess.run(
-        [CHROMIUM, *FLAGS, f"--user-data-dir={data}", *flags, path.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    console = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
-    return result.stdout, console
 
 
 def probe(folder, page, name, *flags):

@@ -1,22 +1,19 @@
 """The audit as one self-contained HTML file: the document, explained in words.
 
-The text is in `html_report.html`, a Jinja2 template that escapes all values.
+The text is in `html_report.html`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from toolchain.accuracy import interval_of
 from toolchain.audit import svg_charts
 from toolchain.audit.budget import TERMS
-from toolchain.text import counted, visible
+from toolchain.audit.pages import render
+from toolchain.text import counted
 
 RASTERS_OPEN = 3
 """Number of rasters that are open at first."""
@@ -24,15 +21,9 @@ RASTERS_OPEN = 3
 
 def write_page(document: dict[str, Any]) -> str:
     """The whole page as HTML, from the audit's document."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
-        undefined=StrictUndefined,
-    )
     steps = document.get("chain")
-    environment.policies["json.dumps_kwargs"] = {"default": str}
-    return environment.get_template("html_report.html").render(
+    return render(
+        "html_report.html",
         document={"lava": None, "chain": None, "budget": None, "chip": None, **document},
         program=document["program"],
         charts=svg_charts,

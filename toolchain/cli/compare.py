@@ -95,18 +95,13 @@ def _reproduce(
     """Write a reproducer; raises SpikeportError if that is impossible."""
     from spikeport.reproducer import locate, write_reproducer
     from spikeport.running import open_for
+    from spikeport.showing import check_program
     from toolchain.errors import RecordingError
     from toolchain.learning.data import input_spikes
 
     program = spikeport.load(net)
     for recording in (first, second):
-        if recording.meta["program_hash"] != program.hash:
-            raise RecordingError(
-                "a recording was made with another network",
-                node=str(net),
-                found=recording.meta["program_hash"][:16],
-                allowed=program.hash[:16],
-            )
+        check_program(recording, program)
     source = data or first.meta.get("data")
     if source is None:
         raise RecordingError("the recording does not name its data", remedy="give --data")

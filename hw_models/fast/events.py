@@ -6,9 +6,9 @@ Arrays are in Lava's order after the batch axis, (B, W, H, C) or (B, F).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import singledispatch
-from math import gcd
+from math import gcd, prod
 
 import numpy as np
 
@@ -111,12 +111,82 @@ class DenseEvents(Events):
     def __init__(self, synapse: DenseSynapse, source_shape: tuple[int, ...]) -> None:
         shifted = synapse.weight.astype(np.int64) << synapse.weight_exponent
         self._outputs = len(shifted)
-        self._weight = _smallest(_turned(shifted, source_shape)).ravel()
+        shaped = shifted.reshape(-1, *source_shape)
+        turned = shaped.transpose(*range(shaped.ndim - 1, 0, -1), 0)
+        self._weight = _smallest(turned).ravel()
 
     def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
         """Add the currents, see `Events`."""
         flat = spikes.reshape(len(spikes), -1)
         kernels.connect(flat, self._weight, self._outputs, total.ravel())
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What `event_sums` computes: a convolution of sums over windows that do not overlap.
+
+    Attributes
+    ----------
+    weight:
+        int8 (C', C, K_h, K_w).
+    source:
+        (C, H, W) of the spikes.
+    windows:
+        (vertical, horizontal) size of a window.
+    rows, columns:
+        (places, taps): window that a tap meets, or -1 for none.
+    """
+
+    weight: np.ndarray
+    source: tuple[int, ...]
+    windows: tuple[int, int]
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @classmethod
+    def of(
+        cls, synapse: ConvSynapse | DenseSynapse, source_shape: tuple[int, ...], spikes: IntRange
+    ) -> _Listed | None:
+        """The form of a synapse; None if it has groups, or weights or spikes are too large."""
+        weight = synapse.weight
+        if not INT8.contains(int(weight.min()), int(weight.max())):
+            return None
+        weight = weight.astype(np.int8)
+        if isinstance(synapse, DenseSynapse):
+            turned = weight.reshape(-1, *source_shape)
+            turned = turned.transpose(0, *range(turned.ndim - 1, 0, -1))
+            turned, one = turned.reshape(*weight.shape, 1, 1), np.zeros((1, 1), np.int64)
+            found = cls(turned, (weight.shape[1], 1, 1), (1, 1), one, one)
+        else:
+            down, across = (_window(synapse, weight, axis) for axis in range(2))
+            rows, columns = (synapse.met(source_shape, axis) for axis in range(2))
+            found = cls(
+                weight[:, :, ::down, ::across],
+                source_shape,
+                (down, across),
+                rows[:, ::down] // down,
+                columns[:, ::across] // across,
+            )
+            if synapse.groups != 1:
+                return None
+        most = max(abs(spikes.low), abs(spikes.high)) * prod(found.windows)
+        return found if most <= MOST_REPEATED else None
+
+
+def _window(conv: ConvSynapse, weight: np.ndarray, axis: int) -> int:
+    """Largest number of neighbouring taps along an axis that a sum of spikes can replace.
+
+    They have equal weights, and stride and padding are multiples of it.
+    """
+    taps = np.moveaxis(weight, 2 + axis, 0)
+    whole = gcd(len(taps), conv.stride[axis], conv.padding[axis])
+    if conv.dilation[axis] != 1 or conv.upsample[axis] != 1:
+        return 1
+    for size in range(whole, 1, -1):
+        parts = [taps[k::size] for k in range(size)]
+        if whole % size == 0 and all(np.array_equal(parts[0], part) for part in parts[1:]):
+            return size
+    return 1
 
 
 class ListedEvents(Events):
@@ -127,36 +197,25 @@ class ListedEvents(Events):
 
     Parameters
     ----------
+    exponent:
+        The sums are shifted left by this many bits.
     spikes:
         Range of the spikes.
     """
 
-    def __init__(
-        self, synapse: ConvSynapse | DenseSynapse, source_shape: tuple[int, ...], spikes: IntRange
-    ) -> None:
-        conv, source = _as_convolution(synapse, source_shape)
-        self._given = (-1, *source[:0:-1], source[0])
-        conv, source, area = _with_windows_first(conv, source)
-        self._source, self._area, self._spikes = source, area, spikes
-        self._weight = event_sums.packed(conv.weight)
-        self._outputs = len(conv.weight)
+    def __init__(self, form: _Listed, exponent: int, spikes: IntRange) -> None:
+        channels, height, width = form.source
+        down, across = form.windows
+        self._given = (-1, width, height, channels)
+        self._summed = (-(-width // across), -(-height // down), channels)
+        self._spikes, self._area = spikes, down * across
+        self._weight = event_sums.packed(form.weight)
+        self._outputs = len(form.weight)
         whole = -(-self._outputs // event_sums.OUTPUTS) * event_sums.OUTPUTS
-        self._shape = (*conv.kernel[::-1], source[0], whole)
-        self._columns = conv.met(source, 1)
-        self._runs = _runs(conv.met(source, 0), joined=True)
-        self._factor = 1 << conv.weight_exponent
+        self._shape = (*form.weight.shape[:1:-1], channels, whole)
+        self._columns, self._runs = form.columns, _runs(form.rows, joined=True)
+        self._factor = 1 << exponent
         self._events = np.zeros(0, np.uint32)
-
-    @classmethod
-    def takes(
-        cls, synapse: ConvSynapse | DenseSynapse, source_shape: tuple[int, ...], spikes: IntRange
-    ) -> bool:
-        """Whether these weights and spikes are small enough, and there are no groups."""
-        conv, source = _as_convolution(synapse, source_shape)
-        *_, area = _with_windows_first(conv, source)
-        most = max(abs(spikes.low), abs(spikes.high)) * area
-        low, high = int(conv.weight.min()), int(conv.weight.max())
-        return conv.groups == 1 and most <= MOST_REPEATED and INT8.contains(low, high)
 
     def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
         """Add the currents, see `Events`.
@@ -169,9 +228,9 @@ class ListedEvents(Events):
         if spikes.dtype != np.int8:
             self._spikes.check("spikes", spikes)
         planes = np.ascontiguousarray(spikes, np.int8).reshape(self._given)
-        channels, height, width = self._source
+        width, height, channels = self._summed
         if self._area > 1:
-            sums = np.empty((len(planes), width, height, channels), np.int8)
+            sums = np.empty((len(planes), *self._summed), np.int8)
             event_sums.sum_windows(planes, sums)
             planes = sums
         low, high = self._spikes.low * self._area, self._spikes.high * self._area
@@ -207,63 +266,6 @@ class ListedEvents(Events):
             total += into[:, : self._outputs].reshape(total.shape)
 
 
-def _as_convolution(
-    synapse: ConvSynapse | DenseSynapse, source_shape: tuple[int, ...]
-) -> tuple[ConvSynapse, tuple[int, ...]]:
-    """A synapse as a convolution, for a source (C, H, W); a dense one has a single place.
-
-    Its channels are in the order of spikes (W, H, C).
-    """
-    if isinstance(synapse, ConvSynapse):
-        return synapse, source_shape
-    turned = _turned(synapse.weight, source_shape).T
-    conv = ConvSynapse(
-        synapse.source,
-        turned.reshape(*turned.shape, 1, 1),
-        weight_exponent=synapse.weight_exponent,
-    )
-    return conv, (turned.shape[1], 1, 1)
-
-
-def _turned(weight: np.ndarray, source_shape: tuple[int, ...]) -> np.ndarray:
-    """Dense weights (F_out, C * H * W) as (W * H * C, F_out)."""
-    shaped = weight.reshape(-1, *source_shape)
-    turned = shaped.transpose(*range(shaped.ndim - 1, 0, -1), 0)
-    return np.ascontiguousarray(turned).reshape(-1, len(weight))
-
-
-def _with_windows_first(
-    conv: ConvSynapse, source: tuple[int, ...]
-) -> tuple[ConvSynapse, tuple[int, ...], int]:
-    """A convolution of sums over windows of the source, their shape (C, H, W), and the area.
-
-    The windows have equal weights inside and are as large as stride and padding allow.
-    """
-    if not conv.is_even or conv.dilation != (1, 1):
-        return conv, source, 1
-    down, across = (_window(conv, axis) for axis in range(2))
-    sums = (source[0], -(-source[1] // down), -(-source[2] // across))
-    smaller = replace(
-        conv,
-        weight=conv.weight[:, :, ::down, ::across],
-        stride=(conv.stride[0] // down, conv.stride[1] // across),
-        padding=(conv.padding[0] // down, conv.padding[1] // across),
-    )
-    if down * across == 1 or smaller.output_shape(sums) != conv.output_shape(source):
-        return conv, source, 1
-    return smaller, sums, down * across
-
-
-def _window(conv: ConvSynapse, axis: int) -> int:
-    """Largest number of neighbouring taps along an axis that can be replaced by their sum."""
-    taps = np.moveaxis(conv.weight, 2 + axis, 0)
-    for size in range(gcd(len(taps), conv.stride[axis], conv.padding[axis]), 1, -1):
-        fits = not any(n % size for n in (len(taps), conv.stride[axis], conv.padding[axis]))
-        if fits and (taps == taps[::size].repeat(size, axis=0)).all():
-            return size
-    return 1
-
-
 def _smallest(weight: np.ndarray) -> np.ndarray:
     """Weights as contiguous int8, int16 or int32, the smallest that fits, to read less memory."""
     low, high = int(weight.min()), int(weight.max())
@@ -286,13 +288,15 @@ def make_events(synapse: object, source_shape: tuple[int, ...], spikes: IntRange
 def _(synapse: ConvSynapse, source_shape: tuple[int, ...], spikes: IntRange) -> Events:
     if synapse.weight.shape[1] == 1 and synapse.groups == len(synapse.weight):
         return DepthwiseEvents(synapse, source_shape)
-    if ListedEvents.takes(synapse, source_shape, spikes):
-        return ListedEvents(synapse, source_shape, spikes)
+    form = _Listed.of(synapse, source_shape, spikes)
+    if form:
+        return ListedEvents(form, synapse.weight_exponent, spikes)
     return ConvEvents(synapse, source_shape)
 
 
 @make_events.register
 def _(synapse: DenseSynapse, source_shape: tuple[int, ...], spikes: IntRange) -> Events:
-    if ListedEvents.takes(synapse, source_shape, spikes):
-        return ListedEvents(synapse, source_shape, spikes)
+    form = _Listed.of(synapse, source_shape, spikes)
+    if form:
+        return ListedEvents(form, synapse.weight_exponent, spikes)
     return DenseEvents(synapse, source_shape)

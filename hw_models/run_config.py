@@ -66,7 +66,7 @@ def load_kernels() -> None:
     """Load the loops of fast models before Lava forks, once for all of its processes."""
     from toolchain.compiled import load_numba
 
-    importlib.import_module("hw_models.fast.kernels")
+    importlib.import_module("hw_models.fast.stages")
     load_numba()
 
 

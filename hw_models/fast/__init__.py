@@ -1,4 +1,5 @@
 """The fast models: a block of layers per process, event by event, in batches.
 
-`kernels` (compiled loops) <- `stages` (one population) <- `pipeline` (consecutive populations).
+`kernels`, `event_sums` (compiled loops) <- `events` (one synapse) <- `stages` (one population) <-
+`pipeline` (consecutive populations).
 """

@@ -48,7 +48,7 @@ class Currents:
         self._now = 0
         if delays is None:
             self._total = np.zeros((batch, 1, *out_shape[1:]), np.int32)
-            events = make_events(synapse, source_shape)
+            events = make_events(synapse, source_shape, self._spikes)
 
             def send(spikes: np.ndarray) -> None:
                 events.send(spikes, self._total)

@@ -6,16 +6,25 @@ Arrays are in Lava's order after the batch axis, (B, W, H, C) or (B, F).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import singledispatch
+from math import gcd, prod
 
 import numpy as np
 
-from hw_models.fast import kernels
-from toolchain.errors import TargetError
+from hw_models.fast import event_sums, kernels
+from toolchain.errors import TargetError, ValueRangeError
+from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
 SUM_LIMIT = (1 << 31) - 1
 """Largest sum: the kernels sum in int32."""
+INT8 = IntRange.signed(8)
+MOST_REPEATED = 8
+"""Largest magnitude of spikes that are listed as several of 1.
+
+A product in `kernels` costs as much as about ten additions in `event_sums`.
+"""
 
 
 class Events(ABC):
@@ -37,7 +46,8 @@ class ConvEvents(Events):
         self._weight = _smallest(by_group[..., ::-1, :].transpose(0, 4, 2, 3, 1)).ravel()
         along_h, along_w = _targets(synapse, source_shape)
         self._reached = along_w
-        self._runs = _runs(along_h, joined=groups == 1)
+        # With reversed taps, the targets of stride 1 and dilation 1 are consecutive.
+        self._runs = _runs(along_h[:, ::-1], joined=groups == 1)
         height = synapse.output_shape(source_shape)[1]
         self._out_shape = (groups, per_group, k_w, k_h, height, c_out)
 
@@ -74,15 +84,15 @@ def _targets(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> list[np.nda
 
 
 def _runs(targets: np.ndarray, *, joined: bool) -> np.ndarray:
-    """Runs of `kernels.convolve` for targets (H, K_h), with neighbours joined if allowed.
+    """Places (N, K) that taps meet, -1 for none, as runs (N, R, 3): first place, first tap, length.
 
-    With reversed taps, the targets of stride 1 and dilation 1 are consecutive.
+    Neighbours are joined if allowed; a length of 0 ends the list.
     """
     size, taps = targets.shape
     runs = np.zeros((size, taps, 3), np.int64)
     for position in range(size):
         found: list[list[int]] = []
-        for tap, target in enumerate(targets[position, ::-1].tolist()):
+        for tap, target in enumerate(targets[position].tolist()):
             if target < 0:
                 continue
             if joined and found and found[-1][0] + found[-1][2] == target:
@@ -100,15 +110,160 @@ class DenseEvents(Events):
 
     def __init__(self, synapse: DenseSynapse, source_shape: tuple[int, ...]) -> None:
         shifted = synapse.weight.astype(np.int64) << synapse.weight_exponent
+        self._outputs = len(shifted)
         shaped = shifted.reshape(-1, *source_shape)
         turned = shaped.transpose(*range(shaped.ndim - 1, 0, -1), 0)
-        self._outputs = len(shifted)
         self._weight = _smallest(turned).ravel()
 
     def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
         """Add the currents, see `Events`."""
         flat = spikes.reshape(len(spikes), -1)
         kernels.connect(flat, self._weight, self._outputs, total.ravel())
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What `event_sums` computes: a convolution of sums over windows that do not overlap.
+
+    Attributes
+    ----------
+    weight:
+        int8 (C', C, K_h, K_w).
+    source:
+        (C, H, W) of the spikes.
+    windows:
+        (vertical, horizontal) size of a window.
+    rows, columns:
+        (places, taps): window that a tap meets, or -1 for none.
+    """
+
+    weight: np.ndarray
+    source: tuple[int, ...]
+    windows: tuple[int, int]
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @classmethod
+    def of(
+        cls, synapse: ConvSynapse | DenseSynapse, source_shape: tuple[int, ...], spikes: IntRange
+    ) -> _Listed | None:
+        """The form of a synapse; None if it has groups, or weights or spikes are too large."""
+        weight = synapse.weight
+        if not INT8.contains(int(weight.min()), int(weight.max())):
+            return None
+        weight = weight.astype(np.int8)
+        if isinstance(synapse, DenseSynapse):
+            turned = weight.reshape(-1, *source_shape)
+            turned = turned.transpose(0, *range(turned.ndim - 1, 0, -1))
+            turned, one = turned.reshape(*weight.shape, 1, 1), np.zeros((1, 1), np.int64)
+            found = cls(turned, (weight.shape[1], 1, 1), (1, 1), one, one)
+        else:
+            down, across = (_window(synapse, weight, axis) for axis in range(2))
+            rows, columns = (synapse.met(source_shape, axis) for axis in range(2))
+            found = cls(
+                weight[:, :, ::down, ::across],
+                source_shape,
+                (down, across),
+                rows[:, ::down] // down,
+                columns[:, ::across] // across,
+            )
+            if synapse.groups != 1:
+                return None
+        most = max(abs(spikes.low), abs(spikes.high)) * prod(found.windows)
+        return found if most <= MOST_REPEATED else None
+
+
+def _window(conv: ConvSynapse, weight: np.ndarray, axis: int) -> int:
+    """Largest number of neighbouring taps along an axis that a sum of spikes can replace.
+
+    They have equal weights, and stride and padding are multiples of it.
+    """
+    taps = np.moveaxis(weight, 2 + axis, 0)
+    whole = gcd(len(taps), conv.stride[axis], conv.padding[axis])
+    if conv.dilation[axis] != 1 or conv.upsample[axis] != 1:
+        return 1
+    for size in range(whole, 1, -1):
+        parts = [taps[k::size] for k in range(size)]
+        if whole % size == 0 and all(np.array_equal(parts[0], part) for part in parts[1:]):
+            return size
+    return 1
+
+
+class ListedEvents(Events):
+    """A synapse with 8-bit weights, without groups, for small spikes: sums by `event_sums`.
+
+    A dense synapse is a convolution with a single place. Where equal weights stand side by side, as
+    behind an average pool, the spikes are summed over these windows first.
+
+    Parameters
+    ----------
+    exponent:
+        The sums are shifted left by this many bits.
+    spikes:
+        Range of the spikes.
+    """
+
+    def __init__(self, form: _Listed, exponent: int, spikes: IntRange) -> None:
+        channels, height, width = form.source
+        down, across = form.windows
+        self._given = (-1, width, height, channels)
+        self._summed = (-(-width // across), -(-height // down), channels)
+        self._spikes, self._area = spikes, down * across
+        self._weight = event_sums.packed(form.weight)
+        self._outputs = len(form.weight)
+        whole = -(-self._outputs // event_sums.OUTPUTS) * event_sums.OUTPUTS
+        self._shape = (*form.weight.shape[:1:-1], channels, whole)
+        self._columns, self._runs = form.columns, _runs(form.rows, joined=True)
+        self._factor = 1 << exponent
+        self._events = np.zeros(0, np.uint32)
+
+    def send(self, spikes: np.ndarray, total: np.ndarray) -> None:
+        """Add the currents, see `Events`.
+
+        Raises
+        ------
+        ValueRangeError
+            If a spike is outside the range.
+        """
+        if spikes.dtype != np.int8:
+            self._spikes.check("spikes", spikes)
+        planes = np.ascontiguousarray(spikes, np.int8).reshape(self._given)
+        width, height, channels = self._summed
+        if self._area > 1:
+            sums = np.empty((len(planes), *self._summed), np.int8)
+            event_sums.sum_windows(planes, sums)
+            planes = sums
+        low, high = self._spikes.low * self._area, self._spikes.high * self._area
+        if len(self._events) < planes.size * max(-low, high):
+            self._events = np.empty(planes.size * max(-low, high), np.uint32)
+        into = total
+        if self._outputs != self._shape[-1]:
+            places = total.size // self._outputs
+            into = np.zeros((places, self._shape[-1]), np.int32)
+        starts = np.empty((len(planes) * width, height + 1), np.uint32)
+        for sign in (1, -1)[: 1 + (low < 0)]:
+            found = event_sums.list_spikes(
+                planes.reshape(-1), channels, low, high, sign, self._events, starts
+            )
+            if found < 0:
+                raise ValueRangeError(
+                    "a spike is outside its range",
+                    found=f"{planes.min()} .. {planes.max()}",
+                    allowed=f"{low} .. {high}",
+                )
+            if found:
+                event_sums.sum_events(
+                    self._events,
+                    starts,
+                    self._weight,
+                    self._shape,
+                    self._columns,
+                    self._runs,
+                    sign * self._factor,
+                    into.reshape(-1),
+                )
+        if into is not total:
+            total += into[:, : self._outputs].reshape(total.shape)
 
 
 def _smallest(weight: np.ndarray) -> np.ndarray:
@@ -121,8 +276,8 @@ def _smallest(weight: np.ndarray) -> np.ndarray:
 
 
 @singledispatch
-def make_events(synapse: object, source_shape: tuple[int, ...]) -> Events:
-    """The events of a synapse from a source of shape (C, H, W) or (F,).
+def make_events(synapse: object, source_shape: tuple[int, ...], spikes: IntRange) -> Events:
+    """The events of a synapse from a source of shape (C, H, W) or (F,), for spikes in a range.
 
     Raises TargetError for an unknown synapse.
     """
@@ -130,11 +285,18 @@ def make_events(synapse: object, source_shape: tuple[int, ...]) -> Events:
 
 
 @make_events.register
-def _(synapse: ConvSynapse, source_shape: tuple[int, ...]) -> Events:
-    depthwise = synapse.weight.shape[1] == 1 and synapse.groups == len(synapse.weight)
-    return (DepthwiseEvents if depthwise else ConvEvents)(synapse, source_shape)
+def _(synapse: ConvSynapse, source_shape: tuple[int, ...], spikes: IntRange) -> Events:
+    if synapse.weight.shape[1] == 1 and synapse.groups == len(synapse.weight):
+        return DepthwiseEvents(synapse, source_shape)
+    form = _Listed.of(synapse, source_shape, spikes)
+    if form:
+        return ListedEvents(form, synapse.weight_exponent, spikes)
+    return ConvEvents(synapse, source_shape)
 
 
 @make_events.register
-def _(synapse: DenseSynapse, source_shape: tuple[int, ...]) -> Events:
+def _(synapse: DenseSynapse, source_shape: tuple[int, ...], spikes: IntRange) -> Events:
+    form = _Listed.of(synapse, source_shape, spikes)
+    if form:
+        return ListedEvents(form, synapse.weight_exponent, spikes)
     return DenseEvents(synapse, source_shape)

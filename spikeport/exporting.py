@@ -15,9 +15,11 @@ from toolchain.errors import UsageError
 from toolchain.files import atomic_write
 from toolchain.output_policy import (
     MODULE,
+    NETLIST,
     NIR,
     ONNX,
     PARTITION,
+    PLAN,
     SOURCE,
     TENSORS,
     Kind,
@@ -25,7 +27,7 @@ from toolchain.output_policy import (
 )
 
 if TYPE_CHECKING:
-    from exports.nir import Entry
+    from exports.entry import Entry
     from spikeport.samples import Data
     from toolchain.conversion.pipeline import Conversion
     from toolchain.program.int_program import IntProgram
@@ -55,16 +57,18 @@ def export(
         "nir", a NIR graph; "onnx", a graph of integers for onnxruntime; "c", C99 source with a
         test; "spikingjelly", "sinabs" or "snntorch", a torch module with the tool's IF neurons.
         "onnx" and "c" express everything. "qonnx" is the network that CIF settles to, for tools
-        that put it onto FPGAs. "partition" says as JSON which core of a chip has which neurons.
+        that put it onto FPGAs. "partition" says as JSON which core of a chip has which neurons;
+        "sanafe" writes the neurons so placed for SANA-FE, which simulates Loihi's energy.
     accept_hard_reset:
         Of "nir": also write networks with several steps, whose neurons other NIR tools reset to
         zero.
     samples:
-        Of "c": samples of the test, by default two of seeded noise over the input's range.
+        Of "c" and "sanafe": samples to run, by default two of seeded noise over the input's range.
     settled:
         Of "onnx": the network that a CIF network settles to, without time.
     target:
-        Of "partition": the chip, a name or a TOML file; by default Loihi 2.
+        Of "partition" and "sanafe": the chip, a name or a TOML file; by default Loihi 2, and for
+        SANA-FE Loihi 1.
 
     Raises
     ------
@@ -108,14 +112,9 @@ def _nir(program: IntProgram, path: Path, *, accept_hard_reset: bool = False) ->
 def _c(program: IntProgram, folder: Path, *, samples: Data | None = None) -> list[Entry]:
     from exports.c import file_names, write_c
     from spikeport.backends import Reference
-    from spikeport.running import open_for
-    from toolchain.learning.data import input_spikes
 
     _check_files(folder, dict.fromkeys(file_names(program), SOURCE))
-    if samples is None:
-        inputs = _noise(program)
-    else:
-        inputs = input_spikes(program.input, open_for(program, samples))
+    inputs = _inputs(program, samples)
     write_c(program, folder, inputs, Reference().run(program, inputs))
     return []
 
@@ -130,7 +129,7 @@ def _onnx(
 
 
 def _partition(program: IntProgram, path: Path, *, target: str = "loihi2") -> list[Entry]:
-    from spikeport.auditing import chip_of
+    from spikeport.chips import chip_of
     from toolchain.audit.placement import place
 
     placement = place(program, chip_of(target))
@@ -138,6 +137,19 @@ def _partition(program: IntProgram, path: Path, *, target: str = "loihi2") -> li
         _log.warning("%s, %s: %s", problem["level"], problem["layer"], problem["told"])
     atomic_write(path, (json.dumps(placement.describe(), indent=1) + "\n").encode())
     return []
+
+
+def _sanafe(
+    program: IntProgram, folder: Path, *, samples: Data | None = None, target: str = "loihi1"
+) -> list[Entry]:
+    from exports.sanafe import RUN, file_names, write_sanafe
+    from spikeport.chips import chip_of
+    from toolchain.audit.placement import place
+
+    inputs = _inputs(program, samples)
+    networks = dict.fromkeys(file_names(len(inputs)), NETLIST)
+    _check_files(folder, {RUN: MODULE, "plan.json": PLAN, **networks})
+    return write_sanafe(program, place(program, chip_of(target)).homes(), inputs, folder)
 
 
 def _simulator(program: IntProgram, folder: Path, *, tool: str) -> list[Entry]:
@@ -155,9 +167,15 @@ def _check_files(folder: Path, kinds: Mapping[str, Kind]) -> None:
             check_output(folder / name, kind)
 
 
-def _noise(program: IntProgram) -> Any:
-    """Seeded noise over the input's range, int32 (N, ...)."""
+def _inputs(program: IntProgram, samples: Data | None) -> Any:
+    """Graded input spikes of the samples, by default of seeded noise, int32 (N, ...)."""
     import numpy as np
+
+    from spikeport.running import open_for
+    from toolchain.learning.data import input_spikes
+
+    if samples is not None:
+        return input_spikes(program.input, open_for(program, samples))
 
     held, shape = program.input.range, (SAMPLES, *program.input.shape)
     noise = np.random.default_rng(0).integers(held.low, held.high, shape, endpoint=True)
@@ -179,6 +197,7 @@ TARGETS: Mapping[str, Target] = {
     "qonnx": Target(partial(_onnx, qonnx=True), (), ONNX),
     "partition": Target(_partition, ("target",), PARTITION),
     "c": Target(_c, ("samples",)),
+    "sanafe": Target(_sanafe, ("samples", "target")),
     **{
         tool: Target(partial(_simulator, tool=tool), ())
         for tool in ("spikingjelly", "sinabs", "snntorch")

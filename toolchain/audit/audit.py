@@ -76,6 +76,8 @@ class Subject:
         Outputs (N, P) of the checkpoint's own module, by version.
     lava:
         Results of Lava on the first samples; None if Lava did not run.
+    simulated:
+        Energy, time and counts of another simulator on the first samples, as plain values.
     """
 
     program: IntProgram
@@ -88,6 +90,7 @@ class Subject:
     lava: LavaRun | None = None
     chip: Chip | None = None
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    simulated: Mapping[str, Any] | None = None
 
 
 def run_audit(
@@ -153,6 +156,8 @@ def run_audit(
         "populations": [row.describe(state) for row in certify(program, observed)],
     }
     document["energy"] = operations.describe(subject.costs)
+    if subject.simulated is not None:
+        document["energy"]["simulated"] = dict(subject.simulated)
     if subject.chip is not None:
         document["chip"] = fit(program, subject.chip).describe()
     document["rasters"] = record_raster(program, subject.inputs[:1]).describe()

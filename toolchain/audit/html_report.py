@@ -52,6 +52,8 @@ def write_page(document: dict[str, Any]) -> str:
         energy=document["energy"],
         operations=_operations(document),
         costs=_costs(document),
+        simulated=document["energy"].get("simulated"),
+        simulation=_simulation(document) if "simulated" in document["energy"] else (),
         provenance=json.dumps(document["program"]["provenance"], indent=1, default=str).split("\n"),
     )
 
@@ -182,4 +184,28 @@ def _costs(document: dict[str, Any]) -> Rows:
     return [
         (name, c["picojoules"], f"{estimate['nanojoules'][name]:,.1f}", c["source"])
         for name, c in estimate["costs"].items()
+    ]
+
+
+def _simulation(document: dict[str, Any]) -> Rows:
+    """Figures of the simulator of energy, beside those that the audit has."""
+    energy = document["energy"]
+    found, ours = energy["simulated"], energy["estimate"]["nanojoules"]
+    spikes = sum(layer["events"] for layer in energy["layers"])
+    known = {
+        "synapse": f"{ours['synop']:,.1f}",
+        "soma": f"{ours['neuron_update']:,.1f}",
+        "total": f"{ours['synop'] + ours['neuron_update']:,.1f}",
+    }
+    rows: Rows = [
+        (f"nJ, {part}", f"{value:,.1f}", known.get(part, "-"))
+        for part, value in found["nanojoules"].items()
+    ]
+    return [
+        *rows,
+        ("microseconds", f"{found['microseconds']:,.1f}", "-"),
+        ("synaptic operations", f"{found['synops']:,.0f}", f"{energy['synops']:,.0f}"),
+        ("neuron updates", f"{found['updates']:,.0f}", f"{energy['neuron_updates']:,}"),
+        ("spikes", f"{found['events']:,.1f}", f"{spikes:,.1f}"),
+        ("messages", f"{found['messages']:,.1f}", "-"),
     ]

@@ -73,6 +73,13 @@ class Placement:
     cores: tuple[Core, ...]
     traffic: Mapping[tuple[int | None, int], int]
 
+    def homes(self) -> dict[str, np.ndarray]:
+        """Index of the core of every neuron, int64 (C, H, W) or (F,), by layer."""
+        found = {p.name: np.zeros((*p.shape, 1, 1)[:3], np.int64) for p in self.program.populations}
+        for core in self.cores:
+            found[core.layer][tuple(slice(*ends) for ends in core.box)] = core.index
+        return {p.name: found[p.name].reshape(p.shape) for p in self.program.populations}
+
     def describe(self) -> dict[str, Any]:
         """As JSON: the fit without its layers, all cores, and the traffic between chips."""
         about = {k: v for k, v in self.fit.describe().items() if k not in ("layers", "cores")}

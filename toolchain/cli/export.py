@@ -34,15 +34,15 @@ def command(
             "-o",
             "--out",
             metavar="PATH",
-            help="Folder of c and of simulators, else a file.",
+            help="Folder of c, sanafe and simulators, else a file.",
         ),
     ],
     to: Annotated[
         Target,
         typer.Option(
             "--to",
-            help="A NIR, ONNX or QONNX graph, C99 source, a module of a simulator, or the "
-            "partition onto a chip's cores.",
+            help="A NIR, ONNX or QONNX graph, C99 source, a module of a simulator, the "
+            "partition onto a chip's cores, or SANA-FE's networks.",
         ),
     ] = NIR,
     accept_hard_reset: Annotated[
@@ -57,7 +57,7 @@ def command(
         typer.Option(
             "--data",
             metavar="SOURCE",
-            help="c: samples of the test, such as digits@test[:4] (default: seeded noise).",
+            help="c, sanafe: samples to run, such as digits@test[:4] (default: seeded noise).",
         ),
     ] = None,
     settled: Annotated[
@@ -67,7 +67,9 @@ def command(
     target: Annotated[
         str | None,
         typer.Option(
-            "--target", metavar="NAME|FILE.toml", help="partition: the chip.  [default: loihi2]"
+            "--target",
+            metavar="NAME|FILE.toml",
+            help="partition, sanafe: the chip.  [default: loihi2; sanafe: loihi1]",
         ),
     ] = None,
     json: Json = False,

@@ -129,10 +129,10 @@ def _onnx(
 
 
 def _partition(program: IntProgram, path: Path, *, target: str = "loihi2") -> list[Entry]:
-    from spikeport.chips import chip_of
+    from spikeport.chips import cut_chip
     from toolchain.audit.placement import place
 
-    placement = place(program, chip_of(target))
+    placement = place(program, cut_chip(target))
     for problem in placement.fit.problems():
         _log.warning("%s, %s: %s", problem["level"], problem["layer"], problem["told"])
     atomic_write(path, (json.dumps(placement.describe(), indent=1) + "\n").encode())
@@ -143,13 +143,13 @@ def _sanafe(
     program: IntProgram, folder: Path, *, samples: Data | None = None, target: str = "loihi1"
 ) -> list[Entry]:
     from exports.sanafe import RUN, file_names, write_sanafe
-    from spikeport.chips import chip_of
+    from spikeport.chips import cut_chip
     from toolchain.audit.placement import place
 
     inputs = _inputs(program, samples)
     networks = dict.fromkeys(file_names(len(inputs)), NETLIST)
     _check_files(folder, {RUN: MODULE, "plan.json": PLAN, **networks})
-    return write_sanafe(program, place(program, chip_of(target)).homes(), inputs, folder)
+    return write_sanafe(program, place(program, cut_chip(target)).homes(), inputs, folder)
 
 
 def _simulator(program: IntProgram, folder: Path, *, tool: str) -> list[Entry]:

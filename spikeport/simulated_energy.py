@@ -10,7 +10,7 @@ import numpy as np
 
 from exports.sanafe import run_folder, write_sanafe
 from spikeport.backends import Reference
-from spikeport.chips import chip_of
+from spikeport.chips import cut_chip
 from toolchain.audit.placement import place
 from toolchain.program.int_program import IntProgram
 
@@ -38,7 +38,7 @@ def in_sanafe(program: IntProgram, inputs: np.ndarray, time_limit: float) -> dic
     """
     with tempfile.TemporaryDirectory(prefix="spikeport-") as place_of_files:
         folder = Path(place_of_files)
-        write_sanafe(program, place(program, chip_of("loihi1")).homes(), inputs, folder)
+        write_sanafe(program, place(program, cut_chip("loihi1")).homes(), inputs, folder)
         found = run_folder(folder, time_limit=time_limit)
     samples = found["samples"]
     recording = Reference().run(program, inputs)

@@ -9,7 +9,7 @@ import pytest
 
 import spikeport
 from exports.sanafe import run_folder, runner, write_sanafe
-from spikeport.chips import chip_of
+from spikeport.chips import cut_chip
 from tests.audit.test_placement import connections
 from tests.command_line import here
 from tests.networks import branched_program, random_inputs, random_program
@@ -25,7 +25,7 @@ from toolchain.errors import (
 from toolchain.program.int_program import Schedule
 from toolchain.program.synops import fan_out
 
-LOIHI = chip_of("loihi1")
+LOIHI = cut_chip("loihi1")
 
 
 def check(program, inputs, folder, chip=LOIHI):

@@ -18,6 +18,8 @@ from toolchain.audit import svg_charts
 from toolchain.audit.budget import TERMS
 from toolchain.text import counted, visible
 
+USES = {"in_axons": "in-axons", "out_axons": "out-axons", "synapse_bits": "bits"}
+"""Headings of columns where they are not the names in the document."""
 RASTERS_OPEN = 3
 """Number of rasters that are open at first."""
 
@@ -48,6 +50,7 @@ def write_page(document: dict[str, Any]) -> str:
         ranges=[_range(row) for row in document["ranges"]["populations"]],
         driven=sum(row["driven"] for row in document["ranges"]["populations"]),
         chip=_chip(document) if "chip" in document else (),
+        uses=_uses(document) if "chip" in document else [],
         limits=_limits(document) if "chip" in document else (),
         energy=document["energy"],
         operations=_operations(document),
@@ -141,11 +144,17 @@ def _range(row: dict[str, Any]) -> tuple[object, ...]:
     )
 
 
+def _uses(document: dict[str, Any]) -> list[str]:
+    """Names of what layers use of a core."""
+    names = document["chip"]["layers"][0]["use"]
+    return [USES.get(name, name.replace("_memory", "s")) for name in names]
+
+
 def _chip(document: dict[str, Any]) -> Rows:
     rows: Rows = []
     for index, layer in enumerate(document["chip"]["layers"]):
         other = layer["other_split"]
-        use = [f"{layer['use'][k]:,}" for k in ("neurons", "in_axons", "out_axons", "synapse_bits")]
+        use = [f"{used:,}" for used in layer["use"].values()]
         rows.append(
             (
                 f"{index + 1}. {layer['name']}",
@@ -162,9 +171,14 @@ def _limits(document: dict[str, Any]) -> Rows:
     chip = document["chip"]
     limits = {"cores per chip": chip["cores_per_chip"], **chip["limits"], **chip["numbers"]}
     return [
-        (k, f"{v['value']:,}", v["source"] or "no public source: a warning, not an error")
+        (k, _numbers(v["value"]), v["source"] or "no public source: a warning, not an error")
         for k, v in limits.items()
     ]
+
+
+def _numbers(value: int | Sequence[int]) -> str:
+    """A limit, or one for each core."""
+    return ", ".join(f"{v:,}" for v in ([value] if isinstance(value, int) else value))
 
 
 def _operations(document: dict[str, Any]) -> Rows:

@@ -46,6 +46,7 @@ def export(
     samples: Data | None = None,
     settled: bool = False,
     target: str | None = None,
+    whole_layers: bool = False,
 ) -> list[Entry]:
     """Write a program for another target; return what the target cannot express, and what follows.
 
@@ -69,6 +70,9 @@ def export(
     target:
         Of "partition" and "sanafe": the chip, a name or a TOML file; by default Loihi 2, and for
         SANA-FE Loihi 1.
+    whole_layers:
+        Of "partition": chips begin where the spikes of one layer pass, so that Lava can run a chip
+        as a block, `Lava("fast", blocks=path)`.
 
     Raises
     ------
@@ -86,6 +90,7 @@ def export(
         "samples": samples,
         "settled": settled or None,
         "target": target,
+        "whole_layers": whole_layers or None,
     }
     options = {name: value for name, value in given.items() if value is not None}
     check_target(Path(path), to)
@@ -128,11 +133,13 @@ def _onnx(
     return []
 
 
-def _partition(program: IntProgram, path: Path, *, target: str = "loihi2") -> list[Entry]:
+def _partition(
+    program: IntProgram, path: Path, *, target: str = "loihi2", whole_layers: bool = False
+) -> list[Entry]:
     from spikeport.chips import cut_chip
     from toolchain.audit.placement import place
 
-    placement = place(program, cut_chip(target))
+    placement = place(program, cut_chip(target), whole_layers=whole_layers)
     for problem in placement.fit.problems():
         _log.warning("%s, %s: %s", problem["level"], problem["layer"], problem["told"])
     atomic_write(path, (json.dumps(placement.describe(), indent=1) + "\n").encode())
@@ -195,7 +202,7 @@ TARGETS: Mapping[str, Target] = {
     "nir": Target(_nir, ("accept_hard_reset",), NIR),
     "onnx": Target(_onnx, ("settled",), ONNX),
     "qonnx": Target(partial(_onnx, qonnx=True), (), ONNX),
-    "partition": Target(_partition, ("target",), PARTITION),
+    "partition": Target(_partition, ("target", "whole_layers"), PARTITION),
     "c": Target(_c, ("samples",)),
     "sanafe": Target(_sanafe, ("samples", "target")),
     **{

@@ -72,6 +72,13 @@ def command(
             help="partition, sanafe: the chip.  [default: loihi2; sanafe: loihi1]",
         ),
     ] = None,
+    whole_layers: Annotated[
+        bool,
+        typer.Option(
+            "--whole-layers",
+            help="partition: chips begin where the spikes of one layer pass, as blocks must.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write a network for another tool: a graph, source, or a module.
@@ -90,6 +97,7 @@ def command(
         samples=samples,
         settled=settled,
         target=target,
+        whole_layers=whole_layers,
     )
     if entries:
         rows = [(entry.what, entry.where, entry.fate.value, entry.consequence) for entry in entries]

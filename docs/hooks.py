@@ -114,6 +114,9 @@ def _chips() -> str:
         for key, limit in (profile.limits | profile.chip).items():
             source = _text(limit.source) or "none is public: an assumption"
             text += f"| `{key}` | {limit.value:,} | {source} |\n"
+        for key, allowed in profile.layer_cores.items():
+            values = ", ".join(f"{value:,}" for value in allowed.values)
+            text += f"| `{key}` | {values} | {_text(allowed.source)} |\n"
         if profile.chip:
             kept = "once" if profile.shares_kernels else "for every neuron"
             text += f"\nA core keeps a convolution's kernel {kept}.\n"

@@ -1,8 +1,10 @@
 """Target profiles: the limits of a chip with their sources, in one TOML file per target.
 
 `[limits.NAME]` are the limits of conversion, `[chip.NAME]` the capacities of a core and a chip;
-each has a `value` and a `source`, which is empty where no number is public. A user's own profile is
-a file of the same form.
+each has a `value` and a `source`, which is empty where no number is public. `[layer_cores.NAME]`,
+in place of `[chip]`, are the limits of a chip whose cores hold one whole layer each: `values` are
+those of its cores, the largest value, or all that are possible. A user's own profile is a file of
+the same form.
 """
 
 from __future__ import annotations
@@ -24,6 +26,13 @@ else:
 
 
 CHIP_LIMITS = ("cores", "neurons", "in_axons", "out_axons", "synapse_bits")
+OF_EVERY_CORE = ("kernel_memory", "neuron_memory", "bias_memory")
+"""Limits of `[layer_cores]` with a value for each core; words: weights, states, biases."""
+LAYER_LIMITS = (
+    *OF_EVERY_CORE,
+    *("kernel", "stride", "padding", "pool", "channels", "input_size", "output_size"),
+    *("fan_out", "thresholds"),
+)
 LARGEST_LIMIT = 1 << 62
 LIMITS = {
     "weight_bits": (1, 32),
@@ -48,12 +57,21 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Allowed:
+    """Numbers and their source, as of `Limit`."""
+
+    values: tuple[int, ...]
+    source: str
+
+
+@dataclass(frozen=True)
 class _Table:
     """Content of a profile file."""
 
     description: str
     limits: dict[str, Limit]
     chip: dict[str, Limit | bool] = field(default_factory=dict)
+    layer_cores: dict[str, Allowed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,8 @@ class Profile:
         empty if the target is no chip.
     shares_kernels:
         Whether a core stores a convolution's kernel once.
+    layer_cores:
+        Limits of a chip whose cores hold one layer each, all of `LAYER_LIMITS`; else empty.
     """
 
     name: str
@@ -76,6 +96,7 @@ class Profile:
     limits: dict[str, Limit]
     chip: dict[str, Limit] = field(default_factory=dict)
     shares_kernels: bool = False
+    layer_cores: dict[str, Allowed] = field(default_factory=dict)
 
     def as_target_limits(self) -> TargetLimits:
         """The limits that conversion needs."""
@@ -87,6 +108,7 @@ class Profile:
             threshold_max=self.limits["threshold_max"].value,
             bias_max=self.limits["bias_max"].value,
             max_input_bits=self.limits["max_input_bits"].value,
+            one_threshold=bool(self.layer_cores) and self.layer_cores["thresholds"].values == (1,),
         )
 
 
@@ -141,4 +163,18 @@ def _profile(name: str, table: _Table) -> Profile:
     for key, limit in chip.items():
         if not 1 <= limit.value <= LARGEST_LIMIT:
             raise ValueError(f"{key} is {limit.value}, not 1 .. {LARGEST_LIMIT}")
-    return Profile(name, table.description, table.limits, chip, shares)
+    _check_layer_cores(table)
+    return Profile(name, table.description, table.limits, chip, shares, table.layer_cores)
+
+
+def _check_layer_cores(table: _Table) -> None:
+    """Raise ValueError unless `layer_cores` is empty, or has all its limits, and valid ones."""
+    if not table.layer_cores:
+        return
+    if table.chip or set(table.layer_cores) != set(LAYER_LIMITS):
+        raise ValueError(f"layer_cores needs {', '.join(LAYER_LIMITS)}, and no chip beside it")
+    for key, allowed in table.layer_cores.items():
+        if not allowed.values or not all(0 <= value <= LARGEST_LIMIT for value in allowed.values):
+            raise ValueError(f"{key} needs numbers in 0 .. {LARGEST_LIMIT}")
+    if len({len(table.layer_cores[key].values) for key in OF_EVERY_CORE}) > 1:
+        raise ValueError(f"{', '.join(OF_EVERY_CORE)} need as many numbers as there are cores")

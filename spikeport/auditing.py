@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw_models.energy import load_costs
-from hw_models.profile import load_profile
 from spikeport.backends import Lava, Progress, Reference
+from spikeport.chips import chip_of
 from spikeport.files import as_program
 from spikeport.given_network import GivenNetwork
 from spikeport.running import open_for, run_inputs
 from spikeport.samples import Data
+from spikeport.simulated_energy import SANAFE, in_sanafe
 from spikeport.trained_network import InputDescription, TrainedNetwork
 from toolchain.audit.audit import FLOAT, QUANTIZED, LavaRun, Subject, run_audit
-from toolchain.audit.chip_fit import PER_CORE, Chip, ChipLimit
 from toolchain.audit.energy import Cost
 from toolchain.audit.gates import Gate
 from toolchain.audit.scorers import AnyOutputs, Classifier, Scorer
 from toolchain.audit.source_network import SourceNetwork
-from toolchain.errors import CheckpointError, TargetError
+from toolchain.errors import CheckpointError, UsageError
 from toolchain.files import atomic_write
 from toolchain.learning.data import BoxDataset, Dataset, Samples, input_spikes
 from toolchain.learning.detection.scorer import DetectorScorer
@@ -43,6 +43,8 @@ LAVA_SAMPLES = 16
 """Samples that `audit` runs on Lava by default."""
 BUDGET_SAMPLES = 128
 """Samples of the error budget by default."""
+ENERGY_SAMPLES = 4
+"""Samples that SANA-FE simulates."""
 Told = Callable[[str, int, int], None]
 """Called with the name of the current step, the samples done and the samples in all."""
 
@@ -98,6 +100,7 @@ def audit(
     jobs: int = 1,
     scheduler: str | None = None,
     time_limit: float = 3600.0,
+    energy: str | None = None,
     progress: Told | None = None,
 ) -> Audit:
     """Measure what accuracy each layer of a network loses, and what hardware it needs.
@@ -134,7 +137,10 @@ def audit(
     jobs, scheduler:
         As in `run`.
     time_limit:
-        Time limit of the run on Lava, in seconds; of each worker.
+        Time limit of the runs on Lava and in SANA-FE, in seconds; of each worker.
+    energy:
+        "sanafe": SANA-FE also simulates the energy and latency of the first samples on Loihi, spike
+        by spike. It must be installed.
     progress:
         See `Told`.
 
@@ -146,12 +152,18 @@ def audit(
     told = progress or (lambda _what, _done, _total: None)
     wanted = [Gate.parse(text) for text in gates]
     chip = chip_of(target)
+    if energy not in (None, SANAFE):
+        raise UsageError("no such simulator of energy", found=energy, allowed=SANAFE)
     with open_workers(jobs, scheduler) as workers:
         loaded = as_program(program)
         data = open_for(loaded, samples)
         inputs = input_spikes(loaded.input, data)
         real = loaded.input.normalise(data.real())
         source, versions = _float_side(loaded, network, weights, adapters, real)
+        simulated = None
+        if energy == SANAFE:
+            told(f"SANA-FE: {loaded.name}", 0, 1)
+            simulated = in_sanafe(loaded, inputs[:ENERGY_SAMPLES], time_limit)
         lava = None
         if lava_samples:
             report = partial(told, f"lava: {loaded.name}")
@@ -167,6 +179,7 @@ def audit(
             lava=lava,
             chip=chip,
             costs=operation_costs(),
+            simulated=simulated,
         )
         return Audit(run_audit(subject, wanted, budget_samples, told, workers))
 
@@ -178,28 +191,6 @@ def scorer_of(program: IntProgram, data: Samples) -> Scorer:
         return DetectorScorer(DetectorSpec.of(program), data, shapes)
     is_classifier = len(shapes) == 1 and len(shapes[0]) == 1
     return Classifier(data.labels) if is_classifier and isinstance(data, Dataset) else AnyOutputs()
-
-
-def chip_of(target: str) -> Chip:
-    """The chip of a target; raises TargetError if the profile describes no chip."""
-    profile = load_profile(target)
-    limits = {k: ChipLimit(v.value, v.source) for k, v in profile.chip.items()}
-    if "cores" not in limits:
-        raise TargetError(
-            "is no chip",
-            node=target,
-            found="limits of numbers only",
-            remedy='target="loihi1", target="loihi2", or a TOML file with [chip.cores]',
-        )
-    per_core = {k: limits[k] for k in PER_CORE if k in limits}
-    return Chip(
-        profile.name,
-        limits["cores"],
-        per_core,
-        profile.shares_kernels,
-        profile.as_target_limits(),
-        {name: limit.source for name, limit in profile.limits.items()},
-    )
 
 
 def operation_costs() -> dict[str, Cost]:

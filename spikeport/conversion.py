@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw_models.profile import load_profile
 from spikeport.agreement import GOOD, advice, agreement
+from spikeport.chips import check_layers
 from spikeport.given_network import (
     CALIBRATION_SAMPLES,
     CALIBRATION_SEED,
@@ -164,6 +165,7 @@ def convert(
     conversion = pipeline.lower(prepared, name=name, provenance=origin)
     if calibration is not None and neuron == "cif" and sleep_steps is None:
         conversion = _settled(conversion, calibration)
+    unsaid = (*unsaid, *check_layers(conversion.program, target))
     found, lost = None, []
     try:
         found = None if calibration is None else agreement(conversion, calibration)

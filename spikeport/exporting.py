@@ -15,9 +15,11 @@ from toolchain.errors import UsageError
 from toolchain.files import atomic_write
 from toolchain.output_policy import (
     MODULE,
+    NETLIST,
     NIR,
     ONNX,
     PARTITION,
+    PLAN,
     SOURCE,
     TENSORS,
     Kind,
@@ -25,7 +27,7 @@ from toolchain.output_policy import (
 )
 
 if TYPE_CHECKING:
-    from exports.nir import Entry
+    from exports.entry import Entry
     from spikeport.samples import Data
     from toolchain.conversion.pipeline import Conversion
     from toolchain.program.int_program import IntProgram
@@ -44,6 +46,7 @@ def export(
     samples: Data | None = None,
     settled: bool = False,
     target: str | None = None,
+    whole_layers: bool = False,
 ) -> list[Entry]:
     """Write a program for another target; return what the target cannot express, and what follows.
 
@@ -55,16 +58,21 @@ def export(
         "nir", a NIR graph; "onnx", a graph of integers for onnxruntime; "c", C99 source with a
         test; "spikingjelly", "sinabs" or "snntorch", a torch module with the tool's IF neurons.
         "onnx" and "c" express everything. "qonnx" is the network that CIF settles to, for tools
-        that put it onto FPGAs. "partition" says as JSON which core of a chip has which neurons.
+        that put it onto FPGAs. "partition" says as JSON which core of a chip has which neurons;
+        "sanafe" writes the neurons so placed for SANA-FE, which simulates Loihi's energy.
     accept_hard_reset:
         Of "nir": also write networks with several steps, whose neurons other NIR tools reset to
         zero.
     samples:
-        Of "c": samples of the test, by default two of seeded noise over the input's range.
+        Of "c" and "sanafe": samples to run, by default two of seeded noise over the input's range.
     settled:
         Of "onnx": the network that a CIF network settles to, without time.
     target:
-        Of "partition": the chip, a name or a TOML file; by default Loihi 2.
+        Of "partition" and "sanafe": the chip, a name or a TOML file; by default Loihi 2, and for
+        SANA-FE Loihi 1.
+    whole_layers:
+        Of "partition": chips begin where the spikes of one layer pass, so that Lava can run a chip
+        as a block, `Lava("fast", blocks=path)`.
 
     Raises
     ------
@@ -82,6 +90,7 @@ def export(
         "samples": samples,
         "settled": settled or None,
         "target": target,
+        "whole_layers": whole_layers or None,
     }
     options = {name: value for name, value in given.items() if value is not None}
     check_target(Path(path), to)
@@ -108,14 +117,9 @@ def _nir(program: IntProgram, path: Path, *, accept_hard_reset: bool = False) ->
 def _c(program: IntProgram, folder: Path, *, samples: Data | None = None) -> list[Entry]:
     from exports.c import file_names, write_c
     from spikeport.backends import Reference
-    from spikeport.running import open_for
-    from toolchain.learning.data import input_spikes
 
     _check_files(folder, dict.fromkeys(file_names(program), SOURCE))
-    if samples is None:
-        inputs = _noise(program)
-    else:
-        inputs = input_spikes(program.input, open_for(program, samples))
+    inputs = _inputs(program, samples)
     write_c(program, folder, inputs, Reference().run(program, inputs))
     return []
 
@@ -129,15 +133,30 @@ def _onnx(
     return []
 
 
-def _partition(program: IntProgram, path: Path, *, target: str = "loihi2") -> list[Entry]:
-    from spikeport.auditing import chip_of
+def _partition(
+    program: IntProgram, path: Path, *, target: str = "loihi2", whole_layers: bool = False
+) -> list[Entry]:
+    from spikeport.chips import cut_chip
     from toolchain.audit.placement import place
 
-    placement = place(program, chip_of(target))
+    placement = place(program, cut_chip(target), whole_layers=whole_layers)
     for problem in placement.fit.problems():
         _log.warning("%s, %s: %s", problem["level"], problem["layer"], problem["told"])
     atomic_write(path, (json.dumps(placement.describe(), indent=1) + "\n").encode())
     return []
+
+
+def _sanafe(
+    program: IntProgram, folder: Path, *, samples: Data | None = None, target: str = "loihi1"
+) -> list[Entry]:
+    from exports.sanafe import RUN, file_names, write_sanafe
+    from spikeport.chips import cut_chip
+    from toolchain.audit.placement import place
+
+    inputs = _inputs(program, samples)
+    networks = dict.fromkeys(file_names(len(inputs)), NETLIST)
+    _check_files(folder, {RUN: MODULE, "plan.json": PLAN, **networks})
+    return write_sanafe(program, place(program, cut_chip(target)).homes(), inputs, folder)
 
 
 def _simulator(program: IntProgram, folder: Path, *, tool: str) -> list[Entry]:
@@ -155,9 +174,15 @@ def _check_files(folder: Path, kinds: Mapping[str, Kind]) -> None:
             check_output(folder / name, kind)
 
 
-def _noise(program: IntProgram) -> Any:
-    """Seeded noise over the input's range, int32 (N, ...)."""
+def _inputs(program: IntProgram, samples: Data | None) -> Any:
+    """Graded input spikes of the samples, by default of seeded noise, int32 (N, ...)."""
     import numpy as np
+
+    from spikeport.running import open_for
+    from toolchain.learning.data import input_spikes
+
+    if samples is not None:
+        return input_spikes(program.input, open_for(program, samples))
 
     held, shape = program.input.range, (SAMPLES, *program.input.shape)
     noise = np.random.default_rng(0).integers(held.low, held.high, shape, endpoint=True)
@@ -177,8 +202,9 @@ TARGETS: Mapping[str, Target] = {
     "nir": Target(_nir, ("accept_hard_reset",), NIR),
     "onnx": Target(_onnx, ("settled",), ONNX),
     "qonnx": Target(partial(_onnx, qonnx=True), (), ONNX),
-    "partition": Target(_partition, ("target",), PARTITION),
+    "partition": Target(_partition, ("target", "whole_layers"), PARTITION),
     "c": Target(_c, ("samples",)),
+    "sanafe": Target(_sanafe, ("samples", "target")),
     **{
         tool: Target(partial(_simulator, tool=tool), ())
         for tool in ("spikingjelly", "sinabs", "snntorch")

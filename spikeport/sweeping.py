@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from hw_models.profile import load_profile
-from spikeport.auditing import chip_of
+from spikeport.chips import chip_of
 from spikeport.given_network import CALIBRATION_SAMPLES, GivenNetwork, OpenNetwork, described
 from toolchain.conversion.passes.fold import trained_activations
 from toolchain.conversion.pipeline import ConversionOptions, convert

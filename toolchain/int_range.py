@@ -72,6 +72,8 @@ class TargetLimits:
         Largest threshold, and largest magnitude of a bias.
     max_input_bits:
         Largest width of a graded input spike, in bits.
+    one_threshold:
+        Whether all channels of a layer have the same threshold.
     """
 
     name: str
@@ -81,3 +83,4 @@ class TargetLimits:
     threshold_max: int
     bias_max: int
     max_input_bits: int
+    one_threshold: bool = False

@@ -103,6 +103,8 @@ TENSORS = Kind(
     _begins(rb'.{8}\{"__metadata__":\{"spikeport\.program_hash'),
 )
 PARTITION = Kind("a partition", (".json",), _begins(rb'\{\s*"format": "spikeport\.partition"'))
+NETLIST = Kind("a network of ours for SANA-FE", (".net",), _begins(rb"# Written by spikeport"))
+PLAN = Kind("a plan", (".json",), _begins(rb'\{\s*"format": "spikeport\.sanafe"'))
 SCRIPT = Kind("a reproducer", (".py",), _begins(rb'""".*Runs one sample through'))
 
 

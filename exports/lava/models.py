@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exports.lava.chip_blocks import ChipBlocks
 from toolchain.errors import TargetError
 
 FAST_BATCH = 16
@@ -21,7 +22,7 @@ class LavaModels:
     tag:
         "fixed_pt": stock synapses and one process per population; "fast": one process per block.
     blocks:
-        Number of processes that the network is split into (fast).
+        Number of processes that the network is split into, or the chips that are one each (fast).
     batch:
         Number of samples that advance together (fast).
     neurons:
@@ -36,7 +37,7 @@ class LavaModels:
     """
 
     tag: str = FIXED_PT
-    blocks: int = 1
+    blocks: int | ChipBlocks = 1
     batch: int = 1
     neurons: str = OWN
     watch_ranges: bool = False
@@ -59,7 +60,7 @@ class LavaModels:
         if self.batch < 1 or (self.tag == FIXED_PT and (self.batch, self.blocks) != (1, 1)):
             raise TargetError(
                 "stock synapses run one sample at a time, a process per layer",
-                found=f"{self.blocks} blocks, a batch of {self.batch}",
+                found=f"blocks: {self.blocks}, batch: {self.batch}",
                 remedy="use the fast models",
             )
         if self.neurons == ATRLIF and self.tag != FIXED_PT:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 from exports.lava.layer_chain import LayerChain, table_row
-from exports.lava.partition import even_cuts, possible_cuts
+from exports.lava.partition import even_cuts
 from hw_models.block_layout import BlockLayout
 from hw_models.message_bits import message_bits
 from hw_models.processes.block import BlockProcess
 from toolchain.errors import TargetError
+from toolchain.program.cuts import possible_cuts
 from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.neurons import Readout
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse

@@ -5,20 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from toolchain.errors import TargetError
+from toolchain.program.cuts import possible_cuts
 from toolchain.program.int_program import IntProgram
 from toolchain.program.synops import synapse_fan_out
-
-
-def possible_cuts(program: IntProgram) -> list[int]:
-    """Indices of populations before which only the spikes of the previous population pass."""
-    names = [p.name for p in program.populations]
-    cuts = []
-    for index in range(1, len(names)):
-        later = {p.name for p in program.populations[index:]}
-        crossing = {s.source for p in program.populations[index:] for s in p.synapses} - later
-        if crossing == {names[index - 1]}:
-            cuts.append(index)
-    return cuts
 
 
 def even_cuts(program: IntProgram, blocks: int) -> tuple[int, ...]:

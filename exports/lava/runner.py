@@ -17,7 +17,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from exports.lava.axes import to_lava
+from exports.lava.chip_blocks import ChipBlocks
 from exports.lava.failure import CHECK, Failure
 from exports.lava.job import TIMED_OUT, Job, Plan, leave_nothing
 from exports.lava.models import ATRLIF, FIXED_PT, STOCK, LavaModels
@@ -96,7 +97,11 @@ def run_on_lava(
         check_runnable(program)
     if models.neurons == ATRLIF:
         check_atrlif(program, watch=models.watch_ranges)
-    cuts = even_cuts(program, models.blocks)
+    if isinstance(models.blocks, ChipBlocks):
+        cuts = models.blocks.cuts(program)
+        models = replace(models, blocks=len(cuts) + 1)
+    else:
+        cuts = even_cuts(program, models.blocks)
     program.check_inputs(inputs)
     deadline = time.monotonic() + time_limit
     samples = min(CHUNK_SAMPLES, CHUNK_BYTES // _sample_bytes(program, mode))

@@ -7,12 +7,11 @@ then converted like any other network.
 """
 
 from exports.nir.foreign import Reset, is_ours, read_foreign_nir
-from exports.nir.ledger import Entry, ledger
+from exports.nir.ledger import ledger
 from exports.nir.reader import has_hash, read_nir
 from exports.nir.writer import write_nir
 
 __all__ = [
-    "Entry",
     "Reset",
     "has_hash",
     "is_ours",

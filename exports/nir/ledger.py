@@ -12,33 +12,12 @@ which `read_nir` restores the program, integer by integer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-
 import numpy as np
 
+from exports.entry import Entry, Fate
 from toolchain.errors import TargetError
 from toolchain.program.int_program import IntProgram
 from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout
-
-
-class Fate(str, Enum):
-    """Treatment of a property that NIR cannot express."""
-
-    FOLDED = "folded"
-    """Included in a number that NIR has: any tool gives the same bits."""
-    METADATA = "metadata"
-    """Stored in the metadata, which other tools ignore."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One property that NIR cannot express."""
-
-    what: str
-    where: str
-    fate: Fate
-    consequence: str
 
 
 def ledger(program: IntProgram) -> list[Entry]:

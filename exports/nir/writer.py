@@ -5,9 +5,10 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 
+from exports.entry import Entry
 from exports.hdf5 import new_hdf5
 from exports.nir.graph import as_graph
-from exports.nir.ledger import Entry, ledger, resets_differ
+from exports.nir.ledger import ledger, resets_differ
 from exports.nir.reader import read_nir
 from toolchain.errors import FormatError, TargetError
 from toolchain.program.int_program import IntProgram

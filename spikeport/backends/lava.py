@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from exports.lava.chip_blocks import ChipBlocks
 from exports.lava.models import FAST, FAST_BATCH, FIXED_PT, OWN, LavaModels
 from toolchain.recording_mode import Mode
 
@@ -30,7 +31,8 @@ class Lava:
         "fixed_pt": stock synapses and one process per population; "fast": one process per block of
         layers.
     blocks:
-        Number of processes that the network is split into (fast).
+        Number of processes that the network is split into (fast); or a file of `export` to
+        "partition", whose chips then are one process each.
     batch:
         Number of samples that are simulated together (fast: 16 by default).
     neuron_impl:
@@ -48,11 +50,13 @@ class Lava:
     ------
     TargetError
         If these options contradict each other.
+    FormatError
+        If the file is no partition.
     """
 
     name: ClassVar[str] = "lava"
     models: str = FIXED_PT
-    blocks: int = 1
+    blocks: int | str | Path | ChipBlocks = 1
     batch: int | None = None
     neuron_impl: str = OWN
     watch_ranges: bool = False
@@ -61,12 +65,16 @@ class Lava:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.blocks, str | Path):
+            object.__setattr__(self, "blocks", ChipBlocks.read(Path(self.blocks)))
         self.lava_models()
 
     def lava_models(self) -> LavaModels:
         """The Lava models that run a program."""
         batch = self.batch or (FAST_BATCH if self.models == FAST else 1)
-        return LavaModels(self.models, self.blocks, batch, self.neuron_impl, self.watch_ranges)
+        blocks = self.blocks
+        assert isinstance(blocks, int | ChipBlocks)
+        return LavaModels(self.models, blocks, batch, self.neuron_impl, self.watch_ranges)
 
     def run(
         self,

@@ -35,7 +35,7 @@ def connections(synapse, shape):
     return (found.flatten(1).T > 0).numpy()
 
 
-@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize(("shares", "whole"), [(True, False), (False, False), (True, True)])
 @pytest.mark.parametrize(
     "blocks",
     [
@@ -44,10 +44,11 @@ def connections(synapse, shape):
         ("residual", "concat"),
     ],
 )
-def test_every_core_is_counted_from_the_connections(blocks, shares):
+def test_every_core_is_counted_from_the_connections(blocks, shares, whole):
     program = branched_program(3, "if", blocks, heads=1)
     limits = {"neurons": ChipLimit(20, "hand")}
-    placement = place(program, Chip("hand", ChipLimit(5, "hand"), limits, shares_kernels=shares))
+    chip = Chip("hand", ChipLimit(5, "hand"), limits, shares_kernels=shares)
+    placement = place(program, chip, whole_layers=whole)
     home = {}
     for core in placement.cores:
         shape = (*program.population(core.layer).shape, 1, 1)[:3]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_models.profile import load_profile
-from spikeport.auditing import chip_of
+from spikeport.chips import chip_of
 from spikeport.given_network import GivenNetwork, described
 from spikeport.sweeping import Lowering
 from spikeport.trained_network import network_of

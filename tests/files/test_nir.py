@@ -9,10 +9,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from exports.entry import Fate
 from exports.netx import read_net, write_net
 from exports.nir import has_hash, ledger, read_nir, write_nir
 from exports.nir.graph import as_graph
-from exports.nir.ledger import Fate
 from tests.command_line import FACTORIES, fails, ok
 from tests.networks import branched_program, fits, one_convolution, random_inputs, random_program
 from tests.oracles.numpy_loop import convolve

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exports.lava import LavaModels, run_on_lava
-from exports.lava.partition import even_cuts, possible_cuts
+from exports.lava.partition import even_cuts
 from exports.lava.runner import CHUNK_SAMPLES
 from exports.lava.stock_time import stock_seconds
 from exports.netx import write_net
@@ -19,6 +19,7 @@ from tests.command_line import fails
 from tests.networks import BLOCKS, branched_program, random_inputs, random_program
 from tests.strategies import pooled_programs
 from toolchain.errors import BackendRunError, TargetError
+from toolchain.program.cuts import possible_cuts
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import INPUT, IntProgram, Population, Schedule
 from toolchain.program.neurons import IntegrateAndFire, Readout, Relay

@@ -15,10 +15,11 @@ from toolchain.audit.activity import LayerExtremes, count_spikes, samples_at_onc
 from toolchain.audit.agreement import describe_versions
 from toolchain.audit.budget import Budget
 from toolchain.audit.certificate import certify
-from toolchain.audit.chip_fit import Chip, fit
+from toolchain.audit.chip_fit import Chip
 from toolchain.audit.energy import Cost, Counted, Operations
 from toolchain.audit.error_ablation import Chain, make_chain
 from toolchain.audit.gates import Gate
+from toolchain.audit.layer_cores import LayerChip
 from toolchain.audit.rasters import record_raster
 from toolchain.audit.scorers import Scorer, answers, flat
 from toolchain.audit.source_network import SourceNetwork
@@ -76,6 +77,8 @@ class Subject:
         Outputs (N, P) of the checkpoint's own module, by version.
     lava:
         Results of Lava on the first samples; None if Lava did not run.
+    simulated:
+        Energy, time and counts of another simulator on the first samples, as plain values.
     """
 
     program: IntProgram
@@ -86,8 +89,9 @@ class Subject:
     source: SourceNetwork | None = None
     versions: Mapping[str, np.ndarray] = field(default_factory=dict)
     lava: LavaRun | None = None
-    chip: Chip | None = None
+    chip: Chip | LayerChip | None = None
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    simulated: Mapping[str, Any] | None = None
 
 
 def run_audit(
@@ -153,8 +157,10 @@ def run_audit(
         "populations": [row.describe(state) for row in certify(program, observed)],
     }
     document["energy"] = operations.describe(subject.costs)
+    if subject.simulated is not None:
+        document["energy"]["simulated"] = dict(subject.simulated)
     if subject.chip is not None:
-        document["chip"] = fit(program, subject.chip).describe()
+        document["chip"] = subject.chip.fit(program).describe()
     document["rasters"] = record_raster(program, subject.inputs[:1]).describe()
     document["metrics"] = _metrics(document)
     document["gates"] = [gate.check(document["metrics"]) for gate in gates]

@@ -31,6 +31,8 @@ NEURONS, IN_AXONS, OUT_AXONS, MEMORY = "neurons", "in_axons", "out_axons", "syna
 Tile = tuple[int, int, int]
 """Number of channels, rows and columns."""
 PER_CORE = (NEURONS, IN_AXONS, OUT_AXONS, MEMORY)
+Problem = dict[str, Any]
+"""A limit that is exceeded: level, layer, limit, used, allowed, told (in words), source."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class Chip:
     shares_kernels: bool
     numbers: TargetLimits | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+
+    def fit(self, program: IntProgram) -> Fit:
+        """The cut of a program, see `fit`."""
+        return fit(program, self)
 
 
 @dataclass(frozen=True)
@@ -108,9 +114,9 @@ class Fit:
         """Number of chips that contain these cores."""
         return ceil(self.cores / self.chip.cores.value)
 
-    def problems(self) -> list[dict[str, Any]]:
+    def problems(self) -> list[Problem]:
         """Limits that are exceeded, with their sources."""
-        found = [self._problem(number) for number in self.beyond]
+        found = [number_problem(number, self.chip.sources) for number in self.beyond]
         for layer in self.layers:
             for name, limit in self.chip.per_core.items():
                 used = layer.chosen.use[name]
@@ -128,31 +134,6 @@ class Fit:
                     )
         return found
 
-    def _numbers(self) -> dict[str, dict[str, Any]]:
-        """Values that registers must hold, with their limits and sources."""
-        if self.chip.numbers is None:
-            return {}
-        return {
-            limit.name: {
-                "value": getattr(self.chip.numbers, limit.name),
-                "source": self.chip.sources.get(limit.name, ""),
-            }
-            for limit in fields(self.chip.numbers)
-            if limit.name != "name"
-        }
-
-    def _problem(self, number: Beyond) -> dict[str, Any]:
-        source = self.chip.sources.get(number.limit, "")
-        return {
-            "level": ChipLimit(0, source).level,
-            "layer": number.node,
-            "limit": number.limit,
-            "used": [number.found.low, number.found.high],
-            "allowed": [number.allowed.low, number.allowed.high],
-            "told": f"{number.what} {number.found}, of {number.allowed}",
-            "source": source,
-        }
-
     def describe(self) -> dict[str, Any]:
         """The fit as JSON: the chip, cores used, each limit with its source, and problems."""
         return {
@@ -167,7 +148,7 @@ class Fit:
                 name: {"value": limit.value, "source": limit.source, "level": limit.level}
                 for name, limit in self.chip.per_core.items()
             },
-            "numbers": self._numbers(),
+            "numbers": described_numbers(self.chip.numbers, self.chip.sources),
             "shares_kernels": self.chip.shares_kernels,
             "problems": self.problems(),
             "layers": [
@@ -184,6 +165,33 @@ class Fit:
                 for layer in self.layers
             ],
         }
+
+
+def described_numbers(
+    numbers: TargetLimits | None, sources: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Values that registers must hold, with their limits and sources."""
+    if numbers is None:
+        return {}
+    return {
+        limit.name: {"value": getattr(numbers, limit.name), "source": sources.get(limit.name, "")}
+        for limit in fields(numbers)
+        if limit.name not in ("name", "one_threshold")
+    }
+
+
+def number_problem(number: Beyond, sources: Mapping[str, str]) -> Problem:
+    """A value that a register cannot hold."""
+    source = sources.get(number.limit, "")
+    return {
+        "level": ChipLimit(0, source).level,
+        "layer": number.node,
+        "limit": number.limit,
+        "used": [number.found.low, number.found.high],
+        "allowed": [number.allowed.low, number.allowed.high],
+        "told": f"{number.what} {number.found}, of {number.allowed}",
+        "source": source,
+    }
 
 
 def fit(program: IntProgram, chip: Chip) -> Fit:
@@ -254,8 +262,8 @@ def _cut(program: IntProgram, population: Population, chip: Chip, split: str, pi
     use = {
         NEURONS: prod(tile),
         IN_AXONS: sum(in_axons.values()),
-        MEMORY: memory * program.weight_bits,
         OUT_AXONS: 0,
+        MEMORY: memory * program.weight_bits,
     }
     return Piece(split, pieces, tile, use)
 

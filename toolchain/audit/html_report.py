@@ -15,6 +15,8 @@ from toolchain.audit.budget import TERMS
 from toolchain.audit.pages import render
 from toolchain.text import counted
 
+USES = {"in_axons": "in-axons", "out_axons": "out-axons", "synapse_bits": "bits"}
+"""Headings of columns where they are not the names in the document."""
 RASTERS_OPEN = 3
 """Number of rasters that are open at first."""
 
@@ -39,10 +41,13 @@ def write_page(document: dict[str, Any]) -> str:
         ranges=[_range(row) for row in document["ranges"]["populations"]],
         driven=sum(row["driven"] for row in document["ranges"]["populations"]),
         chip=_chip(document) if "chip" in document else (),
+        uses=_uses(document) if "chip" in document else [],
         limits=_limits(document) if "chip" in document else (),
         energy=document["energy"],
         operations=_operations(document),
         costs=_costs(document),
+        simulated=document["energy"].get("simulated"),
+        simulation=_simulation(document) if "simulated" in document["energy"] else (),
         provenance=json.dumps(document["program"]["provenance"], indent=1, default=str).split("\n"),
     )
 
@@ -130,11 +135,17 @@ def _range(row: dict[str, Any]) -> tuple[object, ...]:
     )
 
 
+def _uses(document: dict[str, Any]) -> list[str]:
+    """Names of what layers use of a core."""
+    names = document["chip"]["layers"][0]["use"]
+    return [USES.get(name, name.replace("_memory", "s")) for name in names]
+
+
 def _chip(document: dict[str, Any]) -> Rows:
     rows: Rows = []
     for index, layer in enumerate(document["chip"]["layers"]):
         other = layer["other_split"]
-        use = [f"{layer['use'][k]:,}" for k in ("neurons", "in_axons", "out_axons", "synapse_bits")]
+        use = [f"{used:,}" for used in layer["use"].values()]
         rows.append(
             (
                 f"{index + 1}. {layer['name']}",
@@ -151,9 +162,14 @@ def _limits(document: dict[str, Any]) -> Rows:
     chip = document["chip"]
     limits = {"cores per chip": chip["cores_per_chip"], **chip["limits"], **chip["numbers"]}
     return [
-        (k, f"{v['value']:,}", v["source"] or "no public source: a warning, not an error")
+        (k, _numbers(v["value"]), v["source"] or "no public source: a warning, not an error")
         for k, v in limits.items()
     ]
+
+
+def _numbers(value: int | Sequence[int]) -> str:
+    """A limit, or one for each core."""
+    return ", ".join(f"{v:,}" for v in ([value] if isinstance(value, int) else value))
 
 
 def _operations(document: dict[str, Any]) -> Rows:
@@ -173,4 +189,28 @@ def _costs(document: dict[str, Any]) -> Rows:
     return [
         (name, c["picojoules"], f"{estimate['nanojoules'][name]:,.1f}", c["source"])
         for name, c in estimate["costs"].items()
+    ]
+
+
+def _simulation(document: dict[str, Any]) -> Rows:
+    """Figures of the simulator of energy, beside those that the audit has."""
+    energy = document["energy"]
+    found, ours = energy["simulated"], energy["estimate"]["nanojoules"]
+    spikes = sum(layer["events"] for layer in energy["layers"])
+    known = {
+        "synapse": f"{ours['synop']:,.1f}",
+        "soma": f"{ours['neuron_update']:,.1f}",
+        "total": f"{ours['synop'] + ours['neuron_update']:,.1f}",
+    }
+    rows: Rows = [
+        (f"nJ, {part}", f"{value:,.1f}", known.get(part, "-"))
+        for part, value in found["nanojoules"].items()
+    ]
+    return [
+        *rows,
+        ("microseconds", f"{found['microseconds']:,.1f}", "-"),
+        ("synaptic operations", f"{found['synops']:,.0f}", f"{energy['synops']:,.0f}"),
+        ("neuron updates", f"{found['updates']:,.0f}", f"{energy['neuron_updates']:,}"),
+        ("spikes", f"{found['events']:,.1f}", f"{spikes:,.1f}"),
+        ("messages", f"{found['messages']:,.1f}", "-"),
     ]

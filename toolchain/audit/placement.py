@@ -1,16 +1,17 @@
 """Which core has which neurons: the cut of `chip_fit` as places on chips, with the traffic.
 
 Cores are numbered in the order of the program, and fill one chip after the other, so that most
-spikes stay on their chip or go to the next. Use is counted per core, exactly: its own source
-neurons, not those of the largest piece. An axon is a pair of a source neuron and a core that it
-reaches; it carries at most one message a step.
+spikes stay on their chip or go to the next. With `whole_layers` a chip begins only where the spikes
+of a single layer pass, as far as chips have room for what stands between two such places. Use is
+counted per core, exactly: its own source neurons, not those of the largest piece. An axon is a pair
+of a source neuron and a core that it reaches; it carries at most one message a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,10 @@ from toolchain.audit.chip_fit import (
     fit,
     stored_weights,
 )
+from toolchain.program.cuts import PARTITION, possible_cuts
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
 
-FORMAT, VERSION = "spikeport.partition", 1
 Range = tuple[int, int]
 """First index, and that behind the last."""
 Reach = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -73,14 +74,22 @@ class Placement:
     cores: tuple[Core, ...]
     traffic: Mapping[tuple[int | None, int], int]
 
+    def homes(self) -> dict[str, np.ndarray]:
+        """Index of the core of every neuron, int64 (C, H, W) or (F,), by layer."""
+        found = {p.name: np.zeros((*p.shape, 1, 1)[:3], np.int64) for p in self.program.populations}
+        for core in self.cores:
+            found[core.layer][tuple(slice(*ends) for ends in core.box)] = core.index
+        return {p.name: found[p.name].reshape(p.shape) for p in self.program.populations}
+
     def describe(self) -> dict[str, Any]:
         """As JSON: the fit without its layers, all cores, and the traffic between chips."""
         about = {k: v for k, v in self.fit.describe().items() if k not in ("layers", "cores")}
         return {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": PARTITION[0],
+            "version": PARTITION[1],
             "program": {"name": self.program.name, "hash": self.program.hash},
             **about,
+            "chips": 1 + self.cores[-1].chip,
             "cores": [
                 {
                     "core": core.index,
@@ -101,14 +110,16 @@ class Placement:
         }
 
 
-def place(program: IntProgram, chip: Chip) -> Placement:
-    """Cut a program as `fit` does, and number its pieces core by core and chip by chip."""
+def place(program: IntProgram, chip: Chip, *, whole_layers: bool = False) -> Placement:
+    """Cut a program as `fit` does, and number its pieces core by core and chip by chip.
+
+    With `whole_layers`, layers that no cut divides begin a new chip if the rest of one does not
+    hold them; cores may remain free.
+    """
     found = fit(program, chip)
     pieces = {layer.name: layer.chosen for layer in found.layers}
     boxes = {p.name: _boxes(p, pieces[p.name]) for p in program.populations}
-    first, total = {}, 0
-    for name, inside in boxes.items():
-        first[name], total = total, total + len(inside)
+    first, total = _numbered(program, boxes, chip.cores.value if whole_layers else None)
     out_axons = np.zeros(total, np.int64)
     traffic: dict[tuple[int | None, int], int] = {}
 
@@ -148,6 +159,27 @@ def place(program: IntProgram, chip: Chip) -> Placement:
         }
         cores.append(Core(index, where, population.name, box, use, sums))
     return Placement(program, found, tuple(cores), traffic)
+
+
+def _numbered(
+    program: IntProgram, boxes: Mapping[str, Sequence[object]], per_chip: int | None
+) -> tuple[dict[str, int], int]:
+    """Index of the first core of each layer, and that behind the last core.
+
+    With `per_chip`, a run of layers between two possible cuts begins a chip if the rest of the
+    last one has no room for it.
+    """
+    names = list(boxes)
+    edges = [0, *possible_cuts(program), len(names)] if per_chip else [0, len(names)]
+    first: dict[str, int] = {}
+    total = 0
+    for begin, end in pairwise(edges):
+        size = sum(len(boxes[name]) for name in names[begin:end])
+        if per_chip and size > -total % per_chip:
+            total += -total % per_chip
+        for name in names[begin:end]:
+            first[name], total = total, total + len(boxes[name])
+    return first, total
 
 
 def _boxes(population: Population, piece: Piece) -> list[tuple[Range, Range, Range]]:

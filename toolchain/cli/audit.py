@@ -66,6 +66,12 @@ def command(
     jobs: Jobs = 1,
     scheduler: Scheduler = None,
     time_limit: TimeLimit = 3600.0,
+    energy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sanafe", help="Simulate energy and latency on Loihi too, in SANA-FE."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show what accuracy each layer loses, and what hardware it needs.
@@ -76,7 +82,8 @@ def command(
     gate fails. With --jobs or --scheduler the audit is the same; what the float network computes
     stays in this process.
     """
-    from spikeport.auditing import Audit, chip_of
+    from spikeport.auditing import Audit
+    from spikeport.chips import chip_of
     from toolchain.audit.gates import Gate
     from toolchain.output_policy import AUDIT, PAGE, check_output
 
@@ -104,6 +111,7 @@ def command(
             jobs=jobs,
             scheduler=scheduler,
             time_limit=time_limit,
+            energy=energy,
             progress=lambda what, done, total: task.update(done, total, what),
         )
     found = Audit(as_options(found.document))
@@ -161,6 +169,11 @@ def _show_needs(document: dict[str, Any], output: Output) -> None:
     if lava is not None:
         told = f"{lava['mismatches']} mismatches of {lava['compared']:,}, {lava['samples']} samples"
         rows.append(("Lava", told))
+    if "simulated" in document["energy"]:
+        found, ours = document["energy"]["simulated"], document["energy"]["estimate"]["nanojoules"]
+        told = f"{found['nanojoules']['total']:,.1f} nJ, {found['microseconds']:,.1f} us per sample"
+        rows.append((found["simulator"], f"{told}, {found['mismatches']} mismatches"))
+        rows.append(("from costs", f"{ours['synop'] + ours['neuron_update']:,.1f} nJ per sample"))
     if "chip" in document:
         chip = document["chip"]
         told = f"{counted(chip['cores'], 'core')}, {counted(chip['chips'], 'chip')}"

@@ -34,15 +34,15 @@ def command(
             "-o",
             "--out",
             metavar="PATH",
-            help="Folder of c and of simulators, else a file.",
+            help="Folder of c, sanafe and simulators, else a file.",
         ),
     ],
     to: Annotated[
         Target,
         typer.Option(
             "--to",
-            help="A NIR, ONNX or QONNX graph, C99 source, a module of a simulator, or the "
-            "partition onto a chip's cores.",
+            help="A NIR, ONNX or QONNX graph, C99 source, a module of a simulator, the "
+            "partition onto a chip's cores, or SANA-FE's networks.",
         ),
     ] = NIR,
     accept_hard_reset: Annotated[
@@ -57,7 +57,7 @@ def command(
         typer.Option(
             "--data",
             metavar="SOURCE",
-            help="c: samples of the test, such as digits@test[:4] (default: seeded noise).",
+            help="c, sanafe: samples to run, such as digits@test[:4] (default: seeded noise).",
         ),
     ] = None,
     settled: Annotated[
@@ -67,9 +67,18 @@ def command(
     target: Annotated[
         str | None,
         typer.Option(
-            "--target", metavar="NAME|FILE.toml", help="partition: the chip.  [default: loihi2]"
+            "--target",
+            metavar="NAME|FILE.toml",
+            help="partition, sanafe: the chip.  [default: loihi2; sanafe: loihi1]",
         ),
     ] = None,
+    whole_layers: Annotated[
+        bool,
+        typer.Option(
+            "--whole-layers",
+            help="partition: chips begin where the spikes of one layer pass, as blocks must.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write a network for another tool: a graph, source, or a module.
@@ -88,6 +97,7 @@ def command(
         samples=samples,
         settled=settled,
         target=target,
+        whole_layers=whole_layers,
     )
     if entries:
         rows = [(entry.what, entry.where, entry.fate.value, entry.consequence) for entry in entries]

@@ -103,8 +103,12 @@ def command(
         ),
     ] = False,
     blocks: Annotated[
-        int | None,
-        typer.Option(min=1, help="Fast models: number of processes for the network [1]."),
+        str | None,
+        typer.Option(
+            metavar="N|MAP.json",
+            help="Fast models: number of processes for the network [1], or one for each chip of a "
+            "partition.",
+        ),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Fast models: samples that advance together [16].")
@@ -139,7 +143,7 @@ def command(
         "device": device,
         "neuron_impl": neuron_impl and neuron_impl.value,
         "watch_ranges": watch_ranges or None,
-        "blocks": blocks,
+        "blocks": int(blocks) if blocks and blocks.isdecimal() else blocks,
         "batch": batch,
         "resume": resume or None,
     }

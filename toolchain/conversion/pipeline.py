@@ -332,6 +332,12 @@ def _check_options(
     calibration: Calibration | None,
 ) -> None:
     IntegerChoice(options.thresholds, options.rounding or NEAREST, options.allow_clipping)
+    if options.allow_clipping and limits.one_threshold:
+        raise ConversionError(
+            "clipping is part of the search for each channel's threshold",
+            found=f"one threshold for all channels of a layer on {limits.name}",
+            remedy="leave out allow_clipping=",
+        )
     needs = [
         name
         for name, wanted in (

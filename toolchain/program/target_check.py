@@ -69,3 +69,6 @@ def _of_population(population: Population, limits: TargetLimits) -> Iterator[Bey
         found = IntRange(int(threshold.min()), int(threshold.max()))
         held = IntRange(1, limits.threshold_max)
         yield Beyond(name, "threshold_max", "thresholds", found, held)
+        if limits.one_threshold:
+            held = IntRange(found.low, found.low)
+            yield Beyond(name, "thresholds", "thresholds of channels", found, held)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from toolchain.accuracy import Accuracy
-from toolchain.audit.chip_fit import Chip, fit
+from toolchain.audit.chip_fit import Chip
+from toolchain.audit.layer_cores import LayerChip
 from toolchain.engine.simulate import simulate
 from toolchain.errors import SpikeportError
 from toolchain.learning.data import Dataset, input_spikes, open_split
@@ -63,7 +64,7 @@ def _data(source: str) -> Dataset:
     return open_split(source)
 
 
-def measure(key: str, point: Point, convert: Convert, data: str, chip: Chip) -> Result:
+def measure(key: str, point: Point, convert: Convert, data: str, chip: Chip | LayerChip) -> Result:
     """Convert and run one point; a failed conversion is a result with an error."""
     started = time.perf_counter()
     try:
@@ -74,7 +75,9 @@ def measure(key: str, point: Point, convert: Convert, data: str, chip: Chip) -> 
     return found
 
 
-def _measured(key: str, point: Point, convert: Convert, data: str, chip: Chip) -> Result:
+def _measured(
+    key: str, point: Point, convert: Convert, data: str, chip: Chip | LayerChip
+) -> Result:
     started = time.perf_counter()
     dataset, program = _data(data), convert(point)
     inputs = input_spikes(program.input, dataset)
@@ -87,7 +90,7 @@ def _measured(key: str, point: Point, convert: Convert, data: str, chip: Chip) -
         accuracy.total,
         sum(recording.meta["synops"].values()) / len(inputs),
         program.schedule.num_steps,
-        fit(program, chip).cores,
+        chip.fit(program).cores,
         program.hash,
         time.perf_counter() - started,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from toolchain.audit.chip_fit import Chip
+from toolchain.audit.layer_cores import LayerChip
 from toolchain.sweep.grid import Point
 from toolchain.sweep.measure import Convert, Result, measure
 from toolchain.sweep.store import Store
@@ -17,7 +18,7 @@ def run_points(
     store: Store,
     convert: Convert,
     data: str,
-    chip: Chip,
+    chip: Chip | LayerChip,
     workers: Workers,
     progress: Progress,
 ) -> None:

@@ -79,16 +79,24 @@ class IntegerChoice:
             )
 
     def __call__(self, rows: FloatRows, weight_bits: int, limits: TargetLimits) -> IntegerRows:
-        """Choose integers as `choose_integers` does."""
-        if (self.thresholds, self.rounding) == ("largest", "nearest"):
+        """Choose integers as `choose_integers` does.
+
+        Where all channels of a layer have one threshold, it is the largest that fits all, and none
+        is searched.
+        """
+        common = limits.one_threshold and rows.lam is not None
+        if (self.thresholds, self.rounding) == ("largest", "nearest") and not common:
             return choose_integers(rows, weight_bits, limits)
         start = choose_scales(rows, weight_bits, limits)
+        if common:
+            start = replace(start, theta=np.full_like(start.theta, start.theta.min()))
+        searches = self.thresholds == "search" and not common
         terms = self._in_thresholds(rows, start, weight_bits)
         if rows.lam is None:
             return self._readout(rows, start, terms, weight_bits, limits)
         bias = rows.bias / rows.lam
         searched, ceiling = start.theta, np.full(len(start.theta), float(limits.threshold_max))
-        if self.thresholds == "search":
+        if searches:
             ceiling = self._ceiling(rows, weight_bits, limits)
             searched = search_thresholds(
                 rows.name,
@@ -104,7 +112,7 @@ class IntegerChoice:
                 self.free[rows.name] = searched.astype(np.int64)
             return _rows(rows, start, searched, rounded, ())
         candidates = np.stack([searched, start.theta])
-        if self.thresholds == "search":
+        if searches:
             low, high = start.theta / 2, np.maximum(searched, start.theta)
             spaced = low + (high - low) * np.linspace(0, 1, SPACED)[:, None]
             candidates = np.concatenate([candidates, np.rint(spaced)])

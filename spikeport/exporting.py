@@ -156,10 +156,10 @@ def _check_files(folder: Path, kinds: Mapping[str, Kind]) -> None:
 
 
 def _noise(program: IntProgram) -> Any:
-    """Seeded noise over the input's range, int32 (N, ...)."""
+    """Seeded noise over the input's range, int32 (N, *sample_shape)."""
     import numpy as np
 
-    held, shape = program.input.range, (SAMPLES, *program.input.shape)
+    held, shape = program.input.range, (SAMPLES, *program.sample_shape)
     noise = np.random.default_rng(0).integers(held.low, held.high, shape, endpoint=True)
     return noise.astype(np.int32)
 

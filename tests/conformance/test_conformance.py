@@ -22,7 +22,7 @@ def load(name):
 
 
 def test_the_pack_is_whole():
-    names = ("branched", "digits", "heads", "overhang", "random", "upsampled")
+    names = ("branched", "digits", "heads", "overhang", "random", "sequences", "upsampled")
     assert [f"{n}-{k}" for n in names for k in ("cif", "if")] == NAMES
 
 
@@ -47,6 +47,13 @@ def test_upsampled_convolutions_are_in_it():
         convs = [s for s in synapses if isinstance(s, ConvSynapse) and s.upsample != (1, 1)]
         assert {s.groups for s in convs} == {1, 3}
         assert len({s.overhang for s in convs}) > 2
+
+
+def test_inputs_that_change_over_time_are_in_it():
+    for name in ("sequences-if", "sequences-cif"):
+        program, inputs, _ = load(name)
+        assert program.input.per_step
+        assert (inputs[:, 1:] != inputs[:, :-1]).any(axis=(0, 2, 3, 4)).all()
 
 
 def test_several_outputs_are_in_it():

@@ -48,7 +48,7 @@ def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | No
         return None
     inputs = calibration.inputs[:count]
     relus = [n.name for n in folded.nodes if isinstance(n, Activation) and n.bound is not None]
-    samples = torch.from_numpy(inputs * program.input.scale)
+    samples = torch.from_numpy(program.input.mean_inputs(inputs) * program.input.scale)
     expected = evaluate(folded, samples, clipped=relus).numpy()
     found = simulate(program, inputs, mode=Mode.COUNTS, way=quicker_way(program, count)).logits
     return Accuracy.of(found, expected.argmax(axis=1))

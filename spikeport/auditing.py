@@ -158,7 +158,7 @@ def audit(
         loaded = as_program(program)
         data = open_for(loaded, samples)
         inputs = input_spikes(loaded.input, data)
-        real = loaded.input.normalise(data.real())
+        real = loaded.input.float_samples(data.real())
         source, versions = _float_side(loaded, network, weights, adapters, real)
         simulated = None
         if energy == SANAFE:

@@ -45,6 +45,7 @@ def convert(
     input_bits: int = 8,
     mean: float | Sequence[float] = 0.0,
     std: float | Sequence[float] = 1.0,
+    input_per_step: bool = False,
     calibrate: Data | None = None,
     calibration_samples: int = CALIBRATION_SAMPLES,
     calibration_seed: int = CALIBRATION_SEED,
@@ -84,6 +85,10 @@ def convert(
         Width of a graded input spike, in bits.
     mean, std:
         Normalisation of samples, one value for all channels or one per channel.
+    input_per_step:
+        Whether samples change over time: (N, T, C, H, W), one tensor of `input_shape` for each of
+        the T wake steps, for example frames of an event camera. The network itself still takes
+        (N, C, H, W); it is compared on the mean over the steps.
     calibrate:
         Calibration samples: a data source ("digits@train"), an array or tensor (N, ...), a torch
         Dataset or DataLoader. They are used to measure sleep steps (CIF), compensating rounding,
@@ -94,7 +99,7 @@ def convert(
         "if" or "cif".
     steps:
         IF: time steps T, by default 4. CIF: wake steps Q, by default the trained quantization
-        levels.
+        levels. With `input_per_step`, by default the length of the calibration samples.
     sleep_steps:
         CIF: sleep steps, by default measured on the calibration samples, or 4 per wake step without
         them.
@@ -133,7 +138,7 @@ def convert(
     given = GivenNetwork(
         network,
         weights,
-        described(input_shape, input_range, input_bits, mean, std),
+        described(input_shape, input_range, input_bits, mean, std, per_step=input_per_step),
         calibrate,
         calibration_samples,
         calibration_seed,
@@ -142,6 +147,8 @@ def convert(
     opened = given.open(name, ForeignNir(steps or DEFAULT_STEPS, nir_reset))
     trained, calibration = opened.trained, opened.calibration
     levels = trained.levels
+    if steps is None and calibration is not None and trained.quantizer.per_step:
+        steps = calibration.inputs.shape[1]
     if neuron == "cif" and steps is None and levels is None:
         _, levels = trained_activations(trained.model, trained.quantizer.shape)
     options = pipeline.ConversionOptions(

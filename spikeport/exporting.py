@@ -183,8 +183,7 @@ def _inputs(program: IntProgram, samples: Data | None) -> Any:
 
     if samples is not None:
         return input_spikes(program.input, open_for(program, samples))
-
-    held, shape = program.input.range, (SAMPLES, *program.input.shape)
+    held, shape = program.input.range, (SAMPLES, *program.sample_shape)
     noise = np.random.default_rng(0).integers(held.low, held.high, shape, endpoint=True)
     return noise.astype(np.int32)
 

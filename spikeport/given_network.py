@@ -91,7 +91,7 @@ class GivenNetwork:
     Attributes
     ----------
     said:
-        `input_shape`, `input_range`, `input_bits`, `mean` and `std`.
+        `input_shape`, `input_range`, `input_bits`, `mean`, `std` and `input_per_step`.
     """
 
     network: nn.Module | str | Path
@@ -198,10 +198,12 @@ def described(
     bits: int = 8,
     mean: float | Sequence[float] = 0.0,
     std: float | Sequence[float] = 1.0,
+    *,
+    per_step: bool = False,
 ) -> InputDescription:
     """The user's description of a sample, see `convert`."""
     sizes = (shape,) if isinstance(shape, int) else None if shape is None else tuple(shape)
-    return InputDescription(sizes, interval, bits, _numbers(mean), _numbers(std))
+    return InputDescription(sizes, interval, bits, _numbers(mean), _numbers(std), None, per_step)
 
 
 def _numbers(values: float | Sequence[float]) -> tuple[float, ...]:

@@ -1,7 +1,8 @@
 """Samples in every form: a data source, an array, a tensor, a torch Dataset or DataLoader.
 
-Samples are (N, C, H, W), (N, H, W) or (N, F): uint8 pixels, read as pixel / 255, or floats, read
-unchanged. Data sources and torch datasets also give labels.
+Samples are (N, C, H, W), (N, H, W), (N, F) or, with a tensor for each step, (N, T, C, H, W): uint8
+pixels, read as pixel / 255, or floats, read unchanged. Data sources and torch datasets also give
+labels.
 """
 
 from __future__ import annotations

@@ -34,6 +34,10 @@ ONNX = ".onnx"
 """Ending of the name of an ONNX file."""
 
 
+AXES_OF_SEQUENCE = 4
+"""Axes of a sample that has a tensor (C, H, W) for each step."""
+
+
 PIXELS = (0.0, 1.0)
 """Range of real sample values that is assumed if none is given or measured."""
 
@@ -46,6 +50,8 @@ class InputDescription:
     ----------
     usual_shape:
         The shape where neither the user nor the network gives one.
+    per_step:
+        Whether a sample has a tensor of `shape` for each step.
     """
 
     shape: tuple[int, ...] | None
@@ -54,6 +60,7 @@ class InputDescription:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     usual_shape: tuple[int, ...] | None = None
+    per_step: bool = False
 
     @property
     def tells_values(self) -> bool:
@@ -64,8 +71,28 @@ class InputDescription:
         """The description, with shape and range of calibration samples where the user gave none."""
         if samples is None:
             return replace(self, shape=self.shape or self.usual_shape)
-        shape, interval = self.shape or samples.sample_shape, self.interval or interval_of(samples)
+        shape, interval = (
+            self.shape or self._shape_of(samples),
+            self.interval or interval_of(samples),
+        )
         return replace(self, shape=shape, interval=interval)
+
+    def _shape_of(self, samples: Samples) -> tuple[int, ...]:
+        """Shape of the calibration samples, of one step if they have several."""
+        shape = samples.sample_shape
+        if self.per_step == (len(shape) == AXES_OF_SEQUENCE):
+            return shape[1:] if self.per_step else shape
+        raise DataError(
+            "the samples do not have a tensor for each step"
+            if self.per_step
+            else "the samples have a tensor for each step",
+            node=samples.name,
+            found=("N", *shape),
+            allowed="(N, T, C, H, W)" if self.per_step else "(N, C, H, W) or (N, F)",
+            remedy="input_shape=, the shape of one step, if these are others without some axes"
+            if self.per_step
+            else "convert takes them with input_per_step=True",
+        )
 
     def check_shape(self, node: str, shape: tuple[int, ...]) -> None:
         """Raise CheckpointError if the user gave a shape other than that of `node`."""
@@ -215,6 +242,8 @@ def load_network(
 
     load = load_detector if read_checkpoint(folder, task)[0].task == DETECTION else load_checkpoint
     network = network_of(load(folder), folder, description.bits)
+    quantizer = replace(network.quantizer, per_step=description.per_step)
+    network = replace(network, quantizer=quantizer)
     description.check_shape(source, network.quantizer.shape)
     return network
 
@@ -320,7 +349,7 @@ def _some_samples(
     from toolchain.conversion.frontend.onnx_import.runtime import SAMPLES
 
     if samples is not None:
-        spikes = quantizer.quantize(samples.take(slice(0, SAMPLES)).real())
+        spikes = quantizer.mean_inputs(quantizer.quantize(samples.take(slice(0, SAMPLES)).real()))
     else:
         bounds = (quantizer.range.low, quantizer.range.high + 1)
         spikes = np.random.default_rng(0).integers(*bounds, (SAMPLES, *quantizer.shape))
@@ -374,4 +403,5 @@ def _quantizer(shape: tuple[int, ...], description: InputDescription) -> InputQu
         mean=description.mean,
         std=description.std,
         levels=255 if description.interval is None else None,
+        per_step=description.per_step,
     )

@@ -281,7 +281,12 @@ def random_inputs(program, count, seed=0):
     """Graded spikes over the whole input range, int32 (count, ...)."""
     rng = np.random.default_rng(seed)
     span = program.input.range
-    return rng.integers(span.low, span.high + 1, (count, *program.input.shape)).astype(np.int32)
+    return rng.integers(span.low, span.high + 1, (count, *program.sample_shape)).astype(np.int32)
+
+
+def per_step(program):
+    """The same program for sequences: a tensor of graded spikes for each wake step."""
+    return replace(program, input=replace(program.input, per_step=True))
 
 
 def renamed(program, names):

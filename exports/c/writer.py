@@ -37,7 +37,7 @@ def write_c(
     Parameters
     ----------
     inputs:
-        Graded input spikes of samples to test it with, int (N, ...).
+        Graded input spikes of samples to test it with, int (N, *sample_shape).
     recording:
         Their full recording, of another backend.
 
@@ -64,6 +64,7 @@ def write_c(
         "wake": program.schedule.wake_steps,
         "sleep": program.schedule.sleep_steps,
         "input_size": prod(shape),
+        "per_step": program.input.per_step,
         "input_type": smallest(program.input.range),
         "input_range": str(program.input.range),
         "input_order": ", ".join(f"{n} {a}" for n, a in zip(shape, _AXES[len(shape)], strict=True)),

@@ -1,10 +1,11 @@
-"""Conversion of the program's axes (N, C, H, W) to Lava's (N, W, H, C); vectors stay unchanged."""
+"""Conversion of the program's axes (..., C, H, W) to Lava's (..., W, H, C); vectors stay."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def to_lava(samples: np.ndarray) -> np.ndarray:
-    """An array (N, C, H, W) as (N, W, H, C)."""
-    return np.ascontiguousarray(samples.transpose(0, *range(samples.ndim - 1, 0, -1)))
+def to_lava(samples: np.ndarray, leading: int = 1) -> np.ndarray:
+    """An array (N, C, H, W) as (N, W, H, C); of its axes, the `leading` first ones stay."""
+    axes = range(samples.ndim)
+    return np.ascontiguousarray(samples.transpose(*axes[:leading], *reversed(axes[leading:])))

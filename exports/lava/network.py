@@ -59,6 +59,7 @@ def build(
         samples_path=str(samples_path),
         clock=layouts[0].clock(INPUT),
         batch=batch,
+        per_step=program.input.per_step,
     )
     port = first.s_out
     for layout in layouts:

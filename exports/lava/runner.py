@@ -46,7 +46,7 @@ from toolchain.recording.recording import RECORDING_VERSION
 _log = logging.getLogger(__name__)
 BACKEND = "lava"
 CHUNK_BYTES = 1 << 30
-"""Bytes of the records of one Lava run; more samples are split into several runs."""
+"""Bytes of the inputs and records of one Lava run; more samples are split into several runs."""
 CHUNK_SAMPLES = 256
 """Most samples per Lava run: a crash loses at most these, if parts are stored."""
 Progress = Callable[[int, int], None]
@@ -64,7 +64,7 @@ def run_on_lava(
     parts: Path | None = None,
     resume: bool = False,
 ) -> Recording:
-    """Run `program` on graded input spikes `inputs`, int (N, ...), sample after sample.
+    """Run `program` on graded spikes `inputs`, int (N, *sample_shape), sample after sample.
 
     Parameters
     ----------
@@ -104,7 +104,8 @@ def run_on_lava(
         cuts = even_cuts(program, models.blocks)
     program.check_inputs(inputs)
     deadline = time.monotonic() + time_limit
-    samples = min(CHUNK_SAMPLES, CHUNK_BYTES // _sample_bytes(program, mode))
+    each = _sample_bytes(program, mode) + 4 * prod(program.sample_shape)
+    samples = min(CHUNK_SAMPLES, CHUNK_BYTES // each)
     chunk = max(1, samples // models.batch) * models.batch
     plan = Plan(mode.value, models, cuts)
     repairs = lava_compat.needed_repairs()
@@ -189,7 +190,7 @@ def _run_chunk(
     with _job(len(inputs), max(remaining, 0.0), plan) as job:
         with _setting_up():
             write_net(program, job.net)
-            np.save(job.inputs, to_lava(inputs))
+            np.save(job.inputs, to_lava(inputs, 2 if program.input.per_step else 1))
         status = _supervised(job, report)
         if status != 0 or not job.done.is_file():
             raise _failure(job, status, time_limit)

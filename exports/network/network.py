@@ -24,8 +24,9 @@ class Network(AbstractProcess):
     Connect a port that sends spikes to `inp` and read the spikes of the last layer from `out`, as
     many steps later as the network is deep. `len()` is the number of layers; `str()` gives a table.
 
-    Files of this project take graded input spikes on every wake step of a sample (nothing on
-    sleep steps) and send the readout's accumulator; their steps and resets are in the file.
+    Files of this project take graded input spikes on every wake step of a sample (the same on each,
+    unless the file says that they are per step; nothing on sleep steps) and send the readout's
+    accumulator; their steps and resets are in the file.
     Files of lava-dl run with the same bits as in its own loader, or raise an error if the loader
     would run another network than they describe. A convolution of 128 or more groups, which the
     loader turns into zeros, is run.

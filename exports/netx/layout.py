@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Version of the format, raised whenever an older reader would misread a new file."""
+UPSAMPLING_VERSION = 4
+"""Version without inputs per step, but with `upsample` and `overhang` of convolutions."""
 OVERHANG_VERSION = 3
 """Version without `upsample` and `overhang` of convolutions, but with the overhang of pools."""
 BRANCHES_VERSION = 2

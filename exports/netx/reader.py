@@ -24,6 +24,7 @@ from exports.netx.layout import (
     POOL,
     SIMULATION,
     SYNAPSES,
+    UPSAMPLING_VERSION,
 )
 from exports.netx.opened import opened
 from exports.netx.seal import checked_own
@@ -111,7 +112,13 @@ def _read(root: Group) -> IntProgram:
         )
     own = root.group(OWN)
     version = own.integer("format_version")
-    known = (CHAINS_VERSION, BRANCHES_VERSION, OVERHANG_VERSION, FORMAT_VERSION)
+    known = (
+        CHAINS_VERSION,
+        BRANCHES_VERSION,
+        OVERHANG_VERSION,
+        UPSAMPLING_VERSION,
+        FORMAT_VERSION,
+    )
     if version not in known:
         raise FormatError(
             "unknown format version",
@@ -124,7 +131,7 @@ def _read(root: Group) -> IntProgram:
     try:
         return IntProgram(
             name=str(header["name"]),
-            input=InputQuantizer.from_description(header["input"]),
+            input=_read_quantizer(header["input"], version),
             populations=_read_layers(root.group(LAYERS), header, version),
             schedule=Schedule(int(header["wake_steps"]), int(header["sleep_steps"])),
             weight_bits=int(header["weight_bits"]),
@@ -140,6 +147,11 @@ def _read(root: Group) -> IntProgram:
             node=root.where(),
             found=f"{type(error).__name__}: {error}",
         ) from error
+
+
+def _read_quantizer(fields: dict[str, Any], version: int) -> InputQuantizer:
+    known = {k: v for k, v in fields.items() if k != "per_step" or version > UPSAMPLING_VERSION}
+    return InputQuantizer.from_description(known)
 
 
 def _check_simulation(group: Group, schedule: Schedule) -> None:

@@ -27,6 +27,7 @@ from exports.netx.layout import (
     SIMULATION,
     STOCK_STRING,
     SYNAPSES,
+    UPSAMPLING_VERSION,
 )
 from exports.netx.reader import difference
 from exports.netx.seal import write_seal
@@ -79,10 +80,12 @@ def _write(program: IntProgram, file: h5py.File) -> None:
 
 def _version(program: IntProgram) -> int:
     """The lowest version that holds the program, so that older readers read what they can."""
+    if program.input.per_step:
+        return FORMAT_VERSION
     synapses = [s for p in program.populations for s in p.synapses]
     uneven = {type(s) for s in synapses if not (isinstance(s, DenseSynapse) or s.is_even)}
     if ConvSynapse in uneven:
-        return FORMAT_VERSION
+        return UPSAMPLING_VERSION
     return OVERHANG_VERSION if uneven else BRANCHES_VERSION
 
 

@@ -12,6 +12,7 @@ from exports.nir.layout import (
     KEY,
     LARGEST_EXACT,
     OUTPUT,
+    STATIC_VERSION,
     VERSION,
     flatten_node,
     synapse_node,
@@ -46,7 +47,8 @@ def as_graph(program: IntProgram) -> nir.NIRGraph:
             bias = _bias(population, program) if index == 0 else np.zeros(population.shape[0])
             _put(nodes, node, _synapse(synapse, shape, bias))
             edges += [(source, node), (node, target)]
-    header = {"version": VERSION, **program.structure(), "provenance": program.provenance}
+    version = VERSION if program.input.per_step else STATIC_VERSION
+    header = {"version": version, **program.structure(), "provenance": program.provenance}
     header[HASH] = program.hash
     header["initial_potentials"] = {
         p.name: p.neuron.initial_potential.tolist()

@@ -6,7 +6,10 @@ KEY = "spikeport"
 """Key of the graph's metadata; its value is JSON."""
 HASH = "program_hash"
 """Key of the program's hash in the JSON; older files lack it."""
-VERSION = 1
+VERSION = 2
+"""Version of the metadata, raised whenever an older reader would misread a new file."""
+STATIC_VERSION = 1
+"""Version without inputs per step. A program is written in the lowest version it needs."""
 INPUT, OUTPUT = "input", "output"
 LARGEST_EXACT = 1 << 24
 """Integers up to this are exact in float32, in which NIR tools compute."""

@@ -68,12 +68,13 @@ def ledger(program: IntProgram) -> list[Entry]:
         )
         entries.append(Entry("reset by subtraction", name, Fate.METADATA, consequence))
     quantizer = program.input
+    given = "one tensor for each step" if quantizer.per_step else "given at every step"
     entries.append(
         Entry(
             "input quantizer",
             "input",
             Fate.METADATA,
-            f"inputs are integers, one unit is {quantizer.scale:.6g}; given at every step",
+            f"inputs are integers, one unit is {quantizer.scale:.6g}; {given}",
         )
     )
     entries.append(

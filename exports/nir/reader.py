@@ -10,7 +10,7 @@ import numpy as np
 from exports.hdf5 import DAMAGED
 from exports.nir.foreign import open_graph
 from exports.nir.graph import as_graph
-from exports.nir.layout import HASH, KEY, VERSION, synapse_node
+from exports.nir.layout import HASH, KEY, STATIC_VERSION, VERSION, synapse_node
 from toolchain.canonical import SEAL, check_seal
 from toolchain.documents import parse_json
 from toolchain.errors import FormatError, SpikeportError
@@ -43,9 +43,12 @@ def read_nir(path: Path | str, *, known: bool = False) -> IntProgram:
         )
     try:
         header = parse_json(graph.metadata[KEY])
-        if header["version"] != VERSION:
+        if header["version"] not in (STATIC_VERSION, VERSION):
             raise FormatError(
-                "unknown version", node=str(path), found=header["version"], allowed=VERSION
+                "unknown version",
+                node=str(path),
+                found=header["version"],
+                allowed=f"{STATIC_VERSION}, {VERSION}",
             )
         program = _program(header, graph)
         _check_graph(graph, as_graph(program))

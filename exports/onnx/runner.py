@@ -25,7 +25,7 @@ def run_by_onnx(
     labels: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Recording:
-    """Run `program` on graded input spikes, int (N, ...).
+    """Run `program` on graded input spikes, int (N, *sample_shape).
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """The network that a CIF network settles to, without time, as one ONNX graph of integers.
 
 Counts take the place of spikes: `N = clip(floor((v0 + X) / threshold), 0, Q)` with X the weighted
-counts of the sources plus Q times the bias; the input counts Q times its graded spike
-(docs/METHODS.md, "Settled CIF is lossless"). With one step, IF neurons compute the same.
+counts of the sources plus Q times the bias; the input counts its graded spikes of all
+wake steps (docs/METHODS.md, "Settled CIF is lossless"). With one step, IF neurons compute the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def settled(program: IntProgram, *, qonnx: bool = False) -> onnx.ModelProto:
     Raises
     ------
     TargetError
-        If sums are not exact, or IF neurons have several steps, which settle to no such network.
+        If sums are not exact, or IF neurons have several steps, which settle to no such network;
+        with `qonnx`, also if the input has a tensor for each step.
     """
     schedule = program.schedule
     for population in program.spiking:
@@ -55,12 +56,7 @@ def settled(program: IntProgram, *, qonnx: bool = False) -> onnx.ModelProto:
 
     nodes, counts, outputs = Nodes(qonnx=qonnx), {}, []
     wake = nodes.constant("wake_steps", schedule.wake_steps)
-    given = INPUT
-    if qonnx:
-        span = program.input
-        given = nodes.quantized("input/quantized", INPUT, 1.0, span.bits, signed=span.signed)
-    times = nodes.add("Mul", "input/times", given, wake)
-    counts[INPUT] = nodes.cast(times, "input/counts", TensorProto.FLOAT)
+    counts[INPUT] = nodes.cast(_given(nodes, program, wake), "input/counts", TensorProto.FLOAT)
     for population in program.populations:
         name, neuron = population.name, population.neuron
         if isinstance(neuron, LIPool):
@@ -83,6 +79,26 @@ def settled(program: IntProgram, *, qonnx: bool = False) -> onnx.ModelProto:
             raise TargetError("no ONNX operators for this neuron", node=name, found=neuron.kind)
         counts[name] = nodes.cast(found, f"{name}/counts", TensorProto.FLOAT)
     return model_of(program, nodes, outputs)
+
+
+def _given(nodes: Nodes, program: IntProgram, wake: str) -> str:
+    """The graded input spikes, summed over the wake steps."""
+    quantizer = program.input
+    if not nodes.qonnx:
+        if not quantizer.per_step:
+            return nodes.add("Mul", "input/times", INPUT, wake)
+        axis = nodes.constant("input/steps", [1], np.int64)
+        return nodes.add("ReduceSum", "input/times", INPUT, axis, keepdims=0)
+    if quantizer.per_step:
+        raise TargetError(
+            "a network without time for FPGAs takes one tensor",
+            node=INPUT,
+            found=f"one for each of {program.schedule.wake_steps} wake steps",
+            remedy='export to="onnx" with settled=True, whose graph sums them',
+        )
+    how = {"signed": quantizer.signed}
+    given = nodes.quantized("input/quantized", INPUT, 1.0, quantizer.bits, **how)
+    return nodes.add("Mul", "input/times", given, wake)
 
 
 def _check_total(

@@ -23,6 +23,8 @@ from toolchain.program.synapse import WindowSynapse
 
 AWAKE, MOST = "awake", "most_spikes"
 """Inputs of a step: whether it is a wake step (1 or 0), and the wake steps until now."""
+NOW = "input/now"
+"""Graded spikes of a step, where the input has some for each; elsewhere all steps read `INPUT`."""
 
 
 @dataclass
@@ -58,7 +60,7 @@ class _Step:
 
 
 def scan(program: IntProgram, *, trace: bool) -> onnx.ModelProto:
-    """The program over all its steps, for graded input spikes int32 (N, ...).
+    """The program over all its steps, for graded input spikes int32 (N, *sample_shape).
 
     Parameters
     ----------
@@ -81,7 +83,8 @@ def scan(program: IntProgram, *, trace: bool) -> onnx.ModelProto:
     step = _Step()
     nodes = step.nodes
     wake = nodes.cast(AWAKE, "awake/float", TensorProto.FLOAT)
-    nodes.cast(INPUT, "input/float", TensorProto.FLOAT)
+    given = NOW if program.input.per_step else INPUT
+    nodes.cast(given, "input/float", TensorProto.FLOAT)
     step.spikes[INPUT] = nodes.add("Mul", "input/sent", "input/float", wake)
     for population in program.populations:
         _add(step, program, population)
@@ -170,12 +173,14 @@ def _model(program: IntProgram, step: _Step, *, trace: bool) -> onnx.ModelProto:
             out = step.nodes.add("Identity", f"{name}/potential", potential)
             kept[f"membrane/{name}"] = (out, TensorProto.INT32, program.population(name).shape)
     states = list(step.states.values())
-    flags = [_value(name, TensorProto.INT32, ()) for name in (AWAKE, MOST)]
+    arriving = [_value(name, TensorProto.INT32, ()) for name in (AWAKE, MOST)]
+    if program.input.per_step:
+        arriving.append(_value(NOW, TensorProto.INT32, (BATCH, *program.input.shape)))
     at_first = [_value(before, TensorProto.INT32, (BATCH, *s)) for before, _, s in states]
     at_last = [_value(after, TensorProto.INT32, (BATCH, *s)) for _, after, s in states]
     outs = [_value(out, kind, (BATCH, *shape)) for out, kind, shape in kept.values()]
     body = helper.make_graph(
-        step.nodes.nodes, "step", [*at_first, *flags], [*at_last, *outs], step.nodes.constants
+        step.nodes.nodes, "step", [*at_first, *arriving], [*at_last, *outs], step.nodes.constants
     )
     size = nodes.add("Shape", "size", INPUT, end=1)
     begin = []
@@ -189,14 +194,18 @@ def _model(program: IntProgram, step: _Step, *, trace: bool) -> onnx.ModelProto:
     steps = np.arange(1, total + 1)
     nodes.constant("schedule/awake", steps <= wake)
     nodes.constant("schedule/most_spikes", np.minimum(steps, wake))
+    along = {"schedule/awake": 0, "schedule/most_spikes": 0}
+    if program.input.per_step:
+        along[_until_the_end(program, nodes)] = 1
     last = {name: f"{name}/last" for name in step.states}
     nodes.nodes.append(
         helper.make_node(
             "Scan",
-            [*begin, "schedule/awake", "schedule/most_spikes"],
+            [*begin, *along],
             [*last.values(), *kept],
             body=body,
-            num_scan_inputs=2,
+            num_scan_inputs=len(along),
+            scan_input_axes=list(along.values()),
         )
     )
     outputs = [_value(n, kind, (total, BATCH, *shape)) for n, (_, kind, shape) in kept.items()]
@@ -207,9 +216,20 @@ def _model(program: IntProgram, step: _Step, *, trace: bool) -> onnx.ModelProto:
     return model_of(program, nodes, outputs)
 
 
+def _until_the_end(program: IntProgram, nodes: Nodes) -> str:
+    """Graded spikes of all steps, (N, T, ...): 0 on sleep steps."""
+    sleep, axes = program.schedule.sleep_steps, 1 + len(program.sample_shape)
+    if not sleep:
+        return INPUT
+    behind = [0] * axes
+    behind[1] = sleep
+    pads = nodes.constant("input/pads", [0] * axes + behind, np.int64)
+    return nodes.add("Pad", "input/all", INPUT, pads)
+
+
 def model_of(program: IntProgram, nodes: Nodes, outputs: list[Any]) -> onnx.ModelProto:
-    """A checked model with the program's input, int32 (N, ...)."""
-    given = [_value(INPUT, nodes.kind, (nodes.samples, *program.input.shape))]
+    """A checked model with the program's input, int32 (N, *sample_shape)."""
+    given = [_value(INPUT, nodes.kind, (nodes.samples, *program.sample_shape))]
     graph = helper.make_graph(nodes.nodes, "network", given, outputs, nodes.constants)
     opset = [helper.make_opsetid("", 18)]
     if nodes.qonnx:

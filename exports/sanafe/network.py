@@ -208,6 +208,13 @@ class Plan:
 
 def _check(program: IntProgram) -> None:
     """Raise TargetError for what SANA-FE's neuron of Loihi cannot compute exactly."""
+    if program.input.per_step:
+        raise TargetError(
+            "an input that changes over time is not written for SANA-FE",
+            node=INPUT,
+            found=f"a tensor for each of {program.schedule.wake_steps} wake steps",
+            allowed="one that is the same on every wake step",
+        )
     if program.watch_ranges:
         raise TargetError(
             "SANA-FE cannot watch states whose range is not proved",

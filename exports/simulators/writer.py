@@ -42,6 +42,8 @@ def write_simulator(program: IntProgram, folder: Path, tool: str) -> None:
         version=version("spikeport"),
         hash=program.hash,
         shape=quantizer.shape,
+        per_step=quantizer.per_step,
+        axis=2 if quantizer.per_step else 1,
         steps=program.schedule.num_steps,
         layers=found.layers,
         kinds={layer.kind for layer in found.layers},

@@ -1,4 +1,4 @@
-"""Input layer: sends each sample as graded spikes on wake steps, and nothing on sleep steps."""
+"""Input layer: sends samples as graded spikes on wake steps, and nothing on sleep steps."""
 
 import typing as ty
 
@@ -18,6 +18,9 @@ from hw_models.local_time import LocalTime
 class GradedInput(AbstractProcess):
     """Sends samples from a `.npy` file of shape (N, *sample), integers, back to back.
 
+    A sample is sent on each of its wake steps. With `per_step` it has a tensor for each of the T
+    wake steps instead, in a file of shape (N, T, *sample).
+
     Parameters
     ----------
     shape:
@@ -31,9 +34,17 @@ class GradedInput(AbstractProcess):
     """
 
     def __init__(
-        self, *, shape: tuple[int, ...], samples_path: str, clock: LocalTime, batch: int = 1
+        self,
+        *,
+        shape: tuple[int, ...],
+        samples_path: str,
+        clock: LocalTime,
+        batch: int = 1,
+        per_step: bool = False,
     ) -> None:
-        super().__init__(shape=shape, samples_path=samples_path, clock=clock, batch=batch)
+        super().__init__(
+            shape=shape, samples_path=samples_path, clock=clock, batch=batch, per_step=per_step
+        )
         self.s_out = OutPort(shape=shape)
 
 
@@ -41,7 +52,7 @@ class GradedInput(AbstractProcess):
 @requires(CPU)
 @tag("fixed_pt")
 class PyGradedInputFixed(PyLoihiProcessModel):
-    """CPU model of `GradedInput`: sends its samples in every wake step."""
+    """CPU model of `GradedInput`, with its samples in a memory map."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
 
@@ -50,7 +61,9 @@ class PyGradedInputFixed(PyLoihiProcessModel):
         self.clock: LocalTime = proc_params["clock"]
         self.samples = np.load(proc_params["samples_path"], mmap_mode="r", allow_pickle=False)
         self.batch: int = proc_params["batch"]
-        self.sent = np.zeros((self.batch, *self.samples.shape[1:]), np.int32)
+        self.per_step: bool = proc_params["per_step"]
+        sample = self.samples.shape[2 if self.per_step else 1 :]
+        self.sent = np.zeros((self.batch, *sample), np.int32)
         self.shape: tuple[int, ...] = proc_params["shape"]
         self.silence = np.zeros(self.shape, np.int32)
 
@@ -60,9 +73,11 @@ class PyGradedInputFixed(PyLoihiProcessModel):
         if now is None or not self.clock.awake(now[1]):
             self.s_out.send(self.silence)
             return
-        if now[1] == 1:
+        if now[1] == 1 or self.per_step:
             first = now[0] * self.batch
             samples = self.samples[first : first + self.batch]
+            if self.per_step:
+                samples = samples[:, now[1] - 1]
             self.sent[...] = 0
             self.sent[: len(samples)] = samples
         self.s_out.send(self.sent.reshape(self.shape))

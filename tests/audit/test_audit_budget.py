@@ -283,18 +283,20 @@ def test_float_spikes_are_those_of_the_module():
     model[2] = nn.AvgPool2d(2)
     program = converted(model)
     source = SourceNetwork.of(program, model)
-    x = torch.from_numpy(np.random.default_rng(3).random((9, *SHAPE))).float()
+    inputs = np.random.default_rng(3).integers(0, 256, (9, *SHAPE))
+    x = torch.from_numpy(inputs * program.input.scale).float()
     expected = spiking_logits(model.float(), x, [4])[4]
-    assert np.allclose(only(source.spiking_outputs(x)) * 4, np.asarray(expected), atol=1e-3)
+    assert np.allclose(only(source.spiking_outputs(inputs)) * 4, np.asarray(expected), atol=1e-3)
 
 
 def test_settled_float_cif_is_the_quantized_module():
     model = lenet(lambda: CQReLU(4)).float()
     program = converted(model, neuron="cif")
     source = SourceNetwork.of(program, model)
-    x = torch.from_numpy(np.random.default_rng(3).random((9, *SHAPE))).float()
+    inputs = np.random.default_rng(3).integers(0, 256, (9, *SHAPE))
+    x = torch.from_numpy(inputs * program.input.scale).float()
     quantized = source.forward(x, Acts.QUANTIZED)[program.readout.name]
-    assert np.allclose(only(source.spiking_outputs(x)), quantized, atol=1e-3)
+    assert np.allclose(only(source.spiking_outputs(inputs)), quantized, atol=1e-3)
 
 
 def test_another_network_is_refused():

@@ -15,7 +15,7 @@ import spikeport
 from exports.netx import write_net
 from tests.browser import CHROMIUM, browse
 from tests.command_line import fails, ok
-from tests.networks import branched_program, random_inputs, random_program
+from tests.networks import branched_program, per_step, random_inputs, random_program
 from toolchain.audit.run_page import write_run_page
 from toolchain.program.int_program import Schedule
 from toolchain.simulator.reference import simulate
@@ -236,6 +236,21 @@ def test_the_command_finds_the_data_by_itself(folder):
     inputs = quantizer.quantize(spikeport.open_samples("digits@test[:5]").real())
     expected = inputs[4, 0] * 255 / quantizer.range.high
     assert np.abs(pixels(run, run["input"][0])[:, :, 0] - expected).max() <= 0.5
+
+
+def test_a_sequence_is_shown_step_by_step(tmp_path):
+    program = per_step(random_program(1, shape=(1, 5, 4), convs=((3, 3, 1, 1, 1, 1),)))
+    program = replace(program, input=replace(program.input, scale=1.0))
+    inputs = random_inputs(program, 2, 1)
+    recording = spikeport.run(program, inputs.astype(np.float32))
+    samples = inputs.astype(np.float32)
+    assert not spikeport.show(recording, program, tmp_path / "a.html", sample=1, data=samples)
+    run = run_of((tmp_path / "a.html").read_text())
+    low, high = program.input.range.low, program.input.range.high
+    assert len(run["input"]) == program.schedule.wake_steps == inputs.shape[1]
+    for t, number in enumerate(run["input"]):
+        expected = (inputs[1, t, 0] - low) * 255 / (high - low)
+        assert np.abs(pixels(run, number)[:, :, 0] - expected).max() <= 0.5
 
 
 def test_a_page_without_its_input_says_so(folder):

@@ -19,7 +19,12 @@ sys.path.insert(0, str(ROOT))
 from exports.netx import write_net  # noqa: E402
 from hw_models.profile import load_profile  # noqa: E402
 from spikeport.trained_network import network_of  # noqa: E402
-from tests.networks import branched_program, random_inputs, random_program  # noqa: E402
+from tests.networks import (  # noqa: E402
+    branched_program,
+    per_step,
+    random_inputs,
+    random_program,
+)
 from toolchain.conversion.pipeline import ConversionOptions, convert  # noqa: E402
 from toolchain.learning.activations import QCFS, CQReLU  # noqa: E402
 from toolchain.learning.data import open_split  # noqa: E402
@@ -78,6 +83,11 @@ BRANCHED = {
         ("overhang", "residual", "overhang"),
         {"shape": (2, 10, 9), "signed_input": True},
     ),
+    # Inputs that change over time, and branches of unequal depth.
+    "sequences": (
+        ("residual", "max", "concat", "sum"),
+        {"shape": (2, 8, 7), "signed_input": True},
+    ),
 }
 
 
@@ -85,6 +95,8 @@ def freeze_branched(name, kind):
     """One of the networks in `BRANCHED`."""
     stages, how = BRANCHED[name]
     program = branched_program(BRANCHED_SEED, kind, stages, schedule=SCHEDULES[kind], **how)
+    if name == "sequences":
+        program = per_step(program)
     freeze(f"{name}-{kind}", program, random_inputs(program, 6, 1))
 
 

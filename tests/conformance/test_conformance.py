@@ -22,8 +22,8 @@ def load(name):
 
 
 def test_the_pack_is_whole():
-    names = ("borders", "branched", "digits", "heads", "overhang", "random", "upsampled")
-    assert [f"{n}-{k}" for n in names for k in ("cif", "if")] == NAMES
+    names = {"borders", "branched", "digits", "heads", "overhang", "random", "sequences"}
+    assert {f"{n}-{k}" for n in names | {"upsampled"} for k in ("cif", "if")} == set(NAMES)
 
 
 def test_branches_and_pools_are_in_it():
@@ -57,6 +57,13 @@ def test_borders_of_average_pools_are_in_it():
         assert len(relays) > 1
         assert frozen.meta["recording_version"] == 3
     assert {load(name)[2].meta["recording_version"] for name in NAMES} == {2, 3}
+
+
+def test_inputs_that_change_over_time_are_in_it():
+    for name in ("sequences-if", "sequences-cif"):
+        program, inputs, _ = load(name)
+        assert program.input.per_step
+        assert (inputs[:, 1:] != inputs[:, :-1]).any(axis=(0, 2, 3, 4)).all()
 
 
 def test_several_outputs_are_in_it():

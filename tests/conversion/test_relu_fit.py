@@ -65,26 +65,30 @@ def fire(currents, lam, start):
     return sent
 
 
-def test_the_simulation_is_the_equation_written_out():
+@pytest.mark.parametrize("per_step", [False, True])
+def test_the_simulation_is_the_equation_written_out(per_step):
     net, x = Net().double().eval(), samples()
+    share = torch.linspace(0.2, 1.8, STEPS, dtype=torch.float64) if per_step else torch.ones(STEPS)
+    given = [x * s for s in share]  # their mean is x
     program = with_thresholds(plain(), [x], len(x), percentile=95.0, levels=STEPS)
     one, two, three = (a.threshold for a in activations(program))
     with torch.no_grad():
-        a = fire([net.first(x)] * STEPS, one, 0.5)
+        a = fire([net.first(now) for now in given], one, 0.5)
         b = fire([net.second(s) + s for s in a], two, 0.5)
         counts = [sum(b[: t + 1]) for t in range(STEPS)]
         largest = [0.0, *(F.max_pool2d(c, 2) for c in counts)]
         pooled = [after - before for before, after in pairwise(largest)]
         c = fire([net.third(s.flatten(1)) for s in pooled], three, 0.5)
         expected = sum(net.head(s) for s in c) / STEPS
-    found = outputs_of(program, x, Timing(STEPS, settled=False))
+    frames = torch.stack(given) if per_step else x[None]
+    found = outputs_of(program, frames, Timing(STEPS, settled=False))
     assert torch.allclose(found, expected, atol=1e-9)
-    assert torch.allclose(outputs_of(plain(), x, None), net(x).detach(), atol=1e-9)
+    assert torch.allclose(outputs_of(plain(), frames, None), net(x).detach(), atol=1e-9)
 
 
 def test_thresholds_and_shifts_have_the_smallest_error_of_all_candidates():
     net, x = Net().double().eval(), samples()
-    program = fit_relus(plain(), x, Timing(STEPS, settled=False), weights=False)
+    program = fit_relus(plain(), x[None], Timing(STEPS, settled=False), weights=False)
     first = activations(program)[0]
     with torch.no_grad():
         z = net.first(x)
@@ -114,7 +118,7 @@ def test_weights_are_the_ridge_regression(settled):
     x = torch.randn(200, 6, dtype=torch.float64)
     program = fold(trace(net, (6,), plain_relu=True))[0]
     timing = Timing(2, settled=settled)
-    fitted = fit_relus(program, x, timing, weights=True)
+    fitted = fit_relus(program, x[None], timing, weights=True)
     assert np.array_equal(fitted.node("0").weight, program.node("0").weight)
     with torch.no_grad():
         z, a = net[0](x), net[1](net[0](x)).numpy()
@@ -133,7 +137,7 @@ def test_weights_are_the_ridge_regression(settled):
     expected = np.linalg.lstsq(rows, wanted, rcond=None)[0].T
     assert fitted.node("2").weight == pytest.approx(expected, rel=1e-6)
     means = a.mean(0) @ weight.T + net[2].bias.detach().numpy()
-    found = outputs_of(fitted, x, timing).mean(0).numpy()
+    found = outputs_of(fitted, x[None], timing).mean(0).numpy()
     assert found == pytest.approx(means, rel=1e-6)  # the bias takes the mean error
 
 

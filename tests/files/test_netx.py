@@ -280,7 +280,7 @@ def put(net, name, value, **how):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("spikeport/format_version", 5, "unknown format version"),
+        ("spikeport/format_version", 6, "unknown format version"),
         ("spikeport/header", np.bytes_("{"), "is not a JSON object"),
         ("spikeport/header", np.bytes_("[]"), "is not a JSON object"),
         ("spikeport/header", np.bytes_("{}"), "does not describe a program"),

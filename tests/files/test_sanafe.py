@@ -12,7 +12,7 @@ from exports.sanafe import run_folder, runner, write_sanafe
 from spikeport.chips import cut_chip
 from tests.audit.test_placement import connections
 from tests.command_line import here
-from tests.networks import branched_program, random_inputs, random_program
+from tests.networks import branched_program, per_step, random_inputs, random_program
 from toolchain.audit.chip_fit import Chip, ChipLimit
 from toolchain.audit.placement import place
 from toolchain.errors import (
@@ -126,6 +126,7 @@ def test_what_it_cannot_hold_is_refused(tmp_path):
     refused("no such neuron", random_program(1, "cif"))
     refused("no such neuron", branched_program(1, "if", ("max",)))
     refused("no such neuron", branched_program(1, "if", ("graded",)))
+    refused("changes over time", per_step(random_program(1)))
     refused("cannot watch", replace(random_program(1), watch_ranges=True))
     refused("float32", replace(random_program(1), state_bits=32))
     wide = random_program(1, shape=(2, 9, 9), convs=((20, 3, 1, 1, 1, 1),))

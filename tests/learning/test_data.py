@@ -171,7 +171,7 @@ def test_npz(tmp_path):
         ),
         ({"test_samples": np.zeros((2, 3)), "test_labels": np.zeros(2)}, "labels must be integers"),
         ({"test_samples": np.zeros((2, 3), int), "test_labels": np.zeros(2, int)}, "uint8 pixels"),
-        ({"test_samples": np.zeros((2,)), "test_labels": np.zeros(2, int)}, "2, 3 or 4 axes"),
+        ({"test_samples": np.zeros((2,)), "test_labels": np.zeros(2, int)}, "2 to 5 axes"),
         ({"test_samples": np.zeros((0, 3)), "test_labels": np.zeros(0, int)}, "no samples"),
         (
             {"test_samples": np.array([None, 1], object), "test_labels": np.zeros(2, int)},

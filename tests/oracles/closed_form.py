@@ -1,9 +1,9 @@
 """The settled CIF network as a plain integer network, without a time axis.
 
 `N = clip(floor((v0 + X) / theta), 0, Q)` with X = weights times the source's counts plus Q times
-the bias; the input's count is Q times its graded spike. A LIPool's count is the largest settled
-count of its window, a relay's the weighted sum of its sources' counts. Source:
-docs/METHODS.md, "Settled CIF is lossless".
+the bias; the input's count is Q times its graded spike, or the sum of a sequence. A LIPool's count
+is the largest settled count of its window, a relay's the weighted sum of its sources' counts.
+Source: docs/METHODS.md, "Settled CIF is lossless".
 """
 
 import numpy as np
@@ -21,7 +21,8 @@ def counts_and_logits(program, sample):
 def counts_and_outputs(program, sample):
     """Spike counts by layer and the value of every readout for one graded sample."""
     q = program.schedule.wake_steps
-    counts = {"input": sample.astype(np.int64) * q}
+    given = sum(sample[t].astype(np.int64) for t in range(q)) if program.input.per_step else None
+    counts = {"input": sample.astype(np.int64) * q if given is None else given}
     outputs = {}
     for p in program.populations:
         if p.neuron.kind == "LIPOOL":

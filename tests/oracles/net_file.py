@@ -98,14 +98,17 @@ def read(path):
     with h5py.File(path, "r") as file:
         own = file["spikeport"]
         version = int(own["format_version"][()])
-        assert version in (1, 2, 3, 4)
+        assert version in (1, 2, 3, 4, 5)
         layers, before = [], "input"
         for n in range(1, len(file["layer"])):
             group = file["layer"][str(n)]
             if text(group["type"]) != "flatten":
                 layers.append(read_layer(group, version, before))
                 before = layers[-1].name
-        return NetFile(json.loads(text(own["header"])), layers, text(own["program_hash"]))
+        header = json.loads(text(own["header"]))
+        if version < 5:
+            header["input"].pop("per_step", None)
+        return NetFile(header, layers, text(own["program_hash"]))
 
 
 def replays_in(path):
@@ -329,7 +332,10 @@ def run(net, inputs, version=3):
     digests = {layer.name: np.zeros((steps, 2, 16), np.uint8) for layer in net.layers}
     for t in range(1, steps + 1):
         awake = t <= net.header["wake_steps"]
-        sent = {"input": inputs.astype(np.int64) * awake}
+        now = inputs
+        if net.header["input"].get("per_step"):
+            now = inputs[:, min(t, net.header["wake_steps"]) - 1]
+        sent = {"input": now.astype(np.int64) * awake}
         for name, state in states.items():
             spikes, potential = state.step(sent, awake)
             digest = digests[name][t - 1]

@@ -96,7 +96,7 @@ def fire(kind, u, theta, count, wake_steps_so_far):
 
 
 def run_sample(program, sample):
-    """Spikes and membrane potentials by layer, (T, ...), for one graded sample."""
+    """Spikes and membrane potentials by layer, (T, ...), for one graded sample, or a sequence."""
     wake, steps = program.schedule.wake_steps, program.schedule.num_steps
     v, sums, theta = {}, {}, {}
     spikes = {p.name: [] for p in program.populations}
@@ -110,7 +110,8 @@ def run_sample(program, sample):
         sums[p.name] = np.zeros(p.shape, np.int64)
     for t in range(1, steps + 1):
         awake = t <= wake
-        sent = {"input": sample if awake else np.zeros_like(sample)}
+        now = sample[min(t, wake) - 1] if program.input.per_step else sample
+        sent = {"input": now if awake else np.zeros_like(now)}
         for p in program.populations:
             if p.neuron.kind == "LIPOOL":
                 (synapse,) = p.synapses

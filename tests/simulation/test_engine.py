@@ -256,11 +256,11 @@ def test_spikes_that_do_not_fit_bytes(spikes):
 
 
 def test_input_keeps_its_values_whatever_its_width():
-    inputs = np.arange(24).reshape(2, 3, 2, 2) - 7
-    for reach in (IntRange(-7, 16), IntRange(-2048, 2047)):
+    inputs = np.arange(48).reshape(2, 2, 3, 2, 2) - 7
+    for reach in (IntRange(-7, 40), IntRange(-2048, 2047)):
         coded = CodedSpikes.of_input(inputs, reach)
-        back = coded.values[0].astype(int) - coded.offset
-        assert np.array_equal(back.transpose(0, 3, 1, 2), inputs)
+        back = coded.values.astype(int) - coded.offset
+        assert np.array_equal(back.transpose(0, 1, 4, 2, 3), inputs)
 
 
 def test_active_steps_end_with_the_last_spike():

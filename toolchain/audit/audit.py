@@ -66,9 +66,9 @@ class Subject:
     Attributes
     ----------
     inputs:
-        Graded input spikes, int (N, ...).
+        Graded input spikes, int (N, *sample_shape).
     samples:
-        The samples before input quantization, normalised: float (N, ...).
+        The samples before input quantization, normalised: float (N, ...), of sequences their means.
     scorer:
         Scores outputs, and compares predictions.
     source:

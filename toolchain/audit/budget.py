@@ -154,9 +154,9 @@ class Budget:
         Parameters
         ----------
         inputs:
-            Graded input spikes, int (n, ...).
+            Graded input spikes, int (n, *sample_shape).
         samples:
-            The samples before quantization, normalised: float (n, ...).
+            The samples before quantization, normalised: float (n, ...), of sequences their means.
         found:
             Activity of the integer network on them.
         """
@@ -164,7 +164,7 @@ class Budget:
         plain = Acts.RELU if network.measured else Acts.CLIPPED
         ideal = network.forward(torch.from_numpy(samples).double(), plain)
         steps = program.schedule.wake_steps
-        counts = {INPUT: inputs.astype(np.int64) * steps, **found.counts}
+        counts = {INPUT: program.input_counts(inputs), **found.counts}
         received = {name: self._worth(name, sent, steps) for name, sent in counts.items()}
         for layer in self._weighted():
             population, budget = program.population(layer.name), self.layers[layer.name]

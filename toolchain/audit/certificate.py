@@ -1,11 +1,11 @@
 """Proved, observed and constructed extremes of sums and states.
 
 The bound of each population is proved for every input (`toolchain.program.bounds`). It is compared
-with the extremes on data, and with those of an input constructed for it: starting from
-the gradient of the channel with the largest bound, every pixel is set to the end of its range that
-drives the channel further. If this attains the bound, the bound is tight; otherwise the rest is
-slack, of the bound or of the search. In a large network inputs are constructed for the populations
-with the least headroom only, and run through all.
+with the extremes on data, and with those of an input constructed for it, the same on every wake
+step: starting from the gradient of the channel with the largest bound, every pixel is set to the
+end of its range that drives the channel further. If this attains the bound, the bound is tight;
+otherwise the rest is slack, of the bound or of the search. In a large network inputs are
+constructed for the populations with the least headroom only, and run through all.
 """
 
 from __future__ import annotations
@@ -95,7 +95,12 @@ def _tightest(program: IntProgram, bounds: tuple[PopulationBounds, ...]) -> list
 
 
 def driving_inputs(program: IntProgram, bound: PopulationBounds) -> np.ndarray:
-    """Graded spikes, int64 (2 * ASCENTS, ...), that drive the worst channel up and down."""
+    """Graded spikes that drive the worst channel up and down.
+
+    Returns
+    -------
+    int64 (2 * ASCENTS, *sample_shape); a sequence is the same on each step.
+    """
     low, high = program.input.range.low, program.input.range.high
     found = []
     for sign in (1.0, -1.0):
@@ -107,7 +112,10 @@ def driving_inputs(program: IntProgram, bound: PopulationBounds) -> np.ndarray:
                 (gradient,) = torch.autograd.grad(sign * drive, x)
             x = torch.where(gradient > 0, float(high), float(low))
             found.append(x)
-    return torch.cat(found).to(torch.int64).numpy()
+    inputs = torch.cat(found).to(torch.int64).numpy()
+    if not program.input.per_step:
+        return inputs
+    return np.broadcast_to(inputs[:, None], (len(inputs), *program.sample_shape))
 
 
 def _middle(current: Tensor, channel: int) -> Tensor:

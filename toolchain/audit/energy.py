@@ -64,12 +64,18 @@ class Operations:
         return fan_out(self.program)
 
     def add(self, inputs: np.ndarray, found: BatchCounts) -> None:
-        """Add a batch of graded inputs, int (n, ...), and its activity."""
-        wake, fans = self.program.schedule.wake_steps, self.fans
+        """Add a batch of graded inputs, int (n, *sample_shape), and its activity."""
+        fans = self.fans
         self.counted.samples += len(inputs)
-        self._count(INPUT, (inputs != 0) * wake, np.abs(inputs.astype(np.int64)) * wake, fans)
+        events = self.program.input_counts(inputs != 0)
+        self._count(INPUT, events, self._magnitudes(inputs), fans)
         for name, events in found.events.items():
             self._count(name, events, found.magnitude[name], fans)
+
+    def _magnitudes(self, inputs: np.ndarray) -> np.ndarray:
+        """Magnitudes of graded inputs, summed over the wake steps, int64 (n, ...)."""
+        positive, negative = np.maximum(inputs, 0), np.minimum(inputs, 0)
+        return self.program.input_counts(positive) - self.program.input_counts(negative)
 
     def _count(
         self, name: str, events: np.ndarray, size: np.ndarray, fans: dict[str, np.ndarray]

@@ -102,15 +102,15 @@ def make_chain(
     Parameters
     ----------
     inputs:
-        Graded input spikes, int (n, ...).
+        Graded input spikes, int (n, *sample_shape).
     samples:
-        Normalised samples before input quantization, float (n, ...).
+        Normalised samples before input quantization, float (n, ...), of sequences their means.
     spiking:
         Outputs of the integer network, (n, P).
     """
     program = network.program
     real = torch.from_numpy(samples).float()
-    given = torch.from_numpy(inputs * program.input.scale).float()
+    given = torch.from_numpy(program.input.mean_inputs(inputs) * program.input.scale).float()
 
     def outputs(x: torch.Tensor, acts: Acts) -> np.ndarray:
         values = network.forward(x, acts)
@@ -125,7 +125,7 @@ def make_chain(
     steps[ROUNDED] = answers(program, rounded, program.schedule.wake_steps)
     steps[UNEVEN] = spiking
     without = {
-        WITHOUT_ROUNDING: flat(program, network.spiking_outputs(given)),
+        WITHOUT_ROUNDING: flat(program, network.spiking_outputs(inputs)),
         WITHOUT_UNEVENNESS: steps[ROUNDED],
     }
     return Chain(steps, without)

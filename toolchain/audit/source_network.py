@@ -156,13 +156,19 @@ class SourceNetwork:
         return values
 
     @torch.no_grad()
-    def spiking_outputs(self, x: Tensor) -> dict[str, np.ndarray]:
-        """Mean outputs (n, ...) of the spiking network with these weights and thresholds."""
+    def spiking_outputs(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Mean outputs (n, ...) of the spiking network with these weights and thresholds.
+
+        `inputs` are graded spikes, int (n, *sample_shape).
+        """
         schedule = self.program.schedule
         states: dict[str, Any] = {}
         total: dict[str, Tensor] = {}
         for step in range(schedule.num_steps):
             awake = step < schedule.wake_steps
+            if awake:
+                (now,) = self.program.awake_inputs(inputs, step, 1)
+                x = torch.from_numpy(now * self.program.input.scale).float()
             values = {INPUT: x if awake else torch.zeros_like(x)}
             for layer in self.layers:
                 if isinstance(layer, MaxPoolLayer):

@@ -133,6 +133,13 @@ def command(
     ] = 8,
     mean: Mean = "0",
     std: Std = "1",
+    input_per_step: Annotated[
+        bool,
+        typer.Option(
+            "--input-per-step",
+            help="Samples change over time: a tensor for each wake step, (N, T, C, H, W).",
+        ),
+    ] = False,
     nir_reset: Annotated[
         NirReset | None,
         typer.Option(help="FILE.nir of another tool: how its neurons are reset after a spike."),
@@ -177,6 +184,7 @@ def command(
         input_bits=input_bits,
         mean=mean,
         std=std,
+        input_per_step=input_per_step,
         calibrate=calibrate,
         calibration_samples=calibration_samples,
         calibration_seed=calibration_seed,

@@ -76,7 +76,8 @@ def command(net: Net, json: Json = False) -> None:
     )
     output.say(
         f"input {'x'.join(str(s) for s in quantizer.shape)}, {quantizer.bits}-bit "
-        f"{'signed' if quantizer.signed else 'unsigned'}, one unit = {quantizer.scale:.6g}; "
+        f"{'signed' if quantizer.signed else 'unsigned'}, one unit = {quantizer.scale:.6g}"
+        f"{', a tensor for each wake step' if quantizer.per_step else ''}; "
         f"{dense_operations(program):,} multiply-adds in the network it came from"
     )
     columns = (

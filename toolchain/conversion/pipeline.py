@@ -352,6 +352,16 @@ def _check_options(
             found="none",
             remedy="calibrate=DATA, samples as the network was trained on",
         )
+    if calibration is not None and quantizer.per_step:
+        tensors, wake = calibration.inputs.shape[1], options.schedule.wake_steps
+        if tensors != wake:
+            raise ConversionError(
+                "a sequence has one tensor for each wake step",
+                node=calibration.name,
+                found=f"{tensors} tensors",
+                allowed=f"{wake} wake steps",
+                remedy=f"convert with steps={tensors}, or give sequences of this length",
+            )
     if quantizer.bits > limits.max_input_bits:
         raise ConversionError(
             "the target's graded spikes are narrower than the input",

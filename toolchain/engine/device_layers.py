@@ -74,9 +74,9 @@ class DeviceSpikes:
 
     @classmethod
     def of_input(cls, inputs: np.ndarray, device: torch.device) -> DeviceSpikes:
-        """Graded input spikes, int (n, ...), equal at every wake step."""
+        """Graded input spikes of some wake steps, int (T, n, ...); T is 1 if all are equal."""
         laid_out = torch.from_numpy(channels_last(inputs).astype(np.int32))
-        return cls(laid_out[None].to(device), inputs.shape[1:])
+        return cls(laid_out.to(device), inputs.shape[2:])
 
     def as_int8(self) -> np.ndarray:
         """The spikes as int8 (T, n, H, W, C)."""

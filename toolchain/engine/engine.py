@@ -105,7 +105,7 @@ class Engine:
     Parameters
     ----------
     block:
-        Most steps per block; by default the wake steps.
+        Most steps per block; by default the wake steps, or fewer of long inputs per step.
     memory:
         Memory of a pass, in bytes; None for the fastest choice.
     traced:
@@ -140,8 +140,7 @@ class Engine:
         settle_threads()
         self._program = program
         self._device = device
-        most = min(block or program.schedule.wake_steps, program.schedule.num_steps)
-        self.samples, self._block = samples_and_steps(program, most, memory=memory, traced=traced)
+        self.samples, self._block = samples_and_steps(program, block, memory=memory, traced=traced)
         bounds = zip(program.populations, analyse(program), strict=True)
         self._layers: Sequence[EngineLayer | DeviceLayer]
         if device is None:
@@ -157,7 +156,7 @@ class Engine:
     def passes(
         self, inputs: np.ndarray, keep: Detail = Detail.READOUT
     ) -> Iterator[tuple[slice, Iterator[SimulatedBlock]]]:
-        """Run graded spikes, int (N, ...): yields the samples of each pass and its blocks.
+        """Run graded spikes, int (N, *sample_shape): yields samples of each pass and its blocks.
 
         Raises
         ------
@@ -171,7 +170,7 @@ class Engine:
     def run(
         self, inputs: np.ndarray, keep: Detail = Detail.READOUT, listen: Listener | None = None
     ) -> Iterator[SimulatedBlock]:
-        """Run graded spikes, int (n, ...), as one pass.
+        """Run graded spikes, int (n, *sample_shape), as one pass.
 
         Parameters
         ----------
@@ -190,7 +189,7 @@ class Engine:
         settle_threads()
         program, schedule = self._program, self._program.schedule
         program.check_inputs(inputs)
-        graded = self._graded(inputs)
+        graded: CodedSpikes | DeviceSpikes | None = None
         states = {layer.population.name: layer.start(len(inputs)) for layer in self._layers}
         first = 0
         while first < schedule.num_steps:
@@ -201,6 +200,8 @@ class Engine:
             traced = keep in (Detail.TRACE, Detail.EVERYTHING)
             kept = listen is not None or first + steps < schedule.num_steps
             moment = StepContext(steps, wakes, awake, traced, kept)
+            if awake and (graded is None or program.input.per_step):
+                graded = self._graded(program.awake_inputs(inputs, first, steps))
             sent = {INPUT: graded} if awake else {}
             with torch.no_grad():
                 block = self._one(states, sent, moment, first, keep, listen)
@@ -208,7 +209,7 @@ class Engine:
             first += steps
 
     def record(self, inputs: np.ndarray, recorders: Mapping[str, LayerRecorder]) -> None:
-        """Run graded spikes, int (n, ...), as one pass, and feed every step to the recorders.
+        """Run graded spikes, int (n, *sample_shape), as one pass, and feed each step to recorders.
 
         Raises
         ------
@@ -224,6 +225,7 @@ class Engine:
             pass
 
     def _graded(self, inputs: np.ndarray) -> CodedSpikes | DeviceSpikes:
+        """Graded spikes of some wake steps, int (T, n, ...), as the layers take them."""
         if self._device is None:
             return CodedSpikes.of_input(inputs, self._program.spike_range(INPUT))
         return DeviceSpikes.of_input(inputs, self._device)

@@ -17,12 +17,15 @@ INTEGER = 8
 
 
 def samples_and_steps(
-    program: IntProgram, block: int, *, memory: int | None = None, traced: bool = False
+    program: IntProgram, block: int | None, *, memory: int | None = None, traced: bool = False
 ) -> tuple[int, int]:
-    """Number of samples of a pass, and of steps of a block (at most `block`).
+    """Number of samples of a pass, and of steps of a block.
 
     Parameters
     ----------
+    block:
+        Most steps of a block; None for the wake steps, of which inputs per step may have many: then
+        no more than leave one sample's spikes at `SPIKES`.
     memory:
         Bytes for weights, spikes, currents and states.
     traced:
@@ -34,6 +37,11 @@ def samples_and_steps(
         If a single sample and step do not fit.
     """
     largest = max(prod(p.shape) for p in program.populations)
+    usual = program.schedule.wake_steps
+    if program.input.per_step:
+        largest = max(largest, prod(program.input.shape))
+        usual = min(usual, max(1, SPIKES // largest))
+    block = min(block or usual, program.schedule.num_steps)
     samples = max(1, min(LARGEST_PASS, SPIKES // (largest * block)))
     if memory is None:
         return samples, block
@@ -72,7 +80,7 @@ def _of_sample(program: IntProgram, steps: int, *, traced: bool) -> int:
         INPUT: prod(program.input.shape),
         **{p.name: prod(p.shape) for p in program.populations},
     }
-    held = {INPUT: INTEGER * sizes[INPUT]}
+    held = {INPUT: INTEGER * sizes[INPUT] * (steps if program.input.per_step else 1)}
     for index, population in enumerate(program.populations):
         alive = sum(held.values())
         worst = max(worst, alive + _of_layer(program, population, steps, traced=traced))

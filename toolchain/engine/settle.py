@@ -17,7 +17,7 @@ MAX_SLEEP_FACTOR = 16
 
 
 def settle_time(program: IntProgram, inputs: np.ndarray) -> int:
-    """Smallest number of sleep steps after which all `inputs`, int (N, ...), have settled.
+    """Smallest number of sleep steps after which all `inputs`, int (N, *sample_shape), settled.
 
     A sleep step in which no neuron of any layer fires changes nothing, so no neuron fires after
     it either; the time is that of the last step with a spike.
@@ -29,7 +29,7 @@ def settle_time(program: IntProgram, inputs: np.ndarray) -> int:
     """
     wake = program.schedule.wake_steps
     longest = replace(program, schedule=Schedule(wake, MAX_SLEEP_FACTOR * wake))
-    engine = Engine(longest, block=wake)
+    engine = Engine(longest)
     return max(_settle_time(program.name, run) for _, run in engine.passes(inputs, Detail.SPIKES))
 
 
@@ -70,7 +70,7 @@ class Settled:
 
 
 def with_measured_sleep(program: IntProgram, inputs: np.ndarray, *, factor: int = 1) -> Settled:
-    """`program` with `factor` times the sleep steps that `inputs`, int (N, ...), need.
+    """`program` with `factor` times the sleep steps that `inputs`, int (N, *sample_shape), need.
 
     A factor above 1 leaves room for samples that need longer than these.
 

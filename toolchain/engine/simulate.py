@@ -62,7 +62,7 @@ def simulate(
     device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> Recording:
-    """Run `program` on graded input spikes `inputs`, int (N, ...).
+    """Run `program` on graded input spikes `inputs`, int (N, *sample_shape).
 
     Parameters
     ----------

@@ -25,10 +25,10 @@ def coded_offset(spikes: IntRange) -> int | None:
 
 
 def channels_last(values: np.ndarray) -> np.ndarray:
-    """An array (n, C, H, W) or (n, F) as (n, H, W, C), in that order in memory."""
-    if values.ndim == 2:
-        return np.ascontiguousarray(values[:, None, None, :])
-    return np.ascontiguousarray(values.transpose(0, 2, 3, 1))
+    """An array (T, n, C, H, W) or (T, n, F) as (T, n, H, W, C), in that order in memory."""
+    if values.ndim == 3:
+        return np.ascontiguousarray(values[:, :, None, None, :])
+    return np.ascontiguousarray(values.transpose(0, 1, 3, 4, 2))
 
 
 def channels_first(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -60,10 +60,10 @@ class CodedSpikes:
 
     @classmethod
     def of_input(cls, inputs: np.ndarray, spikes: IntRange) -> CodedSpikes:
-        """Graded input spikes, int (n, ...), equal at every wake step."""
-        laid_out = channels_last(inputs)[None]
+        """Graded input spikes of some wake steps, int (T, n, ...); T is 1 if all are equal."""
+        laid_out = channels_last(inputs)
         offset = coded_offset(spikes)
-        shape = inputs.shape[1:]
+        shape = inputs.shape[2:]
         if offset is None:
             return cls(laid_out.astype(np.int64), 0, shape)
         return cls((laid_out + offset).astype(np.uint8), offset, shape)

@@ -4,8 +4,9 @@ Per channel, with P and M the sums of positive and negative weights over the who
 border only makes sums smaller):
 
 - the current of one step lies in [lo * P + hi * M, hi * P + lo * M] for spikes in [lo, hi];
-- the net count of a source after t steps, n of them awake, is bounded by `count_growth`; the
-  summed current is bounded by the counts as the current is by the spikes;
+- the net count of a source after t steps, n of them awake, is bounded by `count_growth` (that of
+  the input by n spikes in its range, equal or not); the summed current is bounded by the counts as
+  the current is by the spikes;
 - the bounds of the state follow from the neuron (`state_interval`).
 
 All bounds are worst cases over every possible input, not over a data set.

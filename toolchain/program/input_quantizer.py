@@ -34,6 +34,9 @@ class InputQuantizer:
         Width and sign of the graded input spike.
     mean, std:
         One value per channel (first axis of `shape`), or one for all channels.
+    per_step:
+        Whether a sample is a sequence, (T, *shape): one tensor for each of the T wake steps.
+        Otherwise its one tensor, of `shape`, is given at every wake step.
     """
 
     shape: tuple[int, ...]
@@ -42,6 +45,7 @@ class InputQuantizer:
     signed: bool = False
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    per_step: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.scale < float("inf"):
@@ -81,6 +85,7 @@ class InputQuantizer:
         mean: tuple[float, ...] = (0.0,),
         std: tuple[float, ...] = (1.0,),
         levels: int | None = None,
+        per_step: bool = False,
     ) -> InputQuantizer:
         """The finest quantizer for every real x in [low, high], which is normalised first.
 
@@ -116,35 +121,18 @@ class InputQuantizer:
             needed = max(above.bit_length(), (below - 1).bit_length() if below else 0) + signed
             if needed <= bits:
                 unit = (high - low) / (below + above) / std[0]
-                return cls(shape, unit, needed, signed, mean, std)
-        return cls(shape, extreme / largest, bits, signed, mean, std)
+                return cls(shape, unit, needed, signed, mean, std, per_step)
+        return cls(shape, extreme / largest, bits, signed, mean, std, per_step)
 
     def quantize(self, samples: np.ndarray) -> np.ndarray:
-        """Integer input spikes, int32 (N, ...), for real samples (N, ...).
-
-        Samples may leave out axes of size 1, (H, W) for (1, H, W), (C, L) for (C, 1, L), or be
-        flat: (C * H * W,), in this order.
+        """Integer input spikes, int32, for real samples: of the shape of `shaped`.
 
         Raises
         ------
         DataError
             If the sample shape differs, or a value is not finite or outside the range.
         """
-        samples = np.asarray(samples)
-        sizes = [tuple(s for s in shape if s > 1) for shape in (samples.shape[1:], self.shape)]
-        flat = samples.ndim == 2 and samples.shape[1] == prod(self.shape)
-        if (sizes[0] == sizes[1] or flat) and len(samples):
-            samples = samples.reshape(len(samples), *self.shape)
-        if samples.shape[1:] != self.shape:
-            raise DataError(
-                "the samples do not have the shape the network was made for",
-                node="input",
-                found=samples.shape[1:],
-                allowed=self.shape,
-                remedy="move the channels to the front: samples.transpose(0, 3, 1, 2)"
-                if samples.shape[1:] == (*self.shape[1:], self.shape[0])
-                else "choose the data source the network was trained on",
-            )
+        samples = self.shaped(samples)
         if not np.isfinite(samples).all():
             raise DataError("samples hold NaN or infinity", node="input")
         levels = np.rint(self.normalise(samples) / self.scale)
@@ -159,16 +147,72 @@ class InputQuantizer:
                 remedy="scale the data as in training, or convert again with a wider input range",
             ) from error
 
+    def shaped(self, samples: np.ndarray) -> np.ndarray:
+        """Samples (N, *shape), or sequences (N, T, *shape) of any length, with all their axes.
+
+        They may come without axes of size 1, (H, W) for (1, H, W), (C, L) for (C, 1, L); those that
+        are no sequences may be flat: (C * H * W,), in this order.
+
+        Raises
+        ------
+        DataError
+            If the sample shape differs.
+        """
+        samples = np.asarray(samples)
+        found, wanted = samples.shape[1:], self.shape
+        if self.per_step:
+            wanted = (max(1, prod(found) // prod(self.shape)), *self.shape)
+        sizes = [tuple(s for s in shape if s > 1) for shape in (found, wanted)]
+        flat = samples.ndim == 2 and found == (prod(wanted),) and not self.per_step
+        if (sizes[0] == sizes[1] or flat) and len(samples):
+            return samples.reshape(len(samples), *wanted)
+        if found != wanted:
+            raise DataError(
+                "the samples do not have the shape the network was made for",
+                node="input",
+                found=found,
+                allowed=("T", *self.shape) if self.per_step else self.shape,
+                remedy=self._remedy(found),
+            )
+        return samples
+
+    def _remedy(self, found: tuple[int, ...]) -> str:
+        """What to do about samples of the shape `found`."""
+        if not self.per_step and found[1:] == self.shape:
+            return "convert with input_per_step=True: the samples have a tensor for each step"
+        if found == (*self.shape[1:], self.shape[0]):
+            return "move the channels to the front: samples.transpose(0, 3, 1, 2)"
+        return "choose the data source the network was trained on"
+
     def normalise(self, samples: np.ndarray) -> np.ndarray:
-        """Normalised values of real samples, the float network's input: float64 (N, ...)."""
+        """Normalised values of real samples, float64 of their shape: axes end in `shape`."""
         channel_shape = (-1, *([1] * (len(self.shape) - 1)))
         mean = np.asarray(self.mean, np.float64).reshape(channel_shape)
         std = np.asarray(self.std, np.float64).reshape(channel_shape)
         normalised: np.ndarray = (np.asarray(samples, np.float64) - mean) / std
         return normalised
 
+    def float_samples(self, samples: np.ndarray) -> np.ndarray:
+        """Normalised samples of the float network, float64 (N, ...), for real samples as `shaped`.
+
+        It has no time: of a sequence it sees the mean over its steps, which given at each of them
+        would have the same sum.
+        """
+        return self._mean(self.normalise(self.shaped(samples)))
+
+    def mean_inputs(self, inputs: np.ndarray) -> np.ndarray:
+        """Graded spikes as a network without time sees them, (N, ...): of sequences their mean."""
+        return self._mean(inputs)
+
+    def _mean(self, values: np.ndarray) -> np.ndarray:
+        mean: np.ndarray = values.mean(1) if self.per_step else values
+        return mean
+
     def describe(self) -> dict[str, Any]:
-        """All fields by name, as JSON; `scale` is real value per integer."""
+        """All fields by name, as JSON; `scale` is real value per integer.
+
+        `per_step` is there only if it is true, since older programs have no such field.
+        """
         return {
             "shape": list(self.shape),
             "scale": self.scale,
@@ -176,6 +220,7 @@ class InputQuantizer:
             "signed": self.signed,
             "mean": list(self.mean),
             "std": list(self.std),
+            **({"per_step": True} if self.per_step else {}),
         }
 
     @classmethod
@@ -188,6 +233,7 @@ class InputQuantizer:
             bool(fields["signed"]),
             tuple(float(m) for m in fields["mean"]),
             tuple(float(s) for s in fields["std"]),
+            bool(fields.get("per_step", False)),
         )
 
 

@@ -1,7 +1,8 @@
 """The integer program: populations, synapses, neurons and a schedule, all in integers.
 
 Every backend runs this program. Contract (t = 1..T is a population's local time):
-on every wake step the input layer sends its graded spikes and every population adds its bias.
+on every wake step the input layer sends its graded spikes (the same on each, or those of this step
+if the input is a sequence) and every population adds its bias.
 On sleep steps, nothing is sent and no bias is added. Currents of several synapses add. State is
 reset before local step 1 of each sample.
 """
@@ -185,8 +186,14 @@ class IntProgram:
         depths = self.depths()
         return depths[population.name] - depths[synapse.source] - 1
 
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of a sample's graded spikes: (C, H, W) or (F,), of a sequence (T, ...)."""
+        wake = (self.schedule.wake_steps,) if self.input.per_step else ()
+        return (*wake, *self.input.shape)
+
     def check_inputs(self, inputs: np.ndarray) -> None:
-        """Check graded input spikes, int (N, ...), before a run.
+        """Check graded input spikes, int (N, *sample_shape), before a run.
 
         Raises
         ------
@@ -195,14 +202,43 @@ class IntProgram:
         ValueRangeError
             If a value is outside the input's range, or not an integer.
         """
-        if inputs.shape[1:] != self.input.shape or len(inputs) == 0:
+        shape = inputs.shape[1:]
+        if self.input.per_step and shape[1:] == self.input.shape and shape != self.sample_shape:
+            raise ProgramError(
+                "a sequence has one tensor for each wake step",
+                node=INPUT,
+                found=f"{shape[0]} tensors",
+                allowed=f"{self.schedule.wake_steps} wake steps",
+                remedy=f"convert with steps={shape[0]}, or give sequences of this length",
+            )
+        if shape != self.sample_shape or len(inputs) == 0:
             raise ProgramError(
                 "inputs do not fit the program",
                 node=INPUT,
                 found=inputs.shape,
-                allowed=("N", *self.input.shape),
+                allowed=("N", *self.sample_shape),
             )
         self.input.range.check(INPUT, inputs)
+
+    def awake_inputs(self, inputs: np.ndarray, first: int, steps: int) -> np.ndarray:
+        """Graded spikes of some wake steps, as a view (T, n, ...); T is 1 if all are equal.
+
+        Parameters
+        ----------
+        inputs:
+            int (n, *sample_shape).
+        first:
+            Number of wake steps before them.
+        """
+        if not self.input.per_step:
+            return inputs[None]
+        return inputs[:, first : first + steps].swapaxes(0, 1)
+
+    def input_counts(self, inputs: np.ndarray) -> np.ndarray:
+        """Graded spikes, int (n, *sample_shape), summed over all wake steps: int64 (n, ...)."""
+        if self.input.per_step:
+            return inputs.sum(1, dtype=np.int64)
+        return inputs.astype(np.int64) * self.schedule.wake_steps
 
     def check(self) -> None:
         """Check names, order, shapes, widths and kinds, see `well_formed`.

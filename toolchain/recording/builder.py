@@ -37,7 +37,7 @@ def build(
     Parameters
     ----------
     inputs:
-        Graded input spikes, int (N, ...).
+        Graded input spikes, int (N, *sample_shape).
     records:
         The record of every population.
     labels:
@@ -46,7 +46,9 @@ def build(
         `backend`, and what else `meta` says of it (versions, seeds).
     """
     fans, schedule = fan_out(program), program.schedule
-    synops = {INPUT: schedule.wake_steps * int(((inputs != 0) * fans[INPUT]).sum())}
+    steps = 1 if program.input.per_step else schedule.wake_steps
+    events = np.count_nonzero(inputs.reshape(-1, *program.input.shape), axis=0)
+    synops = {INPUT: steps * int((events * fans[INPUT]).sum())}
     synops |= {
         p.name: int((records[p.name].activity * fans[p.name]).sum()) for p in program.spiking
     }

@@ -1,7 +1,7 @@
 """The quantized network that corresponds to an integer program, without time.
 
 A spiking population sends `N = clip(floor((v0 + X) / theta), 0, Q)` with X the weighted counts of
-its sources plus Q times its bias; the input counts Q times its graded spike. Settled
+its sources plus Q times its bias; the input counts its graded spikes of all wake steps. Settled
 CIF neurons reach these counts exactly (docs/METHODS.md, "Settled CIF is lossless"), and IF neurons
 approximate them.
 """
@@ -30,7 +30,7 @@ def quantized_counts(
     Parameters
     ----------
     inputs:
-        Graded input spikes, int (N, ...).
+        Graded input spikes, int (N, *sample_shape).
 
     Raises
     ------
@@ -39,7 +39,7 @@ def quantized_counts(
     """
     program.check_inputs(inputs)
     wake, growths = program.schedule.wake_steps, count_growths(program)
-    counts = {INPUT: torch.from_numpy(inputs.astype(np.int64)) * wake}
+    counts = {INPUT: torch.from_numpy(program.input_counts(inputs))}
     outputs: dict[str, np.ndarray] = {}
     for population in program.populations:
         total = torch.zeros(1, dtype=torch.int64)

@@ -37,7 +37,7 @@ def simulate(
     batch: int = 64,
     progress: Progress | None = None,
 ) -> Recording:
-    """Run `program` on graded input spikes `inputs`, int (N, ...).
+    """Run `program` on graded input spikes `inputs`, int (N, *sample_shape).
 
     Raises
     ------
@@ -52,8 +52,7 @@ def simulate(
     currents = _currents(program)
     recorders = make_recorders(program, mode)
     for start in range(0, len(inputs), batch):
-        chunk = torch.from_numpy(inputs[start : start + batch].astype(np.int64))
-        _record_batch(program, currents, chunk, recorders)
+        _record_batch(program, currents, inputs[start : start + batch], recorders)
         if progress:
             progress(min(start + batch, len(inputs)), len(inputs))
     records = {name: recorder.finish() for name, recorder in recorders.items()}
@@ -101,7 +100,7 @@ class StepResult:
 
 @torch.no_grad()
 def run_steps(program: IntProgram, inputs: np.ndarray) -> Iterator[StepResult]:
-    """Run one batch of graded spikes, int (N, ...), step by step, without a recording.
+    """Run one batch of graded spikes, int (N, *sample_shape), step by step, without a recording.
 
     Raises
     ------
@@ -109,10 +108,10 @@ def run_steps(program: IntProgram, inputs: np.ndarray) -> Iterator[StepResult]:
         See `simulate`.
     """
     program.check_inputs(inputs)
-    yield from _steps(program, _currents(program), torch.from_numpy(inputs.astype(np.int64)))
+    yield from _steps(program, _currents(program), inputs)
 
 
-def _steps(program: IntProgram, currents: Currents, inputs: Tensor) -> Iterator[StepResult]:
+def _steps(program: IntProgram, currents: Currents, inputs: np.ndarray) -> Iterator[StepResult]:
     settle_threads()
     per_channels = {p.name: partial(per_channel, p) for p in program.populations}
     states = {
@@ -122,9 +121,9 @@ def _steps(program: IntProgram, currents: Currents, inputs: Tensor) -> Iterator[
         for p in program.populations
     }
     limits = program.state_range
-    for step in range(program.schedule.num_steps):
+    for step, graded in enumerate(_graded(program, inputs)):
         awake = step < program.schedule.wake_steps
-        sent = {INPUT: inputs if awake else torch.zeros_like(inputs)}
+        sent = {INPUT: graded}
         spikes: dict[str, Tensor] = {}
         membrane: dict[str, Tensor] = {}
         for population in program.populations:
@@ -148,13 +147,28 @@ def _steps(program: IntProgram, currents: Currents, inputs: Tensor) -> Iterator[
         yield StepResult(awake, spikes, membrane)
 
 
+def _graded(program: IntProgram, inputs: np.ndarray) -> Iterator[Tensor]:
+    """Graded spikes of each local step, int64 (n, ...)."""
+    wake = program.schedule.wake_steps
+    for step in range(program.schedule.num_steps):
+        if step == 0 or (program.input.per_step and step < wake):
+            (now,) = program.awake_inputs(inputs, step, 1)
+            graded = torch.from_numpy(now.astype(np.int64))
+        elif step == wake:
+            graded = torch.zeros_like(graded)
+        yield graded
+
+
 def _watch(name: str, what: str, values: Tensor, limits: IntRange) -> None:
     watch(name, what, int(values.min()), int(values.max()), limits)
 
 
 @torch.no_grad()
 def _record_batch(
-    program: IntProgram, currents: Currents, inputs: Tensor, recorders: dict[str, LayerRecorder]
+    program: IntProgram,
+    currents: Currents,
+    inputs: np.ndarray,
+    recorders: dict[str, LayerRecorder],
 ) -> None:
     for step, result in enumerate(_steps(program, currents, inputs), 1):
         for name, potential in result.membrane.items():

@@ -42,7 +42,7 @@ class Calibration:
     name:
         Name of the data source.
     inputs:
-        Graded input spikes, int (N, ...).
+        Graded input spikes, int (N, ...), or sequences (N, T, ...).
     """
 
     name: str
@@ -66,10 +66,19 @@ class Calibration:
         return digest.hexdigest()
 
     def batches(self, quantizer: InputQuantizer) -> Iterator[Tensor]:
-        """Normalised samples as the integer network gets them, float64 (n, ...) per batch."""
+        """Normalised samples as the integer network gets them, float64 (n, ...) per batch.
+
+        The networks that are measured have no time: of sequences they get the mean over the steps.
+        """
         for start in range(0, len(self.inputs), BATCH):
-            chunk = self.inputs[start : start + BATCH]
+            chunk = quantizer.mean_inputs(self.inputs[start : start + BATCH])
             yield torch.from_numpy(chunk * quantizer.scale)
+
+    def by_steps(self, quantizer: InputQuantizer, rows: np.ndarray) -> Tensor:
+        """Normalised samples with these indices, float32 (T, n, ...); T is 1 if all are equal."""
+        inputs = self.inputs[rows]
+        steps = inputs.swapaxes(0, 1) if quantizer.per_step else inputs[None]
+        return torch.from_numpy(steps * quantizer.scale).float()
 
 
 @dataclass(frozen=True, eq=False)

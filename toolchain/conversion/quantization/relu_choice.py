@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,24 +74,26 @@ def choose_relus(
         return found, ()
     if not plain_relus(program):
         return program, ()
-    samples = torch.cat([b.float() for b in calibration.batches(quantizer)])
-    held, rest = samples[::HELD_OUT], samples[torch.arange(total) % HELD_OUT != 0]
+    rows = np.arange(total)
     most = _most_samples(program, timing)
-    held, rest = held[:most], rest[:most]
+    held, rest = (
+        calibration.by_steps(quantizer, some[:most])
+        for some in (rows[::HELD_OUT], rows[rows % HELD_OUT != 0])
+    )
     forms = {
         name: fit_relus(program, rest, timing, weights=weights)
         for name, weights in zip(NAMES[1:], (False, True)[: 1 + fit_weights], strict=False)
     }
     try:
         usual = with_thresholds(
-            program, [rest.double()], len(rest), percentile=USUAL, levels=levels
+            program, [rest.double().mean(0)], rest.shape[1], percentile=USUAL, levels=levels
         )
         forms = {NAMES[0]: usual, **forms}
     except ConversionError:  # dead up to this percentile: the fits look at all outputs
         pass
     wanted = outputs_of(program, held, None)
     outputs = {
-        name: torch.cat([outputs_of(form, few, timing) for few in torch.split(held, AT_ONCE)])
+        name: torch.cat([outputs_of(form, few, timing) for few in torch.split(held, AT_ONCE, 1)])
         for name, form in forms.items()
     }
     classes = len(program.outputs) == 1 and len(program.shapes()[program.outputs[0]]) == 1
@@ -100,7 +103,7 @@ def choose_relus(
     chosen = min(errors, key=lambda name: errors[name])
     told = ", ".join(f"{error:.3g} with {name}" for name, error in errors.items())
     note = (
-        f"plain ReLUs: {chosen}; {kind} of the outputs over {levels} steps on {len(held)} "
+        f"plain ReLUs: {chosen}; {kind} of the outputs over {levels} steps on {held.shape[1]} "
         f"calibration samples kept apart, in float: {told}"
     )
     return forms[chosen], (note,)

@@ -93,7 +93,8 @@ def fit_relus(
     program:
         A folded program whose plain ReLUs have no threshold yet.
     samples:
-        Normalised calibration samples (n, ...); float32 is enough.
+        Normalised calibration samples per step, (T, n, ...), or (1, n, ...) where they are the same
+        in every step; float32 is enough.
     weights:
         Whether weights and biases are fitted too.
 
@@ -102,8 +103,8 @@ def fit_relus(
     ConversionError
         If a ReLU is dead: all its outputs are 0.
     """
-    trained: Values = {program.input.name: samples[None]}
-    spiking: Values = dict(trained)
+    trained: Values = {program.input.name: _mean(samples)}
+    spiking: Values = {program.input.name: samples}
     relus = {n.name for n in plain_relus(program)}
     last_use = _last_use(program)
     nodes: list[FloatNode] = [program.input]
@@ -132,10 +133,11 @@ def fit_relus(
 def outputs_of(program: FloatProgram, samples: Tensor, timing: Timing | None) -> Tensor:
     """All outputs side by side, (n, k), of the spiking network in float, averaged over its steps.
 
-    Without `timing`, those of the trained network, where plain ReLUs have no threshold.
+    `samples` are as in `fit_relus`. Without `timing`, the outputs are those of the trained network,
+    where plain ReLUs have no threshold.
     """
     relus = {n.name for n in plain_relus(program)} if timing is None else set()
-    values: Values = {program.input.name: samples[None]}
+    values: Values = {program.input.name: _mean(samples) if timing is None else samples}
     last_use = _last_use(program)
     for node in program.nodes[1:]:
         sources = [values[s] for s in node.sources]
@@ -146,6 +148,11 @@ def outputs_of(program: FloatProgram, samples: Tensor, timing: Timing | None) ->
         for name in last_use.get(node.name, ()):
             del values[name]
     return torch.cat([values[name].mean(0).flatten(1) for name in program.outputs], dim=1)
+
+
+def _mean(samples: Tensor) -> Tensor:
+    """What a network without time gets of samples (T, n, ...): their mean, (1, n, ...)."""
+    return samples if len(samples) == 1 else samples.mean(0, keepdim=True)
 
 
 def _last_use(program: FloatProgram) -> Mapping[str, list[str]]:

@@ -24,7 +24,8 @@ class Samples:
     name:
         The source they came from, with split and slice.
     samples:
-        (N, C, H, W) or (N, F); uint8 pixels, or float32 or float64 real values.
+        (N, C, H, W) or (N, F), or sequences (N, T, C, H, W) with a tensor for each step; uint8
+        pixels, or float32 or float64 real values.
     pixel_max:
         Pixels are real values times this (255, or 16 for `digits`); None for float samples.
     """
@@ -39,7 +40,9 @@ class Samples:
 
     @classmethod
     def of(cls, array: np.ndarray, name: str) -> Samples:
-        """From an array (N, C, H, W), (N, H, W) or (N, F): uint8 pixels, or floats as they are.
+        """From an array (N, C, H, W), (N, H, W), (N, F) or (N, T, C, H, W).
+
+        Its values are uint8 pixels, or floats as they are.
 
         Raises
         ------
@@ -48,9 +51,9 @@ class Samples:
         """
         if array.ndim == 3:
             array = array[:, None]
-        if array.ndim not in (2, 4):
+        if array.ndim not in (2, 4, 5):
             raise DataError(
-                "samples need 2, 3 or 4 axes", node=name, found=array.shape, allowed="(N, ...)"
+                "samples need 2 to 5 axes", node=name, found=array.shape, allowed="(N, ...)"
             )
         if array.dtype == np.uint8:
             return Samples(name, array, 255)
@@ -68,7 +71,7 @@ class Samples:
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """(C, H, W) or (F,)."""
+        """(C, H, W) or (F,), of sequences (T, C, H, W)."""
         return tuple(int(s) for s in self.samples.shape[1:])
 
     @property

@@ -17,11 +17,13 @@ from toolchain.program.input_quantizer import InputQuantizer
 
 FILLED = 1 / 8
 """Share of the input's integers that data should reach; below it three bits of them are unused."""
+VALUES = 1 << 24
+"""Most values that are quantized together: in float64 and copies of it, some 500 MB."""
 _log = logging.getLogger(__name__)
 
 
 def input_spikes(quantizer: InputQuantizer, samples: Samples) -> np.ndarray:
-    """Graded spikes of all samples, int32 (N, ...).
+    """Graded spikes of all samples, int32 (N, ...), of sequences (N, T, ...).
 
     Float samples that reach less than `FILLED` of the range are said in the log.
 
@@ -31,7 +33,9 @@ def input_spikes(quantizer: InputQuantizer, samples: Samples) -> np.ndarray:
         If the shape differs, a value is not finite or outside the range, or pixels of any value
         would reach less than `FILLED` of the range.
     """
-    spikes = quantizer.quantize(samples.real())
+    some = max(1, VALUES // samples.samples[0].size)
+    parts = (samples.take(slice(first, first + some)) for first in range(0, len(samples), some))
+    spikes = np.concatenate([quantizer.quantize(part.real()) for part in parts])
     limit = quantizer.range.high
     if samples.pixel_max is None:
         reached = int(max(spikes.max(), -spikes.min()))

@@ -1,8 +1,8 @@
 """Arrays in an `.npz` file: `train_samples`, `train_labels`, `test_samples`, `test_labels`.
 
 Samples are uint8 pixels (real value = pixel / 255) or floats taken as they are, float64 included,
-of shape (N, C, H, W), (N, H, W) or (N, F). Optional: `class_names`. Pickled content is never
-loaded.
+of shape (N, C, H, W), (N, H, W), (N, F) or, with a tensor for each step, (N, T, C, H, W). Optional:
+`class_names`. Pickled content is never loaded.
 """
 
 from __future__ import annotations

@@ -62,6 +62,7 @@ Truth = tuple[Tensor, Tensor | None]
 """Labels (n,), and logits (n, K) of a teacher."""
 MOST_MEASURED = 256
 """Training samples on which the thresholds of a user's network start."""
+IMAGE_AXES = 3
 HELD_OUT_STREAM = 1
 """Sets random numbers of held-out samples apart from those of training samples."""
 
@@ -121,6 +122,15 @@ class Classification(Task[Checkpoint]):
         if data is None:
             check_training_source(config.data)
             data = open_split(config.data, "train")
+        if len(data.sample_shape) > IMAGE_AXES:
+            raise DataError(
+                "a sample to train on is one tensor",
+                node=data.name,
+                found=("N", *data.sample_shape),
+                allowed="(N, C, H, W) or (N, F)",
+                remedy="train on the mean of each sequence: converted for inputs per step, the "
+                "network computes that",
+            )
         check_augmentations(config.augment, data.sample_shape, data.pixel_max is not None)
         if config.train_limit is not None:
             data = _subset(data, config.train_limit, config.seed)

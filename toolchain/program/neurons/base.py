@@ -128,7 +128,7 @@ class Neuron(ABC):
 
     @abstractmethod
     def settled(self, total: Any, wake_steps: int, per_channel: PerChannel) -> Any:
-        """Net spike count if the input comes evenly over time, or a readout's sum, (N, ...).
+        """Net spike count once settled, or if currents come evenly over time; or a readout's sum.
 
         `total`, (N, ...), is the current of all steps, with the bias of all wake steps.
         """

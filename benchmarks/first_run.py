@@ -27,8 +27,7 @@ import numba
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
-from toolchain.learning.evaluation.results import made_by  # noqa: E402
+from benchmarks.report.speed import Measurement, Table  # noqa: E402
 
 TRAIN = "train --data digits --model lenet --width 0.5 --epochs 2 --initial-threshold 2 --out run"
 COMMANDS = {
@@ -84,15 +83,15 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         table = measure(rounds, Path(folder))
-    made = made_by(
+    Measurement.publish(
+        "first-run",
+        "Time to a first result",
+        TEXT.format(rounds=rounds),
+        [table],
         f"python benchmarks/first_run.py --rounds {rounds}",
         time.perf_counter() - started,
         numba=numba.__version__,
     )
-    text = TEXT.format(rounds=rounds)
-    measurement = Measurement("Time to a first result", text, (table,), made)
-    measurement.save(ROOT / "benchmarks" / "speed" / f"first-run{SUFFIX}")
-    print("\n".join(measurement.lines()))
 
 
 if __name__ == "__main__":

@@ -28,9 +28,8 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
+from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import images, make_program  # noqa: E402
-from toolchain.learning.evaluation.results import made_by  # noqa: E402
 
 Point = Mapping[str, float]
 BASE: Point = {"steps": 4, "batch": 16, "width": 0.5, "side": 32, "samples": 16}
@@ -132,13 +131,16 @@ def main() -> None:
         panel.set_xlabel(label)
     panels[0].legend()
     figure.savefig(ROOT / FIGURE, metadata={"Date": None})
-    seconds = time.perf_counter() - started
-    made = made_by("python benchmarks/growth.py", seconds, numpy=np.__version__)
     head = ("", "seconds", "exponent", "at the end", "MB", "exponent", "at the end")
-    table = Table("From the first value to the last", head, tuple(rows))
-    result = Measurement("Growth", TEXT.format(figure=FIGURE), (table,), made)
-    result.save(ROOT / "benchmarks" / "speed" / f"growth{SUFFIX}")
-    print("\n".join(result.lines()))
+    Measurement.publish(
+        "growth",
+        "Growth",
+        TEXT.format(figure=FIGURE),
+        [Table("From the first value to the last", head, tuple(rows))],
+        "python benchmarks/growth.py",
+        time.perf_counter() - started,
+        numpy=np.__version__,
+    )
 
 
 if __name__ == "__main__":

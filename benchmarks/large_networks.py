@@ -28,9 +28,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
+from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import source_network  # noqa: E402
-from toolchain.learning.evaluation.results import made_by  # noqa: E402
 
 SHAPE = (3, 224, 224)
 CLASSES, STEPS, IMAGES = 1000, 4, 4
@@ -131,7 +130,6 @@ def main() -> int:
     """Measure and save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=list(MEMORY), default=list(MEMORY))
-    parser.add_argument("--out", type=Path, default=ROOT / f"benchmarks/speed/large{SUFFIX}")
     arguments = parser.parse_args()
     started, described, timed, wrong = time.monotonic(), [], [], 0
     with tempfile.TemporaryDirectory() as name:
@@ -145,7 +143,7 @@ def main() -> int:
             described.append(first)
             timed.append(second)
             wrong += mismatches
-            sys.stdout.write(f"{' | '.join(first)}\n{' | '.join(second)}\n")
+            sys.stderr.write(f"{' | '.join(first)}\n{' | '.join(second)}\n")
     tables = (
         Table(
             "What they are",
@@ -171,13 +169,18 @@ def main() -> int:
         "chip-fit (each layer cut on its own); of Loihi 2's axon and memory limits there is no "
         "public source."
     )
-    command = " ".join(["python", "benchmarks/large_networks.py", *sys.argv[1:]])
     import torch
 
-    made = made_by(
-        command, time.monotonic() - started, torch=torch.__version__, numpy=np.__version__
+    Measurement.publish(
+        "large",
+        "Networks of ImageNet's size",
+        text,
+        tables,
+        " ".join(["python", "benchmarks/large_networks.py", *sys.argv[1:]]),
+        time.monotonic() - started,
+        torch=torch.__version__,
+        numpy=np.__version__,
     )
-    Measurement("Networks of ImageNet's size", text, tables, made).save(arguments.out)
     return 1 if wrong else 0
 
 

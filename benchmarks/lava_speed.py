@@ -33,10 +33,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
+from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import make_program  # noqa: E402
 from hw_models.lava_compat import LAVA_DL, LAVA_NC  # noqa: E402
-from toolchain.learning.evaluation.results import made_by  # noqa: E402
 
 STEPS = 4
 """T of an image."""
@@ -235,15 +234,15 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         tables = measure(NETWORKS, asked.rounds, Path(folder))
-    made = made_by(
+    Measurement.publish(
+        "lava",
+        "Speed of Lava runs",
+        TEXT.format(rounds=asked.rounds),
+        tables,
         f"python benchmarks/lava_speed.py --rounds {asked.rounds}",
         time.perf_counter() - started,
         **{"lava-nc": LAVA_NC, "lava-dl": LAVA_DL, "numpy": np.__version__},
     )
-    text = TEXT.format(rounds=asked.rounds)
-    measurement = Measurement("Speed of Lava runs", text, tables, made)
-    measurement.save(ROOT / "benchmarks" / "speed" / f"lava{SUFFIX}")
-    print("\n".join(measurement.lines()))
 
 
 if __name__ == "__main__":

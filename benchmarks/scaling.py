@@ -29,11 +29,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np  # noqa: E402
 
 import spikeport  # noqa: E402
-from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
+from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import images, make_program  # noqa: E402
 from spikeport.backends import Reference  # noqa: E402
 from spikeport.running import run_inputs  # noqa: E402
-from toolchain.learning.evaluation.results import made_by  # noqa: E402
 from toolchain.recording import Mode  # noqa: E402
 from toolchain.workers import Workers, open_workers  # noqa: E402
 
@@ -101,12 +100,14 @@ def main() -> None:
         each=1e3 * alone / given.samples,
         back=back / 1e3,
     )
-    seconds = time.perf_counter() - started
-    made = made_by(f"python benchmarks/scaling.py --samples {given.samples}", seconds)
-    table = Table("One run of all images", ("", "s", "times one process"), rows)
-    found = Measurement("Many processes and machines", text, (table,), made)
-    found.save(ROOT / "benchmarks" / "speed" / f"scaling{SUFFIX}")
-    print("\n".join(found.lines()))
+    Measurement.publish(
+        "scaling",
+        "Many processes and machines",
+        text,
+        [Table("One run of all images", ("", "s", "times one process"), rows)],
+        f"python benchmarks/scaling.py --samples {given.samples}",
+        time.perf_counter() - started,
+    )
 
 
 if __name__ == "__main__":

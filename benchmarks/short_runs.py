@@ -26,11 +26,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import spikeport  # noqa: E402
-from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
+from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from toolchain.learning.activations import NQ, ActivationMode  # noqa: E402
 from toolchain.learning.data import hold_out, open_split  # noqa: E402
 from toolchain.learning.data.dataset import Dataset  # noqa: E402
-from toolchain.learning.evaluation.results import made_by  # noqa: E402
 from toolchain.learning.training.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
 from toolchain.learning.training.inference import accuracy, logits, normalised  # noqa: E402
 
@@ -125,15 +124,16 @@ def main() -> None:
         held=len(held),
         error=196 * (found * (1 - found) / len(held)) ** 0.5,
     )
-    made = made_by(
+    head = ("", "ANN", *(f"T = {t}" for t in STEPS), "sigma")
+    Measurement.publish(
+        "short-runs",
+        TITLE,
+        text,
+        [Table("Held out, %", head, rows)],
         f"python benchmarks/short_runs.py --data {given.data} --relu RUN --runs DIR",
         time.perf_counter() - started,
         torch=torch.__version__,
     )
-    head = ("", "ANN", *(f"T = {t}" for t in STEPS), "sigma")
-    measurement = Measurement(TITLE, text, (Table("Held out, %", head, rows),), made)
-    measurement.save(ROOT / "benchmarks" / "speed" / f"short-runs{SUFFIX}")
-    print("\n".join(measurement.lines()))
 
 
 if __name__ == "__main__":

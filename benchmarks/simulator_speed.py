@@ -39,9 +39,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import peers  # noqa: E402
-from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
+from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import images, make_program, source_network  # noqa: E402
-from toolchain.learning.evaluation.results import made_by  # noqa: E402
 
 BATCH = 32
 STEPS = (1, 2, 4, 8)
@@ -312,16 +311,17 @@ def main() -> None:
             tables += [table(model, path, t, asked.rounds) for t in STEPS]
             tables.append(table(model, path, PEERS_AT, asked.rounds, batch=1))
             tables.append(cif_table(model, path, cif_path, asked.rounds))
-    versions = {"torch": torch.__version__, "numpy": np.__version__, **peers.versions()}
-    made = made_by(
+    Measurement.publish(
+        "simulator",
+        "Speed of the exact simulator",
+        TEXT.format(batch=BATCH, rounds=asked.rounds),
+        tables,
         f"python benchmarks/simulator_speed.py --rounds {asked.rounds}",
         time.perf_counter() - started,
-        **versions,
+        torch=torch.__version__,
+        numpy=np.__version__,
+        **peers.versions(),
     )
-    text = TEXT.format(batch=BATCH, rounds=asked.rounds)
-    found = Measurement("Speed of the exact simulator", text, tuple(tables), made)
-    found.save(ROOT / "benchmarks" / "speed" / f"simulator{SUFFIX}")
-    print("\n".join(found.lines()))
 
 
 if __name__ == "__main__":

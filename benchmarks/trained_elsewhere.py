@@ -35,10 +35,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import spikeport  # noqa: E402
-from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
+from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from toolchain.accuracy import Flips  # noqa: E402
 from toolchain.learning.data import Dataset, open_split  # noqa: E402
-from toolchain.learning.evaluation.results import made_by  # noqa: E402
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 GAINS = (4, 16)
@@ -309,17 +308,16 @@ def main() -> None:
     given = parser.parse_args()
     started = time.perf_counter()
     tables = measure(given.models, given.data, given.images, given.workers)
-    made = made_by(
+    Measurement.publish(
+        "trained-elsewhere",
+        "Networks that others trained",
+        TEXT.format(samples=CALIBRATION, images=given.images, share=100 / given.images),
+        tables,
         f"python benchmarks/trained_elsewhere.py --models MODELS --data DATA "
         f"--images {given.images}",
         time.perf_counter() - started,
         torch=torch.__version__,
     )
-    text = TEXT.format(samples=CALIBRATION, images=given.images, share=100 / given.images)
-    title = "Networks that others trained"
-    measurement = Measurement(title, text, tuple(tables), made)
-    measurement.save(ROOT / "benchmarks" / "speed" / f"trained-elsewhere{SUFFIX}")
-    print("\n".join(measurement.lines()))
 
 
 if __name__ == "__main__":

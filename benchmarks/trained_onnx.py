@@ -32,9 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import spikeport  # noqa: E402
-from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
+from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from toolchain.learning.data import open_split  # noqa: E402
-from toolchain.learning.evaluation.results import made_by  # noqa: E402
 
 TITLE = "Networks that others trained, from ONNX"
 TEXT = (
@@ -159,18 +158,18 @@ def main() -> None:
         (f"{name}: {way}", *(found[name, steps, way] for steps in STEPS))
         for name, way in product(NETWORKS, WAYS)
     )
-    made = made_by(
+    samples = " and ".join(str(network.samples) for network in NETWORKS.values())
+    text = TEXT.format(images=given.images, samples=samples, boxes=BOXES)
+    Measurement.publish(
+        "trained-onnx",
+        TITLE,
+        text,
+        [Table("Correlation, %", ("", *(f"T = {t}" for t in STEPS)), tuple(rows))],
         f"python benchmarks/trained_onnx.py --models MODELS --data DATA --images {given.images}",
         time.perf_counter() - started,
         torch=torch.__version__,
         onnxruntime=onnxruntime.__version__,
     )
-    samples = " and ".join(str(network.samples) for network in NETWORKS.values())
-    text = TEXT.format(images=given.images, samples=samples, boxes=BOXES)
-    table = Table("Correlation, %", ("", *(f"T = {t}" for t in STEPS)), tuple(rows))
-    measurement = Measurement(TITLE, text, (table,), made)
-    measurement.save(ROOT / "benchmarks" / "speed" / f"trained-onnx{SUFFIX}")
-    print("\n".join(measurement.lines()))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ What it finds goes into benchmarks/speed; `benchmarks/papers.sh` puts it into RE
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -22,11 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import spikeport  # noqa: E402
-from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
+from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import make_program  # noqa: E402
 from hw_models.lava_compat import LAVA_NC  # noqa: E402
 from spikeport.backends import Lava  # noqa: E402
-from toolchain.learning.evaluation.results import made_by  # noqa: E402
 
 RUN = ROOT / "benchmarks" / "papers" / "cifar-resnet20-nq"
 STEPS = 4
@@ -69,19 +69,18 @@ def main() -> int:
                 f"{compared.total:,}",
             )
         )
-    made = made_by(
+    head = ("", "reference, s", "Lava, s", "Lava, ms per image", "digests compared", "mismatches")
+    text = TEXT.format(samples=f"{samples:,}", cores=os.cpu_count())
+    Measurement.publish(
+        "whole-test-set",
+        "A whole test set on Lava",
+        text,
+        [Table("CIFAR-10", head, tuple(rows))],
         f"python benchmarks/whole_test_set.py --data {given.data}",
         time.perf_counter() - started,
         torch=torch.__version__,
         lava=LAVA_NC,
     )
-    head = ("", "reference, s", "Lava, s", "Lava, ms per image", "digests compared", "mismatches")
-    text = TEXT.format(samples=f"{samples:,}", cores=made["cores"])
-    measurement = Measurement(
-        "A whole test set on Lava", text, (Table("CIFAR-10", head, tuple(rows)),), made
-    )
-    measurement.save(ROOT / "benchmarks" / "speed" / f"whole-test-set{SUFFIX}")
-    print("\n".join(measurement.lines()))
     return int(differing > 0)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import DataError
 from toolchain.files import atomic_write
+from toolchain.learning.evaluation.results import made_by
 from toolchain.learning.evaluation.schema import MadeBy, check_made
 
 SUFFIX = ".speed.json"
+FOLDER = Path(__file__).resolve().parents[1] / "speed"
+"""Where benchmarks leave what they measured."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,25 @@ class Measurement:
     text: str
     tables: tuple[Table, ...]
     made: MadeBy
+
+    @classmethod
+    def publish(
+        cls,
+        name: str,
+        title: str,
+        text: str,
+        tables: Sequence[Table],
+        command: str,
+        seconds: float,
+        **versions: str,
+    ) -> None:
+        """Print what a benchmark found, and save it as `name` among the measurements.
+
+        `command` repeats it, `seconds` is the time that it took, `versions` those of packages.
+        """
+        found = cls(title, text, tuple(tables), made_by(command, seconds, **versions))
+        found.save(FOLDER / f"{name}{SUFFIX}")
+        print("\n".join(found.lines()))
 
     def save(self, path: Path) -> None:
         """Write as JSON; the name ends in `SUFFIX`."""

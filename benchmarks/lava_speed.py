@@ -60,7 +60,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def child(path: Path, way: str, measured: int, blocks: int | None, batch: int) -> dict[str, float]:
-    """One Lava run: seconds per step, and the resident memory of all its processes."""
+    """One Lava run: seconds per step, of the wall and of all its processes, and their memory."""
     from hw_models.lava_compat import import_stock_netx, prepare
 
     prepare()
@@ -87,12 +87,26 @@ def child(path: Path, way: str, measured: int, blocks: int | None, batch: int) -
     source.s_out.connect(net.inp)
     net.out.connect(sink.a_in)
     net.run(condition=RunSteps(num_steps=depth + WARM_UP), run_cfg=config)
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), _busy()
     net.run(condition=RunSteps(num_steps=measured), run_cfg=config)
-    seconds = time.perf_counter() - started
+    seconds, busy = time.perf_counter() - started, _busy() - busy
     memory = _memory_of_children()
     net.stop()
-    return {"step": seconds / measured, "image": seconds / measured * STEPS / batch, **memory}
+    images = measured * batch / STEPS
+    return {
+        "step": seconds / measured,
+        "image": seconds / images,
+        "processor": busy / images,
+        **memory,
+    }
+
+
+def _busy() -> float:
+    """Processor time of this process and its children, seconds."""
+    import psutil
+
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return sum(p.cpu_times().user + p.cpu_times().system for p in processes)
 
 
 def _memory_of_children() -> dict[str, float]:

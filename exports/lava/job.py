@@ -3,7 +3,7 @@
 job.json      settings, see `Job`
 inputs.npy    graded input spikes in Lava's axis order
 net.net       the program
-record-*.npz  records of the populations
+record-*.npz  records of the populations, each of a chunk of samples
 progress      one byte per finished sample
 group         process id of the interpreter that leads the run's process group, while it runs
 processes     ids of the Lava processes, one per line, as they are started
@@ -44,11 +44,14 @@ class Plan:
         Detail of the recording, see `toolchain.recording.Mode`.
     cuts:
         Indices of the populations that begin a new block.
+    chunk:
+        Number of samples of a record.
     """
 
     mode: str
     models: LavaModels
     cuts: tuple[int, ...]
+    chunk: int
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,14 @@ class Job:
         """File with the ids of the Lava processes."""
         return self.path / "processes"
 
-    def record(self, index: int) -> Path:
-        """Record file of the population with this index."""
-        return self.path / f"record-{index}.npz"
+    @property
+    def num_chunks(self) -> int:
+        """Number of records of each population."""
+        return -(-self.num_samples // self.plan.chunk)
+
+    def record(self, index: int, chunk: int) -> Path:
+        """Record file of a chunk of the population with this index."""
+        return self.path / f"record-{index}-{chunk}.npz"
 
     @property
     def progress(self) -> Path:
@@ -150,7 +158,7 @@ class Job:
         values = json.loads((folder / "job.json").read_text())
         plan = values.pop("plan")
         models = LavaModels(**plan["models"])
-        return cls(**values, plan=Plan(plan["mode"], models, tuple(plan["cuts"])))
+        return cls(**values, plan=Plan(plan["mode"], models, tuple(plan["cuts"]), plan["chunk"]))
 
 
 def leave_nothing(job: Job, group: int | None = None) -> None:

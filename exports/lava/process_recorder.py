@@ -1,7 +1,8 @@
-"""Recording of a population inside its Lava process, written to a file at the end."""
+"""Recording of a population inside its Lava process, written to a file chunk by chunk."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,16 @@ from toolchain.recording import LayerRecord, LayerRecorder
 
 
 class ProcessRecorder:
-    """A `hw_models.recorder.Recorder` that feeds a `LayerRecorder`.
+    """A `hw_models.recorder.Recorder` that feeds a `LayerRecorder`, a new one for each chunk.
 
     Parameters
     ----------
+    make:
+        Makes a `LayerRecorder`.
     path:
-        `.npz` file, written after the last step of the last sample.
+        `.npz` file of a chunk by its number, written after the last step of its last sample.
+    chunk:
+        Samples of a chunk, a multiple of the batch.
     progress:
         File whose length is the number of finished samples, or None.
     num_steps:
@@ -25,15 +30,18 @@ class ProcessRecorder:
 
     def __init__(
         self,
-        recorder: LayerRecorder,
-        path: Path,
+        make: Callable[[], LayerRecorder],
+        path: Callable[[int], Path],
         num_samples: int,
+        chunk: int,
         batch: int,
         num_steps: int,
         progress: Path | None = None,
     ) -> None:
-        self._recorder, self._path, self._progress = recorder, path, progress
-        self._num_samples, self._batch, self._num_steps = num_samples, batch, num_steps
+        self._make, self._path, self._progress = make, path, progress
+        self._num_samples, self._chunk, self._batch = num_samples, chunk, batch
+        self._num_steps = num_steps
+        self._recorder = make()
 
     def step(self, now: tuple[int, int], spikes: np.ndarray | None, membrane: np.ndarray) -> None:
         """Record one local step, see `hw_models.recorder.Recorder`."""
@@ -46,9 +54,12 @@ class ProcessRecorder:
         if self._progress:
             with self._progress.open("ab") as file:
                 file.write(bytes(count))
-        if index * self._batch + count == self._num_samples:
-            with atomic_path(self._path) as partial, partial.open("wb") as file:
-                np.savez(file, **self._recorder.finish().arrays())  # type: ignore[arg-type]
+        done = index * self._batch + count
+        if done % self._chunk == 0 or done == self._num_samples:
+            record, self._recorder = self._recorder.finish(), self._make()
+            path = self._path((done - 1) // self._chunk)
+            with atomic_path(path) as partial, partial.open("wb") as file:
+                np.savez(file, **record.arrays())  # type: ignore[arg-type]
 
     def _samples(self, values: np.ndarray, count: int) -> np.ndarray:
         """The first `count` samples, (n, H, W, C) or (n, F), of values in Lava's order."""

@@ -1,5 +1,7 @@
 """Runs of a program on Lava in a fresh interpreter, with a recording as the result.
 
+Samples follow each other without a pause, and are recorded chunk by chunk.
+
 No Lava process, shared memory segment or temporary file outlives a call, whether it ends in
 success, an exception in a model, a time-out, Ctrl-C, or SIGKILL of the caller.
 """
@@ -15,8 +17,8 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
@@ -46,9 +48,12 @@ from toolchain.recording.recording import RECORDING_VERSION
 _log = logging.getLogger(__name__)
 BACKEND = "lava"
 CHUNK_BYTES = 1 << 30
-"""Bytes of the inputs and records of one Lava run; more samples are split into several runs."""
+"""Bytes of the inputs and records of a chunk of samples; each chunk is recorded by itself."""
 CHUNK_SAMPLES = 256
-"""Most samples per Lava run: a crash loses at most these, if parts are stored."""
+"""Most samples of a chunk: a crash loses those of unfinished chunks only, if parts are stored."""
+INPUT_BYTES = 1 << 28
+"""Bytes of the inputs of an interpreter; more chunks are run in several."""
+POLL_SECONDS = 0.1
 Progress = Callable[[int, int], None]
 
 
@@ -107,9 +112,9 @@ def run_on_lava(
     each = _sample_bytes(program, mode) + 4 * prod(program.sample_shape)
     samples = min(CHUNK_SAMPLES, CHUNK_BYTES // each)
     chunk = max(1, samples // models.batch) * models.batch
-    plan = Plan(mode.value, models, cuts)
+    plan = Plan(mode.value, models, cuts, chunk)
     repairs = lava_compat.needed_repairs()
-    _log.debug("%s: %d samples in each interpreter, %s", program.name, chunk, models)
+    _log.debug("%s: chunks of %d samples, %s", program.name, chunk, models)
     _log.debug("repairs of Lava: %s", ", ".join(repairs) or "none")
     kept = None
     if parts is not None:
@@ -121,23 +126,48 @@ def run_on_lava(
         "models": asdict(models),
     }
     recordings = []
-    for index, start in enumerate(range(0, len(inputs), chunk)):
-        where = slice(start, start + chunk)
-        part = inputs[where].astype(np.int32)
-        records = kept.load(index) if kept else None
-        if records is None:
-
-            def report(done: int, start: int = start) -> None:
-                if progress:
-                    progress(start + done, len(inputs))
-
-            limits = (deadline - time.monotonic(), time_limit)
-            records = _run_chunk(program, part, plan, limits, report)
-            if kept:
-                kept.save(index, records)
-        known = None if labels is None else labels[where]
-        recordings.append(build(program, mode, part, records, known, made_by))
+    limits = (deadline, time_limit)
+    with closing(_chunks(program, inputs, plan, kept, limits, progress)) as chunks:
+        for where, records in chunks:
+            known = None if labels is None else labels[where]
+            recordings.append(build(program, mode, inputs[where], records, known, made_by))
     return join(recordings)
+
+
+def _chunks(
+    program: IntProgram,
+    inputs: np.ndarray,
+    plan: Plan,
+    kept: Parts | None,
+    limits: tuple[float, float],
+    progress: Progress | None,
+) -> Generator[tuple[slice, dict[str, LayerRecord]], None, None]:
+    """The records of all chunks in order, each kept or run; neighbours run in one interpreter."""
+    number, total, chunk = 0, -(-len(inputs) // plan.chunk), plan.chunk
+    narrow = np.result_type(*(np.min_scalar_type(int(e)) for e in (inputs.min(), inputs.max())))
+    together = max(1, INPUT_BYTES // (inputs[0].size * narrow.itemsize * chunk))
+    while number < total:
+        where = slice(number * chunk, (number + 1) * chunk)
+        records = kept.load(number) if kept else None
+        if records is not None:
+            yield where, records
+            number += 1
+            continue
+        end = number + 1
+        while end < min(total, number + together) and not (kept and kept.has(end)):
+            end += 1
+
+        def report(done: int, start: int = where.start) -> None:
+            if progress:
+                progress(start + done, len(inputs))
+
+        part = inputs[where.start : end * chunk].astype(narrow)
+        with closing(_run(program, part, plan, limits, report)) as found:
+            for records in found:
+                if kept:
+                    kept.save(number, records)
+                yield slice(number * chunk, (number + 1) * chunk), records
+                number += 1
 
 
 def _identity(
@@ -179,28 +209,38 @@ def _job(num_samples: int, time_limit: float, plan: Plan) -> Iterator[Job]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run_chunk(
+def _run(
     program: IntProgram,
     inputs: np.ndarray,
     plan: Plan,
     limits: tuple[float, float],
     report: Callable[[int], None],
-) -> dict[str, LayerRecord]:
-    remaining, time_limit = limits
-    with _job(len(inputs), max(remaining, 0.0), plan) as job:
+) -> Generator[dict[str, LayerRecord], None, None]:
+    """Run all of `inputs` in one interpreter; yields the records of each chunk when it is done."""
+    deadline, time_limit = limits
+    with _job(len(inputs), max(deadline - time.monotonic(), 0.0), plan) as job:
         with _setting_up():
             write_net(program, job.net)
             np.save(job.inputs, to_lava(inputs, 2 if program.input.per_step else 1))
-        status = _supervised(job, report)
+        number, status = 0, None
+        with _supervisor(job) as supervisor:
+            while status is None:
+                with suppress(subprocess.TimeoutExpired):
+                    status = supervisor.wait(timeout=POLL_SECONDS)
+                report(job.progress.stat().st_size if job.progress.is_file() else 0)
+                while number < job.num_chunks and _is_complete(job, program, number):
+                    yield _read_records(job, program, number)
+                    number += 1
         if status != 0 or not job.done.is_file():
             raise _failure(job, status, time_limit)
-        records = _read_records(job, program)
+        if number < job.num_chunks:
+            _read_records(job, program, number)
         report(len(inputs))
-        return records
 
 
-def _supervised(job: Job, report: Callable[[int], None]) -> int:
-    """Start the supervisor, wait, and stop it by closing its pipe on any interrupt."""
+@contextmanager
+def _supervisor(job: Job) -> Iterator[subprocess.Popen[bytes]]:
+    """The running supervisor, which is stopped by closing its pipe at the end of the block."""
     with _setting_up(), job.log.open("ab") as log:
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "exports.lava.supervisor", job.folder],
@@ -211,11 +251,7 @@ def _supervised(job: Job, report: Callable[[int], None]) -> int:
             env=_environment(),
         )
     try:
-        while True:
-            try:
-                return supervisor.wait(timeout=0.1)
-            except subprocess.TimeoutExpired:
-                report(job.progress.stat().st_size if job.progress.is_file() else 0)
+        yield supervisor
     finally:
         if supervisor.stdin is not None:
             supervisor.stdin.close()
@@ -265,13 +301,20 @@ def _setting_up() -> Iterator[None]:
         ) from error
 
 
-def _read_records(job: Job, program: IntProgram) -> dict[str, LayerRecord]:
+def _is_complete(job: Job, program: IntProgram, chunk: int) -> bool:
+    return all(job.record(i, chunk).is_file() for i in range(len(program.populations)))
+
+
+def _read_records(job: Job, program: IntProgram, chunk: int) -> dict[str, LayerRecord]:
+    """The records of a chunk, whose files are then removed."""
     records = {}
     for index, population in enumerate(program.populations):
+        path = job.record(index, chunk)
         try:
-            records[population.name] = read_record(job.record(index))
+            records[population.name] = read_record(path)
         except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
             raise BackendRunError(
                 "a population did not run all its steps", node=population.name, found=str(error)
             ) from error
+        path.unlink()
     return records

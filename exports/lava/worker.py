@@ -14,6 +14,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,10 @@ def _recorders(job: Job, program: IntProgram) -> dict[str, ProcessRecorder]:
     steps = program.schedule.num_steps
     return {
         p.name: ProcessRecorder(
-            LayerRecorder(p, program.schedule, Mode(job.plan.mode)),
-            job.record(index),
+            partial(LayerRecorder, p, program.schedule, Mode(job.plan.mode)),
+            partial(job.record, index),
             job.num_samples,
+            job.plan.chunk,
             job.plan.models.batch,
             steps,
             job.progress if p is program.populations[-1] else None,

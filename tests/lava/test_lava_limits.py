@@ -187,7 +187,7 @@ sys.exit(worker.main())
 @pytest.mark.parametrize("layers", [1, 9])
 def test_what_is_counted_is_what_a_run_takes(layers, tmp_path):
     program = random_program(1, "cif", hidden=(6,) * layers, schedule=Schedule(3))
-    job = Job(str(tmp_path), "counted", 1, 60.0, Plan("digest", STOCK, ()))
+    job = Job(str(tmp_path), "counted", 1, 60.0, Plan("digest", STOCK, (), 1))
     job.save()
     write_net(program, job.net)
     np.save(job.inputs, random_inputs(program, 1).transpose(0, 3, 2, 1))
@@ -217,7 +217,7 @@ except OSError as error:
 
 
 def test_a_failure_is_reported_without_a_descriptor_left(tmp_path):
-    job = Job(str(tmp_path), "full", 1, 60.0, Plan("digest", STOCK, ()))
+    job = Job(str(tmp_path), "full", 1, 60.0, Plan("digest", STOCK, (), 1))
     job.save()
     assert python(WITHOUT_DESCRIPTORS, tmp_path).stderr == ""
     (report,) = job.errors()

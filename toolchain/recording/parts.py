@@ -74,6 +74,10 @@ class Parts:
                 remedy="repeat the command that was interrupted, or leave out resume=",
             )
 
+    def has(self, chunk: int) -> bool:
+        """Whether a chunk is finished."""
+        return self._path(chunk).is_file()
+
     def load(self, chunk: int) -> dict[str, LayerRecord] | None:
         """The records of a chunk by population; None if it is not finished.
 
@@ -83,7 +87,7 @@ class Parts:
             If the file is damaged.
         """
         path = self._path(chunk)
-        if not path.is_file():
+        if not self.has(chunk):
             return None
         arrays: dict[str, dict[str, np.ndarray]] = {}
         with as_error(RecordingError, "a part is damaged", str(path), "remove the file"):

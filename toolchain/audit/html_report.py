@@ -18,7 +18,10 @@ from toolchain.audit import svg_charts
 from toolchain.audit.budget import TERMS
 from toolchain.text import counted, visible
 
-USES = {"in_axons": "in-axons", "out_axons": "out-axons", "synapse_bits": "bits"}
+USES = {
+    **{"in_axons": "in-axons", "out_axons": "out-axons", "synapse_bits": "bits"},
+    **{"kernel_memory": "kernels", "neuron_memory": "states", "bias_memory": "biases"},
+}
 """Headings of columns where they are not the names in the document."""
 RASTERS_OPEN = 3
 """Number of rasters that are open at first."""
@@ -152,7 +155,7 @@ def _uses(document: dict[str, Any]) -> list[str]:
 
 def _heading(name: str) -> str:
     """A name of the document as the heading of a column."""
-    return USES.get(name, name.replace("_memory", "s"))
+    return USES.get(name, name)
 
 
 def _has_places(document: dict[str, Any]) -> bool:

@@ -107,7 +107,7 @@ def convert(
         Signed width of the weights, in bits.
     target:
         Hardware whose registers the program must fit: a name, or a TOML file. "stock-netx" for
-        stock lava-dl.
+        stock lava-dl; "speck", whose cores hold one layer each, takes only what fits the chip.
     pooling, thresholds, rounding, allow_clipping, relu_percentile, fit_weights, watch_ranges:
         See `ConversionOptions`.
     adapters:

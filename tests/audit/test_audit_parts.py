@@ -190,6 +190,13 @@ def test_a_layer_in_one_core():
     }
     assert readout.chosen.use["synapse_bits"] == 1920 * 8
     assert (found.cores, found.chips, found.problems()) == (2, 1, [])
+    # The readout's weights fill a core; 192 of 193 inputs are the most of the others.
+    roomy = fit(wide_program(), chip(neurons=400, in_axons=193, synapse_bits=15360))
+    assert [layer["fullest"] for layer in roomy.describe()["layers"]] == [
+        {"limit": "in_axons", "share": 96 / 193},
+        {"limit": "synapse_bits", "share": 1.0},
+    ]
+    assert fit(wide_program(), chip()).describe()["layers"][0]["fullest"] is None
 
 
 def test_cuts_by_channel_and_by_area():

@@ -219,7 +219,18 @@ def test_the_audit_tells_the_core_of_each_layer(tmp_path):
     found = spikeport.audit(program, samples, lava_samples=0, target="speck")
     chip = found.document["chip"]
     assert chip["cores_per_chip"]["value"] == 9
-    assert all(layer["core"] is not None for layer in chip["layers"])
+    # 16 x 16 x 8 states; kernels of 8 x 4 x 4 -> 16 in 9 taps; 16 x 4 x 4 x 10 weights.
+    shares = ((2048, "neuron"), (8 * 16 * 16, "kernel"), (16 * 16 * 16, "kernel"))
+    for layer, (words, memory) in zip(chip["layers"], shares, strict=True):
+        size = chip["limits"][f"{memory}_memory"]["value"][layer["core"]]
+        assert layer["fullest"] == {"limit": f"{memory}_memory", "share": words / size}
     found.save(tmp_path / "a.html")
     page = (tmp_path / "a.html").read_text()
     assert "16,384, 16,384, 16,384, 32,768" in page
+    chart = page[page.index("<title>3 cores on 1 chips") : page.index('id="chip"')]
+    assert chart.count("opacity: 0.25") == 9 - 3
+    for index, layer in enumerate(chip["layers"]):
+        row = (
+            f"<td>{index + 1}. {layer['name']}</td><td>{layer['core']}</td><td>layer</td><td>-</td>"
+        )
+        assert row in page

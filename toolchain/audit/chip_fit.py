@@ -134,6 +134,13 @@ class Fit:
                     )
         return found
 
+    def _limits(self) -> dict[str, int]:
+        """The limits that decide how layers are cut."""
+        fitted = (NEURONS, IN_AXONS, MEMORY)
+        return {
+            name: self.chip.per_core[name].value for name in fitted if name in self.chip.per_core
+        }
+
     def describe(self) -> dict[str, Any]:
         """The fit as JSON: the chip, cores used, each limit with its source, and problems."""
         return {
@@ -158,6 +165,7 @@ class Fit:
                     "split": layer.chosen.split,
                     "cores": layer.chosen.pieces,
                     "use": dict(layer.chosen.use),
+                    "fullest": fullest(layer.chosen.use, self._limits()),
                     "other_split": None
                     if layer.other is None
                     else {"split": layer.other.split, "cores": layer.other.pieces},
@@ -165,6 +173,15 @@ class Fit:
                 for layer in self.layers
             ],
         }
+
+
+def fullest(use: Mapping[str, int], limits: Mapping[str, int]) -> dict[str, Any] | None:
+    """The limit of which a core uses the largest share, and this share; None without limits."""
+    shares = {name: use[name] / value for name, value in limits.items()}
+    if not shares:
+        return None
+    name = max(shares, key=lambda limit: shares[limit])
+    return {"limit": name, "share": shares[name]}
 
 
 def described_numbers(

@@ -15,7 +15,10 @@ from toolchain.audit.budget import TERMS
 from toolchain.audit.pages import render
 from toolchain.text import counted
 
-USES = {"in_axons": "in-axons", "out_axons": "out-axons", "synapse_bits": "bits"}
+USES = {
+    **{"in_axons": "in-axons", "out_axons": "out-axons", "synapse_bits": "bits"},
+    **{"kernel_memory": "kernels", "neuron_memory": "states", "bias_memory": "biases"},
+}
 """Headings of columns where they are not the names in the document."""
 RASTERS_OPEN = 3
 """Number of rasters that are open at first."""
@@ -42,6 +45,7 @@ def write_page(document: dict[str, Any]) -> str:
         driven=sum(row["driven"] for row in document["ranges"]["populations"]),
         chip=_chip(document) if "chip" in document else (),
         uses=_uses(document) if "chip" in document else [],
+        where="core" if _has_places(document) else "cores",
         limits=_limits(document) if "chip" in document else (),
         energy=document["energy"],
         operations=_operations(document),
@@ -137,21 +141,41 @@ def _range(row: dict[str, Any]) -> tuple[object, ...]:
 
 def _uses(document: dict[str, Any]) -> list[str]:
     """Names of what layers use of a core."""
-    names = document["chip"]["layers"][0]["use"]
-    return [USES.get(name, name.replace("_memory", "s")) for name in names]
+    return [_heading(name) for name in document["chip"]["layers"][0]["use"]]
+
+
+def _heading(name: str) -> str:
+    """A name of the document as the heading of a column."""
+    return USES.get(name, name)
+
+
+def _has_places(document: dict[str, Any]) -> bool:
+    """Whether each layer has one core with an index, as on Speck."""
+    return "chip" in document and "core" in document["chip"]["layers"][0]
+
+
+def _fullest(found: dict[str, Any] | None) -> str:
+    """The limit that a core meets first, and how much of it is used."""
+    if found is None:
+        return "-"
+    return (
+        f"{USES.get(found['limit'], found['limit'].replace('_memory', 's'))} {found['share']:.0%}"
+    )
 
 
 def _chip(document: dict[str, Any]) -> Rows:
     rows: Rows = []
+    placed = _has_places(document)
     for index, layer in enumerate(document["chip"]["layers"]):
         other = layer["other_split"]
         use = [f"{used:,}" for used in layer["use"].values()]
         rows.append(
             (
                 f"{index + 1}. {layer['name']}",
-                layer["cores"],
+                ("none" if layer["core"] is None else layer["core"]) if placed else layer["cores"],
                 layer["split"],
                 "-" if other is None else f"{other['cores']} by {other['split']}",
+                _fullest(layer["fullest"]),
                 *use,
             )
         )

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.audit.chip_fit import Problem, described_numbers, number_problem
+from toolchain.audit.chip_fit import Problem, described_numbers, fullest, number_problem
 from toolchain.int_range import TargetLimits
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.neurons import IntegrateAndFire, Readout
@@ -183,6 +183,13 @@ class LayerCoresFit:
         """What does not fit, with its sources."""
         return list(self.found)
 
+    def _fullest(self, layer: str) -> dict[str, Any] | None:
+        """What the core of a layer has least of, see `chip_fit.fullest`."""
+        if layer not in self.placed:
+            return None
+        core = self.placed[layer]
+        return fullest(self.uses[layer], {k: self.chip.limits[k].values[core] for k in MEMORIES})
+
     def describe(self) -> dict[str, Any]:
         """As JSON, in the form of `chip_fit.Fit.describe`; a layer's `core` is None without one."""
         memory = self.chip.limits["kernel_memory"]
@@ -206,6 +213,7 @@ class LayerCoresFit:
                     "cores": 1,
                     "core": self.placed.get(p.name),
                     "use": dict(self.uses.get(p.name, dict.fromkeys(MEMORIES, 0))),
+                    "fullest": self._fullest(p.name),
                     "other_split": None,
                 }
                 for p in self.program.populations

@@ -186,8 +186,14 @@ def raster(layer: dict[str, Any]) -> Markup:
 
 
 def core_map(chip: dict[str, Any]) -> Markup:
-    """Every core as a square with the number of its layer, chip after chip."""
-    total, per_chip = chip["cores"], chip["cores_per_chip"]["value"]
+    """Every core as a square with the number of its layer, chip after chip.
+
+    Where layers have cores with an index, all cores of the chip are drawn, those without a layer
+    pale.
+    """
+    per_chip = chip["cores_per_chip"]["value"]
+    homes = _homes(chip)
+    total = len(homes)
     columns = min(32, total)
     chips = -(-total // per_chip)
     rows_of_chip = -(-min(per_chip, total) // columns)
@@ -196,22 +202,28 @@ def core_map(chip: dict[str, Any]) -> Markup:
         side = max(CORE, LEAST_MAP / columns)
         figure = Figure((side * columns, side * rows))
         axes = figure.add_axes((0, 0, 1, 1))
-        core = 0
-        for index, layer in enumerate(chip["layers"]):
-            how: Any = {"color": SERIES[index % len(SERIES)], "alpha": 1 - 0.4 * (index // 6 % 2)}
-            for _ in range(layer["cores"]):
-                of_chip, place = divmod(core, per_chip)
-                x, y = place % columns, of_chip * (rows_of_chip + 1) + place // columns
-                axes.add_patch(Rectangle((x + 0.05, y + 0.05), 0.9, 0.9, linewidth=0, **how))
-                number = str(index + 1)
-                axes.text(
-                    x + 0.5, y + 0.5, number, ha="center", va="center", fontsize=7, color=PAGE
-                )
-                core += 1
+        for core, index in enumerate(homes):
+            of_chip, place = divmod(core, per_chip)
+            x, y = place % columns, of_chip * (rows_of_chip + 1) + place // columns
+            how: Any = {"color": FAINT, "alpha": 0.25}
+            if index is not None:
+                how = {"color": SERIES[index % len(SERIES)], "alpha": 1 - 0.4 * (index // 6 % 2)}
+                number: Any = {"ha": "center", "va": "center", "fontsize": 7, "color": PAGE}
+                axes.text(x + 0.5, y + 0.5, str(index + 1), **number)
+            axes.add_patch(Rectangle((x + 0.05, y + 0.05), 0.9, 0.9, linewidth=0, **how))
         axes.set_xlim(0, columns)
         axes.set_ylim(rows, 0)
         axes.axis("off")
-        return _svg(figure, f"{total} cores on {chips} chips")
+        return _svg(figure, f"{chip['cores']} cores on {chips} chips")
+
+
+def _homes(chip: dict[str, Any]) -> list[int | None]:
+    """Index of the layer of each core, in the order of cores; None without one."""
+    layers = chip["layers"]
+    if "core" not in layers[0]:
+        return [index for index, layer in enumerate(layers) for _ in range(layer["cores"])]
+    of = {layer["core"]: index for index, layer in enumerate(layers)}
+    return [of.get(core) for core in range(chip["cores_per_chip"]["value"])]
 
 
 def _rows(names: Sequence[str]) -> tuple[Figure, Any]:

@@ -178,6 +178,11 @@ def _show_needs(document: dict[str, Any], output: Output) -> None:
         chip = document["chip"]
         told = f"{counted(chip['cores'], 'core')}, {counted(chip['chips'], 'chip')}"
         rows.append((chip["chip"], told))
+        full = [(layer["fullest"]["share"], layer) for layer in chip["layers"] if layer["fullest"]]
+        if full:
+            share, layer = max(full, key=lambda pair: pair[0])
+            limit = layer["fullest"]["limit"]
+            rows.append(("fullest core", f"{limit} {share:.0%}, of {layer['name']}"))
     output.table(("", ""), rows, "needs")
     for problem in document.get("chip", {}).get("problems", []):
         source = problem["source"] or "no public source"

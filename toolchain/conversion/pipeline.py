@@ -63,7 +63,8 @@ class ConversionOptions:
         sums; "auto" folds if that is exact. See `average_pools`.
     thresholds:
         "search": per channel the threshold with the smallest rounding error; "largest": the largest
-        that fits. See `threshold_search`.
+        that fits. See `threshold_search`. On a target with one threshold per layer, either is the
+        largest that fits all its channels.
     rounding:
         "nearest", or "gptq", which needs calibration data; None is gptq where plain ReLUs are
         fitted to such data and the memory suffices. See `rounding`.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 
 from toolchain.errors import DataError
 
@@ -35,3 +36,13 @@ def files_below(folder: Path, node: str) -> list[Path]:
                 raise DataError("a link leads nowhere", node=node, found=path)
             files.append(path)
     return sorted(files)
+
+
+def alternating(files: list[PurePosixPath]) -> list[PurePosixPath]:
+    """Files `<class>/<file>`, which come sorted, by place within the class, then by class."""
+    seen: Counter[str] = Counter()
+    places = []
+    for file in files:
+        places.append((seen[file.parts[-2]], file.parts[-2], file))
+        seen[file.parts[-2]] += 1
+    return [file for _, _, file in sorted(places)]

@@ -9,7 +9,6 @@ transparency is refused, because dropping it would change pixels. What was decod
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +19,7 @@ from toolchain.documents import as_error
 from toolchain.errors import DataError
 from toolchain.learning.data.cache import cached
 from toolchain.learning.data.dataset import Dataset
-from toolchain.learning.data.folders import files_below
+from toolchain.learning.data.folders import alternating, files_below
 from toolchain.learning.data.images import open_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
@@ -76,7 +75,7 @@ def _load(path: Path, split: str, names: list[str], read: Callable[[str], bytes]
                 "an image lies outside train/<class>/ and test/<class>/", node=node, found=image
             )
     classes = sorted({image.parts[-2] for image in images})
-    chosen = _alternating([image for image in images if image.parts[-3] == split])
+    chosen = alternating([image for image in images if image.parts[-3] == split])
     if not chosen:
         raise DataError(
             f"no images under {split}/<class>/",
@@ -98,16 +97,6 @@ def _load(path: Path, split: str, names: list[str], read: Callable[[str], bytes]
             )
     labels = np.array([classes.index(image.parts[-2]) for image in chosen], np.int64)
     return Dataset(node, np.stack(arrays), 255, labels, tuple(classes))
-
-
-def _alternating(images: list[PurePosixPath]) -> list[PurePosixPath]:
-    """Order by place within the class, then by class; `images` come sorted."""
-    seen: Counter[str] = Counter()
-    places = []
-    for image in images:
-        places.append((seen[image.parts[-2]], image.parts[-2], image))
-        seen[image.parts[-2]] += 1
-    return [image for _, _, image in sorted(places)]
 
 
 def _decode(node: str, data: bytes) -> np.ndarray:

@@ -1,7 +1,10 @@
-"""The grammar of data sources: `NAME[:PATH][@SPLIT[[START:STOP]]]`, or `FILE.py:FACTORY[@...]`.
+"""The grammar of data sources: `NAME[:PATH[,OPTIONS]][@SPLIT[[START:STOP]]]`.
+
+`FILE.py:FACTORY` may stand for name and path.
 
 Examples: `digits`, `digits@test[:50]`, `digits@test[-50:]`, `imagefolder:photos.zip@train`,
-`npz:set.npz@test[10:20]`, `voc:VOC2007@trainval`, `mine.py:loader`.
+`events:recordings,frames=10,down=2@test`, `npz:set.npz@test[10:20]`, `voc:VOC2007@trainval`,
+`mine.py:loader`.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain.errors import DataError
-from toolchain.learning.data import cifar, digits, imagefolder, mnist, npz, shapes, voc
+from toolchain.learning.data import cifar, digits, events, imagefolder, mnist, npz, shapes, voc
 from toolchain.learning.data.boxes import BoxDataset, Size
 from toolchain.learning.data.dataset import Dataset
+from toolchain.learning.data.frames import OPTIONS
 from toolchain.learning.data.torch_data import labelled
 from toolchain.user_code import home_of, load_source, user_code
 
@@ -30,6 +34,10 @@ SOURCES: dict[str, Loader] = {
     "mnist": mnist.load_mnist,
     "npz": npz.load,
 }
+EventLoader = Callable[[Path | None, str, str], Dataset]
+
+EVENT_SOURCES: dict[str, EventLoader] = {"events": events.load, "nmnist": events.load_nmnist}
+"""Recordings of event cameras, with options behind the path: how they become frames."""
 BoxLoader = Callable[[Path | None, str, Size], BoxDataset]
 SplitLister = Callable[[Path | None], list[str]]
 
@@ -40,8 +48,9 @@ BOX_SOURCES: dict[str, tuple[BoxLoader, SplitLister]] = {
 """Images with boxes, for detectors: what loads them, and what lists their splits."""
 FORMS = (
     "digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, imagefolder:PATH, "
-    "npz:PATH (arrays train_samples, train_labels, test_samples, test_labels), FILE.py:FACTORY (a "
-    "function that returns a torch Dataset or DataLoader), and for detectors shapes and voc:PATH"
+    "npz:PATH (arrays train_samples, train_labels, test_samples, test_labels), "
+    "events:PATH,frames=T, nmnist:DIR,frames=T, FILE.py:FACTORY (a function that returns a torch "
+    "Dataset or DataLoader), and for detectors shapes and voc:PATH"
 )
 SPLITS = ("train", "test")
 _SPLIT = r"(?:@(?P<split>[a-z]+)(?:\[(?P<start>(?:-?\d+)?):(?P<stop>(?:-?\d+)?)\])?)?$"
@@ -55,6 +64,8 @@ class DataSource:
 
     Attributes
     ----------
+    options:
+        How recordings of an event camera become frames, such as "frames=10,down=2".
     factory:
         The function in a file of the user's that returns the data; `name` is FILE.py:FACTORY then.
     """
@@ -65,12 +76,14 @@ class DataSource:
     start: int | None
     stop: int | None
     factory: str | None = None
+    options: str = ""
 
     @property
     def base(self) -> str:
         """The source without split and slice."""
         whole = self.path is None or self.factory is not None
-        return self.name if whole else f"{self.name}:{self.path}"
+        options = self.options and f",{self.options}"
+        return self.name if whole else f"{self.name}:{self.path}{options}"
 
 
 def parse_source(text: str) -> DataSource:
@@ -83,7 +96,8 @@ def parse_source(text: str) -> DataSource:
     """
     match = _FACTORY.match(text) or _PATTERN.match(text)
     factory = match and match.groupdict().get("factory")
-    if match is None or not (factory or match["name"] in {*SOURCES, *BOX_SOURCES}):
+    known = {*SOURCES, *EVENT_SOURCES, *BOX_SOURCES}
+    if match is None or not (factory or match["name"] in known):
         raise DataError(
             "not a data source",
             node=text,
@@ -93,13 +107,19 @@ def parse_source(text: str) -> DataSource:
     splits = voc.SPLITS if match["name"] in BOX_SOURCES else SPLITS
     if match["split"] is not None and match["split"] not in splits:
         raise DataError("no such split", node=text, found=match["split"], allowed=", ".join(splits))
+    path, options = match["path"], ""
+    if match["name"] in EVENT_SOURCES and path:
+        parts = OPTIONS.match(path)
+        assert parts is not None
+        path, options = parts["path"], parts["options"].removeprefix(",")
     return DataSource(
         match["name"],
-        Path(match["path"]) if match["path"] else None,
+        Path(path) if path else None,
         match["split"],
         int(match["start"]) if match["start"] else None,
         int(match["stop"]) if match["stop"] else None,
         factory,
+        options,
     )
 
 
@@ -116,7 +136,7 @@ def open_split(text: str, split: str | None = None) -> Dataset:
         raise DataError(
             "these data are boxes, for detectors",
             node=text,
-            allowed=", ".join(SOURCES),
+            allowed=", ".join([*SOURCES, *EVENT_SOURCES]),
             remedy="`spikeport detector train` and `evaluate` take them",
         )
     chosen = source.split or split or "test"
@@ -124,7 +144,10 @@ def open_split(text: str, split: str | None = None) -> Dataset:
         dataset = _of_factory(source, chosen)
     else:
         with _readable(text):
-            dataset = SOURCES[source.name](source.path, chosen)
+            if source.name in EVENT_SOURCES:
+                dataset = EVENT_SOURCES[source.name](source.path, source.options, chosen)
+            else:
+                dataset = SOURCES[source.name](source.path, chosen)
     return dataset.take(*_part(source, text, chosen, len(dataset)))
 
 

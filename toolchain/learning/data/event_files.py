@@ -1,0 +1,303 @@
+"""Files of event cameras, read whole: the time, place and polarity of each event.
+
+| suffix | format |
+|---|---|
+| `.bin` | N-MNIST and N-Caltech101 (Orchard et al., Frontiers in Neuroscience 2015) |
+| `.dat` | Prophesee DAT, events of 8 bytes |
+| `.raw` | Prophesee EVT 2.0 and 3.0 |
+| `.npz`, `.npy` | arrays, or fields of a structured array: `t` in microseconds, `x`, `y`, `p` |
+
+Layouts of DAT and EVT are those of Prophesee's documentation, "Data file formats" and "Data
+encoding formats".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from toolchain.containers import read_npz
+from toolchain.documents import as_error
+from toolchain.errors import DataError
+
+Size = tuple[int, int]
+"""(width, height) of a sensor, in pixels."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Events:
+    """The events of one recording, in the order of the file.
+
+    Attributes
+    ----------
+    t:
+        Times in microseconds, int64 (E,).
+    x, y:
+        Columns from the left and rows from the top, int64 (E,).
+    on:
+        Whether it became brighter, bool (E,).
+    size:
+        The sensor's, where the file states it.
+    """
+
+    t: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    on: np.ndarray
+    size: Size | None = None
+
+    def check(self, node: str, size: Size) -> None:
+        """Check the events against a sensor of `size`, (width, height).
+
+        Raises
+        ------
+        DataError
+            If there is none, time runs backwards, or an event lies outside the sensor.
+        """
+        if not len(self.t):
+            raise DataError("the recording has no events", node=node)
+        (back,) = (np.diff(self.t) < 0).nonzero()
+        if len(back):
+            first = int(back[0])
+            raise DataError(
+                "time runs backwards",
+                node=node,
+                found=f"event {first + 1} at {self.t[first + 1]} us, behind {self.t[first]} us",
+                remedy="sort the events by time, if they only lie in another order",
+            )
+        for name, values, limit in (("x", self.x, size[0]), ("y", self.y, size[1])):
+            (outside,) = ((values < 0) | (values >= limit)).nonzero()
+            if len(outside):
+                raise DataError(
+                    "an event lies outside the sensor",
+                    node=node,
+                    found=f"{name} = {values[outside[0]]} in event {outside[0]}",
+                    allowed=f"0 .. {limit - 1}, of {size[0]}x{size[1]} pixels",
+                    remedy="size=WIDTHxHEIGHT in the data source, if the sensor is larger",
+                )
+
+
+def read_events(path: Path) -> Events:
+    """The events in a file.
+
+    Raises
+    ------
+    DataError
+        If the format is unknown, or the file is truncated or damaged.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            "no such format of event files",
+            node=str(path),
+            found=path.suffix or "no suffix",
+            allowed=", ".join(READERS),
+            remedy="others come by FILE.py:FACTORY, a torch Dataset of frames (T, 2, H, W)",
+        )
+    return reader(path)
+
+
+def _bin(path: Path) -> Events:
+    """Bytes x, y, and 24 bits: polarity and the time, big-endian.
+
+    A `y` of 240, below every sensor of this format, is no event: from there on times are 2^13
+    microseconds later.
+    """
+    rows = _records(path.read_bytes(), np.dtype((np.uint8, 5)), path).astype(np.int64)
+    x, y, high, middle, low = rows.T
+    over = y == OVERFLOW_ROW
+    t = ((high & 127) << 16 | middle << 8 | low) + (np.cumsum(over) << 13)
+    return Events(t[~over], x[~over], y[~over], (high >> 7 == 1)[~over])
+
+
+OVERFLOW_ROW = 240
+HALF_TURN = 1 << 11
+"""Of the upper 12 bits of the time in EVT 3.0 (as in Prophesee's own decoder, OpenEB)."""
+
+
+def _dat(path: Path) -> Events:
+    """Behind the header the type and size of an event, then pairs of 32 bits."""
+    header, body = _header(path)
+    if not header:
+        raise DataError("a DAT file begins with a header", node=str(path), allowed="% ...")
+    if len(body) < 2 or body[1] != 8:
+        raise DataError(
+            "unknown events",
+            node=str(path),
+            found=f"{body[1]} bytes each" if len(body) > 1 else "nothing behind the header",
+            allowed="8 bytes each",
+        )
+    t, place = _records(body[2:], np.dtype(("<u4", 2)), path).astype(np.int64).T
+    x, y, p = place & 0x3FFF, place >> 14 & 0x3FFF, place >> 28
+    if p.size and int(p.max()) > 1:
+        raise DataError("a polarity is 0 or 1", node=str(path), found=int(p.max()))
+    size = None
+    if "width" in header and "height" in header:
+        size = _size(f"{header['width']}x{header['height']}", path)
+    return Events(t, x, y, p == 1, size)
+
+
+def _raw(path: Path) -> Events:
+    header, body = _header(path)
+    told = header.get("format", header.get("evt", ""))
+    parts = dict(part.split("=", 1) for part in told.split(";") if "=" in part)
+    geometry = header.get("geometry")
+    if "width" in parts and "height" in parts:
+        geometry = f"{parts['width']}x{parts['height']}"
+    size = None if geometry is None else _size(geometry, path)
+    version = told.split(";")[0].strip().upper().removeprefix("EVT")
+    decode = {"2": _evt2, "2.0": _evt2, "3": _evt3, "3.0": _evt3}.get(version)
+    if decode is None:
+        raise DataError(
+            "unknown encoding of a RAW file",
+            node=str(path),
+            found=told or "none in the header",
+            allowed="EVT 2.0, EVT 3.0",
+        )
+    return decode(body, path, size)
+
+
+def _evt2(body: bytes, path: Path, size: Size | None) -> Events:
+    """Words of 32 bits: 4 of type; an event has 6 low bits of time, 11 of x and 11 of y."""
+    words = _records(body, np.dtype("<u4"), path).astype(np.int64)
+    kinds = words >> 28
+    high = _latest(kinds == 0x8, words & 0xFFFFFFF)
+    (events,) = (kinds <= 0x1).nonzero()
+    events = events[_known(_seen(kinds == 0x8)[events], path)]
+    w = words[events]
+    t = high[events] << 6 | w >> 22 & 0x3F
+    return Events(t, w >> 11 & 0x7FF, w & 0x7FF, w >> 28 == 1, size)
+
+
+def _evt3(body: bytes, path: Path, size: Size | None) -> Events:
+    """Words of 16 bits: 4 of type. Events take row and time from earlier words.
+
+    A word has one event (type 2), or one for each bit that is set of 12 or 8 (types 4 and 5): from
+    a place on that type 3 gives, and each such word moves. The upper 12 bits of the time begin anew
+    after 16.8 s; a step back of less than half their range is none of these.
+    """
+    words = _records(body, np.dtype("<u2"), path).astype(np.int64)
+    kinds, low = words >> 12, words & 0xFFF
+    wide = np.select([kinds == 0x4, kinds == 0x5], [12, 8], 0)
+    before = np.cumsum(wide) - wide
+    base = _latest(kinds == 0x3, (words & 0x7FF) - before) + before
+    high = kinds == 0x8
+    change, turns = np.zeros((2, len(words)), np.int64)
+    change[high] = np.diff(low[high], prepend=-1)
+    turns[high] = np.cumsum(change[high] <= -HALF_TURN)
+    # A new high part begins with a low part of 0, until the next low part comes.
+    lower = (kinds == 0x6) | (high & (change != 0))
+    time = _latest(high, turns << 24 | low << 12) + _latest(lower, np.where(high, 0, low))
+    bits = np.select([kinds == 0x2, kinds == 0x4, kinds == 0x5], [1, low, low & 0xFF], 0)
+    known = _seen(high) & _seen(kinds == 0x0) & (_seen(kinds == 0x3) | (kinds == 0x2))
+    (events,) = (bits > 0).nonzero()
+    events = events[_known(known[events], path)]
+    single = kinds[events] == 0x2
+    first = np.where(single, words[events] & 0x7FF, base[events])
+    on = np.where(single, words[events], _latest(kinds == 0x3, words)[events]) >> 11 & 1
+    at, bit = (bits[events, None] >> np.arange(12) & 1).nonzero()
+    y = _latest(kinds == 0x0, words & 0x7FF)
+    return Events(time[events][at], first[at] + bit, y[events][at], on[at] == 1, size)
+
+
+def _latest(where: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """At each place the value at the last place that `where` marks so far; 0 before the first."""
+    places = np.maximum.accumulate(np.where(where, np.arange(len(values)), -1))
+    return np.where(places >= 0, values[places], 0)
+
+
+def _seen(where: np.ndarray) -> np.ndarray:
+    """Whether a place is at or behind the first that `where` marks."""
+    seen: np.ndarray = np.logical_or.accumulate(where)
+    return seen
+
+
+def _known(known: np.ndarray, path: Path) -> np.ndarray:
+    """`known`, which says of words of events whether time and place are; says how many are not."""
+    lost = int((~known).sum())
+    if lost:
+        _log.warning(
+            "warning: %s: %d words of events before the first time and place left out", path, lost
+        )
+    return known
+
+
+def _arrays(path: Path) -> Events:
+    """Arrays or fields t, x, y and p."""
+    with as_error(DataError, "not a readable file of arrays", str(path)):
+        if path.suffix.lower() == ".npz":
+            found = read_npz(path, ("t", "x", "y", "p"))
+        else:
+            array = np.load(path, allow_pickle=False)
+            found = {name: array[name] for name in array.dtype.names or ()}
+    missing = {"t", "x", "y", "p"} - set(found)
+    if missing:
+        raise DataError(
+            "arrays are missing",
+            node=str(path),
+            found=", ".join(sorted(found)),
+            allowed="t, x, y, p",
+        )
+    for name in ("t", "x", "y", "p"):
+        values = found[name]
+        integers = values.dtype.kind in "iu" or (name == "p" and values.dtype.kind == "b")
+        if values.ndim != 1 or values.shape != found["t"].shape or not integers:
+            raise DataError(
+                "t, x, y and p are integers, one of each per event",
+                node=f"{path}, {name}",
+                found=f"{values.dtype} {values.shape}",
+            )
+    t, x, y, p = (found[name].astype(np.int64) for name in ("t", "x", "y", "p"))
+    kinds = set(np.unique(p).tolist())
+    if not (kinds <= {0, 1} or kinds <= {-1, 1}):
+        raise DataError(
+            "a polarity is 0 or 1, or -1 or 1",
+            node=str(path),
+            found=f"{min(kinds)} .. {max(kinds)}",
+        )
+    return Events(t, x, y, p == 1)
+
+
+READERS: dict[str, Callable[[Path], Events]] = {
+    ".bin": _bin,
+    ".dat": _dat,
+    ".raw": _raw,
+    ".npz": _arrays,
+    ".npy": _arrays,
+}
+
+
+def _records(data: bytes, kind: np.dtype, path: Path) -> np.ndarray:
+    """The records in `data`; raises DataError if the last one is cut off."""
+    if len(data) % kind.itemsize:
+        raise DataError(
+            "the file is truncated",
+            node=str(path),
+            found=f"{len(data) % kind.itemsize} bytes at the end",
+            allowed=f"records of {kind.itemsize} bytes",
+        )
+    return np.frombuffer(data, kind) if data else np.empty(0, kind)
+
+
+def _header(path: Path) -> tuple[dict[str, str], bytes]:
+    """Lines `% key value` at the start of a file, keys in lower case, and what follows them."""
+    data, fields = path.read_bytes(), {}
+    while data.startswith(b"% "):
+        line, _, data = data.partition(b"\n")
+        key, _, value = line[2:].decode("ascii", "replace").strip().partition(" ")
+        if key == "end":
+            break
+        fields[key.lower()] = value.strip()
+    return fields, data
+
+
+def _size(text: str, path: Path) -> Size:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise DataError("the header's size of the sensor is none", node=str(path), found=text)
+    return (int(width), int(height))

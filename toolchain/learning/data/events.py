@@ -1,0 +1,109 @@
+"""Folders of event files, `train/<class>/<file>` and `test/<class>/<file>`, as frames.
+
+`events:PATH,frames=10` divides each recording into ten frames; `frames.py` says what else may be
+there.
+`nmnist:PATH,frames=10` reads N-MNIST as it is published: `Train/<digit>/*.bin` and `Test`, of 34x34
+pixels. Classes and order are those of `imagefolder`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from toolchain.errors import DataError
+from toolchain.learning.data.dataset import Dataset
+from toolchain.learning.data.event_files import READERS, Events, Size, read_events
+from toolchain.learning.data.folders import alternating, files_below
+from toolchain.learning.data.frames import Binning
+
+NMNIST_SIZE = (34, 34)
+NMNIST_FOLDERS = {"train": "Train", "test": "Test"}
+_log = logging.getLogger(__name__)
+
+
+def load(path: Path | None, options: str, split: str) -> Dataset:
+    """The `train` or `test` split of a folder of event files, float32 (N, T, 2, H, W).
+
+    Raises
+    ------
+    DataError
+        If the path, the split or a class is missing, the binning is not said, a file is damaged, or
+        its events do not fit sensor or frames.
+    """
+    node = f"events:{path}"
+    return _load(
+        path, node, Binning.parse(options, node), {"train": "train", "test": "test"}[split]
+    )
+
+
+def load_nmnist(path: Path | None, options: str, split: str) -> Dataset:
+    """The `train` or `test` split of N-MNIST in a folder; raises DataError as `load`."""
+    node = f"nmnist:{path}"
+    binning = Binning.parse(options, node)
+    if binning.size not in (None, NMNIST_SIZE):
+        raise DataError("N-MNIST has 34x34 pixels", node=node, found=binning.size)
+    return _load(path, node, replace(binning, size=NMNIST_SIZE), NMNIST_FOLDERS[split])
+
+
+def _load(path: Path | None, node: str, binning: Binning, folder: str) -> Dataset:
+    if path is None or not path.is_dir():
+        raise DataError("a folder is needed", node=node, remedy="events:PATH,frames=10")
+    relative = [p.relative_to(path).as_posix() for p in files_below(path, node)]
+    files = [PurePosixPath(n) for n in relative if PurePosixPath(n).suffix.lower() in READERS]
+    classes = sorted({file.parts[-2] for file in files if len(file.parts) > 1})
+    chosen = alternating(
+        [file for file in files if len(file.parts) == 3 and file.parts[0] == folder]
+    )
+    if not chosen:
+        raise DataError(
+            f"no event files under {folder}/<class>/",
+            node=node,
+            found=f"{len(files)} event files",
+            allowed=", ".join(READERS),
+        )
+    frames: np.ndarray | None = None
+    first: tuple[str, Size] | None = None
+    for index, file in enumerate(chosen):
+        events, where = read_events(path / file), f"{node}/{file}"
+        size = _size_of(events, binning, where)
+        if first is not None and size != first[1]:
+            raise DataError(
+                "all recordings must be of one size of sensor",
+                node=where,
+                found=f"{size[0]}x{size[1]}",
+                allowed=f"{first[1][0]}x{first[1][1]}, as {first[0]}",
+            )
+        first = first or (str(file), size)
+        events.check(where, size)
+        of_one = binning.binned(events, size, where)
+        if frames is None:
+            frames = np.empty((len(chosen), *of_one.shape), np.float32)
+        frames[index] = of_one
+    assert frames is not None
+    silent = int((~frames.any(axis=(2, 3, 4))).sum())
+    if silent:
+        told = "warning: %s: %d of %d frames have no events"
+        _log.warning(told, node, silent, len(frames) * binning.frames)
+    labels = np.array([classes.index(file.parts[-2]) for file in chosen], np.int64)
+    return Dataset(node, frames, None, labels, tuple(classes))
+
+
+def _size_of(events: Events, binning: Binning, node: str) -> Size:
+    """The sensor's (width, height), which the file or the binning states."""
+    if events.size is None and binning.size is None:
+        raise DataError(
+            "the file does not state the size of the sensor",
+            node=node,
+            remedy="size=WIDTHxHEIGHT in the data source",
+        )
+    if None not in (events.size, binning.size) and events.size != binning.size:
+        raise DataError(
+            "the recording is of another sensor", node=node, found=events.size, allowed=binning.size
+        )
+    size = events.size or binning.size
+    assert size is not None
+    return size

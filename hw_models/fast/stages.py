@@ -73,7 +73,7 @@ class Stage(ABC):
     def _sum_up(self, arrived: Sequence[np.ndarray]) -> np.ndarray:
         """Sum of all currents, int32 (N, C), checked against 24 bits."""
         if self._is_first:
-            # The input repeats itself in every wake step.
+            # A static input repeats itself on every wake step.
             if self._heard and all(map(np.array_equal, self._heard, arrived)):
                 return self._total.reshape(self._per_channel)
             self._heard = [spikes.copy() for spikes in arrived]

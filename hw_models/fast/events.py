@@ -225,15 +225,17 @@ class ListedEvents(Events):
         ValueRangeError
             If a spike is outside the range.
         """
-        if spikes.dtype != np.int8:
-            self._spikes.check("spikes", spikes)
+        low, high = int(spikes.min()), int(spikes.max())
+        if not self._spikes.contains(low, high):
+            raise ValueRangeError(
+                "a spike is outside its range", found=f"{low} .. {high}", allowed=str(self._spikes)
+            )
         planes = np.ascontiguousarray(spikes, np.int8).reshape(self._given)
         width, height, channels = self._summed
         if self._area > 1:
             sums = np.empty((len(planes), *self._summed), np.int8)
             event_sums.sum_windows(planes, sums)
-            planes = sums
-        low, high = self._spikes.low * self._area, self._spikes.high * self._area
+            planes, low, high = sums, int(sums.min()), int(sums.max())
         if len(self._events) < planes.size * max(-low, high):
             self._events = np.empty(planes.size * max(-low, high), np.uint32)
         into = total
@@ -241,17 +243,11 @@ class ListedEvents(Events):
             places = total.size // self._outputs
             into = np.zeros((places, self._shape[-1]), np.int32)
         starts = np.empty((len(planes) * width, height + 1), np.uint32)
-        for sign in (1, -1)[: 1 + (low < 0)]:
-            found = event_sums.list_spikes(
-                planes.reshape(-1), channels, low, high, sign, self._events, starts
-            )
-            if found < 0:
-                raise ValueRangeError(
-                    "a spike is outside its range",
-                    found=f"{planes.min()} .. {planes.max()}",
-                    allowed=f"{low} .. {high}",
+        for sign, most in ((1, high), (-1, -low)):
+            if most > 0:
+                event_sums.list_spikes(
+                    planes.reshape(-1), channels, most, sign, self._events, starts
                 )
-            if found:
                 event_sums.sum_events(
                     self._events,
                     starts,

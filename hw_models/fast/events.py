@@ -88,20 +88,21 @@ def _runs(targets: np.ndarray, *, joined: bool) -> np.ndarray:
 
     Neighbours are joined if allowed; a length of 0 ends the list.
     """
-    size, taps = targets.shape
-    runs = np.zeros((size, taps, 3), np.int64)
-    for position in range(size):
-        found: list[list[int]] = []
-        for tap, target in enumerate(targets[position].tolist()):
+    found: list[list[list[int]]] = []
+    for of_place in targets.tolist():
+        found.append([])
+        for tap, target in enumerate(of_place):
             if target < 0:
                 continue
-            if joined and found and found[-1][0] + found[-1][2] == target:
-                last = found[-1]
-                if last[1] + last[2] == tap:
+            if joined and found[-1]:
+                last = found[-1][-1]
+                if (last[0] + last[2], last[1] + last[2]) == (target, tap):
                     last[2] += 1
                     continue
-            found.append([target, tap, 1])
-        runs[position, : len(found)] = found or np.zeros((0, 3))
+            found[-1].append([target, tap, 1])
+    runs = np.zeros((len(found), max(1, *map(len, found)), 3), np.int64)
+    for place, some in enumerate(found):
+        runs[place, : len(some)] = some or np.zeros((0, 3))
     return runs
 
 

@@ -190,38 +190,30 @@ def reached(spikes, at, inside, level):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def list_spikes(spikes, channels, low, high, sign, events, starts):  # type: ignore[no-untyped-def]
+def list_spikes(spikes, channels, most, sign, events, starts):  # type: ignore[no-untyped-def]
     """List the spikes of one sign; a spike of magnitude n stands n times in the list.
 
     Parameters
     ----------
     spikes:
         int8, flat array of (lines, H, C).
-    low, high:
-        Range of the spikes; both magnitudes are below 127.
+    most:
+        Largest magnitude of a spike of this sign.
     events:
         uint32, for the list: per spike its place in its line, `row * C + channel`.
     starts:
         uint32 (lines, H + 1): where each site's part of the list begins, and the line's ends.
-
-    Returns
-    -------
-    Length of the list; -1 if a spike is outside the range.
     """
     lines, rows = starts.shape[0], starts.shape[1] - 1
     listed = 0
-    most = high if sign > 0 else -low
     for line in range(lines):
         begin = line * rows * channels
         for row in range(rows):
             starts[line, row] = listed
             end = begin + (row + 1) * channels
             for at in range(end - channels, end, BYTES):
-                inside = min(BYTES, end - at)
-                if reached(spikes, at, inside, high + 1) | reached(spikes, at, inside, low - 1):
-                    return -1
                 for level in range(1, most + 1):
-                    bits = reached(spikes, at, inside, sign * level)
+                    bits = reached(spikes, at, min(BYTES, end - at), sign * level)
                     if bits == 0:
                         break
                     while bits != 0:
@@ -229,7 +221,6 @@ def list_spikes(spikes, channels, low, high, sign, events, starts):  # type: ign
                         bits &= bits - np.uint64(1)
                         listed += 1
         starts[line, rows] = listed
-    return listed
 
 
 @inlined

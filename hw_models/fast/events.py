@@ -88,20 +88,21 @@ def _runs(targets: np.ndarray, *, joined: bool) -> np.ndarray:
 
     Neighbours are joined if allowed; a length of 0 ends the list.
     """
-    size, taps = targets.shape
-    runs = np.zeros((size, taps, 3), np.int64)
-    for position in range(size):
-        found: list[list[int]] = []
-        for tap, target in enumerate(targets[position].tolist()):
+    found: list[list[list[int]]] = []
+    for of_place in targets.tolist():
+        found.append([])
+        for tap, target in enumerate(of_place):
             if target < 0:
                 continue
-            if joined and found and found[-1][0] + found[-1][2] == target:
-                last = found[-1]
-                if last[1] + last[2] == tap:
+            if joined and found[-1]:
+                last = found[-1][-1]
+                if (last[0] + last[2], last[1] + last[2]) == (target, tap):
                     last[2] += 1
                     continue
-            found.append([target, tap, 1])
-        runs[position, : len(found)] = found or np.zeros((0, 3))
+            found[-1].append([target, tap, 1])
+    runs = np.zeros((len(found), max(1, *map(len, found)), 3), np.int64)
+    for place, some in enumerate(found):
+        runs[place, : len(some)] = some or np.zeros((0, 3))
     return runs
 
 
@@ -225,15 +226,17 @@ class ListedEvents(Events):
         ValueRangeError
             If a spike is outside the range.
         """
-        if spikes.dtype != np.int8:
-            self._spikes.check("spikes", spikes)
+        low, high = int(spikes.min()), int(spikes.max())
+        if not self._spikes.contains(low, high):
+            raise ValueRangeError(
+                "a spike is outside its range", found=f"{low} .. {high}", allowed=str(self._spikes)
+            )
         planes = np.ascontiguousarray(spikes, np.int8).reshape(self._given)
         width, height, channels = self._summed
         if self._area > 1:
             sums = np.empty((len(planes), *self._summed), np.int8)
             event_sums.sum_windows(planes, sums)
-            planes = sums
-        low, high = self._spikes.low * self._area, self._spikes.high * self._area
+            planes, low, high = sums, int(sums.min()), int(sums.max())
         if len(self._events) < planes.size * max(-low, high):
             self._events = np.empty(planes.size * max(-low, high), np.uint32)
         into = total
@@ -241,17 +244,11 @@ class ListedEvents(Events):
             places = total.size // self._outputs
             into = np.zeros((places, self._shape[-1]), np.int32)
         starts = np.empty((len(planes) * width, height + 1), np.uint32)
-        for sign in (1, -1)[: 1 + (low < 0)]:
-            found = event_sums.list_spikes(
-                planes.reshape(-1), channels, low, high, sign, self._events, starts
-            )
-            if found < 0:
-                raise ValueRangeError(
-                    "a spike is outside its range",
-                    found=f"{planes.min()} .. {planes.max()}",
-                    allowed=f"{low} .. {high}",
+        for sign, most in ((1, high), (-1, -low)):
+            if most > 0:
+                event_sums.list_spikes(
+                    planes.reshape(-1), channels, most, sign, self._events, starts
                 )
-            if found:
                 event_sums.sum_events(
                     self._events,
                     starts,

@@ -10,7 +10,7 @@ from hw_models.profile import load_profile
 from tests.command_line import ROOT, ok
 from tests.networks import BLOCKS, branched_program, random_inputs, random_program
 from tests.oracles.numpy_loop import current
-from toolchain.audit.activity import LayerExtremes, count_spikes
+from toolchain.audit.activity import LayerExtremes, count_spikes, quicker_engine
 from toolchain.audit.agreement import describe_versions
 from toolchain.audit.certificate import certify
 from toolchain.audit.chip_fit import Chip, ChipLimit, fit
@@ -29,17 +29,19 @@ from toolchain.recording import Mode
 from toolchain.simulator import reference
 
 
-def counted(program, inputs):
+def counted(program, inputs, *, stepwise=False):
     extremes = {p.name: LayerExtremes() for p in program.populations}
-    return count_spikes(Engine(program), program, inputs, extremes), extremes
+    engine = None if stepwise else Engine(program)
+    return count_spikes(engine, program, inputs, extremes), extremes
 
 
+@pytest.mark.parametrize("stepwise", [False, True])
 @pytest.mark.parametrize("kind", ["if", "cif"])
-def test_counts_are_the_reference_simulators(kind):
+def test_counts_are_the_reference_simulators(kind, stepwise):
     schedule = Schedule(3, 5) if kind == "cif" else Schedule(6)
     program = branched_program(4, kind, sorted(BLOCKS), schedule=schedule, low=-9, high=9)
     inputs = random_inputs(program, 4)
-    found, extremes = counted(program, inputs)
+    found, extremes = counted(program, inputs, stepwise=stepwise)
     full = reference.simulate(program, inputs, mode=Mode.FULL)
     for name, spikes in full.spikes.items():
         assert np.array_equal(found.counts[name], spikes.sum(0, dtype=np.int64))
@@ -52,14 +54,36 @@ def test_counts_are_the_reference_simulators(kind):
         assert np.array_equal(found.readout[step], readout)
 
 
-def test_extremes_by_hand():
+@pytest.mark.parametrize("kind", ["if", "cif"])
+@pytest.mark.parametrize("blocks", [[], ["residual", "strided"]])
+def test_extremes_are_the_same_step_by_step(kind, blocks):
+    schedule = Schedule(3, 9) if kind == "cif" else Schedule(6)
+    program = branched_program(5, kind, blocks, schedule=schedule, low=-9, high=9)
+    inputs = random_inputs(program, 5, 3)
+    assert counted(program, inputs)[1] == counted(program, inputs, stepwise=True)[1]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(
+    ("blocks", "samples", "small"), [([], 5, True), (["max"], 5, False), ([], 10**9, False)]
+)
+def test_a_small_run_needs_no_engine_until_its_loops_are_compiled(
+    monkeypatch, kept, blocks, samples, small
+):
+    monkeypatch.setattr("toolchain.engine.simulate.is_kept", lambda _: kept)
+    program = branched_program(5, "if", blocks, low=-9, high=9)
+    assert (quicker_engine(program, samples) is None) == (small and not kept)
+
+
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_extremes_by_hand(stepwise):
     # theta 10, v0 5, current 7 per step: before firing 12 9 16 13; v after 2 9 6 3.
     cell = Population(
         "cell", (1,), (DenseSynapse("input", [[3]]),), [1], IntegrateAndFire([10], [5])
     )
     readout = Population("readout", (1,), (DenseSynapse("cell", [[4]]),), [0], Readout(1.0))
     program = IntProgram("one", InputQuantizer((1,), 1.0), (cell, readout), Schedule(4))
-    _, extremes = counted(program, np.array([[2]]))
+    _, extremes = counted(program, np.array([[2]]), stepwise=stepwise)
     assert extremes["cell"].current == IntRange(0, 6)
     assert extremes["cell"].state == IntRange(0, 16)
     assert extremes["readout"].state == IntRange(0, 12)

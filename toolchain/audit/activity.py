@@ -8,9 +8,12 @@ from math import prod
 import numpy as np
 
 from toolchain.engine.engine import AnyResult, Engine
+from toolchain.engine.simulate import Way, quicker_way
 from toolchain.engine.spike_encoding import channels_first
 from toolchain.int_range import IntRange
 from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.neurons import Readout, ThresholdNeuron
+from toolchain.simulator.reference import run_steps
 
 
 @dataclass
@@ -73,36 +76,62 @@ def samples_at_once(program: IntProgram, most: int) -> int:
     return max(1, min(most, KEPT_BYTES // (KEPT_OF_A_NEURON * neurons)))
 
 
+def quicker_engine(program: IntProgram, num_samples: int) -> Engine | None:
+    """The fast engine; None for a small run if its loops are not compiled yet.
+
+    Both give the same extremes of neurons and readouts. Those of pools and relays are defined by
+    the engine: over all of a pool's source, also where no window lies, and no state of a relay.
+    """
+    alike = all(isinstance(p.neuron, ThresholdNeuron | Readout) for p in program.populations)
+    way = quicker_way(program, num_samples) if alike else Way.FAST
+    return Engine(program) if way is Way.FAST else None
+
+
 def count_spikes(
-    engine: Engine, program: IntProgram, inputs: np.ndarray, extremes: dict[str, LayerExtremes]
+    engine: Engine | None,
+    program: IntProgram,
+    inputs: np.ndarray,
+    extremes: dict[str, LayerExtremes],
 ) -> BatchCounts:
     """Run graded spikes, int (n, ...), as one pass, and widen `extremes`, by population.
+
+    Without an engine, the reference simulator runs them.
 
     Raises
     ------
     ProgramError, ValueRangeError
         See `Engine.run`.
     """
-    counts: dict[str, np.ndarray] = {}
-    events: dict[str, np.ndarray] = {}
-    magnitude: dict[str, np.ndarray] = {}
-    potential: dict[str, np.ndarray] = {}
+    found: BatchCounts = BatchCounts({}, {}, {}, {}, {})
+    traces: dict[str, list[np.ndarray]] = {p.name: [] for p in program.readouts}
+
+    def add(name: str, spikes: np.ndarray) -> None:
+        """Add spikes, integers (T, n, ...)."""
+        found.counts[name] = found.counts.get(name, 0) + spikes.sum(0, dtype=np.int64)
+        found.events[name] = found.events.get(name, 0) + np.count_nonzero(spikes, axis=0)
+        sizes = np.abs(spikes, dtype=np.int16).sum(0, dtype=np.int64)
+        found.magnitude[name] = found.magnitude.get(name, 0) + sizes
 
     def listen(population: Population, first: int, result: AnyResult) -> None:
         name = population.name
         extremes[name].widen(*result.reach)
-        potential[name] = channels_first(result.potential, population.shape).astype(np.int64)
-        if result.sent is None:
-            return
-        spikes = result.sent.spikes()
-        counts[name] = counts.get(name, 0) + spikes.sum(0, dtype=np.int64)
-        events[name] = events.get(name, 0) + np.count_nonzero(spikes, axis=0)
-        sizes = np.abs(spikes, dtype=np.int16).sum(0, dtype=np.int64)
-        magnitude[name] = magnitude.get(name, 0) + sizes
+        last = channels_first(result.potential, population.shape)
+        found.potential[name] = last.astype(np.int64)
+        if result.sent is not None:
+            add(name, result.sent.spikes())
 
-    blocks = [block.outputs for block in engine.run(inputs, listen=listen)]
-    outputs = {
-        name: np.concatenate([block[name] for block in blocks]).astype(np.int64)
-        for name in blocks[0]
-    }
-    return BatchCounts(counts, events, magnitude, potential, outputs)
+    if engine is not None:
+        for block in engine.run(inputs, listen=listen):
+            for name, output in block.outputs.items():
+                traces[name].append(output)
+    else:
+        for step in run_steps(program, inputs):
+            for name, potential in step.membrane.items():
+                extremes[name].widen(*step.reach[name])
+                found.potential[name] = potential.numpy()
+                if name in traces:
+                    traces[name].append(potential.numpy()[None].copy())
+            for name, spikes in step.spikes.items():
+                add(name, spikes.numpy()[None].astype(np.int8))
+    found.outputs.update((n, np.concatenate(t).astype(np.int64)) for n, t in traces.items())
+    return found

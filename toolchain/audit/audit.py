@@ -11,7 +11,12 @@ import numpy as np
 
 from toolchain import __version__
 from toolchain.accuracy import Accuracy
-from toolchain.audit.activity import LayerExtremes, count_spikes, samples_at_once
+from toolchain.audit.activity import (
+    LayerExtremes,
+    count_spikes,
+    quicker_engine,
+    samples_at_once,
+)
 from toolchain.audit.agreement import describe_versions
 from toolchain.audit.budget import Budget
 from toolchain.audit.certificate import certify
@@ -23,7 +28,6 @@ from toolchain.audit.layer_cores import LayerChip
 from toolchain.audit.rasters import record_raster
 from toolchain.audit.scorers import Scorer, answers, flat
 from toolchain.audit.source_network import SourceNetwork
-from toolchain.engine.engine import Engine
 from toolchain.program.int_program import IntProgram
 from toolchain.workers import Work, Workers
 
@@ -173,7 +177,8 @@ def _count(
 ) -> tuple[dict[str, LayerExtremes], Counted, np.ndarray]:
     """Extremes, operations, and the accumulators after each step, int64 (T, n, P)."""
     observed = {p.name: LayerExtremes() for p in program.populations}
-    engine, operations, readouts = Engine(program), Operations(program), []
+    engine = quicker_engine(program, len(inputs))
+    operations, readouts = Operations(program), []
     size = samples_at_once(program, BATCH)
     for start in range(0, len(inputs), size):
         batch = inputs[start : start + size]
@@ -190,7 +195,7 @@ def _budget(
 ) -> dict[str, Any]:
     """The error budget on the first samples."""
     program = subject.program
-    engine, budget = Engine(program), Budget(source)
+    engine, budget = quicker_engine(program, count), Budget(source)
     extremes = {p.name: LayerExtremes() for p in program.populations}
     size = samples_at_once(program, BUDGET_BATCH)
     for start in range(0, count, size):

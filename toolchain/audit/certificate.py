@@ -19,8 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolchain.audit.activity import LayerExtremes, count_spikes, samples_at_once
-from toolchain.engine.engine import Engine
+from toolchain.audit.activity import (
+    LayerExtremes,
+    count_spikes,
+    quicker_engine,
+    samples_at_once,
+)
 from toolchain.int_range import IntRange
 from toolchain.program.bounds import PopulationBounds, analyse
 from toolchain.program.int_program import INPUT, IntProgram, Population
@@ -80,8 +84,8 @@ def certify(program: IntProgram, observed: Mapping[str, LayerExtremes]) -> list[
     driven = _tightest(program, bounds)
     inputs = np.concatenate([driving_inputs(program, bound) for bound in driven])
     reached = {p.name: LayerExtremes() for p in program.populations}
-    engine = Engine(program)
-    size = samples_at_once(program, engine.samples)
+    engine = quicker_engine(program, len(inputs))
+    size = samples_at_once(program, engine.samples if engine else len(inputs))
     for start in range(0, len(inputs), size):
         count_spikes(engine, program, inputs[start : start + size], reached)
     return [RangeRow(b, observed[b.name], reached[b.name], b in driven) for b in bounds]

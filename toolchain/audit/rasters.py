@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.engine.simulate import simulate
+from toolchain.engine.simulate import quicker_way, simulate
 from toolchain.program.int_program import IntProgram
 from toolchain.recording import Mode
 
@@ -61,7 +61,7 @@ class Raster:
 
 def record_raster(program: IntProgram, inputs: np.ndarray) -> Raster:
     """The raster of one sample, graded spikes int (1, ...)."""
-    recording = simulate(program, inputs, mode=Mode.FULL)
+    recording = simulate(program, inputs, mode=Mode.FULL, way=quicker_way(program, len(inputs)))
     layers = []
     for population in program.spiking:
         threshold = getattr(population.neuron, "threshold", None)

@@ -86,11 +86,14 @@ class StepResult:
         Spikes by spiking population, int64 (N, ...).
     membrane:
         Membrane potential after firing by population, readouts included, int64 (N, ...).
+    reach:
+        Lowest and highest summed current, and state before firing, by population.
     """
 
     awake: bool
     spikes: dict[str, Tensor]
     membrane: dict[str, Tensor]
+    reach: dict[str, tuple[int, int, int, int]]
 
     @property
     def silent(self) -> bool:
@@ -126,6 +129,7 @@ def _steps(program: IntProgram, currents: Currents, inputs: np.ndarray) -> Itera
         sent = {INPUT: graded}
         spikes: dict[str, Tensor] = {}
         membrane: dict[str, Tensor] = {}
+        reach: dict[str, tuple[int, int, int, int]] = {}
         for population in program.populations:
             name = population.name
             current = sum(
@@ -135,16 +139,17 @@ def _steps(program: IntProgram, currents: Currents, inputs: np.ndarray) -> Itera
                 ),
                 start=torch.zeros(1, dtype=torch.int64),
             )
-            _watch(name, "summed current", current, limits)
+            summed = _watch(name, "summed current", current, limits)
             if awake and population.bias.any():
                 current = current + per_channel(population, population.bias)
             neuron = population.neuron
             made = neuron.advance(states[name], current, awake, per_channels[name])
-            _watch(name, neuron.watched, made.watched, neuron.watch_limits(limits))
+            state = _watch(name, neuron.watched, made.watched, neuron.watch_limits(limits))
+            reach[name] = (*summed, *state)
             states[name], membrane[name] = made.state, made.potential
             if made.spikes is not None:
                 spikes[name] = sent[name] = made.spikes
-        yield StepResult(awake, spikes, membrane)
+        yield StepResult(awake, spikes, membrane, reach)
 
 
 def _graded(program: IntProgram, inputs: np.ndarray) -> Iterator[Tensor]:
@@ -159,8 +164,11 @@ def _graded(program: IntProgram, inputs: np.ndarray) -> Iterator[Tensor]:
         yield graded
 
 
-def _watch(name: str, what: str, values: Tensor, limits: IntRange) -> None:
-    watch(name, what, int(values.min()), int(values.max()), limits)
+def _watch(name: str, what: str, values: Tensor, limits: IntRange) -> tuple[int, int]:
+    """The extremes of `values`, which must be within the limits."""
+    low, high = int(values.min()), int(values.max())
+    watch(name, what, low, high, limits)
+    return low, high
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from exports.sanafe.connections import connections
 from toolchain.errors import TargetError
 from toolchain.program.int_program import INPUT, IntProgram
 from toolchain.program.neurons import IntegrateAndFire, Readout
-from toolchain.program.synapse import WindowSynapse
+from toolchain.program.synapse import ConvSynapse, WindowSynapse
 
 CORES, PER_TILE, PER_CORE = 128, 4, 1024
 """SANA-FE 2.2.9, sanafe/examples/loihi.yaml: 32 tiles of 4 cores, max_neurons_supported 1024."""
@@ -34,10 +34,15 @@ FIRING, SILENT = 0, 1
 
 @dataclass(frozen=True)
 class Group:
-    """Neurons of one kind, "input", "layer" or "repeater"; `cores` (n,) are their places."""
+    """Neurons of one kind, "input", "layer" or "repeater"; `cores` (n,) are their places.
+
+    `synapse` is "conv" where all their synapses are convolutions, else "dense": SANA-FE has a unit
+    with costs of its own for each.
+    """
 
     kind: str
     cores: np.ndarray
+    synapse: str = "dense"
 
     @property
     def size(self) -> int:
@@ -151,7 +156,8 @@ class Plan:
         for population in self.program.populations:
             where = self.homes[population.name].ravel()
             names[population.name, 0] = [f"{len(groups)}.{n}" for n in range(len(where))]
-            groups.append(Group("layer", where))
+            convolved = all(isinstance(s, ConvSynapse) for s in population.synapses)
+            groups.append(Group("layer", where, "conv" if convolved else "dense"))
         for source, step in self._repeaters():
             where = on_free_cores(self._size(source))
             names[source, step] = [f"{len(groups)}.{n}" for n in range(len(where))]

@@ -23,6 +23,7 @@ from toolchain.errors import (
     UsageError,
 )
 from toolchain.program.int_program import Schedule
+from toolchain.program.synapse import ConvSynapse, DenseSynapse
 from toolchain.program.synops import fan_out
 
 LOIHI = cut_chip("loihi1")
@@ -93,12 +94,14 @@ def test_counts_against_ours(tmp_path):
     found, recording = check(program, inputs, tmp_path, chip)
     homes = place(program, chip).homes()
     assert max(len(np.unique(cores)) for cores in homes.values()) > 4
-    reached = Counter()
+    reached, by_kind = Counter(), {}
     for population in program.populations:
         for synapse in population.synapses:
             met = connections(synapse, program.source_shape(synapse.source))
             pairs = {(s, int(homes[population.name].ravel()[t])) for t, s in np.argwhere(met)}
             reached.update((synapse.source, int(s)) for s, _ in pairs)
+            key = type(synapse), synapse.source
+            by_kind[key] = by_kind.get(key, 0) + met.sum(0)
     fans, steps = fan_out(program), program.schedule.num_steps
     neurons = sum(int(np.prod(p.shape)) for p in program.populations)
     for index, sample in enumerate(found):
@@ -112,8 +115,12 @@ def test_counts_against_ours(tmp_path):
             for neuron, count in enumerate(spikes.ravel())
         )
         assert sample["messages"] == messages
-        # 35.5 pJ each: SANA-FE's loihi.yaml, loihi_dense_synapse.
-        assert sample["energy"]["synapse"] == pytest.approx(35.5e-12 * sample["synops"])
+        # SANA-FE's loihi.yaml, in pJ: loihi_conv_synapse and loihi_dense_synapse.
+        cost = {ConvSynapse: 24.0, DenseSynapse: 35.5}
+        picojoules = sum(
+            cost[kind] * (sent[name].ravel() * fan).sum() for (kind, name), fan in by_kind.items()
+        )
+        assert sample["energy"]["synapse"] == pytest.approx(1e-12 * picojoules)
         assert neurons * steps <= sample["updates"] - sent["input"].sum() <= neurons * (steps + 4)
 
 

@@ -28,6 +28,8 @@ from toolchain.program.int_program import Schedule
 if TYPE_CHECKING:
     from torch import nn
 
+    from spikeport.trained_network import TrainedNetwork
+
 DEFAULT_STEPS = 4
 DEFAULT_SLEEP_FACTOR = 4
 """Sleep steps per wake step, if they are neither given nor measured.
@@ -88,7 +90,7 @@ def convert(
     input_per_step:
         Whether samples change over time: (N, T, C, H, W), one tensor of `input_shape` for each of
         the T wake steps, for example frames of an event camera. The network itself still takes
-        (N, C, H, W); it is compared on the mean over the steps.
+        (N, C, H, W); it is compared on the mean over the steps. A checkpoint of `train` knows it.
     calibrate:
         Calibration samples: a data source ("digits@train"), an array or tensor (N, ...), a torch
         Dataset or DataLoader. They are used to measure sleep steps (CIF), compensating rounding,
@@ -99,7 +101,8 @@ def convert(
         "if" or "cif".
     steps:
         IF: time steps T, by default 4. CIF: wake steps Q, by default the trained quantization
-        levels. With `input_per_step`, by default the length of the calibration samples.
+        levels. With inputs per step, by default the length of the calibration samples, or of those
+        it was trained on.
     sleep_steps:
         CIF: sleep steps, by default measured on the calibration samples, or 4 per wake step without
         them.
@@ -147,8 +150,8 @@ def convert(
     opened = given.open(name, ForeignNir(steps or DEFAULT_STEPS, nir_reset))
     trained, calibration = opened.trained, opened.calibration
     levels = trained.levels
-    if steps is None and calibration is not None and trained.quantizer.per_step:
-        steps = calibration.inputs.shape[1]
+    if steps is None and trained.quantizer.per_step:
+        steps = _length(trained, calibration)
     if neuron == "cif" and steps is None and levels is None:
         _, levels = trained_activations(trained.model, trained.quantizer.shape)
     options = pipeline.ConversionOptions(
@@ -181,6 +184,13 @@ def convert(
     if found is not None and found.fraction < GOOD:
         lost = [advice(found)]
     return replace(conversion, notes=(*unsaid, *conversion.notes, *lost), agreement=found)
+
+
+def _length(trained: TrainedNetwork, calibration: Calibration | None) -> int | None:
+    """Steps of the sequences: of calibration samples, or of those it was trained on."""
+    if calibration is not None:
+        return int(calibration.inputs.shape[1])
+    return None if trained.checkpoint is None else trained.checkpoint.frames
 
 
 def _schedule(

@@ -34,10 +34,6 @@ ONNX = ".onnx"
 """Ending of the name of an ONNX file."""
 
 
-AXES_OF_SEQUENCE = 4
-"""Axes of a sample that has a tensor (C, H, W) for each step."""
-
-
 PIXELS = (0.0, 1.0)
 """Range of real sample values that is assumed if none is given or measured."""
 
@@ -80,7 +76,7 @@ class InputDescription:
     def _shape_of(self, samples: Samples) -> tuple[int, ...]:
         """Shape of the calibration samples, of one step if they have several."""
         shape = samples.sample_shape
-        if self.per_step == (len(shape) == AXES_OF_SEQUENCE):
+        if self.per_step == (samples.steps is not None):
             return shape[1:] if self.per_step else shape
         raise DataError(
             "the samples do not have a tensor for each step"
@@ -242,8 +238,9 @@ def load_network(
 
     load = load_detector if read_checkpoint(folder, task)[0].task == DETECTION else load_checkpoint
     network = network_of(load(folder), folder, description.bits)
-    quantizer = replace(network.quantizer, per_step=description.per_step)
-    network = replace(network, quantizer=quantizer)
+    if description.per_step:
+        quantizer = replace(network.quantizer, per_step=True)
+        network = replace(network, quantizer=quantizer)
     description.check_shape(source, network.quantizer.shape)
     return network
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
 
 import spikeport
 from tests.command_line import ROOT, here
@@ -201,16 +200,6 @@ def test_samples_of_another_form_are_refused():
         spikeport.run(per_step, sequences() * np.nan)
     with pytest.raises(DataError, match="need 2 to 5 axes"):
         spikeport.run(per_step, sequences()[None])
-
-
-def test_training_takes_still_samples():
-    data = spikeport.open_samples(sequences())
-    with pytest.raises(DataError, match=r"(?s)one tensor.*mean of each sequence"):
-        spikeport.train(
-            spikeport.TrainConfig(data="frames", model="mlp"),
-            "never",
-            data=TensorDataset(torch.tensor(data.samples), torch.arange(24) % 3),
-        )
 
 
 @pytest.mark.parametrize(

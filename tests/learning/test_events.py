@@ -21,7 +21,7 @@ from tests.event_files import (
     moving_square,
 )
 from toolchain.errors import DataError
-from toolchain.learning.data import open_split, parse_source
+from toolchain.learning.data import input_spikes, open_split, parse_source
 from toolchain.learning.data.event_files import read_events
 from toolchain.learning.data.frames import Binning
 
@@ -159,7 +159,7 @@ def test_frames_are_the_plain_loop(text, down, tmp_path):
         return BINNINGS[text](index, t, first, last)
 
     expected = frames_of(events, binning.frames, (34, 34), frame_of, down)
-    assert found.dtype == np.float32
+    assert found.dtype == np.uint8
     assert np.array_equal(found, expected)
     if "cut" not in text:
         assert found.sum() == len(events)
@@ -317,20 +317,34 @@ def test_nothing_is_lost_without_a_word(folder, caplog):
         read_events(folder / "a.aedat")
 
 
+def test_more_events_than_a_byte_counts(folder):
+    many = np.concatenate([moving_square(0)[:1]] * 256)
+    source = changed(folder, "a.dat", dat_file(many))
+    with pytest.raises(DataError, match=r"(?s)too many events in one place.*256.*<= 255"):
+        open_split(source)
+    (folder / "test" / "up" / "a.dat").write_bytes(dat_file(many[1:]))
+    assert open_split(source).samples.max() == 255
+
+
 def test_from_files_to_a_recording(folder, tmp_path, monkeypatch):
     """The same bits from files as from arrays of their frames."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(FACTORY)
     source = f"events:{folder},frames=6,down=2"
-    given = ("--input-per-step", "--input-range", "0,31", "--calibrate", source)
+    given = ("--input-per-step", "--calibrate", source)
     assert here("convert", "mine.py:net", *given, "-o", "a.net").exit_code == 0
     program = spikeport.load("a.net")
     assert program.provenance["integers"]["calibration"] == f"{source}@train"
     assert program.schedule.wake_steps == 6
+    # A count is a graded spike of that size.
+    assert (program.input.scale, program.input.range.high) == (1.0, 255)
+    data = open_split(source)
+    assert np.array_equal(input_spikes(program.input, data), data.samples)
     ended = here("run", "a.net", "--data", source, "--record", "counts", "-o", "a.npz", "--json")
     assert ended.exit_code == 0
     assert json.loads(ended.stdout)["accuracy"] is not None
-    expected = spikeport.run(program, open_split(source).samples, record="counts")
+    floats = data.samples.astype(np.float32)
+    expected = spikeport.run(program, floats, record="counts")
     found = spikeport.Recording.load("a.npz")
     assert found.meta["data"] == f"{source}@test"
     assert np.array_equal(found.logits, expected.logits)

@@ -14,6 +14,9 @@ from toolchain.errors import DataError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+AXES_OF_SEQUENCE = 4
+"""Axes of a sample that has a tensor (C, H, W) for each step."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -25,9 +28,10 @@ class Samples:
         The source they came from, with split and slice.
     samples:
         (N, C, H, W) or (N, F), or sequences (N, T, C, H, W) with a tensor for each step; uint8
-        pixels, or float32 or float64 real values.
+        pixels or counts, or float32 or float64 real values.
     pixel_max:
-        Pixels are real values times this (255, or 16 for `digits`); None for float samples.
+        Pixels are real values times this (255, or 16 for `digits`); None for counts and floats,
+        which are real values themselves.
     """
 
     name: str
@@ -75,10 +79,22 @@ class Samples:
         return tuple(int(s) for s in self.samples.shape[1:])
 
     @property
+    def are_counts(self) -> bool:
+        """Whether samples are numbers of events, uint8."""
+        return self.pixel_max is None and self.samples.dtype == np.uint8
+
+    @property
+    def steps(self) -> int | None:
+        """Length T of a sequence; None of still samples."""
+        return self.sample_shape[0] if len(self.sample_shape) == AXES_OF_SEQUENCE else None
+
+    @property
     def value_range(self) -> tuple[float, float]:
-        """Lowest and highest real value: of all pixels there can be, or of these samples."""
+        """Lowest and highest real value: of all pixels or counts there can be, or of floats."""
         if self.pixel_max is not None:
             return (0.0, 1.0)
+        if self.are_counts:
+            return (0.0, 255.0)
         return (float(self.samples.min()), float(self.samples.max()))
 
     @cached_property
@@ -94,9 +110,9 @@ class Samples:
         return (self.samples,)
 
     def real(self) -> np.ndarray:
-        """Real values, shape of `samples`: floats as they are, pixels / `pixel_max` in float32."""
+        """Real values, shape of `samples`: floats as they are, others in float32."""
         if self.pixel_max is None:
-            return self.samples
+            return self.samples.astype(np.float32) if self.are_counts else self.samples
         return self.samples.astype(np.float32) / np.float32(self.pixel_max)
 
     def take(self, index: np.ndarray | slice, name: str | None = None) -> Self:

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def load(path: Path | None, options: str, split: str) -> Dataset:
-    """The `train` or `test` split of a folder of event files, float32 (N, T, 2, H, W).
+    """The `train` or `test` split of a folder of event files, counts (N, T, 2, H, W).
 
     Raises
     ------
@@ -81,7 +81,7 @@ def _load(path: Path | None, node: str, binning: Binning, folder: str) -> Datase
         events.check(where, size)
         of_one = binning.binned(events, size, where)
         if frames is None:
-            frames = np.empty((len(chosen), *of_one.shape), np.float32)
+            frames = np.empty((len(chosen), *of_one.shape), np.uint8)
         frames[index] = of_one
     assert frames is not None
     silent = int((~frames.any(axis=(2, 3, 4))).sum())

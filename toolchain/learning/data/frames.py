@@ -1,7 +1,8 @@
 """Frames of events: counts per pixel and polarity in parts of a recording, one for each step.
 
 A frame has two channels, of events that became darker (0) and brighter (1). Nothing is lost: events
-behind the last frame are an error, unless the binning says that they are cut off.
+behind the last frame are an error, unless the binning says that they are cut off, and so are more
+than 255 in one place of a frame.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from toolchain.errors import DataError
 from toolchain.learning.data.event_files import Events, Size
 
 MOST_FRAMES = 1 << 16
+MOST_COUNTED = 255
 ALLOWED = (
     "frames=T, and if wanted window=MICROSECONDS or count=EVENTS, size=WIDTHxHEIGHT, down=K, cut"
 )
@@ -93,12 +95,12 @@ class Binning:
         return (size[0] // self.down, size[1] // self.down)
 
     def binned(self, events: Events, size: Size, node: str) -> np.ndarray:
-        """Counts of checked events, float32 (T, 2, H, W).
+        """Counts of checked events, uint8 (T, 2, H, W).
 
         Raises
         ------
         DataError
-            If events lie behind the last frame, or there are too few for all.
+            If events lie behind the last frame, there are too few for all, or too many in a place.
         """
         step = self._places(events)
         behind = step >= self.frames
@@ -122,7 +124,15 @@ class Binning:
         place = (place * height + events.y // self.down) * width + events.x // self.down
         shape = (self.frames, 2, height, width)
         counts = np.bincount(place[~behind], minlength=int(np.prod(shape)))
-        return counts.reshape(shape).astype(np.float32)
+        if counts.max() > MOST_COUNTED:
+            raise DataError(
+                "too many events in one place of a frame",
+                node=node,
+                found=int(counts.max()),
+                allowed=f"<= {MOST_COUNTED}",
+                remedy="more frames, or a smaller down=",
+            )
+        return counts.reshape(shape).astype(np.uint8)
 
     def _places(self, events: Events) -> np.ndarray:
         """The frame of each event, from 0, int64 (E,)."""

@@ -1,8 +1,9 @@
 """A data set as the input spikes of a network, with a look at whether its values fit.
 
 Ranges are those of real values. A pixel (uint8) of a source stands for pixel / 255, or pixel / 16
-in `digits`: 0 .. 1 whatever `input_range` says. Floats are taken as they are. Values outside a
-network's range are an error, nothing is clipped; values that fill little of it lose precision.
+in `digits`: 0 .. 1 whatever `input_range` says. Counts and floats are taken as they are. Values
+outside a network's range are an error, nothing is clipped; values that fill little of it lose
+precision.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def input_spikes(quantizer: InputQuantizer, samples: Samples) -> np.ndarray:
     parts = (samples.take(slice(first, first + some)) for first in range(0, len(samples), some))
     spikes = np.concatenate([quantizer.quantize(part.real()) for part in parts])
     limit = quantizer.range.high
+    if samples.are_counts:
+        return spikes
     if samples.pixel_max is None:
         reached = int(max(spikes.max(), -spikes.min()))
         if reached < FILLED * limit:

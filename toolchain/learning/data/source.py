@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain.errors import DataError
-from toolchain.learning.data import cifar, digits, events, imagefolder, mnist, npz, shapes, voc
+from toolchain.learning.data import (
+    cifar,
+    digits,
+    events,
+    imagefolder,
+    mnist,
+    moving_shapes,
+    npz,
+    shapes,
+    voc,
+)
 from toolchain.learning.data.boxes import BoxDataset, Size
 from toolchain.learning.data.dataset import Dataset
 from toolchain.learning.data.frames import OPTIONS
@@ -32,6 +42,7 @@ SOURCES: dict[str, Loader] = {
     "fashion-mnist": mnist.load_fashion_mnist,
     "imagefolder": imagefolder.load,
     "mnist": mnist.load_mnist,
+    "moving-shapes": moving_shapes.load,
     "npz": npz.load,
 }
 EventLoader = Callable[[Path | None, str, str], Dataset]
@@ -48,7 +59,7 @@ BOX_SOURCES: dict[str, tuple[BoxLoader, SplitLister]] = {
 """Images with boxes, for detectors: what loads them, and what lists their splits."""
 FORMS = (
     "digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, imagefolder:PATH, "
-    "npz:PATH (arrays train_samples, train_labels, test_samples, test_labels), "
+    "npz:PATH (arrays train_samples, train_labels, test_samples, test_labels), moving-shapes, "
     "events:PATH,frames=T, nmnist:DIR,frames=T, FILE.py:FACTORY (a function that returns a torch "
     "Dataset or DataLoader), and for detectors shapes and voc:PATH"
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from math import inf, prod
 from pathlib import Path
@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _Config = TypeVar("_Config", bound=Settings)
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
+"""Version of the format, raised whenever an older reader would misread a new file."""
+STILL_VERSION = 1
+"""Version without `frames`. A checkpoint is written in the lowest version it needs."""
 CLASSIFICATION, DETECTION = "classification", "detection"
 """What a checkpoint is for; one that does not say is for the first."""
 _KINDS = {
@@ -62,6 +65,8 @@ class TrainedModel(Generic[_Config]):
     ----------
     data_sha256:
         Of what it was trained on; None from before it was kept.
+    frames:
+        Steps of the sequences whose means it was trained on; None of still samples.
     """
 
     config: _Config
@@ -74,6 +79,7 @@ class TrainedModel(Generic[_Config]):
     epoch: int
     tensors_sha256: str
     data_sha256: str | None
+    frames: int | None
 
     @classmethod
     def of(
@@ -93,9 +99,10 @@ class TrainedModel(Generic[_Config]):
 
     def quantizer(self, bits: int = 8) -> InputQuantizer:
         """The input quantizer that its data and normalisation call for."""
-        return make_quantizer(
+        quantizer = make_quantizer(
             self.config, self.sample_shape, self.value_range, self.pixel_max, bits
         )
+        return replace(quantizer, per_step=self.frames is not None)
 
     def provenance(self) -> dict[str, Any]:
         """What a converted program keeps of it."""
@@ -187,6 +194,7 @@ class Info:
     pixel_max: Annotated[int, Meta(ge=1, le=65535)] | None = None
     value_range: tuple[float, float] = (0.0, 1.0)
     data_sha256: str | None = None
+    frames: Annotated[int, Meta(ge=1)] | None = None
     sha256: str | None = None
 
     def __post_init__(self) -> None:
@@ -202,7 +210,7 @@ def save_checkpoint(folder: Path, info: dict[str, Any], tensors: dict[str, Tenso
     """Write both files, each atomically; `info` gets version, hash of the tensors, and its own."""
     data = save({k: v.contiguous() for k, v in tensors.items()})
     info = {
-        "format_version": CHECKPOINT_VERSION,
+        "format_version": CHECKPOINT_VERSION if "frames" in info else STILL_VERSION,
         "tensors_sha256": hashlib.sha256(data).hexdigest(),
         **info,
     }
@@ -269,12 +277,12 @@ def read_checkpoint(folder: Path, task: str | None = None) -> tuple[Info, Path]:
         )
     with as_error(CheckpointError, "damaged", str(info_file)):
         values = parse_json(read_text(info_file))
-        if values.get("format_version") != CHECKPOINT_VERSION:
+        if values.get("format_version") not in (STILL_VERSION, CHECKPOINT_VERSION):
             raise CheckpointError(
                 "unknown checkpoint version",
                 node=str(info_file),
                 found=str(values.get("format_version"))[:80],
-                allowed=CHECKPOINT_VERSION,
+                allowed=f"{STILL_VERSION}, {CHECKPOINT_VERSION}",
             )
         info = typed(Info, values)
         if SEAL in values:

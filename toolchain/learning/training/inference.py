@@ -19,12 +19,16 @@ BATCH = 128
 
 def normalised(dataset: Dataset, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Real samples, float32 (N, ...), minus mean and divided by std along the channel axis."""
-    return normalise(torch.from_numpy(dataset.real()).float(), mean, std)
+    axis = 1 if dataset.steps is None else 2
+    return normalise(torch.from_numpy(dataset.real()).float(), mean, std, axis)
 
 
-def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Real values (N, C, ...) minus mean and divided by std along the channel axis."""
-    shape = (1, -1, *([1] * (x.ndim - 2)))
+def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...], axis: int = 1) -> Tensor:
+    """Real values (N, C, ...) minus mean and divided by std along the channel axis.
+
+    Sequences (N, T, C, ...) have it as `axis` 2.
+    """
+    shape = (*([1] * axis), -1, *([1] * (x.ndim - axis - 1)))
     return (x - x.new_tensor(mean).reshape(shape)) / x.new_tensor(std).reshape(shape)
 
 

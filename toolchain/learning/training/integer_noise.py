@@ -36,7 +36,7 @@ def compare_with_integer(
     Parameters
     ----------
     x:
-        Normalised samples, (N, ...), on the grid of `quantizer`.
+        Normalised samples, (N, ...), on the grid of `quantizer`; sequences if it is per step.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def compare_with_integer(
         }
         return rates, logits.to(device)
 
-    return compare_outputs(model, batches(x), spiking)
+    return compare_outputs(model, batches(x), spiking, per_step=quantizer.per_step)
 
 
 def _run(program: IntProgram, batch: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -75,10 +75,14 @@ def _run(program: IntProgram, batch: Tensor) -> tuple[dict[str, Tensor], Tensor]
     counts: dict[str, list[np.ndarray]] = {p.name: [] for p in program.spiking}
     logits = []
     for _, blocks in Engine(program).passes(units, Detail.SPIKES):
-        (block,) = blocks
-        for name, spikes in block.spikes.items():
-            counts[name].append(spikes.sum(axis=0, dtype=np.int64))
-        logits.append(block.readout[-1])
+        summed: dict[str, np.ndarray] = {}
+        for block in blocks:
+            for name, spikes in block.spikes.items():
+                summed[name] = summed.get(name, 0) + spikes.sum(axis=0, dtype=np.int64)
+            last = block.readout[-1]
+        for name, of_pass in summed.items():
+            counts[name].append(of_pass)
+        logits.append(last)
     readout = program.readout.neuron
     if not isinstance(readout, Readout):
         raise TypeError(type(readout))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.conversion.frontend.user_module import in_evaluation
+from toolchain.errors import DataError
 from toolchain.learning.activations import NQ, ActivationMode, QuantizedActivation, activation_mode
 from toolchain.learning.activations.fused import run_elementwise, working
 from toolchain.learning.training.inference import side_by_side
@@ -75,15 +76,18 @@ def _mean(first: Tensor, *rest: Tensor) -> Tensor:
 
 @torch.no_grad()
 def compare_outputs(
-    model: nn.Module, samples: Iterable[Tensor], spiking: Spiking
+    model: nn.Module, samples: Iterable[Tensor], spiking: Spiking, *, per_step: bool = False
 ) -> SpikingComparison:
-    """Run the quantized network and `spiking` on batches of normalised samples, (n, ...) each."""
+    """Run the quantized network and `spiking` on batches of normalised samples, (n, ...) each.
+
+    Of sequences (n, T, ...), with `per_step`, the quantized network gets the mean over the steps.
+    """
     variances: dict[str, list[float]] = {}
     logits: tuple[list[Tensor], list[Tensor]] = ([], [])
     with in_evaluation(model):
         for batch in samples:
             with observed_outputs(model) as ann:
-                logits[0].append(side_by_side(model(batch)))
+                logits[0].append(side_by_side(model(batch.mean(1) if per_step else batch)))
             rates, summed = spiking(batch)
             logits[1].append(summed)
             for name, output in ann.items():
@@ -97,23 +101,42 @@ def compare_outputs(
 
 
 def compare_with_spiking(
-    model: nn.Module, samples: Iterable[Tensor], num_steps: int
+    model: nn.Module, samples: Iterable[Tensor], num_steps: int, *, per_step: bool = False
 ) -> SpikingComparison:
     """Compare `model` with its float spiking network over `num_steps` steps.
 
     Parameters
     ----------
     samples:
-        Batches of normalised samples, (n, ...) each.
+        Batches of normalised samples, (n, ...) each; with `per_step` sequences (n, T, ...).
     """
-    return compare_outputs(model, samples, lambda batch: run_spiking(model, batch, num_steps))
+    return compare_outputs(
+        model,
+        samples,
+        lambda batch: run_spiking(model, batch, num_steps, per_step=per_step),
+        per_step=per_step,
+    )
 
 
 def run_spiking(
-    model: nn.Module, batch: Tensor, num_steps: int
+    model: nn.Module, batch: Tensor, num_steps: int, *, per_step: bool = False
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Run `model` with float IF neurons; returns as `Spiking`."""
-    repeated = batch.repeat(num_steps, *([1] * (batch.ndim - 1)))
+    """Run `model` with float IF neurons; returns as `Spiking`.
+
+    Raises
+    ------
+    DataError
+        If `per_step`, and sequences do not have `num_steps` steps.
+    """
+    if per_step and batch.shape[1] != num_steps:
+        raise DataError(
+            "a sequence has one tensor for each step",
+            node="run_spiking",
+            found=batch.shape[1],
+            allowed=num_steps,
+        )
+    by_steps = batch.transpose(0, 1) if per_step else batch.expand(num_steps, *batch.shape)
+    repeated = by_steps.flatten(0, 1)
     mode = activation_mode(model, ActivationMode.SPIKING, num_steps)
     with mode, observed_outputs(model, num_steps) as rates:
         steps = side_by_side(model(repeated))

@@ -40,7 +40,9 @@ class _Given(torch.autograd.Function):
 
 
 @contextmanager
-def own_errors(model: nn.Module, samples: Tensor, num_steps: int) -> Iterator[None]:
+def own_errors(
+    model: nn.Module, samples: Tensor, num_steps: int, *, per_step: bool = False
+) -> Iterator[None]:
     """Within, each activation of `model` gives the mean output of its IF neurons on `samples`.
 
     Parameters
@@ -49,6 +51,9 @@ def own_errors(model: nn.Module, samples: Tensor, num_steps: int) -> Iterator[No
         Normalised, float (n, ...): what the network must be called with inside, once.
     num_steps:
         T: the spiking network runs for as many steps, at T times the cost of a forward.
+    per_step:
+        Whether `samples` are sequences, (n, T, ...), of which the spiking network gets one tensor
+        in each step. The network must be called with their means over T.
 
     Raises
     ------
@@ -60,7 +65,7 @@ def own_errors(model: nn.Module, samples: Tensor, num_steps: int) -> Iterator[No
     if num_steps < 1:
         raise DataError("steps must be at least 1", node="own_errors", found=num_steps)
     with torch.no_grad(), in_evaluation(model):
-        rates, _ = run_spiking(model, samples, num_steps)
+        rates, _ = run_spiking(model, samples, num_steps, per_step=per_step)
 
     def replace(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,6 @@ Truth = tuple[Tensor, Tensor | None]
 """Labels (n,), and logits (n, K) of a teacher."""
 MOST_MEASURED = 256
 """Training samples on which the thresholds of a user's network start."""
-IMAGE_AXES = 3
 HELD_OUT_STREAM = 1
 """Sets random numbers of held-out samples apart from those of training samples."""
 
@@ -105,7 +105,21 @@ def train(
 
 
 class Classification(Task[Checkpoint]):
-    """Training by labels; `limits` as in `train`, and `data` in place of `config.data`."""
+    """Training by labels; `limits` as in `train`, and `data` in place of `config.data`.
+
+    Of sequences the network gets the means over time, and the spiking networks that it is compared
+    with, or whose errors it is trained on, one tensor in each step: what a network converted for
+    inputs per step does (docs/EVENTS.md).
+
+    Attributes
+    ----------
+    frames:
+        Steps of a sequence; None of still samples.
+    steps:
+        Of the spiking networks: those of the sequences, or those that `config` says.
+    shape:
+        (C, H, W) or (F,) of what the network gets.
+    """
 
     config: TrainConfig
     data: Dataset
@@ -122,20 +136,14 @@ class Classification(Task[Checkpoint]):
         if data is None:
             check_training_source(config.data)
             data = open_split(config.data, "train")
-        if len(data.sample_shape) > IMAGE_AXES:
-            raise DataError(
-                "a sample to train on is one tensor",
-                node=data.name,
-                found=("N", *data.sample_shape),
-                allowed="(N, C, H, W) or (N, F)",
-                remedy="train on the mean of each sequence: converted for inputs per step, the "
-                "network computes that",
-            )
+        self.frames, self.steps = data.steps, data.steps or config.calibration_steps
+        self.shape = data.sample_shape if self.frames is None else data.sample_shape[1:]
         check_augmentations(config.augment, data.sample_shape, data.pixel_max is not None)
         if config.train_limit is not None:
             data = _subset(data, config.train_limit, config.seed)
         self.data, self.limits = data, limits
-        self.quantizer = make_quantizer(config, data.sample_shape, data.value_range, data.pixel_max)
+        quantizer = make_quantizer(config, self.shape, data.value_range, data.pixel_max)
+        self.quantizer = replace(quantizer, per_step=self.frames is not None)
         rest, self.held = hold_out(data, config.held_out, config.seed)
         self.samples, self.labels = torch.from_numpy(rest.samples), torch.from_numpy(rest.labels)
         self.model = self._start(rest)
@@ -144,7 +152,7 @@ class Classification(Task[Checkpoint]):
         self.teacher = None
         if config.teacher is not None:
             self.teacher = Teacher(
-                Path(config.teacher), config, data.sample_shape, data.class_names, self.device
+                Path(config.teacher), config, self.shape, data.class_names, self.device
             )
         self.held_x = normalised(self.held, config.mean, config.std).to(self.device.device)
 
@@ -152,8 +160,8 @@ class Classification(Task[Checkpoint]):
         """The network on its device, as training begins."""
         config, num_classes = self.config, len(self.data.class_names)
         few = samples.take(choose_samples(len(samples), MOST_MEASURED, config.seed))
-        x = normalised(few, config.mean, config.std)
-        model = make_model(config, self.data.sample_shape, num_classes, x)
+        x = self._seen(normalised(few, config.mean, config.std))
+        model = make_model(config, self.shape, num_classes, x)
         if config.init is not None:
             start_from(model, Path(config.init), x)
         if not is_own(config.model):
@@ -164,14 +172,17 @@ class Classification(Task[Checkpoint]):
 
     def outputs(self, x: Tensor) -> Any:
         """What the network returns in training."""
-        name, steps = self.config.model, self.config.calibration_steps
-        x = x.to(self.device.device)
+        name = self.config.model
+        given = x.to(self.device.device)
+        x = self._seen(given)
         if not is_own(name):
             x = laid_out(x, self.model)
         guard = user_code("the network fails in training", name) if is_own(name) else nullcontext()
         with guard, self.device.autocast(), ExitStack() as stack:
             if self.config.errors == "own":
-                stack.enter_context(own_errors(self.model, x, steps))
+                per_step = self.frames is not None
+                samples = given if per_step else x
+                stack.enter_context(own_errors(self.model, samples, self.steps, per_step=per_step))
             return self.network(x)
 
     def descent(self, batches: int) -> Descent:
@@ -181,13 +192,20 @@ class Classification(Task[Checkpoint]):
     def batch(self, rows: Tensor, rng: np.random.Generator) -> tuple[Tensor, Truth]:
         """Augmented samples float32 (n, ...), labels (n,), and the teacher's logits (n, K)."""
         x = self._changed(self.samples[rows], rng)
-        return x, (self.labels[rows], self.teacher.outputs(x) if self.teacher else None)
+        taught_by = self.teacher.outputs(self._seen(x)) if self.teacher else None
+        return x, (self.labels[rows], taught_by)
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """What the network gets of samples: of sequences the mean over the steps."""
+        return x if self.frames is None else x.mean(1)
 
     def _changed(self, samples: Tensor, rng: np.random.Generator) -> Tensor:
         config = self.config
         pixels = augment_pixels(samples, config.augment, rng)
         real = pixels.float() / (self.data.pixel_max or 1)
-        return augment_normalised(normalise(real, config.mean, config.std), config.augment, rng)
+        axis = 1 if self.frames is None else 2
+        real = normalise(real, config.mean, config.std, axis)
+        return augment_normalised(real, config.augment, rng)
 
     def loss(self, outputs: Tensor, truth: Truth) -> tuple[Tensor, dict[str, int]]:
         """Cross-entropy, shared with a teacher; counted is how many samples were right."""
@@ -206,13 +224,15 @@ class Classification(Task[Checkpoint]):
         """
         config, x, labels = self.config, self.held_x, self.held.labels
         if config.activation not in IF_ACTIVATIONS:
-            quantized = accuracy(logits(self.model, x, ActivationMode.QUANTIZED), labels)
+            quantized = accuracy(
+                logits(self.model, self._seen(x), ActivationMode.QUANTIZED), labels
+            )
             return {"held_out_quantized": quantized, "selection": quantized}
         part = slice(0, config.calibration_samples)
         compared = self._compare(x[part])
         whole = compared.quantized
         if len(whole) < len(x):
-            whole = logits(self.model, x, ActivationMode.QUANTIZED)
+            whole = logits(self.model, self._seen(x), ActivationMode.QUANTIZED)
         spiking = accuracy(compared.spiking, labels[part])
         if config.calibration_augment:
             rng = np.random.default_rng((config.seed, epoch, HELD_OUT_STREAM))
@@ -230,10 +250,11 @@ class Classification(Task[Checkpoint]):
         return metrics
 
     def _compare(self, x: Tensor) -> SpikingComparison:
-        steps = self.config.calibration_steps
         if self.config.calibration == "integer" and self.limits is not None:
-            return compare_with_integer(self.model, x, steps, self.quantizer, self.limits)
-        return compare_with_spiking(self.model, batches(x), steps)
+            return compare_with_integer(self.model, x, self.steps, self.quantizer, self.limits)
+        per_step = self.frames is not None
+        some = batches(x, self.frames or 1)
+        return compare_with_spiking(self.model, some, self.steps, per_step=per_step)
 
     def _update_sigma(self, residual_std: dict[str, float], since_start: int) -> dict[str, float]:
         """Set sigma for the next epoch; returns what is in force by layer."""
@@ -249,15 +270,16 @@ class Classification(Task[Checkpoint]):
         data = self.data
         return {
             "config": self.config.as_dict(),
-            "sample_shape": list(data.sample_shape),
+            "sample_shape": list(self.shape),
             "pixel_max": data.pixel_max,
             "value_range": list(data.value_range),
             "class_names": list(data.class_names),
+            **({} if self.frames is None else {"frames": self.frames}),
         }
 
     def answers(self, model: nn.Module) -> list[Tensor]:
         """Logits of all held-out samples."""
-        return [logits(model, self.held_x.cpu(), ActivationMode.QUANTIZED)]
+        return [logits(model, self._seen(self.held_x.cpu()), ActivationMode.QUANTIZED)]
 
 
 def _subset(data: Dataset, count: int, seed: int) -> Dataset:

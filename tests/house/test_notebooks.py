@@ -46,4 +46,5 @@ def test_which_notebooks_there_are():
         "03_audit",
         "04_detection",
         "05_own_loop",
+        "06_events",
     ]

@@ -10,7 +10,7 @@ import pytest
 
 from exports.netx import write_net
 from tests.lava_programs import run_program
-from tests.networks import branched_program, random_inputs, random_program
+from tests.networks import branched_program, per_step, random_inputs, random_program
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import IntegrateAndFire, Readout
@@ -54,18 +54,22 @@ print("RESULT" + json.dumps({
 
 
 def as_user(tmp_path, program, samples, tag="fast", parts=None, offset=0, **how):
-    """Runs the user's program on `samples` (N, ...) sent on every wake step, back to back."""
+    """Runs the user's program on `samples` sent on every wake step, back to back.
+
+    They are (N, ...), or (N, T, ...) with a tensor for each wake step.
+    """
     write_net(program, tmp_path / "net.net")
     batch = how.get("batch", 1)
     steps = program.schedule.num_steps
     slots = len(samples) // batch
     total = offset + slots * steps + max(program.depths().values())
-    sent = samples.transpose(0, *range(samples.ndim - 1, 0, -1))
-    shape = sent.shape[1:] if batch == 1 else (batch, *sent.shape[1:])
+    by_step = samples.swapaxes(0, 1) if program.input.per_step else samples[None]
+    sent = by_step.transpose(0, 1, *range(by_step.ndim - 1, 1, -1))
+    shape = sent.shape[2:] if batch == 1 else (batch, *sent.shape[2:])
     data = np.zeros((*shape, total), np.int32)
     for slot in range(slots):
         for step in range(program.schedule.wake_steps):
-            part = sent[slot * batch : (slot + 1) * batch]
+            part = sent[step % len(sent), slot * batch : (slot + 1) * batch]
             data[..., offset + slot * steps + step] = part.reshape(shape)
     np.save(tmp_path / "data.npy", data)
     arguments = {
@@ -104,6 +108,14 @@ def test_between_stock_sources_and_sinks(tmp_path, tag):
     assert answer["interval"] == 6
     assert answer["depth"] == len(program.populations) == answer["len"]
     assert answer["layers"] == len(program.populations)
+
+
+@pytest.mark.parametrize("tag", ["fast", "fixed_pt"])
+def test_inputs_that_change_over_time(tmp_path, tag):
+    program = per_step(random_program(4, "cif", hidden=(5,), schedule=Schedule(3, 2)))
+    samples = random_inputs(program, 3, 1)
+    answer = as_user(tmp_path, program, samples, tag)
+    assert np.array_equal(logits_of(answer, program, 3), simulate(program, samples).logits)
 
 
 def test_every_step_of_the_readout_comes_out(tmp_path):

@@ -196,6 +196,11 @@ def test_from_the_command_line(tmp_path, monkeypatch):
     assert here("convert", "run", "--neuron", "cif", "-o", "a.net").exit_code == 0
     ended = here("run", "a.net", "--data", "moving-shapes@test[:20]", "-o", "a.npz", "--json")
     assert ended.exit_code == 0
+    measured = here("evaluate", "a.net", "--data", "moving-shapes@test[:20]", "-o", "a.json")
+    assert measured.exit_code == 0
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    whole = [row["accuracy"]["accuracy"] for row in rows if row["neuron"] == "CIF + sleep"]
+    assert whole == [json.loads(ended.stdout)["accuracy"]]
     refused = here("evaluate", "run", "--data", "moving-shapes", "-o", "e.json")
     assert "another shape" in str(refused.error)
     refused = here("train", *how, "--augment", "flip", "--out", "other")

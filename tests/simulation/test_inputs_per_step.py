@@ -1,5 +1,7 @@
 """Inputs that change over time: a tensor of graded spikes for each wake step."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -9,6 +11,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from exports.netx import read_net
+from spikeport.reproducer import write_reproducer
+from tests.command_line import ROOT
 from tests.comparing import assert_lossless, assert_recording_is, assert_same
 from tests.networks import (
     BLOCKS,
@@ -281,3 +286,33 @@ def test_hundreds_of_steps_in_little_memory(mode):
     expected = simulate(program, inputs, mode=mode, way=Way.STEPWISE)
     assert samples_and_steps(program, None, memory=200_000)[1] < 300
     assert compare(expected, simulate(program, inputs, mode=mode, memory=200_000)).equal
+
+
+def test_a_mismatch_in_a_sequence_is_reproduced(tmp_path):
+    """Two simulators, one with another bias: located by sample, and cut down to one sequence."""
+    program = per_step(random_program(5, convs=((3, 3, 1, 1, 1, 1),) * 2, schedule=Schedule(6)))
+    inputs = random_inputs(program, 3)
+    first, second = (
+        simulate(program, inputs, mode=Mode.DIGEST, way=way) for way in (Way.FAST, Way.STEPWISE)
+    )
+    other = replace(program.populations[1], bias=program.populations[1].bias + 1)
+    changed = replace(
+        program, populations=(program.populations[0], other, *program.populations[2:])
+    )
+    wrong = simulate(changed, inputs, mode=Mode.DIGEST)
+    divergence = compare(first, wrong).first
+    assert divergence is not None
+    assert (divergence.layer, divergence.step) == ("conv1", 1)
+    assert compare(first, second).equal
+    found = replace(divergence, sample=2, neuron=(0, 0, 0))
+    script = write_reproducer(program, inputs, found, (first.meta, second.meta), tmp_path)
+    sample = np.load(tmp_path / "sample.npy")
+    assert np.array_equal(sample, inputs[2:3])
+    small = read_net(tmp_path / "net.net")
+    assert [p.name for p in small.populations] == ["conv0", "conv1", "readout"]
+    assert small.input == program.input
+    done = subprocess.run(
+        [sys.executable, script], check=False, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert "0 mismatches" in done.stdout

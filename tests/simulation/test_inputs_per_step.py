@@ -301,6 +301,7 @@ def test_a_mismatch_in_a_sequence_is_reproduced(tmp_path):
     )
     wrong = simulate(changed, inputs, mode=Mode.DIGEST)
     divergence = compare(first, wrong).first
+    assert divergence is not None
     assert (divergence.layer, divergence.step) == ("conv1", 1)
     assert compare(first, second).equal
     found = replace(divergence, sample=2, neuron=(0, 0, 0))

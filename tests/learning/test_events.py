@@ -2,6 +2,7 @@
 
 import json
 
+import dv_processing as dv
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -289,6 +290,64 @@ def test_arrays_that_are_wrong(folder, arrays, message):
     np.savez(folder / "test" / "up" / "a.npz", **arrays)
     with pytest.raises(DataError, match=message):
         open_split(f"{source},size=9x9")
+
+
+def aedat4_file(path, packets, size=(34, 30)):
+    """A file that iniVation's own library writes, with a packet of events for each list."""
+    config = dv.io.MonoCameraWriter.Config("camera")
+    config.addEventStream(size)
+    writer = dv.io.MonoCameraWriter(str(path), config)
+    for packet in packets:
+        store = dv.EventStore()
+        for t, x, y, on in packet:
+            store.push_back(t, x, y, on)
+        writer.writeEvents(store)
+    del writer
+    return path
+
+
+PACKETS = [
+    [(1_600_000_000_000_000, 1, 2, True), (1_600_000_000_000_005, 33, 29, False)],
+    [(1_600_000_000_012_000, 4, 0, True)],
+]
+TABLE = slice(54, 62)
+"""Where a file of this library states the place of the table behind its packets."""
+
+
+def test_files_of_inivation(tmp_path):
+    found = read_events(aedat4_file(tmp_path / "a.aedat4", PACKETS))
+    expected = [event for packet in PACKETS for event in packet]
+    assert list(zip(found.t, found.x, found.y, found.on, strict=True)) == expected
+    assert found.size == (34, 30)
+
+
+def test_damaged_files_of_inivation(tmp_path):
+    """Every way to cut a file off within its packets is noticed, also between two of them."""
+    data = aedat4_file(tmp_path / "a.aedat4", PACKETS).read_bytes()
+    table = int.from_bytes(data[TABLE], "little")
+    assert len(data) - 200 < table < len(data)
+    cut = tmp_path / "b.aedat4"
+    told = set()
+    for length in range(table + 1):
+        cut.write_bytes(data[:length])
+        with pytest.raises(DataError) as raised:
+            read_events(cut)
+        told.add(raised.value.message)
+    assert told == {"not a readable AEDAT 4 file", "the file is truncated"}
+    cut.write_bytes(b"#!AER-DAT3.1" + data[12:])
+    with pytest.raises(DataError, match="does not begin with"):
+        read_events(cut)
+
+
+def test_a_recording_of_inivation_that_was_not_ended(tmp_path, caplog):
+    """A camera that was unplugged leaves no table behind the packets; the header says -1."""
+    path = aedat4_file(tmp_path / "a.aedat4", PACKETS)
+    data = path.read_bytes()
+    table = int.from_bytes(data[TABLE], "little")
+    unknown = (-1).to_bytes(8, "little", signed=True)
+    path.write_bytes(data[: TABLE.start] + unknown + data[TABLE.stop : table])
+    assert len(read_events(path).t) == 3
+    assert "was not ended" in caplog.text
 
 
 def test_recordings_of_another_sensor(folder):

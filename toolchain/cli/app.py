@@ -61,6 +61,7 @@ INSTALLABLE = {
     "nir": "nir",
     "distributed": "distributed",
     "pycocotools": "pycocotools",
+    "aedat": "aedat",
 }
 """Packages that only some commands need, with their names for pip."""
 

@@ -5,10 +5,11 @@
 | `.bin` | N-MNIST and N-Caltech101 (Orchard et al., Frontiers in Neuroscience 2015) |
 | `.dat` | Prophesee DAT, events of 8 bytes |
 | `.raw` | Prophesee EVT 2.0 and 3.0 |
+| `.aedat4` | iniVation AEDAT 4, decoded by the package aedat |
 | `.npz`, `.npy` | arrays, or fields of a structured array: `t` in microseconds, `x`, `y`, `p` |
 
 Layouts of DAT and EVT are those of Prophesee's documentation, "Data file formats" and "Data
-encoding formats".
+encoding formats"; that of AEDAT 4 is iniVation's, "AEDAT 4.0".
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from toolchain.containers import read_npz
 from toolchain.documents import as_error
-from toolchain.errors import DataError
+from toolchain.errors import DataError, MissingDependencyError
 
 Size = tuple[int, int]
 """(width, height) of a sensor, in pixels."""
@@ -227,6 +229,69 @@ def _known(known: np.ndarray, path: Path) -> np.ndarray:
     return known
 
 
+def _aedat4(path: Path) -> Events:
+    """The stream of events of an AEDAT 4 file, which also has images and other streams.
+
+    The decoder does not miss packets at the end of a file that is cut between two of them; so the
+    place of the table behind the packets, which the header states, must lie inside the file.
+    """
+    if find_spec("aedat") is None:
+        raise MissingDependencyError(
+            "is not installed",
+            node="aedat",
+            remedy="pip install aedat, or pip install 'spikeport[aedat]'",
+        )
+    import aedat
+
+    with as_error(DataError, "not a readable AEDAT 4 file", str(path)):
+        table = _table_place(path.read_bytes()[:AEDAT_HEADER])
+        decoder = aedat.Decoder(str(path))
+        streams = {k: v for k, v in decoder.id_to_stream().items() if v["type"] == "events"}
+        parts = [packet["events"] for packet in decoder if packet["stream_id"] in streams]
+    if len(streams) != 1:
+        raise DataError(
+            "a recording has one stream of events", node=str(path), found=f"{len(streams)} streams"
+        )
+    if table < 0:
+        _log.warning("warning: %s: the recording was not ended; its last events may miss", path)
+    elif table >= path.stat().st_size:
+        raise DataError(
+            "the file is truncated",
+            node=str(path),
+            found=f"{path.stat().st_size:,} bytes",
+            allowed=f"more than {table:,}, where the table of its packets is",
+        )
+    (told,) = streams.values()
+    size = (int(told["width"]), int(told["height"]))
+    none = [np.empty(0, np.int64)]
+    t, x, y, on = (
+        np.concatenate([part[name].astype(np.int64) for part in parts] or none)
+        for name in ("t", "x", "y", "on")
+    )
+    return Events(t, x, y, on == 1, size)
+
+
+AEDAT_VERSION = b"#!AER-DAT4.0\r\n"
+AEDAT_HEADER = 1 << 16
+"""Bytes of a file in which the header's numbers lie; its text comes behind them."""
+
+
+def _table_place(data: bytes) -> int:
+    """Where the table of packets begins, -1 if nowhere: field 1 of the header, a FlatBuffer.
+
+    A table of a FlatBuffer begins with the distance back to the list of its fields' places.
+    """
+    if not data.startswith(AEDAT_VERSION):
+        raise ValueError(f"it does not begin with {AEDAT_VERSION!r}")
+    start = len(AEDAT_VERSION) + 4
+    root = start + int.from_bytes(data[start : start + 4], "little")
+    fields = root - int.from_bytes(data[root : root + 4], "little", signed=True)
+    place = int.from_bytes(data[fields + 6 : fields + 8], "little")
+    if not place:
+        return -1
+    return int.from_bytes(data[root + place : root + place + 8], "little", signed=True)
+
+
 def _arrays(path: Path) -> Events:
     """Arrays or fields t, x, y and p."""
     with as_error(DataError, "not a readable file of arrays", str(path)):
@@ -267,6 +332,7 @@ READERS: dict[str, Callable[[Path], Events]] = {
     ".bin": _bin,
     ".dat": _dat,
     ".raw": _raw,
+    ".aedat4": _aedat4,
     ".npz": _arrays,
     ".npy": _arrays,
 }

@@ -39,8 +39,10 @@ STEPS, BATCH, BATCHES = 4, 16, 10
 TEXT = (
     "Seeded random weights of 8 bits, 3x32x32, T = 4, batches of 16 images, without recordings: "
     "milliseconds per image of the engine and of Lava's processor simulation with the fast models. "
-    "The wall with {cores} threads and {cores} Lava blocks; processor time with one of each. "
-    "Medians of {rounds} rounds in which both take turns, as do the networks."
+    "The wall with {cores} threads and {cores} Lava blocks, on {cores} cores that may have done "
+    "other work besides; processor time, which says more, with one of each. Medians of {rounds} "
+    "rounds in which both take turns, as do the networks; ratios are medians of those of each "
+    "round."
 )
 
 

@@ -29,18 +29,19 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.lava_speed import run_child  # noqa: E402
-from benchmarks.report.speed import SUFFIX, Measurement, Table  # noqa: E402
+from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import images, make_program  # noqa: E402
 from hw_models.lava_compat import LAVA_NC  # noqa: E402
-from toolchain.learning.evaluation.results import made_by  # noqa: E402
 
 NETWORKS = ("vgg11", "vgg16", "resnet18")
 STEPS, BATCH, BATCHES = 4, 16, 10
 TEXT = (
     "Seeded random weights of 8 bits, 3x32x32, T = 4, batches of 16 images, without recordings: "
     "milliseconds per image of the engine and of Lava's processor simulation with the fast models. "
-    "The wall with {cores} threads and {cores} Lava blocks; processor time with one of each. "
-    "Medians of {rounds} rounds in which both take turns, as do the networks."
+    "The wall with {cores} threads and {cores} Lava blocks, on {cores} cores that may have done "
+    "other work besides; processor time, which says more, with one of each. Medians of {rounds} "
+    "rounds in which both take turns, as do the networks; ratios are medians of those of each "
+    "round."
 )
 
 
@@ -120,9 +121,6 @@ def main() -> None:
             for name, path in files.items():
                 found[name].append(one_round(path, cores))
                 print(f"round {number + 1}: {name}, {found[name][-1]}", file=sys.stderr)
-    command = f"python benchmarks/lava_and_engine.py --rounds {given.rounds}"
-    seconds = time.perf_counter() - started
-    made = made_by(command, seconds, numpy=np.__version__, **{"lava-nc": LAVA_NC})
     head = (
         "",
         "engine, wall",
@@ -132,11 +130,17 @@ def main() -> None:
         "Lava, processor",
         "ratio",
     )
-    table = Table("ms per image", head, tuple(row(name, rounds) for name, rounds in found.items()))
-    text = TEXT.format(cores=cores, rounds=given.rounds)
-    result = Measurement("Lava beside the engine", text, (table,), made)
-    result.save(ROOT / "benchmarks" / "speed" / f"lava-and-engine{SUFFIX}")
-    print("\n".join(result.lines()))
+    rows = tuple(row(name, rounds) for name, rounds in found.items())
+    Measurement.publish(
+        "lava-and-engine",
+        "Lava beside the engine",
+        TEXT.format(cores=cores, rounds=given.rounds),
+        [Table("ms per image", head, rows)],
+        f"python benchmarks/lava_and_engine.py --rounds {given.rounds}",
+        time.perf_counter() - started,
+        numpy=np.__version__,
+        **{"lava-nc": LAVA_NC},
+    )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ RESERVED = 1 << 16
 """Size of the file `reserve`, in bytes."""
 TIMED_OUT, STOPPED, PROCESS_FAILED = 124, 130, 3
 """Exit statuses of the supervisor, besides those of the interpreter."""
+GO = b"g"
+"""What the caller sends to the supervisor when the job's files are there."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ import numpy as np
 from exports.lava.axes import to_lava
 from exports.lava.chip_blocks import ChipBlocks
 from exports.lava.failure import CHECK, Failure
-from exports.lava.job import TIMED_OUT, Job, Plan, leave_nothing
+from exports.lava.job import GO, TIMED_OUT, Job, Plan, leave_nothing
 from exports.lava.models import ATRLIF, FIXED_PT, STOCK, LavaModels
 from exports.lava.partition import even_cuts
 from exports.lava.process_recorder import read_record
@@ -201,8 +201,6 @@ def _job(num_samples: int, time_limit: float, plan: Plan) -> Iterator[Job]:
         folder = Path(tempfile.mkdtemp(prefix="spikeport-lava-"))
     job = Job(str(folder), secrets.token_hex(4), num_samples, time_limit, plan)
     try:
-        with _setting_up():
-            job.save()
         yield job
     finally:
         leave_nothing(job)
@@ -218,19 +216,26 @@ def _run(
 ) -> Generator[dict[str, LayerRecord], None, None]:
     """Run all of `inputs` in one interpreter; yields the records of each chunk when it is done."""
     deadline, time_limit = limits
-    with _job(len(inputs), max(deadline - time.monotonic(), 0.0), plan) as job:
+    with (
+        _job(len(inputs), max(deadline - time.monotonic(), 0.0), plan) as job,
+        _supervisor(job) as supervisor,
+    ):
         with _setting_up():
+            job.save()
             write_net(program, job.net)
             np.save(job.inputs, to_lava(inputs, 2 if program.input.per_step else 1))
+        assert supervisor.stdin is not None
+        # A supervisor that has ended has said why in its log.
+        with suppress(BrokenPipeError):
+            os.write(supervisor.stdin.fileno(), GO)
         number, status = 0, None
-        with _supervisor(job) as supervisor:
-            while status is None:
-                with suppress(subprocess.TimeoutExpired):
-                    status = supervisor.wait(timeout=POLL_SECONDS)
-                report(job.progress.stat().st_size if job.progress.is_file() else 0)
-                while number < job.num_chunks and _is_complete(job, program, number):
-                    yield _read_records(job, program, number)
-                    number += 1
+        while status is None:
+            with suppress(subprocess.TimeoutExpired):
+                status = supervisor.wait(timeout=POLL_SECONDS)
+            report(job.progress.stat().st_size if job.progress.is_file() else 0)
+            while number < job.num_chunks and _is_complete(job, program, number):
+                yield _read_records(job, program, number)
+                number += 1
         if status != 0 or not job.done.is_file():
             raise _failure(job, status, time_limit)
         if number < job.num_chunks:
@@ -240,7 +245,11 @@ def _run(
 
 @contextmanager
 def _supervisor(job: Job) -> Iterator[subprocess.Popen[bytes]]:
-    """The running supervisor, which is stopped by closing its pipe at the end of the block."""
+    """The running supervisor, which is stopped by closing its pipe at the end of the block.
+
+    It waits for `GO` before it reads the job, and removes the job's folder if this process ends
+    before.
+    """
     with _setting_up(), job.log.open("ab") as log:
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "exports.lava.supervisor", job.folder],
@@ -250,11 +259,11 @@ def _supervisor(job: Job) -> Iterator[subprocess.Popen[bytes]]:
             start_new_session=True,
             env=_environment(),
         )
+    assert supervisor.stdin is not None
     try:
         yield supervisor
     finally:
-        if supervisor.stdin is not None:
-            supervisor.stdin.close()
+        supervisor.stdin.close()
         supervisor.wait()
 
 

@@ -1,7 +1,8 @@
 """The process between the caller and Lava, which ends a run with its caller or at its time limit.
 
-It runs outside the caller's process group, with a pipe from the caller as standard input. It
-starts the interpreter that runs Lava as leader of another process group and ends that group when
+It runs outside the caller's process group, with a pipe from the caller as standard input. When
+the caller has written the job's files, it starts the interpreter that runs Lava as leader of
+another process group and ends that group when
 
 - a process reports its failure, a Lava process ends before the run does, or the interpreter ends,
 - the time limit passes,
@@ -24,6 +25,7 @@ from pathlib import Path
 from exports.lava import failure
 from exports.lava.failure import Failure
 from exports.lava.job import (
+    GO,
     PROCESS_FAILED,
     STOPPED,
     TIMED_OUT,
@@ -83,7 +85,11 @@ def _lost_a_process(job: Job) -> bool:
 
 def main() -> int:
     """Entry point: `python -m exports.lava.supervisor FOLDER`."""
-    job = Job.load(Path(sys.argv[1]))
+    folder = Path(sys.argv[1])
+    if os.read(sys.stdin.fileno(), len(GO)) != GO:
+        shutil.rmtree(folder, ignore_errors=True)
+        return STOPPED
+    job = Job.load(folder)
     try:
         status = supervise(job)
     except Exception as error:  # noqa: BLE001 - whatever it is goes into the report

@@ -237,6 +237,36 @@ def test_a_killed_supervisor_is_noticed(long_program):
     killer.join()
 
 
+@pytest.mark.parametrize("when", ["write_net", "to_lava"])
+def test_the_caller_is_killed_while_it_sets_up(long_program, when, tmp_path):
+    """Its supervisor is there before it writes a file, and leaves none."""
+    net, folder = tmp_path / "a.net", tmp_path / "temporary"
+    write_net(long_program, net)
+    folder.mkdir()
+    code = textwrap.dedent(f"""
+        import os, signal
+        from pathlib import Path
+        import numpy as np
+        from exports.lava import run_on_lava, runner
+        from exports.netx import read_net
+
+        def end(*_):
+            assert os.listdir({str(folder)!r})
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        runner.{when} = end
+        program = read_net(Path({str(net)!r}))
+        run_on_lava(program, np.zeros((2, *program.input.shape), int))
+    """)
+    where = {**os.environ, "TMPDIR": str(folder)}
+    ended = subprocess.run([sys.executable, "-c", code], env=where, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + SETTLE
+    while any(folder.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(folder.iterdir())
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_caller_is_ended(long_program, how, tmp_path):
     """Ctrl-C, a polite end and SIGKILL of the process that called: Lava goes too."""

@@ -122,7 +122,7 @@ def test_float_passes_keep_every_output():
 
 def int_program(*more):
     """No field of it, nor of its input, at its default; `more` is upsample and overhang."""
-    how = {"bits": 5, "signed": True, "mean": (0.25, 0.5), "std": (0.5, 2.0)}
+    how = {"bits": 5, "signed": True, "mean": (0.25, 0.5), "std": (0.5, 2.0), "per_step": True}
     quantizer = InputQuantizer((2, 6, 5), 0.125, **how)
     program = replace(
         random_program(1, "cif", convs=((3, 3, 1, 1, 1, 1, *more),), low=-7, high=7),
@@ -144,7 +144,7 @@ def int_program(*more):
 
 
 def settled(program, tmp_path):
-    inputs = np.zeros((2, *program.input.shape), np.int64)
+    inputs = np.zeros((2, *program.sample_shape), np.int64)
     return with_measured_sleep(program, inputs).program, {"schedule"}
 
 

@@ -97,6 +97,17 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
         raise DataError("not numbers separated by commas", node=option, found=text[:80]) from error
 
 
+def number_or_file(option: str, text: str) -> int | Path:
+    """A whole number, or the path of a file; DataError if it is neither."""
+    from toolchain.errors import DataError
+
+    if text.isdecimal():
+        return int(text)
+    if not Path(text).is_file():
+        raise DataError("neither a whole number nor a file", node=option, found=text[:80])
+    return Path(text)
+
+
 def interval(option: str, text: str) -> tuple[float, float]:
     """The interval LOW,HIGH; DataError if LOW is not below HIGH."""
     from toolchain.errors import DataError

@@ -12,7 +12,7 @@ import spikeport
 from spikeport.backends import BACKENDS, Lava, Reference, open_backend
 from toolchain.cli.options import Data, Jobs, Json, Net, Scheduler, TimeLimit
 from toolchain.cli.output import Output, percent
-from toolchain.cli.param_types import data_path, parse_size, typed
+from toolchain.cli.param_types import data_path, number_or_file, parse_size, typed
 from toolchain.cli.stops import KEPT_NOTHING, telling
 from toolchain.recording_mode import Mode
 
@@ -103,8 +103,10 @@ def command(
         ),
     ] = False,
     blocks: Annotated[
-        str | None,
-        typer.Option(
+        Any,
+        typed(
+            "--blocks",
+            number_or_file,
             metavar="N|MAP.json",
             help="Fast models: number of processes for the network [1], or one for each chip of a "
             "partition.",
@@ -143,7 +145,7 @@ def command(
         "device": device,
         "neuron_impl": neuron_impl and neuron_impl.value,
         "watch_ranges": watch_ranges or None,
-        "blocks": int(blocks) if blocks and blocks.isdecimal() else blocks,
+        "blocks": blocks,
         "batch": batch,
         "resume": resume or None,
     }

@@ -132,17 +132,18 @@ def input_picture(values: np.ndarray, span: IntRange) -> Image.Image:
 
 def layer_frames(pictures: Pictures, spikes: dict[str, np.ndarray]) -> Sequence[dict[str, Any]]:
     """By layer: name, shape, the number of the picture of each step, and spikes in each step."""
-    return [
-        {
-            "name": visible(name),
-            "shape": " x ".join(map(str, of_layer.shape[1:])),
-            "neurons": int(np.prod(of_layer.shape[1:])),
-            "pictures": [
-                pictures.add(signed_picture(step, int(np.abs(of_layer.astype(int)).max())))
-                for step in of_layer
-            ],
-            "spikes": [int(np.abs(step.astype(int)).sum()) for step in of_layer],
-            "firing": [int(np.count_nonzero(step)) for step in of_layer],
-        }
-        for name, of_layer in spikes.items()
-    ]
+    return [_frames(pictures, name, of_layer) for name, of_layer in spikes.items()]
+
+
+def _frames(pictures: Pictures, name: str, spikes: np.ndarray) -> dict[str, Any]:
+    shape = spikes.shape[1:]
+    sizes = np.abs(spikes.astype(np.int64)).reshape(len(spikes), -1)
+    largest = int(sizes.max())
+    return {
+        "name": visible(name),
+        "shape": " x ".join(map(str, shape)),
+        "neurons": sizes.shape[1],
+        "pictures": [pictures.add(signed_picture(step, largest)) for step in spikes],
+        "spikes": sizes.sum(axis=1).tolist(),
+        "firing": np.count_nonzero(sizes, axis=1).tolist(),
+    }

@@ -244,7 +244,8 @@ def _aedat4(path: Path) -> Events:
     import aedat
 
     with as_error(DataError, "not a readable AEDAT 4 file", str(path)):
-        table = _table_place(path.read_bytes()[:AEDAT_HEADER])
+        with path.open("rb") as file:
+            table = _table_place(file.read(AEDAT_HEADER))
         decoder = aedat.Decoder(str(path))
         streams = {k: v for k, v in decoder.id_to_stream().items() if v["type"] == "events"}
         parts = [packet["events"] for packet in decoder if packet["stream_id"] in streams]

@@ -71,7 +71,7 @@ def show(
     from toolchain.audit.run_page import write_run_page
 
     file = Path(path)
-    check_output(file, PAGE, [p for p in (recording, program) if isinstance(p, Path)])
+    check_output(file, PAGE, [Path(p) for p in (recording, program) if isinstance(p, str | Path)])
     loaded = as_program(program)
     recorded = recording if isinstance(recording, Recording) else Recording.load(recording)
     check_program(recorded, loaded)

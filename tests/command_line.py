@@ -39,7 +39,7 @@ _LOADED.set_forkserver_preload(
         *("toolchain.audit", "toolchain.conversion.pipeline", "toolchain.learning.evaluation"),
         *("toolchain.engine.simulate", "toolchain.learning.training.train_classifier"),
         *("matplotlib.figure", "nir", "numba.np.arraymath", "numba.typed.typeddict"),
-        *("sklearn.datasets", "torch._dynamo", "typer._adapters"),
+        *("torch._dynamo", "typer._adapters"),
     ]
 )
 

@@ -153,6 +153,8 @@ def compiled_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 compiled = compiled_with()
 part_of_another: Any = numba.njit(nogil=True)
 """Decorator of a function that is compiled and cached only as a part of its callers."""
+inlined: Any = numba.njit(nogil=True, forceinline=True)
+"""The same, but its code is repeated in each caller: a call stores each array's dozen fields."""
 
 
 def load_numba() -> None:

@@ -32,7 +32,8 @@ class Reference:
     memory:
         Memory of the fast engine, in bytes; None for the fastest choice.
     device:
-        "cuda" or "cuda:N" for the fast engine on a GPU; None for the CPU.
+        "cuda" or "cuda:N" for the fast engine on a GPU, which is experimental: no test has run on
+        one yet. None for the CPU.
 
     Raises
     ------

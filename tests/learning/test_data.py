@@ -7,9 +7,11 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
+from tests.fresh_python import python
 from toolchain.errors import DataError
-from toolchain.learning.data import open_split, parse_source
+from toolchain.learning.data import digits, open_split, parse_source
 from toolchain.program.input_quantizer import InputQuantizer
 
 
@@ -38,6 +40,29 @@ def test_digits():
     assert np.bincount(test.labels).min() >= 34
     rows = {r.tobytes() for r in train.samples}
     assert sum(r.tobytes() in rows for r in test.samples) == 0
+
+
+@pytest.mark.parametrize("file", [digits.FILE, "moved/elsewhere.csv.gz"])
+def test_digits_are_those_of_scikit_learn(monkeypatch, file):
+    monkeypatch.setattr(digits, "FILE", file)
+    found = [digits.load(None, split) for split in ("train", "test")]
+    theirs = load_digits()
+    ours = [
+        (label, image.tobytes())
+        for part in found
+        for image, label in zip(part.samples, part.labels, strict=True)
+    ]
+    images = theirs.images.astype(np.uint8)
+    expected = zip(theirs.target, (image.tobytes() for image in images), strict=True)
+    assert sorted(ours) == sorted(expected)
+
+
+def test_digits_are_read_without_importing_scikit_learn():
+    script = (
+        "import sys; from toolchain.learning.data import digits; digits.load(None, 'test');"
+        "print('sklearn' in sys.modules)"
+    )
+    assert python(script)[0] == "False\n"
 
 
 def test_split_and_slice():

@@ -89,7 +89,7 @@ def command(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(metavar="cuda[:N]", help="Reference, fast: a GPU instead of the CPU."),
+        typer.Option(metavar="cuda[:N]", help="Reference, fast: a GPU (experimental)."),
     ] = None,
     neuron_impl: Annotated[
         NeuronImpl | None,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from toolchain.compiled import parallel, part_of_another
+from toolchain.compiled import inlined, parallel, part_of_another
 from toolchain.engine.simd import (
     MOST_EVENTS,
     PAIRED,
@@ -193,7 +193,7 @@ def find_spans(size, weighted, outputs):  # type: ignore[no-untyped-def]
     return spans
 
 
-@part_of_another
+@inlined
 def note(sums, number, at, first, stop, sign, fresh, events):  # type: ignore[no-untyped-def]
     """Add one sum to the notes."""
     sums[number, 0] = at
@@ -204,7 +204,7 @@ def note(sums, number, at, first, stop, sign, fresh, events):  # type: ignore[no
     sums[number, 5] = events
 
 
-@part_of_another
+@inlined
 def note_output(starts, rows, inside, spans, x, at, fresh, runs, sums, counts):  # type: ignore[no-untyped-def]
     """Add the sums of one output over a plane's rows, (first pixel, first weights) each."""
     run, number = counts[0], counts[1]
@@ -229,7 +229,7 @@ def note_output(starts, rows, inside, spans, x, at, fresh, runs, sums, counts): 
     counts[0], counts[1] = run, number
 
 
-@part_of_another
+@inlined
 def hears(starts, rows, inside, across):  # type: ignore[no-untyped-def]
     """Whether there is a spike in any of a plane's rows."""
     for s in range(starts.shape[0]):

@@ -6,6 +6,7 @@ convolving whole planes, even in int8, if fewer than about a quarter of the site
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import prod
 
 import numba
@@ -94,13 +95,17 @@ class EventSum:
         """
         runs = prod(self._out[:2]) * len(self._widths) * self._signs * self._kernel[0]
         fixed = OF_RUN * runs + OF_SITE * prod(self._plane) * self._signs
+        if not self.vectors_per_spike:
+            return 0.0
+        return (time - fixed) / (self.vectors_per_spike * OF_VECTOR)
+
+    @cached_property
+    def vectors_per_spike(self) -> float:
+        """Number of vectors of `PAIRED` weights that a spike adds, on average over all sites."""
         stride = (self._stride[0], self._stride[1] * self._columns)
         sides = (self._plane, self._kernel, self._out, stride, self._padding, self._dilation)
         met = _meetings(*(side[0] for side in sides)) * _meetings(*(side[1] for side in sides))
-        if not met:
-            return 0.0
-        vectors = met / prod(self._plane[:2]) * int(self._widths.sum()) / PAIRED
-        return (time - fixed) / (vectors * OF_VECTOR)
+        return met / prod(self._plane[:2]) * int(self._widths.sum()) / PAIRED
 
     def put(
         self,

@@ -203,8 +203,7 @@ class Classification(Task[Checkpoint]):
         config = self.config
         pixels = augment_pixels(samples, config.augment, rng)
         real = pixels.float() / (self.data.pixel_max or 1)
-        axis = 1 if self.frames is None else 2
-        real = normalise(real, config.mean, config.std, axis)
+        real = normalise(real, config.mean, config.std, self.quantizer.channel_axis)
         return augment_normalised(real, config.augment, rng)
 
     def loss(self, outputs: Tensor, truth: Truth) -> tuple[Tensor, dict[str, int]]:

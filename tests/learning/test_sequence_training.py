@@ -201,7 +201,10 @@ def test_from_the_command_line(tmp_path, monkeypatch):
     rows = json.loads((tmp_path / "a.json").read_text())["rows"]
     whole = [row["accuracy"]["accuracy"] for row in rows if row["neuron"] == "CIF + sleep"]
     assert whole == [json.loads(ended.stdout)["accuracy"]]
-    refused = here("evaluate", "run", "--data", "moving-shapes", "-o", "e.json")
+    assert here("evaluate", "run", "--data", "moving-shapes@test[:20]").exit_code == 0
+    kept = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert [row["accuracy"]["accuracy"] for row in kept["rows"] if row["steps"]][-1:] == whole
+    refused = here("evaluate", "run", "--data", "digits", "-o", "e.json")
     assert "another shape" in str(refused.error)
     refused = here("train", *how, "--augment", "flip", "--out", "other")
     assert isinstance(refused.error, DataError)

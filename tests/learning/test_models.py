@@ -1,5 +1,7 @@
 """The model zoo: shapes, published sizes, and the way to integers and to Lava."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -88,7 +90,7 @@ def test_an_eventnet_for_each_sensor(size, channels, side):
     with torch.device("meta"):
         model = build_model("eventnet", (2, size, size), 11, nn.ReLU)
         assert model(torch.empty(3, 2, size, size)).shape == (3, 11)
-    layers = sum(9 * a * b + 2 * b for a, b in zip(channels, channels[1:], strict=False))
+    layers = sum(9 * a * b + 2 * b for a, b in pairwise(channels))
     expected = layers + (channels[-1] * side * side + 1) * 11
     assert sum(p.numel() for p in model.parameters()) == expected
 

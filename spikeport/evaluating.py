@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +18,7 @@ from spikeport.backends import Backend, Lava, Reference
 from spikeport.files import as_program
 from spikeport.given_network import CALIBRATION_SAMPLES, GivenNetwork, OpenNetwork, described
 from spikeport.running import run_data
-from spikeport.samples import Data
+from spikeport.samples import Data, steps_of, up_to
 from spikeport.trained_network import network_of
 from toolchain.conversion.passes.fold import trained_activations
 from toolchain.conversion.pipeline import ConversionOptions, convert
@@ -101,11 +100,12 @@ def evaluate(
     weights, input_shape, input_range, mean, std, adapters:
         As in `convert`, of networks trained elsewhere. The shape is that of the data by default.
     steps:
-        Time steps of the IF networks, by default `STEPS`; of a `.net` file those up to its own.
+        Time steps of the IF networks, by default `STEPS`; of a `.net` file those up to its own, of
+        sequences (N, T, C, H, W), which a network sees one tensor in each step, up to T.
     weight_bits:
         Widths of the weights, by default 8 bits.
     layer_steps:
-        Steps at which layers are compared; None for those of the training.
+        Steps at which layers are compared; None for those of the training, or of sequences.
     lava_samples:
         How many samples run on Lava as well, every value compared.
     rounding, relu_percentile:
@@ -144,21 +144,22 @@ def evaluate(
             given = GivenNetwork(
                 network,
                 weights,
-                replace(said, usual_shape=samples.sample_shape),
+                said.of_data(samples),
                 calibrate,
                 calibration_samples,
                 adapters=tuple(adapters),
             )
             opened = given.open(task=CLASSIFICATION)
             checkpoint, bits = opened.trained.checkpoint, weight_bits or WEIGHT_BITS
-            subject = _subject(opened, layer_steps)
+            subject = _subject(opened, layer_steps, samples)
             lower = _lowering(opened, target, rounding, relu_percentile)
-            measured = Measurement(subject, samples, sorted(steps or STEPS), bits, told, workers)
+            chosen = steps_of(samples, steps, STEPS)
+            measured = Measurement(subject, samples, chosen, bits, told, workers)
             measured.measure(lower)
             run = None if checkpoint is None else _run_of(checkpoint)
             origin, notes = opened.trained.provenance, opened.notes
             if lava_samples:
-                neuron, schedule = "if", Schedule(LAVA_STEPS)
+                neuron, schedule = "if", Schedule(samples.steps or LAVA_STEPS)
                 if measured.counts is not None:
                     neuron = "cif"
                     schedule = Schedule(subject.levels, measured.counts["settle_steps"])
@@ -178,10 +179,11 @@ def evaluate(
         lava=on_lava,
         notes=(*notes, *measured.notes),
         network=origin if run is None else None,
+        sequences=tuple(one.describe(operation_costs()) for one in measured.sequences),
     )
 
 
-def _subject(opened: OpenNetwork, layer_steps: int | None) -> Subject:
+def _subject(opened: OpenNetwork, layer_steps: int | None, samples: Samples) -> Subject:
     """What is measured of a network: a checkpoint's activation, or what the trace shows."""
     trained, checkpoint = opened.trained, opened.trained.checkpoint
     assert isinstance(trained.model, nn.Module)
@@ -193,7 +195,8 @@ def _subject(opened: OpenNetwork, layer_steps: int | None) -> Subject:
             config.activation,
             config.levels,
             checkpoint.class_names,
-            layer_steps or config.calibration_steps,
+            layer_steps or samples.steps or config.calibration_steps,
+            checkpoint.frames,
         )
     if layer_steps is not None:
         raise ConversionError(
@@ -210,7 +213,7 @@ def _own_steps(program: IntProgram, steps: Sequence[int] | None) -> list[int]:
     """Steps at which the outputs of a program are read; it has been converted for the longest."""
     longest = program.schedule.num_steps
     if steps is None:
-        return sorted({t for t in STEPS if t < longest} | {longest})
+        return up_to(longest, STEPS)
     if is_cif(program):
         raise ConversionError(
             "a CIF network is measured over its own wake and sleep steps",

@@ -92,15 +92,15 @@ def show(
 def _inputs(program: IntProgram, recording: Recording, data: Data, sample: int) -> np.ndarray:
     """Graded input spikes of a sample on each wake step, int (wake steps, ...)."""
     found = open_for(program, data)
-    inputs = input_spikes(program.input, found)
     labels = found.labels if isinstance(found, Dataset) else recording.labels
-    if len(inputs) != recording.num_samples or not np.array_equal(labels, recording.labels):
+    if len(found) != recording.num_samples or not np.array_equal(labels, recording.labels):
         raise RecordingError(
             "the recording was made with other samples",
             node=found.name,
-            found=f"{len(inputs)} samples",
+            found=f"{len(found)} samples",
             allowed=f"{recording.num_samples} with the same labels",
         )
-    if not 0 <= sample < len(inputs):
+    if not 0 <= sample < len(found):
         return np.empty(0)
-    return np.broadcast_to(inputs[sample], (program.schedule.wake_steps, *program.input.shape))
+    (spikes,) = input_spikes(program.input, found.take(slice(sample, sample + 1)))
+    return np.broadcast_to(spikes, (program.schedule.wake_steps, *program.input.shape))

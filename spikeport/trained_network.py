@@ -73,6 +73,12 @@ class InputDescription:
         )
         return replace(self, shape=shape, interval=interval)
 
+    def of_data(self, samples: Samples) -> InputDescription:
+        """The description for a network that gets `samples`, of which sequences go in by steps."""
+        per_step = samples.steps is not None
+        shape = samples.sample_shape[1:] if per_step else samples.sample_shape
+        return replace(self, usual_shape=shape, per_step=per_step)
+
     def _shape_of(self, samples: Samples) -> tuple[int, ...]:
         """Shape of the calibration samples, of one step if they have several."""
         shape = samples.sample_shape

@@ -223,7 +223,7 @@ def _run(
         with _setting_up():
             job.save()
             write_net(program, job.net)
-            np.save(job.inputs, to_lava(inputs, 2 if program.input.per_step else 1))
+            np.save(job.inputs, to_lava(inputs, program.input.channel_axis))
         assert supervisor.stdin is not None
         # A supervisor that has ended has said why in its log.
         with suppress(BrokenPipeError):

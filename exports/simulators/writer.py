@@ -43,7 +43,7 @@ def write_simulator(program: IntProgram, folder: Path, tool: str) -> None:
         hash=program.hash,
         shape=quantizer.shape,
         per_step=quantizer.per_step,
-        axis=2 if quantizer.per_step else 1,
+        axis=quantizer.channel_axis,
         steps=program.schedule.num_steps,
         layers=found.layers,
         kinds={layer.kind for layer in found.layers},

@@ -100,6 +100,14 @@ def evaluation(folder):
     variant = {"sleep_steps": 0, "unequal_images": 1, "layers": layers}
     counts = {"arithmetic": "8-bit integer", "wake_steps": 4, "settle_steps": 4, "samples": 2}
     row = AccuracyRow("SNN", "float", "IF", 4, Accuracy(3, 4).describe())
+    layer = {"name": "input", "events": 2.0, "synops": 8.0, "synops_by_magnitude": 9.0}
+    operations = {"layers": [layer], "synops": 8.0, "synops_by_magnitude": 9.0}
+    costs = {"synop": {"picojoules": 1.0, "source": "a paper"}}
+    estimate = {"note": "a table", "nanojoules": {"synop": 1.0}, "costs": costs}
+    operations |= {"neuron_updates": 3, "ann_macs": 4, "estimate": estimate}
+    over_time = {"arithmetic": "8-bit integer", "neuron": "IF", "wake_steps": 2, "samples": 4}
+    over_time |= {"correct": [1, 3], "first_right": [1, 2], "right_for_good": [0, 3]}
+    over_time |= {"camera_events": 2.5, "operations": operations}
     whole = Evaluation(
         RUN,
         "digits@test",
@@ -109,6 +117,7 @@ def evaluation(folder):
         gaps={"steps": 4, "layers": {"a": gap}},
         counts={**counts, "variants": {"CIF": variant}},
         notes=("a note",),
+        sequences=(over_time,),
     )
     whole.write(folder / "evaluation.json")
     assert Evaluation.read(folder / "evaluation.json") == whole

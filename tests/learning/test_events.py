@@ -228,6 +228,8 @@ def test_the_grammar(tmp_path):
         "frames=4,window=9,count=9",
         "frames=4,window=0",
         "frames=4,down=0",
+        "frames=4,denoise=0",
+        "frames=4,denoise",
         "frames=4,size=34",
         "frames=4,size=0x34",
         "frames=4,speed=9",
@@ -373,7 +375,7 @@ def test_nothing_is_lost_without_a_word(folder, caplog):
     with pytest.raises(DataError, match="a folder is needed"):
         open_split("events:nowhere,frames=4")
     with pytest.raises(DataError, match="no such format"):
-        read_events(folder / "a.aedat")
+        read_events(folder / "a.evt")
 
 
 def test_more_events_than_a_byte_counts(folder):

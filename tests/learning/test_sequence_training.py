@@ -179,6 +179,13 @@ def test_the_held_out_accuracies_are_those_of_means_and_frames(tmp_path):
     assert described["correct"] == (wanted == data.labels).sum()
 
 
+def test_levels_of_cif_are_the_tensors_of_a_sequence(tmp_path):
+    config = TrainConfig(**{**SMALL, "activation": "cqrelu", "levels": 4})
+    with pytest.raises(DataError, match=r"(?s)as many wake steps.*8 tensors, 4 levels.*levels=8"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_teacher_and_another_start(tmp_path):
     first = TrainConfig(**SMALL, activation="qcfs")
     train(first, tmp_path / "first")
@@ -201,7 +208,10 @@ def test_from_the_command_line(tmp_path, monkeypatch):
     rows = json.loads((tmp_path / "a.json").read_text())["rows"]
     whole = [row["accuracy"]["accuracy"] for row in rows if row["neuron"] == "CIF + sleep"]
     assert whole == [json.loads(ended.stdout)["accuracy"]]
-    refused = here("evaluate", "run", "--data", "moving-shapes", "-o", "e.json")
+    assert here("evaluate", "run", "--data", "moving-shapes@test[:20]").exit_code == 0
+    kept = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert [row["accuracy"]["accuracy"] for row in kept["rows"] if row["steps"]][-1:] == whole
+    refused = here("evaluate", "run", "--data", "digits", "-o", "e.json")
     assert "another shape" in str(refused.error)
     refused = here("train", *how, "--augment", "flip", "--out", "other")
     assert isinstance(refused.error, DataError)

@@ -32,6 +32,7 @@ from toolchain.cli.wording import as_options
 
 if TYPE_CHECKING:
     from toolchain.learning.evaluation.results import Evaluation
+    from toolchain.learning.evaluation.schema import OverTime
 
 
 def command(
@@ -169,6 +170,8 @@ def _show(evaluation: Evaluation, name: str, output: Output) -> None:
     title = f"{name} on {evaluation.data}, {evaluation.num_samples} samples"
     head = ("network", "arithmetic", "steps", "accuracy", "95 % interval", "points to float")
     output.table(head, rows, title)
+    for over_time in evaluation.sequences:
+        output.say(_told(over_time))
     for note in evaluation.notes:
         output.say(f"note: {as_options(note)}")
     if evaluation.lava:
@@ -176,3 +179,20 @@ def _show(evaluation: Evaluation, name: str, output: Output) -> None:
             f"Lava: {evaluation.lava['samples']} samples, {evaluation.lava['values']:,} values "
             f"compared, {evaluation.lava['mismatches']} mismatches"
         )
+
+
+def _told(found: OverTime) -> str:
+    """When a spiking network answers on sequences, and what it does for that."""
+    from toolchain.learning.evaluation.over_time import median_step
+
+    samples, operations = found["samples"], found["operations"]
+    first, good = (median_step(found[key], samples) for key in ("first_right", "right_for_good"))
+    never = samples - sum(found["first_right"])
+    events = found["camera_events"]
+    sent = "" if events is None else f"{events:,.0f} events of the camera, "
+    spikes = sum(layer["events"] for layer in operations["layers"][1:])
+    return (
+        f"SNN {found['neuron']}, {found['arithmetic']}: right for the first time after "
+        f"{first or '-'} steps, for good after {good or '-'} (medians), never {never} of "
+        f"{samples}; {sent}{spikes:,.0f} spikes, {operations['synops']:,.0f} synops per sample"
+    )

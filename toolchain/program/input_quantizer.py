@@ -62,6 +62,11 @@ class InputQuantizer:
         return IntRange.signed(self.bits) if self.signed else IntRange.unsigned(self.bits)
 
     @property
+    def channel_axis(self) -> int:
+        """Axis of the channels in samples (N, C, ...), of sequences (N, T, C, ...)."""
+        return 2 if self.per_step else 1
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the samples.
 

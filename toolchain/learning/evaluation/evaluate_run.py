@@ -6,7 +6,7 @@ The ANN runs without noise. Float spiking networks and integer programs get the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -20,6 +20,7 @@ from toolchain.learning.activations import IF_ACTIVATIONS, ActivationMode
 from toolchain.learning.data import Dataset, input_spikes
 from toolchain.learning.evaluation.float_network import layer_gaps, spiking_logits
 from toolchain.learning.evaluation.int_network import compare_counts, readouts
+from toolchain.learning.evaluation.over_time import SequenceRun
 from toolchain.learning.evaluation.results import FLOAT, AccuracyRow, Row, integer
 from toolchain.learning.evaluation.schema import Counts, Gaps
 from toolchain.learning.training.inference import logits, normalise
@@ -61,6 +62,8 @@ class Subject:
         The classes it was trained on; None where unknown.
     gap_steps:
         Steps at which layers are compared; None of networks trained elsewhere.
+    frames:
+        Length of the sequences it was trained on; None of others.
     """
 
     model: nn.Module
@@ -69,18 +72,21 @@ class Subject:
     levels: int
     class_names: tuple[str, ...] | None = None
     gap_steps: int | None = None
+    frames: int | None = None
 
 
 @dataclass
 class Measurement:
     """What is measured, and what was found; see `results.Evaluation`.
 
+    Of sequences the ANN gets the means, and a spiking network one tensor in each step.
+
     Attributes
     ----------
     subject:
         None where there is a program only.
     steps:
-        Time steps T of the IF networks.
+        Time steps T of the IF networks; of sequences those after which they are looked at.
     weight_bits:
         Widths of the integer programs; of CIF networks the first.
     workers:
@@ -97,6 +103,7 @@ class Measurement:
     rows: list[AccuracyRow] = field(default_factory=list)
     gaps: Gaps | None = None
     counts: Counts | None = None
+    sequences: list[SequenceRun] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def measure(self, lower: Lower) -> None:
@@ -120,7 +127,7 @@ class Measurement:
             rate_coded = lower("if", Schedule(subject.levels), bits)
             cif = lower("cif", longest, bits)
         else:
-            schedule = Schedule(max(self.steps))
+            schedule = Schedule(self.data.steps or max(self.steps))
             programs = {integer(bits): lower("if", schedule, bits) for bits in self.weight_bits}
         first = cif if sleeping else next(iter(programs.values()))
         inputs = self._inputs(first)
@@ -156,14 +163,22 @@ class Measurement:
                 found=f"{outputs} outputs",
                 allowed=f"{classes} classes",
             )
-        return input_spikes(program.input, self.data)
+        inputs = input_spikes(program.input, self.data)
+        program.check_inputs(inputs)
+        return inputs
 
     def _check_data(self, subject: Subject) -> None:
+        data, frames = self.data, subject.frames
+        if frames is not None and data.steps not in (frames, None):
+            self.notes.append(
+                f"the network was trained on sequences of {frames} tensors, and these have "
+                f"{data.steps}"
+            )
         if subject.class_names is None:
             return
-        data = self.data
+        steps = (data.steps,) if subject.quantizer.per_step else ()
         for what, found, allowed in (
-            ("samples of another shape", data.sample_shape, subject.quantizer.shape),
+            ("samples of another shape", data.sample_shape, (*steps, *subject.quantizer.shape)),
             ("other classes", data.class_names, subject.class_names),
         ):
             if found != allowed:
@@ -183,9 +198,13 @@ class Measurement:
     def _float_networks(self, subject: Subject) -> None:
         (model, kind), quantizer = in_one_type(subject.model), subject.quantizer
         real = torch.from_numpy(self.data.real()).to(kind)
-        x = normalise(real.reshape(-1, *quantizer.shape), quantizer.mean, quantizer.std)
+        per_step = {"per_step": quantizer.per_step}
+        lengths = (len(real), -1) if quantizer.per_step else (-1,)
+        real = real.reshape(*lengths, *quantizer.shape)
+        x = normalise(real, quantizer.mean, quantizer.std, quantizer.channel_axis)
+        seen = x.mean(1) if quantizer.per_step else x
         with user_code("the network's forward fails", type(model).__name__, home_of(model)):
-            outputs = logits(model, x, ActivationMode.QUANTIZED).numpy()
+            outputs = logits(model, seen, ActivationMode.QUANTIZED).numpy()
         self._add("ANN", FLOAT, "", None, outputs)
         if subject.gap_steps is None:
             self.notes.append(NO_FLOAT_SPIKES)
@@ -193,16 +212,23 @@ class Measurement:
         if subject.activation not in IF_ACTIVATIONS:
             return
         report = partial(self.progress, "float spiking network")
-        for steps, out in spiking_logits(model, x, self.steps, report).items():
+        for steps, out in spiking_logits(model, x, self.steps, report, **per_step).items():
             self._add("SNN", FLOAT, "IF", steps, out)
-        gaps = layer_gaps(model, x, subject.gap_steps, partial(self.progress, "layer errors"))
+        report = partial(self.progress, "layer errors")
+        gaps = layer_gaps(model, x, subject.gap_steps, report, **per_step)
         layers = {name: gap.describe() for name, gap in gaps.items()}
         self.gaps = {"steps": subject.gap_steps, "layers": layers}
 
     def _by_steps(self, program: IntProgram, inputs: np.ndarray) -> None:
         arithmetic = integer(program.weight_bits)
         report = partial(self.progress, f"{arithmetic} spiking network")
-        for steps, out in readouts(program, inputs, self.steps, report, self.workers).items():
+        if program.input.per_step:
+            run = SequenceRun.of(program, "IF", inputs, self.data, report, self.workers)
+            self.sequences.append(run)
+            found = {t: run.outputs[t - 1] for t in self.steps}
+        else:
+            found = readouts(program, inputs, self.steps, report, self.workers)
+        for steps, out in found.items():
             self._add("SNN", arithmetic, "IF", steps, out)
 
     def _wake_sleep(
@@ -226,6 +252,11 @@ class Measurement:
         self._add("ANN", arithmetic, "", None, cif.quantized_logits)
         for name, (comparison, sleep) in variants.items():
             self._add("SNN", arithmetic, name, wake + sleep, np.concatenate(comparison.logits))
+        if sleeping.input.per_step:
+            settled = replace(sleeping, schedule=Schedule(wake, cif.settle_steps))
+            report = partial(self.progress, "over time")
+            over = SequenceRun.of(settled, name, inputs, self.data, report, self.workers)
+            self.sequences.append(over)
         self.counts = {
             "arithmetic": arithmetic,
             "wake_steps": wake,

@@ -27,16 +27,23 @@ Progress = Callable[[int, int], None]
 
 @torch.no_grad()
 def spiking_logits(
-    model: nn.Module, x: Tensor, steps: Sequence[int], progress: Progress | None = None
+    model: nn.Module,
+    x: Tensor,
+    steps: Sequence[int],
+    progress: Progress | None = None,
+    *,
+    per_step: bool = False,
 ) -> dict[int, np.ndarray]:
     """Outputs (N, K) of the float spiking network, summed over the first T steps, by T.
 
-    IF neurons only look back, so one run of the longest T holds all shorter ones.
+    IF neurons only look back, so one run of the longest T holds all shorter ones. With `per_step`,
+    normalised samples `x` are sequences, (N, steps, ...), otherwise (N, ...).
     """
     longest, sums = max(steps), []
     with in_evaluation(model), activation_mode(model, ActivationMode.SPIKING, longest):
         for batch in batches(x, longest):
-            out = model(batch.repeat(longest, *([1] * (batch.ndim - 1))))
+            by_steps = batch.transpose(0, 1)[:longest] if per_step else batch[None]
+            out = model(by_steps.expand(longest, *by_steps.shape[1:]).flatten(0, 1))
             sums.append(out.reshape(longest, len(batch), -1).cumsum(0))
             if progress:
                 progress(sum(s.shape[1] for s in sums), len(x))
@@ -112,17 +119,30 @@ class LayerGap:
 
 @torch.no_grad()
 def layer_gaps(
-    model: nn.Module, x: Tensor, num_steps: int, progress: Progress | None = None
+    model: nn.Module,
+    x: Tensor,
+    num_steps: int,
+    progress: Progress | None = None,
+    *,
+    per_step: bool = False,
 ) -> dict[str, LayerGap]:
-    """Gap of every quantized activation over normalised samples (N, ...), by qualified path."""
+    """Gap of every quantized activation over normalised samples (N, ...), by qualified path.
+
+    With `per_step` they are sequences, (N, T, ...), and the quantized network gets their means.
+
+    Raises
+    ------
+    DataError
+        If sequences do not have `num_steps` steps.
+    """
     activations = {n: m for n, m in model.named_modules() if isinstance(m, QuantizedActivation)}
     gaps = {n: _empty(m, num_steps) for n, m in activations.items()}
     done = 0
     with in_evaluation(model):
         for batch in batches(x, num_steps):
             with observed_outputs(model) as ann:
-                model(batch)
-            rates, _ = run_spiking(model, batch, num_steps)
+                model(batch.mean(1) if per_step else batch)
+            rates, _ = run_spiking(model, batch, num_steps, per_step=per_step)
             for name, activation in activations.items():
                 lam = activation.threshold
                 gaps[name].add(ann[name] / lam, rates[name] / lam)

@@ -17,7 +17,15 @@ from toolchain.accuracy import Accuracy, Correct, Flips
 from toolchain.documents import as_error, parse_json, read_text, typed
 from toolchain.errors import DataError
 from toolchain.files import atomic_write
-from toolchain.learning.evaluation.schema import Counts, Gaps, MadeBy, OnLava, Run, check_made
+from toolchain.learning.evaluation.schema import (
+    Counts,
+    Gaps,
+    MadeBy,
+    OnLava,
+    OverTime,
+    Run,
+    check_made,
+)
 from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.settings import Settings
 
@@ -181,6 +189,8 @@ class Evaluation(Document):
     network:
         Where a network without a checkpoint comes from: hashes and names, as in a program's
         provenance.
+    sequences:
+        Each integer spiking network over the steps of sequences; nothing of still samples.
     """
 
     version_name = "evaluation_version"
@@ -197,6 +207,7 @@ class Evaluation(Document):
     lava: OnLava | None = None
     notes: tuple[str, ...] = ()
     network: dict[str, Any] | None = None
+    sequences: tuple[OverTime, ...] = ()
 
     def find(self, **wanted: Any) -> AccuracyRow | None:
         """The first row with these fields, or None."""

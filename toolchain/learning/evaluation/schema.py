@@ -166,3 +166,32 @@ class OperationsFound(TypedDict):
     neuron_updates: int
     ann_macs: int
     estimate: Estimate
+
+
+class OverTime(TypedDict):
+    """A spiking network on sequences, step by step (`over_time.SequenceRun`).
+
+    Attributes
+    ----------
+    correct:
+        Samples that are right after each step, as accuracies count them.
+    first_right:
+        Samples by the step after which the label's output is larger than all others for the first
+        time; samples of which it never is are in none.
+    right_for_good:
+        By the step from which on it stays so to the end.
+    camera_events:
+        Of a sample, on average; None of samples that are no counts of events.
+    operations:
+        Per sample.
+    """
+
+    arithmetic: str
+    neuron: str
+    wake_steps: int
+    samples: int
+    correct: list[int]
+    first_right: list[int]
+    right_for_good: list[int]
+    camera_events: float | None
+    operations: OperationsFound

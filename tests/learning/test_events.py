@@ -194,6 +194,14 @@ def test_a_folder_of_classes(folder):
     assert len(open_split(f"events:{folder},frames=8")) == 8
 
 
+def test_both_polarities_in_one_channel(folder):
+    apart = open_split(f"events:{folder},frames=8@train")
+    merged = open_split(f"events:{folder},frames=8,merge@train")
+    assert merged.name == f"events:{folder},frames=8,merge@train"
+    assert merged.sample_shape == (8, 1, 34, 34)
+    assert np.array_equal(merged.samples[:, :, 0], apart.samples[:, :, 0] + apart.samples[:, :, 1])
+
+
 def test_nmnist(tmp_path):
     for split in ("Train", "Test"):
         for digit in range(2):
@@ -209,9 +217,9 @@ def test_nmnist(tmp_path):
 
 
 def test_the_grammar(tmp_path):
-    source = parse_source("events:a,b/c,frames=10,window=5000,cut@test[2:5]")
-    assert (str(source.path), source.options) == ("a,b/c", "frames=10,window=5000,cut")
-    assert source.base == "events:a,b/c,frames=10,window=5000,cut"
+    source = parse_source("events:a,b/c,frames=10,merge,window=5000,cut@test[2:5]")
+    assert (str(source.path), source.options) == ("a,b/c", "frames=10,merge,window=5000,cut")
+    assert source.base == "events:a,b/c,frames=10,merge,window=5000,cut"
     assert (source.split, source.start, source.stop) == ("test", 2, 5)
     assert parse_source("npz:a,frames=3").options == ""
 

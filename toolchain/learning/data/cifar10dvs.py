@@ -40,7 +40,7 @@ TRAIN = 9
 
 
 def load(path: Path | None, options: str, split: str) -> Dataset:
-    """The `train` or `test` split, counts (N, T, 2, H, W).
+    """The `train` or `test` split, counts (N, T, C, H, W).
 
     Raises
     ------

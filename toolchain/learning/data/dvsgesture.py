@@ -50,7 +50,7 @@ Window = tuple[int, int, int]
 
 
 def load(path: Path | None, options: str, split: str) -> Dataset:
-    """The published `train` or `test` split, a sample for each gesture, counts (N, T, 2, H, W).
+    """The published `train` or `test` split, a sample for each gesture, counts (N, T, C, H, W).
 
     Raises
     ------

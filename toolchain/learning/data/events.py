@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 def load(path: Path | None, options: str, split: str) -> Dataset:
-    """The `train` or `test` split of a folder of event files, counts (N, T, 2, H, W).
+    """The `train` or `test` split of a folder of event files, counts (N, T, C, H, W).
 
     Raises
     ------
@@ -96,7 +96,7 @@ def framed(
     count: int,
     classes: Sequence[str],
 ) -> Dataset:
-    """The frames of `count` recordings, counts (N, T, 2, H, W).
+    """The frames of `count` recordings, counts (N, T, C, H, W).
 
     Raises
     ------

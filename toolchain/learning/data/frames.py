@@ -1,8 +1,8 @@
 """Frames of events: counts per pixel and polarity in parts of a recording, one for each step.
 
-A frame has two channels, of events that became darker (0) and brighter (1). Nothing is lost: events
-behind the last frame are an error, unless the binning says that they are cut off, and so are more
-than 255 in one place of a frame.
+A frame has two channels, of events that became darker (0) and brighter (1), or one of both. Nothing
+is lost: events behind the last frame are an error, unless the binning says that they are cut off,
+and so are more than 255 in one place of a frame.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ MOST_FRAMES = 1 << 16
 MOST_COUNTED = 255
 ALLOWED = (
     "frames=T, and if wanted window=MICROSECONDS or count=EVENTS, size=WIDTHxHEIGHT, down=K, "
-    "denoise=MICROSECONDS, cut"
+    "denoise=MICROSECONDS, merge, cut"
 )
-CUT = "cut"
+FLAGS = ("merge", "cut")
 NUMBERS = ("frames", "window", "count", "down", "denoise")
 
 
@@ -47,6 +47,8 @@ class Binning:
     denoise:
         Before all else, events without one of a neighbouring pixel at most so many microseconds
         earlier are taken out (see `denoise`).
+    merge:
+        Whether a frame has one channel for events of both polarities.
     cut:
         Whether events behind the last frame are left out.
     """
@@ -57,6 +59,7 @@ class Binning:
     size: Size | None = None
     down: int = 1
     denoise: int | None = None
+    merge: bool = False
     cut: bool = False
 
     @classmethod
@@ -101,7 +104,7 @@ class Binning:
         return (size[0] // self.down, size[1] // self.down)
 
     def binned(self, events: Events, size: Size, node: str) -> np.ndarray:
-        """Counts of checked events, uint8 (T, 2, H, W).
+        """Counts of checked events, uint8 (T, 2, H, W), or (T, 1, H, W) if polarities are merged.
 
         Raises
         ------
@@ -126,9 +129,9 @@ class Binning:
                 allowed=f">= {self.frames} frames of {self.count}",
             )
         width, height = self.frame_size(size, node)
-        place = step * 2 + events.on
+        place = step if self.merge else step * 2 + events.on
         place = (place * height + events.y // self.down) * width + events.x // self.down
-        shape = (self.frames, 2, height, width)
+        shape = (self.frames, 1 if self.merge else 2, height, width)
         counts = np.bincount(place[~behind], minlength=int(np.prod(shape)))
         if counts.max() > MOST_COUNTED:
             raise DataError(
@@ -158,8 +161,10 @@ def _pixels(text: str) -> Size:
 _PARSED: dict[str, tuple[re.Pattern[str], Callable[[str], Any]]] = {
     **{n: (re.compile(rf"{n}=\d{{1,15}}"), int) for n in NUMBERS},
     "size": (re.compile(r"size=[1-9]\d{0,5}x[1-9]\d{0,5}"), _pixels),
-    CUT: (re.compile(CUT), lambda _: True),
+    **{flag: (re.compile(flag), lambda _: True) for flag in FLAGS},
 }
 assert set(_PARSED) == {field.name for field in fields(Binning)}
-OPTIONS = re.compile(r"^(?P<path>.*?)(?P<options>(?:,(?:[a-z]+=[^,/]*|cut))*)$", re.S)
+OPTIONS = re.compile(
+    rf"^(?P<path>.*?)(?P<options>(?:,(?:[a-z]+=[^,/]*|{'|'.join(FLAGS)}))*)$", re.S
+)
 """A path and what follows it of a binning."""

@@ -43,6 +43,8 @@ LIMITS = {
     "max_input_bits": (1, 32),
 }
 """Limits that conversion needs, with the smallest and largest valid value of each."""
+OPTIONAL = {"max_spike_bits": (1, 32)}
+"""Limits that a profile may lack, as `LIMITS`; then spikes carry no number."""
 MOST_BYTES = 1 << 20
 """Largest size of a profile, in bytes."""
 _REMEDY = "hw_models/profiles/loihi2.toml shows the form"
@@ -100,6 +102,7 @@ class Profile:
 
     def as_target_limits(self) -> TargetLimits:
         """The limits that conversion needs."""
+        graded = "max_spike_bits" in self.limits
         return TargetLimits(
             name=self.name,
             weight_bits=self.limits["weight_bits"].value,
@@ -108,6 +111,7 @@ class Profile:
             threshold_max=self.limits["threshold_max"].value,
             bias_max=self.limits["bias_max"].value,
             max_input_bits=self.limits["max_input_bits"].value,
+            max_spike_bits=self.limits["max_spike_bits"].value if graded else 1,
             one_threshold=bool(self.layer_cores) and self.layer_cores["thresholds"].values == (1,),
         )
 
@@ -144,7 +148,7 @@ def _profile(name: str, table: _Table) -> Profile:
     if missing:
         raise ValueError(f"no {', '.join(sorted(missing))}")
     for key, limit in table.limits.items():
-        low, high = LIMITS.get(key, (0, LARGEST_LIMIT))
+        low, high = (LIMITS | OPTIONAL).get(key, (0, LARGEST_LIMIT))
         if not low <= limit.value <= high:
             raise ValueError(f"{key} is {limit.value}, not {low} .. {high}")
     rest = dict(table.chip)

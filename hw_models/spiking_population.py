@@ -36,6 +36,8 @@ class SpikingPopulation(AbstractProcess):
         Signed width of the membrane potential; exceeding it is an error.
     recorder:
         Takes the spikes and membrane potentials; None for no recording.
+    parameters:
+        Further parameters of a subclass's model.
     """
 
     def __init__(
@@ -49,10 +51,10 @@ class SpikingPopulation(AbstractProcess):
         state_bits: int = 24,
         recorder: Recorder | None = None,
         name: str | None = None,
+        **parameters: Any,
     ) -> None:
-        super().__init__(
-            shape=shape, clock=clock, state_bits=state_bits, recorder=recorder, name=name
-        )
+        how = {"clock": clock, "state_bits": state_bits, "recorder": recorder, "name": name}
+        super().__init__(shape=shape, **how, **parameters)
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
         channels = (shape[-1],)

@@ -54,6 +54,7 @@ def convert(
     neuron: str = "if",
     steps: int | None = None,
     sleep_steps: int | None = None,
+    max_spike: int = 1,
     weight_bits: int = 8,
     target: str = "loihi2",
     pooling: str = "auto",
@@ -106,6 +107,10 @@ def convert(
     sleep_steps:
         CIF: sleep steps, by default measured on the calibration samples, or 4 per wake step without
         them.
+    max_spike:
+        IF: largest graded spike K. Above 1, a neuron sends up to K spikes of a step as one message
+        with their number, so that T steps have K T levels; in one step with K trained levels the
+        network is the trained one, but for rounding. The target must send numbers, as Loihi 2 does.
     weight_bits:
         Signed width of the weights, in bits.
     target:
@@ -165,6 +170,7 @@ def convert(
         allow_clipping=allow_clipping,
         relu_percentile=relu_percentile,
         fit_weights=fit_weights,
+        max_spike=max_spike,
     )
     unsaid = opened.notes
     origin = {**trained.provenance, **_versions(), **(provenance or {})}

@@ -10,6 +10,7 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import (
     ConsistentIntegrateAndFire,
+    GradedIntegrateAndFire,
     IntegrateAndFire,
     LIPool,
     Readout,
@@ -24,6 +25,10 @@ NEURONS = {"if": IntegrateAndFire, "cif": ConsistentIntegrateAndFire}
 def spiking(rng, kind, channels, reach):
     """A neuron whose thresholds are of the size of its input."""
     theta = rng.integers(1, max(2, reach), channels)
+    if kind == "graded":
+        most = int(rng.integers(2, 9))
+        theta = 1 + theta // most
+        return GradedIntegrateAndFire(theta, theta // 2, most)
     return NEURONS[kind](theta, theta // 2)
 
 

@@ -38,8 +38,10 @@ CONVS = convolutions(least=1, most=3)
 PLAIN_CONVS = convolutions(least=1, most=3, upsampled=False)
 
 
+KINDS = st.sampled_from(["if", "cif", "graded"])
 SCHEDULES = {
     "if": st.builds(Schedule, st.integers(1, 20)),
+    "graded": st.builds(Schedule, st.integers(1, 20)),
     "cif": st.builds(Schedule, st.integers(1, 9), st.integers(0, 12)),
 }
 
@@ -69,7 +71,7 @@ def pooled_programs(draw):
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     overhang = tuple(draw(st.integers(-p, r)) for p, r in zip(padding, reach, strict=True))
-    kind = draw(st.sampled_from(["if", "cif"]))
+    kind = draw(KINDS)
     net = Branches(draw(st.integers(0, 99)), kind, (2, *size))
     net.add("stem", [net.conv("input", 3, 1)])
     try:
@@ -78,5 +80,5 @@ def pooled_programs(draw):
     except ProgramError:
         assume(False)
     net.add("readout", [net.dense("pool", 2)], Readout(1.0))
-    schedule = Schedule(4) if kind == "if" else Schedule(2, 3)
+    schedule = Schedule(2, 3) if kind == "cif" else Schedule(4)
     return net.program(InputQuantizer((2, *size), 1.0, bits=4, signed=True), schedule)

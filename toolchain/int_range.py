@@ -74,6 +74,8 @@ class TargetLimits:
         Largest width of a graded input spike, in bits.
     one_threshold:
         Whether all channels of a layer have the same threshold.
+    max_spike_bits:
+        Largest width of a neuron's spike, unsigned; 1 if spikes carry no number.
     """
 
     name: str
@@ -84,3 +86,4 @@ class TargetLimits:
     bias_max: int
     max_input_bits: int
     one_threshold: bool = False
+    max_spike_bits: int = 1

@@ -13,7 +13,7 @@ from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.spike_ranges import largest_sum
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
-KINDS = ("IF", "CIF", "LIPOOL", "RELAY", "READOUT")
+KINDS = ("IF", "GRADED_IF", "CIF", "LIPOOL", "RELAY", "READOUT")
 """Neurons that the template of the source has."""
 TYPES = {
     "uint8_t": IntRange.unsigned(8),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Version of the format, raised whenever an older reader would misread a new file."""
+SEQUENCES_VERSION = 5
+"""Version without graded IF neurons, but with inputs per step."""
 UPSAMPLING_VERSION = 4
 """Version without inputs per step, but with `upsample` and `overhang` of convolutions."""
 OVERHANG_VERSION = 3

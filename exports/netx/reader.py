@@ -22,6 +22,7 @@ from exports.netx.layout import (
     OVERHANG_VERSION,
     OWN,
     POOL,
+    SEQUENCES_VERSION,
     SIMULATION,
     SYNAPSES,
     UPSAMPLING_VERSION,
@@ -35,6 +36,7 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import (
     NEURONS,
+    GradedIntegrateAndFire,
     LIPool,
     Neuron,
     Relay,
@@ -117,6 +119,7 @@ def _read(root: Group) -> IntProgram:
         BRANCHES_VERSION,
         OVERHANG_VERSION,
         UPSAMPLING_VERSION,
+        SEQUENCES_VERSION,
         FORMAT_VERSION,
     )
     if version not in known:
@@ -338,11 +341,12 @@ WEIGHTED = {CONV: _read_conv, DENSE: _read_dense}
 
 
 def _read_neuron(neuron: Group, own: Group, version: int) -> Neuron:
-    known = {
-        kind: cell
-        for kind, cell in NEURONS.items()
-        if version > CHAINS_VERSION or cell not in (LIPool, Relay)
-    }
+    newer: tuple[type[Neuron], ...] = ()
+    if version < FORMAT_VERSION:
+        newer = (GradedIntegrateAndFire,)
+    if version == CHAINS_VERSION:
+        newer += (LIPool, Relay)
+    known = {kind: cell for kind, cell in NEURONS.items() if cell not in newer}
     kind = neuron.text("type")
     if kind not in known:
         raise FormatError(
@@ -353,4 +357,5 @@ def _read_neuron(neuron: Group, own: Group, version: int) -> Neuron:
         )
     cell = known[kind]
     arrays = {name: neuron.integers(name, 1) for name in cell.array_names}
-    return cell(**arrays, **{name: own.real(name) for name in cell.real_names})
+    numbers = {name: neuron.integer(name) for name in cell.integer_names}
+    return cell(**arrays, **numbers, **{name: own.real(name) for name in cell.real_names})

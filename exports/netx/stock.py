@@ -24,7 +24,12 @@ from toolchain.errors import TargetError, ValueRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.bounds import analyse
 from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
+from toolchain.program.neurons import (
+    ConsistentIntegrateAndFire,
+    GradedIntegrateAndFire,
+    IntegrateAndFire,
+    Readout,
+)
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, WindowSynapse
 
 FULL_DECAY = 4096
@@ -102,13 +107,16 @@ def _check(population: Population, state: IntRange) -> None:
             remedy=OWN_FILES,
         )
     if not isinstance(neuron, IntegrateAndFire | Readout):
-        is_cif = isinstance(neuron, ConsistentIntegrateAndFire)
+        remedies = {
+            ConsistentIntegrateAndFire: 'convert with neuron="if"',
+            GradedIntegrateAndFire: "convert with max_spike=1",
+        }
         raise TargetError(
             "stock netx has no such neuron",
             node=name,
             found=neuron.kind,
             allowed=f"{IntegrateAndFire.kind}, {Readout.kind}",
-            remedy='convert with neuron="if"' if is_cif else OWN_FILES,
+            remedy=remedies.get(type(neuron), OWN_FILES),
         )
     if synapse.weight_exponent:
         raise TargetError(

@@ -24,6 +24,7 @@ from exports.netx.layout import (
     OVERHANG_VERSION,
     OWN,
     POOL,
+    SEQUENCES_VERSION,
     SIMULATION,
     STOCK_STRING,
     SYNAPSES,
@@ -34,6 +35,7 @@ from exports.netx.seal import write_seal
 from toolchain.canonical import canonical_json
 from toolchain.errors import FormatError
 from toolchain.program.int_program import IntProgram, Population
+from toolchain.program.neurons import GradedIntegrateAndFire
 from toolchain.program.range_certificate import range_certificate
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse, WindowSynapse
 
@@ -80,8 +82,10 @@ def _write(program: IntProgram, file: h5py.File) -> None:
 
 def _version(program: IntProgram) -> int:
     """The lowest version that holds the program, so that older readers read what they can."""
-    if program.input.per_step:
+    if any(isinstance(p.neuron, GradedIntegrateAndFire) for p in program.populations):
         return FORMAT_VERSION
+    if program.input.per_step:
+        return SEQUENCES_VERSION
     synapses = [s for p in program.populations for s in p.synapses]
     uneven = {type(s) for s in synapses if not (isinstance(s, DenseSynapse) or s.is_even)}
     if ConvSynapse in uneven:
@@ -132,6 +136,8 @@ def _write_population(group: h5py.Group, population: Population) -> None:
     write_string(neuron, "type", population.neuron.kind)
     for name, array in population.neuron.arrays().items():
         neuron[name] = array
+    for name, number in population.neuron.integers().items():
+        neuron[name] = number
     for name, value in population.neuron.reals().items():
         own[name] = np.float64(value)
 

@@ -17,7 +17,13 @@ import numpy as np
 from exports.entry import Entry, Fate
 from toolchain.errors import TargetError
 from toolchain.program.int_program import IntProgram
-from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, LIPool, Readout
+from toolchain.program.neurons import (
+    ConsistentIntegrateAndFire,
+    GradedIntegrateAndFire,
+    IntegrateAndFire,
+    LIPool,
+    Readout,
+)
 
 
 def ledger(program: IntProgram) -> list[Entry]:
@@ -32,15 +38,15 @@ def ledger(program: IntProgram) -> list[Entry]:
     entries = []
     for population in program.populations:
         neuron, name = population.neuron, population.name
-        if isinstance(neuron, ConsistentIntegrateAndFire | LIPool):
+        if isinstance(neuron, ConsistentIntegrateAndFire | GradedIntegrateAndFire | LIPool):
             raise TargetError(
-                "NIR has no neuron that takes spikes back or pools them",
+                "NIR has no neuron that takes spikes back, sends several as one, or pools them",
                 node=name,
                 found=neuron.kind,
                 allowed="IF neurons, sum pools, a readout",
                 remedy="train with average pools in place of max pools"
                 if isinstance(neuron, LIPool)
-                else 'convert with neuron="if"',
+                else 'convert with neuron="if" and max_spike=1',
             )
         if isinstance(neuron, Readout):
             consequence = f"real output = {neuron.scale:.6g} * sum over steps / {_wake(program)}"

@@ -2,7 +2,8 @@
 
 Counts take the place of spikes: `N = clip(floor((v0 + X) / threshold), 0, Q)` with X the weighted
 counts of the sources plus Q times the bias; the input counts its graded spikes of all
-wake steps (docs/METHODS.md, "Settled CIF is lossless"). With one step, IF neurons compute the same.
+wake steps (docs/METHODS.md, "Settled CIF is lossless"). With one step, IF neurons compute the same,
+and graded ones with `max_spike` in place of Q.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from toolchain.errors import TargetError
 from toolchain.int_range import IntRange
 from toolchain.program.count_growth import count_growths
 from toolchain.program.int_program import INPUT, IntProgram, Population
-from toolchain.program.neurons import IntegrateAndFire, LIPool, Readout, Relay, ThresholdNeuron
+from toolchain.program.neurons import (
+    GradedIntegrateAndFire,
+    IntegrateAndFire,
+    LIPool,
+    Readout,
+    Relay,
+    ThresholdNeuron,
+)
 from toolchain.program.spike_ranges import largest_sum
 from toolchain.program.synapse import WindowSynapse
 
@@ -41,7 +49,8 @@ def settled(program: IntProgram, *, qonnx: bool = False) -> onnx.ModelProto:
     """
     schedule = program.schedule
     for population in program.spiking:
-        if isinstance(population.neuron, IntegrateAndFire) and schedule.num_steps > 1:
+        neuron = population.neuron
+        if isinstance(neuron, IntegrateAndFire | GradedIntegrateAndFire) and schedule.num_steps > 1:
             raise TargetError(
                 "IF neurons over several steps do not settle to a network without time",
                 node=population.name,
@@ -74,7 +83,7 @@ def settled(program: IntProgram, *, qonnx: bool = False) -> onnx.ModelProto:
             outputs.append(helper.make_tensor_value_info(name, nodes.kind, shape))
             continue
         if isinstance(neuron, ThresholdNeuron):
-            found = _counted(nodes, population, neuron, found, schedule.wake_steps)
+            found = _counted(nodes, population, neuron, found, reach(name).high)
         elif not isinstance(neuron, LIPool | Relay):
             raise TargetError("no ONNX operators for this neuron", node=name, found=neuron.kind)
         counts[name] = nodes.cast(found, f"{name}/counts", TensorProto.FLOAT)
@@ -118,9 +127,9 @@ def _check_total(
 
 
 def _counted(
-    nodes: Nodes, population: Population, neuron: ThresholdNeuron, total: str, wake: int
+    nodes: Nodes, population: Population, neuron: ThresholdNeuron, total: str, most: int
 ) -> str:
-    """Counts of CIF neurons; ONNX cuts a quotient towards 0, so negative sums become 0 first.
+    """Counts of neurons, 0 .. `most`; ONNX cuts a quotient towards 0: negative sums become 0 first.
 
     In float32 the floor of a quotient is exact, since both are integers below 2^24: the quotient is
     at least 1 / threshold below the next integer, more than float32 rounds it by. `Quant` takes it,
@@ -131,14 +140,14 @@ def _counted(
     threshold = nodes.constant(f"{name}/threshold", per_channel(neuron.threshold, shape))
     v = nodes.add("Add", f"{name}/v", total, first)
     if nodes.qonnx:
-        top = per_channel(neuron.threshold.astype(np.int64) * wake, shape)
+        top = per_channel(neuron.threshold.astype(np.int64) * most, shape)
         capped = nodes.add("Min", f"{name}/capped", v, nodes.constant(f"{name}/top", top))
         steps = per_channel(neuron.threshold, shape)
-        found = nodes.quantized(f"{name}/quantized", capped, steps, wake.bit_length(), signed=False)
+        found = nodes.quantized(f"{name}/quantized", capped, steps, most.bit_length(), signed=False)
         return nodes.add("Div", f"{name}/count", found, threshold)
     positive = nodes.add("Max", f"{name}/positive", v, nodes.constant(f"{name}/none", 0))
     quotient = nodes.add("Div", f"{name}/quotient", positive, threshold)
-    return nodes.add("Min", f"{name}/count", quotient, "wake_steps")
+    return nodes.add("Min", f"{name}/count", quotient, nodes.constant(f"{name}/most", most))
 
 
 def _pooled(

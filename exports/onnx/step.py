@@ -14,6 +14,7 @@ from toolchain.errors import TargetError
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.neurons import (
     ConsistentIntegrateAndFire,
+    GradedIntegrateAndFire,
     IntegrateAndFire,
     LIPool,
     Readout,
@@ -110,15 +111,24 @@ def _add(step: _Step, program: IntProgram, population: Population) -> None:
         before, after = step.state(name, shape)
         step.potentials[name] = nodes.add("Add", after, before, total)
         return
-    if not isinstance(neuron, IntegrateAndFire | ConsistentIntegrateAndFire):
+    if not isinstance(
+        neuron, IntegrateAndFire | GradedIntegrateAndFire | ConsistentIntegrateAndFire
+    ):
         raise TargetError("no ONNX operators for this neuron", node=name, found=neuron.kind)
     before, after = step.state(f"{name}/v", shape, neuron.initial_potential)
     v = nodes.add("Add", f"{name}/charged", before, total)
     threshold = nodes.constant(f"{name}/threshold", per_channel(neuron.threshold, shape))
-    above = nodes.add("GreaterOrEqual", f"{name}/above", v, threshold)
     if isinstance(neuron, ConsistentIntegrateAndFire):
+        above = nodes.add("GreaterOrEqual", f"{name}/above", v, threshold)
         spikes = _consistent(step, population, v, above)
+    elif isinstance(neuron, GradedIntegrateAndFire):
+        # ONNX cuts a quotient towards 0, so negative potentials become 0 first.
+        positive = nodes.add("Max", f"{name}/positive", v, nodes.constant(f"{name}/none", 0))
+        quotient = nodes.add("Div", f"{name}/quotient", positive, threshold)
+        most = nodes.constant(f"{name}/most", neuron.max_spike)
+        spikes = nodes.add("Min", f"{name}/fires", quotient, most)
     else:
+        above = nodes.add("GreaterOrEqual", f"{name}/above", v, threshold)
         spikes = nodes.cast(above, f"{name}/fires")
     taken = nodes.add("Mul", f"{name}/taken", spikes, threshold)
     step.potentials[name] = nodes.add("Sub", after, v, taken)

@@ -242,6 +242,6 @@ def _check(program: IntProgram) -> None:
                 node=population.name,
                 found=population.neuron.kind,
                 allowed="IF neurons, average pools that fold, readouts",
-                remedy='convert with neuron="if", and train with average pools in place of max '
-                "pools",
+                remedy='convert with neuron="if" and max_spike=1, and train with average pools in '
+                "place of max pools",
             )

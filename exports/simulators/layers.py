@@ -101,7 +101,7 @@ def _kind(population: Population, tool: str) -> str:
             f"{tool} does not have this neuron",
             node=population.name,
             found=population.neuron.kind,
-            remedy='convert with neuron="if", or export to="onnx" or "c"',
+            remedy='convert with neuron="if" and max_spike=1, or export to="onnx" or "c"',
         )
     return kind
 

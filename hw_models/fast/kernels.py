@@ -139,6 +139,22 @@ def fire_if(total, bias, threshold, v, spikes):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def fire_graded(total, bias, threshold, most, v, spikes):  # type: ignore[no-untyped-def]
+    """Compute one step of (N, C) graded IF neurons, whose largest spike is `most`."""
+    low = high = np.int32(0)
+    for n in range(v.shape[0]):
+        for k in range(v.shape[1]):
+            u = v[n, k] + total[n, k] + bias[k]
+            low, high = min(low, u), max(high, u)
+            s = np.int32(0)
+            if u >= threshold[k]:
+                s = np.int32(min(u // threshold[k], most))
+            spikes[n, k] = np.int8(s)
+            v[n, k] = u - s * threshold[k]
+    return low, high
+
+
+@compiled
 def fire_cif(total, bias, threshold, v, counts, wakes, spikes):  # type: ignore[no-untyped-def]
     """Compute one CIF step of (N, C) neurons; `wakes` counts the wake steps, this one included."""
     low = high = np.int32(0)

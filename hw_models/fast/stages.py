@@ -132,6 +132,29 @@ class _IntegrateAndFireStage(Stage):
         self._watch("membrane potential", *reach)
 
 
+class _GradedIntegrateAndFireStage(Stage):
+    def __init__(self, program: IntProgram, population: Population, v: np.ndarray) -> None:
+        super().__init__(program, population, v)
+        neuron = population.neuron
+        assert isinstance(neuron, neurons.GradedIntegrateAndFire)
+        self._threshold, self._initial = np.array(neuron.threshold), neuron.initial_potential
+        self._most = neuron.max_spike
+
+    def start(self) -> None:
+        self.v[...] = self._initial
+
+    def fire(self, arrived: Sequence[np.ndarray], local_step: int, wake_steps: int) -> None:
+        reach = kernels.fire_graded(
+            self._sum_up(arrived),
+            self._bias_at(local_step, wake_steps),
+            self._threshold,
+            self._most,
+            self.v.reshape(self._per_channel),
+            self.spikes.reshape(self._per_channel),
+        )
+        self._watch("membrane potential", *reach)
+
+
 class _ConsistentStage(Stage):
     def __init__(self, program: IntProgram, population: Population, v: np.ndarray) -> None:
         super().__init__(program, population, v)
@@ -216,6 +239,7 @@ class _ReadoutStage(Stage):
 _STAGES: dict[type, type[Stage]] = {
     neurons.IntegrateAndFire: _IntegrateAndFireStage,
     neurons.ConsistentIntegrateAndFire: _ConsistentStage,
+    neurons.GradedIntegrateAndFire: _GradedIntegrateAndFireStage,
     neurons.LIPool: _PoolStage,
     neurons.Relay: _RelayStage,
     neurons.Readout: _ReadoutStage,

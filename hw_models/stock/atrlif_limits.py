@@ -63,6 +63,7 @@ def _other_neurons(neuron: neurons.Neuron) -> str:
     """A remedy for a population of other neurons."""
     remedies = {
         neurons.ConsistentIntegrateAndFire.kind: 'convert with neuron="if"',
+        neurons.GradedIntegrateAndFire.kind: "convert with max_spike=1",
         neurons.LIPool.kind: "train with average pools in place of max pools",
         neurons.Relay.kind: 'convert with pooling="fold" if it pools; put an activation behind '
         "it in training if it adds branches",

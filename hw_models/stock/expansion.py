@@ -21,6 +21,7 @@ from hw_models.message_bits import message_bits
 from hw_models.processes.atrlif_population import AtrlifPopulation
 from hw_models.processes.consistent_integrate_and_fire import ConsistentIntegrateAndFireProcess
 from hw_models.processes.delay import Delay
+from hw_models.processes.graded_integrate_and_fire import GradedIntegrateAndFireProcess
 from hw_models.processes.integrate_and_fire import IntegrateAndFireProcess
 from hw_models.processes.lipool import LIPoolProcess
 from hw_models.processes.readout import ReadoutProcess
@@ -173,6 +174,17 @@ def _(
 
 @_neuron.register
 def _(
+    neuron: neurons.GradedIntegrateAndFire,
+    population: Population,
+    program: IntProgram,
+    **how: Any,
+) -> Any:
+    how["max_spike"] = neuron.max_spike
+    return GradedIntegrateAndFireProcess(**_spiking(neuron, population), **how)
+
+
+@_neuron.register
+def _(
     neuron: neurons.ConsistentIntegrateAndFire,
     population: Population,
     program: IntProgram,
@@ -219,9 +231,7 @@ def _atrlif(population: Population, **how: Any) -> Any:
     )
 
 
-def _spiking(
-    neuron: neurons.IntegrateAndFire | neurons.ConsistentIntegrateAndFire, population: Population
-) -> dict[str, Any]:
+def _spiking(neuron: neurons.ThresholdNeuron, population: Population) -> dict[str, Any]:
     return {
         "shape": lava_shape(population.shape),
         "threshold": np.array(neuron.threshold),

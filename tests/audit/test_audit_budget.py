@@ -101,19 +101,19 @@ def activations_of(model, x, mode):
     return seen, out
 
 
-@pytest.mark.parametrize("neuron", ["if", "cif"])
+@pytest.mark.parametrize(("neuron", "most"), [("if", 1), ("cif", 1), ("if", 3)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_totals_are_those_of_two_independent_networks(neuron, seed):
+def test_totals_are_those_of_two_independent_networks(neuron, most, seed):
     """The reference simulator's counts against torch's modules; terms add up neuron by neuron."""
     model = lenet(lambda: QCFS(4, 1.5), seed)
-    program = converted(model, neuron=neuron)
+    program = converted(model, neuron=neuron, max_spike=most)
     _, budget, inputs, samples, _ = audited(program, model)
     recording = reference.simulate(program, inputs, mode=RecordingMode.COUNTS)
     values, out = activations_of(model, samples, ActivationMode.CLIPPED)
-    spiking = [p.name for p in program.spiking if p.neuron.kind in ("IF", "CIF")]
+    spiking = [p.name for p in program.spiking if p.neuron.kind in ("IF", "CIF", "GRADED_IF")]
     for name, value in zip(spiking, values, strict=True):
         layer = budget.layers[name]
-        expected = torch.from_numpy(recording.counts[name]) / 4 - value / 1.5
+        expected = torch.from_numpy(recording.counts[name]) / (4 * most) - value / 1.5
         assert layer.total.describe()["mean"] == pytest.approx(float(expected.mean()), abs=FLOAT32)
         rms = float((expected**2).mean().sqrt())
         assert layer.total.describe()["rms"] == pytest.approx(rms, abs=FLOAT32)

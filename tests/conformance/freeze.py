@@ -36,7 +36,9 @@ from toolchain.recording import Mode  # noqa: E402
 from toolchain.simulator.reference import simulate  # noqa: E402
 
 BRANCHED_SEED = 1
-SCHEDULES = {"if": Schedule(4), "cif": Schedule(3, 5)}
+GRADED_SEED = 3
+"""With it every layer of graded neurons sends spikes."""
+SCHEDULES = {"if": Schedule(4), "cif": Schedule(3, 5), "graded": Schedule(3)}
 
 
 def is_missing(name):
@@ -94,7 +96,8 @@ BRANCHED = {
 def freeze_branched(name, kind):
     """One of the networks in `BRANCHED`."""
     stages, how = BRANCHED[name]
-    program = branched_program(BRANCHED_SEED, kind, stages, schedule=SCHEDULES[kind], **how)
+    seed = GRADED_SEED if kind == "graded" else BRANCHED_SEED
+    program = branched_program(seed, kind, stages, schedule=SCHEDULES[kind], **how)
     if name == "sequences":
         program = per_step(program)
     freeze(f"{name}-{kind}", program, random_inputs(program, 6, 1))
@@ -151,6 +154,9 @@ def main():
         for name in BRANCHED:
             if is_missing(f"{name}-{kind}"):
                 freeze_branched(name, kind)
+    for name in ("branched", "heads"):
+        if is_missing(f"{name}-graded"):
+            freeze_branched(name, "graded")
     for kind, schedule in (("if", Schedule(4)), ("cif", Schedule(4, 6))):
         if is_missing(f"digits-{kind}"):
             freeze_digits(kind, schedule)

@@ -23,7 +23,8 @@ def load(name):
 
 def test_the_pack_is_whole():
     names = {"borders", "branched", "digits", "heads", "overhang", "random", "sequences"}
-    assert {f"{n}-{k}" for n in names | {"upsampled"} for k in ("cif", "if")} == set(NAMES)
+    of_both = {f"{n}-{k}" for n in names | {"upsampled"} for k in ("cif", "if")}
+    assert of_both | {"branched-graded", "heads-graded"} == set(NAMES)
 
 
 def test_branches_and_pools_are_in_it():
@@ -32,6 +33,15 @@ def test_branches_and_pools_are_in_it():
         kinds = {p.neuron.kind for p in program.populations}
         assert {"LIPOOL", "RELAY", "READOUT"} < kinds
         assert any(program.delay(p, s) for p in program.populations for s in p.synapses)
+
+
+def test_graded_spikes_are_in_it():
+    """In front of a max pool, a sum pool and sums that are passed on; each layer sends some."""
+    for name in ("branched-graded", "heads-graded"):
+        program, _, frozen = load(name)
+        kinds = {p.neuron.kind for p in program.populations}
+        assert kinds == {"GRADED_IF", "LIPOOL", "RELAY", "READOUT"}
+        assert all(frozen.meta["synops"][p.name] for p in program.spiking)
 
 
 def test_pools_that_hang_over_the_border_are_in_it():

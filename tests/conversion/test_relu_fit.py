@@ -16,6 +16,7 @@ from toolchain.conversion.passes.fold import fold
 from toolchain.conversion.quantization import relu_fit
 from toolchain.conversion.quantization.percentile import with_thresholds
 from toolchain.conversion.quantization.relu_fit import Timing, fit_relus, outputs_of
+from toolchain.conversion.quantization.spike_values import with_largest_spike
 from toolchain.errors import ConversionError
 from toolchain.program.float_program import Activation
 from toolchain.simulator.reference import simulate
@@ -53,32 +54,37 @@ def activations(program):
     return [n for n in program.nodes if isinstance(n, Activation)]
 
 
-def fire(currents, lam, start):
-    """IF neurons written out: spikes times threshold per step, for a list of currents."""
+def fire(currents, lam, start, most=1):
+    """IF neurons written out: spikes times threshold per step, for a list of currents.
+
+    Up to `most` of a step are one.
+    """
     lam = torch.from_numpy(lam).reshape(-1, *([1] * (currents[0].ndim - 2)))
     v = torch.zeros_like(currents[0]) + lam * start
     sent = []
     for current in currents:
         v = v + current
-        sent.append((v >= lam) * lam)
+        sent.append(sum((v >= k * lam) * lam for k in range(1, most + 1)))
         v = v - sent[-1]
     return sent
 
 
+@pytest.mark.parametrize("most", [1, 3])
 @pytest.mark.parametrize("per_step", [False, True])
-def test_the_simulation_is_the_equation_written_out(per_step):
+def test_the_simulation_is_the_equation_written_out(per_step, most):
     net, x = Net().double().eval(), samples()
     share = torch.linspace(0.2, 1.8, STEPS, dtype=torch.float64) if per_step else torch.ones(STEPS)
     given = [x * s for s in share]  # their mean is x
     program = with_thresholds(plain(), [x], len(x), percentile=95.0, levels=STEPS)
-    one, two, three = (a.threshold for a in activations(program))
+    program = with_largest_spike(program, most)
+    one, two, three = (a.threshold / most for a in activations(program))
     with torch.no_grad():
-        a = fire([net.first(now) for now in given], one, 0.5)
-        b = fire([net.second(s) + s for s in a], two, 0.5)
+        a = fire([net.first(now) for now in given], one, 0.5, most)
+        b = fire([net.second(s) + s for s in a], two, 0.5, most)
         counts = [sum(b[: t + 1]) for t in range(STEPS)]
         largest = [0.0, *(F.max_pool2d(c, 2) for c in counts)]
         pooled = [after - before for before, after in pairwise(largest)]
-        c = fire([net.third(s.flatten(1)) for s in pooled], three, 0.5)
+        c = fire([net.third(s.flatten(1)) for s in pooled], three, 0.5, most)
         expected = sum(net.head(s) for s in c) / STEPS
     frames = torch.stack(given) if per_step else x[None]
     found = outputs_of(program, frames, Timing(STEPS, settled=False))

@@ -74,7 +74,7 @@ def awkward_program(kind="if"):
     return renamed(program, names)
 
 
-@pytest.mark.parametrize("kind", ["if", "cif"])
+@pytest.mark.parametrize("kind", ["if", "cif", "graded"])
 def test_files_made_today(kind, tmp_path):
     """What the frozen files lack: escapes, floats of every form, replays with several outputs."""
     program = replace(awkward_program(kind), provenance={"ü\\": [0.1, None, {"b": "\t😀"}]})

@@ -18,6 +18,7 @@ from exports.netx.lint import lint_file
 from exports.netx.replays import read_replays
 from tests.networks import random_program
 from tests.oracles import net_file
+from tests.strategies import KINDS
 from toolchain.errors import FormatError, OutputError
 from toolchain.program.int_program import Schedule
 from toolchain.program.neurons import NEURONS
@@ -40,7 +41,7 @@ def net(program, tmp_path):
 @settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**31),
-    kind=st.sampled_from(["if", "cif"]),
+    kind=KINDS,
     hidden=st.lists(st.integers(1, 5), max_size=2),
     signed=st.booleans(),
 )
@@ -280,7 +281,7 @@ def put(net, name, value, **how):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("spikeport/format_version", 6, "unknown format version"),
+        ("spikeport/format_version", 7, "unknown format version"),
         ("spikeport/header", np.bytes_("{"), "is not a JSON object"),
         ("spikeport/header", np.bytes_("[]"), "is not a JSON object"),
         ("spikeport/header", np.bytes_("{}"), "does not describe a program"),

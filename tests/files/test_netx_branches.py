@@ -14,6 +14,7 @@ from tests.command_line import ROOT
 from tests.networks import BLOCKS, branched_program
 from toolchain.errors import FormatError, TargetError
 from toolchain.program.int_program import Schedule
+from toolchain.program.neurons import GradedIntegrateAndFire
 from toolchain.recording import Recording
 
 SPEC = Path(exports.netx.__file__).with_name("FORMAT.md")
@@ -316,6 +317,46 @@ def test_upsampling_in_a_file_of_an_older_version_does_not_count(upsampled, vers
     change(upsampled, VERSION, version)
     with pytest.raises(FormatError, match=r"does not fit its population|changed after it was"):
         read_net(upsampled)
+
+
+@pytest.fixture
+def graded(tmp_path):
+    path = tmp_path / "graded.net"
+    write_net(branched_program(3, "graded", ("residual", "max"), low=-9, high=9), path)
+    return path
+
+
+def test_only_a_program_with_graded_neurons_needs_version_6(net, graded):
+    assert datasets(graded)[VERSION] == 6
+    assert not any(name.endswith("max_spike") for name in datasets(net))
+    at = layers_of(graded)["stem"]
+    neuron = read_net(graded).population("stem").neuron
+    assert isinstance(neuron, GradedIntegrateAndFire)
+    assert datasets(graded)[f"{at}/neuron/max_spike"] == neuron.max_spike
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "max_spike: is missing"),
+        (1, "out of range"),
+        (128, "out of range"),
+        (np.array([3]), "must hold integers with 0 axes"),
+        (3.0, "must hold integers with 0 axes"),
+        (9, "changed after it was written"),
+    ],
+)
+def test_a_malformed_largest_spike(graded, value, message):
+    change(graded, f"{layers_of(graded)['stem']}/neuron/max_spike", value)
+    with pytest.raises(FormatError, match=message):
+        read_net(graded)
+
+
+@pytest.mark.parametrize("version", [2, 5])
+def test_graded_neurons_in_a_file_of_an_older_version_are_refused(graded, version):
+    change(graded, VERSION, version)
+    with pytest.raises(FormatError, match=r"unknown neuron type(?s:.*)GRADED_IF"):
+        read_net(graded)
 
 
 def test_branches_are_not_for_the_stock_loader(tmp_path):

@@ -14,7 +14,7 @@ from hw_models.stock.groups import merge_groups
 from tests.comparing import assert_recording_is
 from tests.networks import BLOCKS, Branches, branched_program, random_inputs
 from tests.oracles import numpy_loop
-from tests.strategies import pooled_programs
+from tests.strategies import KINDS, pooled_programs
 from toolchain.errors import TargetError
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
@@ -28,7 +28,7 @@ from toolchain.simulator.reference import simulate
 @settings(max_examples=10, phases=[Phase.explicit, Phase.generate])
 @given(
     seed=st.integers(0, 2**31),
-    kind=st.sampled_from(["if", "cif"]),
+    kind=KINDS,
     blocks=st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=2),
     wake=st.integers(1, 3),
     sleep=st.integers(1, 4),
@@ -52,12 +52,18 @@ def test_three_ways(seed, kind, blocks, wake, sleep, signed, skip):
 
 
 @pytest.mark.parametrize(
-    ("kind", "schedule"), [("if", Schedule(4)), ("cif", Schedule(4, 8)), ("cif", Schedule(2, 2))]
+    ("kind", "schedule"),
+    [
+        ("if", Schedule(4)),
+        ("cif", Schedule(4, 8)),
+        ("cif", Schedule(2, 2)),
+        ("graded", Schedule(3)),
+    ],
 )
 def test_every_block_samples_back_to_back(kind, schedule):
     """A larger network with every block; samples share no state although branches lag."""
     program = branched_program(
-        1, kind, ("residual", "max", "concat", "sum"), shape=(2, 8, 7), schedule=schedule
+        4, kind, ("residual", "max", "concat", "sum"), shape=(2, 8, 7), schedule=schedule
     )
     inputs = random_inputs(program, 5)
     reference = simulate(program, inputs)

@@ -17,7 +17,7 @@ from hw_models.block_layout import BlockLayout
 from hw_models.fast.pipeline import Pipeline
 from tests.command_line import fails
 from tests.networks import BLOCKS, branched_program, random_inputs, random_program
-from tests.strategies import pooled_programs
+from tests.strategies import KINDS, pooled_programs
 from toolchain.errors import BackendRunError, TargetError
 from toolchain.program.cuts import possible_cuts
 from toolchain.program.input_quantizer import InputQuantizer
@@ -101,7 +101,7 @@ def assert_pipelines_agree(program, inputs, batch, cuts=()):
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_pipelines_give_the_reference_bits(data):
-    kind, seed = data.draw(st.sampled_from(["if", "cif"])), data.draw(st.integers(0, 999))
+    kind, seed = data.draw(KINDS), data.draw(st.integers(0, 999))
     schedule = Schedule(data.draw(st.integers(1, 6)))
     if kind == "cif":
         schedule = Schedule(schedule.wake_steps, data.draw(st.integers(0, 5)))
@@ -141,7 +141,7 @@ def test_a_layer_by_hand_on_the_fast_models():
 
 
 @pytest.mark.parametrize("models", [LavaModels.fast(1, 1), LavaModels.fast(1, 3)])
-@pytest.mark.parametrize("kind", ["if", "cif"])
+@pytest.mark.parametrize("kind", ["if", "cif", "graded"])
 def test_branched_networks_on_lava(kind, models):
     schedule = Schedule(3, 4) if kind == "cif" else Schedule(4)
     program = branched_program(7, kind, sorted(BLOCKS), schedule=schedule, low=-9, high=9)

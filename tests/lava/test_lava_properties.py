@@ -9,7 +9,7 @@ from exports.lava import run_on_lava
 from tests.comparing import assert_recording_is
 from tests.networks import fits, random_inputs, random_program
 from tests.oracles import numpy_loop
-from tests.strategies import convolutions
+from tests.strategies import KINDS, convolutions
 from toolchain.errors import TargetError
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
@@ -23,7 +23,7 @@ from toolchain.simulator.reference import simulate
 @settings(max_examples=18, phases=[Phase.explicit, Phase.generate])
 @given(
     seed=st.integers(0, 2**31),
-    kind=st.sampled_from(["if", "cif"]),
+    kind=KINDS,
     convs=convolutions((2, 4)),
     hidden=st.lists(st.integers(1, 4), max_size=1),
     wake=st.integers(1, 3),

@@ -3,6 +3,7 @@
 `N = clip(floor((v0 + X) / theta), 0, Q)` with X = weights times the source's counts plus Q times
 the bias; the input's count is Q times its graded spike, or the sum of a sequence. A LIPool's count
 is the largest settled count of its window, a relay's the weighted sum of its sources' counts.
+In one step, graded IF neurons send the same with their largest spike in place of Q.
 Source: docs/METHODS.md, "Settled CIF is lossless".
 """
 
@@ -40,5 +41,6 @@ def counts_and_outputs(program, sample):
             continue
         theta = p.neuron.threshold.astype(object).reshape(shape)
         start = p.neuron.initial_potential.astype(object).reshape(shape)
-        counts[p.name] = np.clip((start + total) // theta, 0, q).astype(np.int64)
+        most = q * (p.neuron.max_spike if p.neuron.kind == "GRADED_IF" else 1)
+        counts[p.name] = np.clip((start + total) // theta, 0, most).astype(np.int64)
     return counts, outputs

@@ -17,12 +17,13 @@ GEOMETRY = ("stride", "padding", "dilation")
 
 @dataclass
 class Layer:
-    """What the file says of a layer; `synapses` as they are hashed, `arrays` by their names."""
+    """What the file says of a layer; `synapses`, `numbers` as they are hashed, `arrays` by name."""
 
     name: str
     shape: tuple
     neuron: str
     scale: float | None
+    numbers: dict
     synapses: list
     arrays: dict
 
@@ -86,11 +87,16 @@ def read_layer(group, version, before):
     for k, (_, weight) in enumerate(found):
         if weight is not None:
             arrays[f"weight{k}"] = weight
-    if neuron in ("IF", "CIF"):
+    if neuron in ("IF", "CIF", "GRADED_IF"):
         for name in ("threshold", "initial_potential"):
             arrays[name] = whole(group["neuron"][name])
+    numbers = {}
+    if neuron == "GRADED_IF":
+        assert version == 6
+        numbers["max_spike"] = int(whole(group["neuron/max_spike"]))
     scale = float(own["scale"][()]) if neuron == "READOUT" else None
-    return Layer(text(own["name"]), shape, neuron, scale, [s for s, _ in found], arrays)
+    synapses = [s for s, _ in found]
+    return Layer(text(own["name"]), shape, neuron, scale, numbers, synapses, arrays)
 
 
 def read(path):
@@ -98,7 +104,7 @@ def read(path):
     with h5py.File(path, "r") as file:
         own = file["spikeport"]
         version = int(own["format_version"][()])
-        assert version in (1, 2, 3, 4, 5)
+        assert version in (1, 2, 3, 4, 5, 6)
         layers, before = [], "input"
         for n in range(1, len(file["layer"])):
             group = file["layer"][str(n)]
@@ -164,6 +170,7 @@ def structure(net):
                 "shape": list(layer.shape),
                 "neuron": layer.neuron,
                 "scale": layer.scale,
+                **layer.numbers,
                 "synapses": layer.synapses,
             }
             for layer in net.layers
@@ -265,7 +272,7 @@ class Neurons:
         self.layer = layer
         self.axes = (-1, *[1] * (len(layer.shape) - 1))
         self.v = np.zeros((count, *layer.shape), np.int64)
-        if layer.neuron in ("IF", "CIF"):
+        if layer.neuron in ("IF", "CIF", "GRADED_IF"):
             self.v = self.v + layer.arrays["initial_potential"].reshape(self.axes)
             self.theta = layer.arrays["threshold"].reshape(self.axes)
         self.sent, self.wake_steps, self.counts = np.zeros_like(self.v), 0, None
@@ -295,6 +302,8 @@ class Neurons:
         if kind == "READOUT":
             return None, self.v
         spikes = (self.v >= self.theta).astype(np.int64)
+        if kind == "GRADED_IF":
+            spikes = np.clip(self.v // self.theta, 0, self.layer.numbers["max_spike"])
         if kind == "CIF":
             self.wake_steps += awake
             spikes[self.v < 0] = -1

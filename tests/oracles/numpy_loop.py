@@ -81,12 +81,15 @@ def largest_in_windows(counts, synapse):
     return out
 
 
-def fire(kind, u, theta, count, wake_steps_so_far):
+def fire(neuron, u, theta, count, wake_steps_so_far):
     """Spike of one neuron, from the equations of docs/METHODS.md, in Python integers."""
+    kind = neuron.kind
     if kind == "READOUT":
         return 0
     if kind == "IF":
         return 1 if u >= theta else 0
+    if kind == "GRADED_IF":
+        return max(0, min(neuron.max_spike, u // theta))
     want = max(-1, min(1, u // theta))
     if want <= 0 and count <= 0:
         return 0
@@ -104,7 +107,7 @@ def run_sample(program, sample):
     for p in program.populations:
         size, channels = int(np.prod(p.shape)), p.shape[0]
         of = [i // (size // channels) for i in range(size)]
-        fires = p.neuron.kind in ("IF", "CIF")
+        fires = p.neuron.kind in ("IF", "CIF", "GRADED_IF")
         v[p.name] = [int(p.neuron.initial_potential[c]) if fires else 0 for c in of]
         theta[p.name] = [int(p.neuron.threshold[c]) if fires else 0 for c in of]
         sums[p.name] = np.zeros(p.shape, np.int64)
@@ -139,7 +142,7 @@ def step_of_all(p, total, awake, v, theta, sums, wake_steps_so_far):
     for i in range(total.size):
         u = v[i] + int(total[i])
         u += int(p.bias[i // per_channel]) if awake else 0
-        s[i] = fire(p.neuron.kind, u, theta[i], int(counts[i]), wake_steps_so_far)
+        s[i] = fire(p.neuron, u, theta[i], int(counts[i]), wake_steps_so_far)
         v[i] = u - theta[i] * int(s[i])
     return s
 

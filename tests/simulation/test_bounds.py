@@ -10,19 +10,20 @@ from hypothesis import strategies as st
 
 from tests.networks import random_inputs, random_program
 from tests.oracles import numpy_loop
+from tests.strategies import KINDS
 from toolchain.errors import UnprovedRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.bounds import analyse, prove
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
-from toolchain.program.neurons import IntegrateAndFire, Readout
+from toolchain.program.neurons import GradedIntegrateAndFire, IntegrateAndFire, Readout
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 
 
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
-    kind=st.sampled_from(["if", "cif"]),
+    kind=KINDS,
     wake=st.integers(1, 6),
     sleep=st.integers(0, 6),
     signed=st.booleans(),
@@ -65,6 +66,21 @@ def test_every_input_of_a_tiny_neuron(weights, bias):
         assert bound.state.contains(
             int(membrane[bound.name].min()), int(membrane[bound.name].max())
         )
+
+
+@settings(max_examples=300)
+@given(
+    theta=st.integers(1, 6),
+    most=st.integers(2, 4),
+    ends=st.tuples(st.integers(-9, 40), st.integers(-9, 40)),
+)
+def test_graded_bounds_after_firing_are_reached(theta, most, ends):
+    """Exhaustive over the interval: the bounds are its image's lowest and highest value."""
+    low, high = sorted(ends)
+    left = [v - theta * max(0, min(most, v // theta)) for v in range(low, high + 1)]
+    neuron = GradedIntegrateAndFire([theta], [0], most)
+    found = neuron.after_firing(np.array([low]), np.array([high]))
+    assert [int(v[0]) for v in found] == [min(left), max(left)]
 
 
 def test_an_if_neuron_that_only_falls_reaches_its_bound():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.comparing import assert_lossless, assert_recording_is
 from tests.networks import BLOCKS, Branches, branched_program, random_inputs
 from tests.oracles import numpy_loop
+from tests.strategies import KINDS
 from toolchain.errors import ProgramError, UnprovedRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.bounds import analyse
@@ -172,7 +173,7 @@ def test_relay_and_skip_by_hand():
 @settings(max_examples=20)
 @given(
     seed=st.integers(0, 2**31),
-    kind=st.sampled_from(["if", "cif"]),
+    kind=KINDS,
     blocks=SOME_BLOCKS,
     wake=st.integers(1, 4),
     sleep=st.integers(0, 4),
@@ -302,7 +303,7 @@ def test_what_a_lipool_refuses():
     refused = [
         ({"bias": np.array([1])}, "a LIPOOL has no bias"),
         ({"synapses": (window, window)}, "a LIPool pools one layer"),
-        ({"synapses": (WindowSynapse("input", (1, 2), (1, 2)),)}, "cannot pool graded ones"),
+        ({"synapses": (WindowSynapse("input", (1, 2), (1, 2)),)}, "must not become negative"),
         ({"synapses": (ConvSynapse("cells", [[[[1, 1]]]]),)}, "is fed by windows"),
         ({"neuron": Relay()}, "is fed by windows"),
         ({"shape": (1, 1, 2)}, "does not fit its population"),
@@ -327,7 +328,7 @@ def test_a_lipool_behind_a_relay_is_refused():
     net.pool("pool", "relay", 2, 2)
     net.add("readout", [net.dense("pool", 2)], Readout(1.0))
     with pytest.raises(
-        ProgramError, match=r"(?s)pool: a LIPool counts unary.*relay, which sends 0"
+        ProgramError, match=r"(?s)pool: a LIPool compares net counts.*relay, which sends 0"
     ):
         net.program(InputQuantizer((1, 4, 4), 1.0, bits=4), Schedule(1))
 

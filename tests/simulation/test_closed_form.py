@@ -1,15 +1,18 @@
 """Settled CIF networks equal a plain integer network without a time axis."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.comparing import assert_lossless
 from tests.networks import random_inputs, random_program
+from tests.oracles import closed_form
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.engine.settle import settle_time
 from toolchain.errors import ConversionError
 from toolchain.program.int_program import Schedule
+from toolchain.simulator.quantized_network import quantized_counts
 from toolchain.simulator.reference import simulate
 
 
@@ -26,6 +29,24 @@ def test_random_networks_settle_to_the_closed_form(seed, q, depth):
     )
     inputs = random_inputs(program, 4, seed)
     assert_lossless(program, inputs, simulate(program, inputs))
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**31), depth=st.integers(0, 3))
+def test_one_step_of_graded_neurons_is_the_closed_form(seed, depth):
+    program = random_program(
+        seed, "graded", hidden=(6,) * depth, schedule=Schedule(1), signed_input=True
+    )
+    inputs = random_inputs(program, 4, seed)
+    recording = simulate(program, inputs)
+    counts, outputs = quantized_counts(program, inputs)
+    for index, sample in enumerate(inputs):
+        expected, logits = closed_form.counts_and_logits(program, sample)
+        assert np.array_equal(recording.logits[index], logits)
+        assert np.array_equal(outputs["readout"][index], logits)
+        for layer, found in recording.counts.items():
+            assert np.array_equal(found[index], expected[layer]), layer
+            assert np.array_equal(counts[layer][index], expected[layer]), layer
 
 
 @pytest.mark.parametrize("name", ["digits_conv", "digits_cqrelu", "digits_dense"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.networks import spiking
 from tests.oracles.numpy_loop import convolve, run
-from tests.strategies import SHARES, choosing
+from tests.strategies import KINDS, SHARES, choosing
 from toolchain.engine import dense_sums, synaptic_sum
 from toolchain.engine.dense_sums import Arithmetic
 from toolchain.engine.events import EventSum
@@ -125,7 +125,7 @@ def test_every_way_sums_odd_convolutions(seed, reach, limit, arithmetic, **geome
 @settings(max_examples=25, deadline=None)
 @example(seed=0, kind="if", **ONLY_PADDING)
 @example(seed=0, kind="cif", **ONE_WIDE)
-@given(seed=st.integers(0, 999), kind=st.sampled_from(["if", "cif"]), **PAIRS, groups=GROUPS)
+@given(seed=st.integers(0, 999), kind=KINDS, **PAIRS, groups=GROUPS)
 def test_both_simulators_run_odd_networks(seed, kind, **geometry):
     synapse = odd_synapse(seed, **geometry)
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from tests.networks import (
     random_inputs,
     random_program,
 )
-from tests.strategies import CONVS, SCHEDULES
+from tests.strategies import CONVS, KINDS, SCHEDULES
 from toolchain.engine import dense_sums, layers, neuron_layout, synaptic_sum
 from toolchain.engine.dense_sums import Arithmetic, choose_arithmetic
 from toolchain.engine.engine import Detail, Engine
@@ -35,7 +35,7 @@ from toolchain.simulator.reference import simulate
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_chains(data):
-    kind = data.draw(st.sampled_from(["if", "cif"]))
+    kind = data.draw(KINDS)
     convs, seed = data.draw(CONVS), data.draw(st.integers(0, 999))
     assume(fits((2, 7, 6), convs))
     program = random_program(
@@ -53,7 +53,7 @@ def test_chains(data):
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_branches(data):
-    kind, seed = data.draw(st.sampled_from(["if", "cif"])), data.draw(st.integers(0, 999))
+    kind, seed = data.draw(KINDS), data.draw(st.integers(0, 999))
     blocks = data.draw(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=3))
     program = branched_program(
         seed, kind, blocks, schedule=data.draw(SCHEDULES[kind]), low=-9, high=9

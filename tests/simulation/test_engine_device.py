@@ -21,7 +21,7 @@ from tests.networks import (
     random_program,
 )
 from tests.oracles.numpy_loop import convolve
-from tests.strategies import CONVS, SCHEDULES
+from tests.strategies import CONVS, KINDS, SCHEDULES
 from toolchain.engine import device_sums
 from toolchain.engine.device_layers import open_device
 from toolchain.engine.device_sums import DeviceSum, byte_shift
@@ -43,7 +43,7 @@ DEVICES = [torch.device(d) for d in ("cpu", *(["cuda"] if torch.cuda.is_availabl
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_chains(device, data):
-    kind = data.draw(st.sampled_from(["if", "cif"]))
+    kind = data.draw(KINDS)
     convs, seed = data.draw(CONVS), data.draw(st.integers(0, 999))
     assume(fits((2, 7, 6), convs))
     schedule, signed = data.draw(SCHEDULES[kind]), data.draw(st.booleans())
@@ -56,7 +56,7 @@ def test_chains(device, data):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_branches(device, data):
-    kind, seed = data.draw(st.sampled_from(["if", "cif"])), data.draw(st.integers(0, 999))
+    kind, seed = data.draw(KINDS), data.draw(st.integers(0, 999))
     blocks = data.draw(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=3))
     schedule = data.draw(SCHEDULES[kind])
     program = branched_program(seed, kind, blocks, schedule=schedule, low=-9, high=9)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.comparing import assert_same
 from tests.networks import BLOCKS, Branches, branched_program, fits, random_inputs, random_program
 from tests.oracles.numpy_loop import convolve
-from tests.strategies import CONVS, SCHEDULES, SHARES, choosing
+from tests.strategies import CONVS, KINDS, SCHEDULES, SHARES, choosing
 from toolchain.engine import dense_sums, synaptic_sum
 from toolchain.engine.dense_sums import pays_unrolled
 from toolchain.engine.dispatch import count_spikes, sort_planes
@@ -73,7 +73,7 @@ def test_busy_planes_are_all_convolved():
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), share=st.sampled_from(list(SHARES.values())))
 def test_chains_of_chosen_planes(data, share):
-    kind = data.draw(st.sampled_from(["if", "cif"]))
+    kind = data.draw(KINDS)
     convs, seed = data.draw(CONVS), data.draw(st.integers(0, 999))
     assume(fits((2, 7, 6), convs))
     program = random_program(seed, kind, (2, 7, 6), convs, schedule=data.draw(SCHEDULES[kind]))
@@ -85,7 +85,7 @@ def test_chains_of_chosen_planes(data, share):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), share=st.sampled_from(list(SHARES.values())))
 def test_branches_of_chosen_planes(data, share):
-    kind, seed = data.draw(st.sampled_from(["if", "cif"])), data.draw(st.integers(0, 999))
+    kind, seed = data.draw(KINDS), data.draw(st.integers(0, 999))
     blocks = data.draw(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=3))
     program = branched_program(
         seed, kind, blocks, schedule=data.draw(SCHEDULES[kind]), low=-9, high=9

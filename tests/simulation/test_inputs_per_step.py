@@ -25,7 +25,7 @@ from tests.networks import (
     random_program,
 )
 from tests.oracles import numpy_loop
-from tests.strategies import CONVS, SCHEDULES, SHARES, choosing
+from tests.strategies import CONVS, KINDS, SCHEDULES, SHARES, choosing
 from toolchain.engine import synaptic_sum
 from toolchain.engine.dense_sums import Arithmetic
 from toolchain.engine.memory_plan import SPIKES, samples_and_steps
@@ -43,7 +43,6 @@ from toolchain.simulator.reference import run_steps
 from toolchain.simulator.reference import simulate as stepwise
 
 FORCED = [None, Arithmetic.FLOAT32, Arithmetic.FLOAT64]
-KINDS = st.sampled_from(["if", "cif"])
 
 
 def sequences(program, count, seed):

@@ -20,6 +20,7 @@ from tests.command_line import ROOT
 from tests.comparing import assert_recording_is
 from tests.networks import BLOCKS, branched_program, random_inputs
 from tests.oracles import closed_form, numpy_loop
+from tests.strategies import KINDS
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.engine.simulate import Way, simulate
 from toolchain.errors import ProgramError, RecordingError
@@ -59,7 +60,7 @@ def test_the_simulator_is_the_plain_loop(kind, way):
 @settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    kind=st.sampled_from(["if", "cif"]),
+    kind=KINDS,
     blocks=st.lists(st.sampled_from(sorted(BLOCKS)), max_size=3),
     count=st.integers(0, 3),
     steps=st.tuples(st.integers(1, 5), st.integers(0, 4)),

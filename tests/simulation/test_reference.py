@@ -8,11 +8,16 @@ from hypothesis import strategies as st
 from tests.comparing import assert_recording_is
 from tests.networks import fits, random_inputs, random_program
 from tests.oracles import numpy_loop
-from tests.strategies import convolutions
+from tests.strategies import KINDS, convolutions
 from toolchain.errors import ProgramError, ValueRangeError
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
-from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
+from toolchain.program.neurons import (
+    ConsistentIntegrateAndFire,
+    GradedIntegrateAndFire,
+    IntegrateAndFire,
+    Readout,
+)
 from toolchain.program.synapse import DenseSynapse
 from toolchain.recording import Mode
 from toolchain.simulator.reference import simulate
@@ -46,6 +51,34 @@ def test_if_fires_at_the_threshold_itself():
     program = chain(IntegrateAndFire([10], [0]), 10, 0, Schedule(1))
     assert simulate(program, np.array([[1]])).spikes["cell"].ravel().tolist() == [1]
     assert simulate(program, np.array([[0]])).spikes["cell"].ravel().tolist() == [0]
+
+
+def test_graded_if_by_hand():
+    # theta 10, v0 5, at most 3, current 3 * 9 + 1 = 28 per step:
+    # v = 33 -> 3, 3; 31 -> 3, 1; 29 -> 2, 9; 37 -> 3, 7
+    program = chain(GradedIntegrateAndFire([10], [5], 3), 3, 1, Schedule(4))
+    recording = simulate(program, np.array([[9]]))
+    assert recording.spikes["cell"].ravel().tolist() == [3, 3, 2, 3]
+    assert recording.membrane["cell"].ravel().tolist() == [3, 1, 9, 7]
+    assert recording.logits.tolist() == [[11]]
+
+
+def test_graded_if_keeps_what_is_beyond_its_largest_spike():
+    # theta 10, v0 0: 57 -> 4, 17; 74 -> 4, 34; below 0 it sends nothing.
+    program = chain(GradedIntegrateAndFire([10], [0], 4), 57, 0, Schedule(2))
+    recording = simulate(program, np.array([[1]]))
+    assert recording.spikes["cell"].ravel().tolist() == [4, 4]
+    assert recording.membrane["cell"].ravel().tolist() == [17, 34]
+    program = chain(GradedIntegrateAndFire([10], [5], 4), -8, 0, Schedule(2))
+    recording = simulate(program, np.array([[1]]))
+    assert recording.spikes["cell"].ravel().tolist() == [0, 0]
+    assert recording.membrane["cell"].ravel().tolist() == [-3, -11]
+
+
+@pytest.mark.parametrize("largest", [0, 1, 128])
+def test_largest_spikes_out_of_range(largest):
+    with pytest.raises(ProgramError, match=rf"(?s)out of range.*found: +{largest}\n.*2 \.\. 127"):
+        GradedIntegrateAndFire([10], [5], largest)
 
 
 def test_if_goes_below_zero_without_reset():
@@ -115,7 +148,7 @@ def test_inputs_are_checked():
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
-    kind=st.sampled_from(["if", "cif"]),
+    kind=KINDS,
     convs=convolutions((2, 4)),
     hidden=st.lists(st.integers(1, 5), max_size=2),
     wake=st.integers(1, 4),

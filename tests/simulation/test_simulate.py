@@ -13,7 +13,7 @@ from tests.command_line import ROOT, fails, ok
 from tests.comparing import assert_recording_is
 from tests.networks import BLOCKS, branched_program, fits, random_inputs, random_program
 from tests.oracles import numpy_loop
-from tests.strategies import convolutions
+from tests.strategies import KINDS, convolutions
 from toolchain.cli.param_types import parse_size
 from toolchain.engine import synaptic_sum
 from toolchain.engine.dense_sums import Arithmetic
@@ -27,6 +27,7 @@ from toolchain.simulator import reference
 CONVS = convolutions()
 SCHEDULES = {
     "if": st.builds(Schedule, st.integers(1, 64)),
+    "graded": st.builds(Schedule, st.integers(1, 64)),
     "cif": st.builds(Schedule, st.integers(1, 12), st.integers(0, 20)),
 }
 
@@ -46,7 +47,7 @@ def assert_same_recording(found, expected):
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_recordings_of_chains(data):
-    kind = data.draw(st.sampled_from(["if", "cif"]))
+    kind = data.draw(KINDS)
     convs, seed = data.draw(CONVS), data.draw(st.integers(0, 999))
     assume(fits((2, 6, 5), convs))
     schedule = data.draw(SCHEDULES[kind])
@@ -71,7 +72,7 @@ def needed_memory(program, inputs, mode=Mode.FULL):
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_recordings_of_branches(data):
-    kind, seed = data.draw(st.sampled_from(["if", "cif"])), data.draw(st.integers(0, 999))
+    kind, seed = data.draw(KINDS), data.draw(st.integers(0, 999))
     parts = data.draw(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=3))
     schedule = data.draw(SCHEDULES[kind])
     program = branched_program(seed, kind, parts, schedule=schedule, low=-9, high=9)

@@ -14,7 +14,8 @@ of a spike), z_ann the one in the float network, and X the integers that it summ
 with z_real equal to z, except that the input is not quantized (the two differ in layers that take
 the input only), f the activation of the float network (clip for trained thresholds, ReLU for
 measured ones), clip(z) = min(max(z, 0), 1) and q the levels that a spiking neuron reaches when its
-input comes evenly: floor(T z + 1/2) / T within 0 .. 1. They add up to counts / T - f(z_ann), the
+input comes evenly: floor(T z + 1/2) / T within 0 .. 1. Of graded IF neurons, whose largest spike is
+K, T stands for K T here. They add up to counts / T - f(z_ann), the
 layer's error against the float network. A readout, in logits, has propagated, input and rounding
 only.
 
@@ -177,7 +178,8 @@ class Budget:
                 self._readout(population, z, z_real, ideal[layer.name], even / steps)
                 continue
             fired = torch.from_numpy(counts[layer.name])
-            sent = fired.double() / steps
+            most = steps * layer.activation.max_spike
+            sent = fired.double() / most
             wanted = ideal[layer.name] / network.threshold(layer, z)
             plainly = network.activated(layer, z, plain)
             clipped = network.activated(layer, z, Acts.CLIPPED)
@@ -188,8 +190,8 @@ class Budget:
                 "input": plainly - arrived,
                 "clipping": clipped - plainly,
                 "quantization": levels - clipped,
-                "rounding": even / steps - levels,
-                "unevenness": sent - even / steps,
+                "rounding": even / most - levels,
+                "unevenness": sent - even / most,
             }
             budget.add(parts, sent - wanted)
             self._count(budget, population, fired, even, found.potential[layer.name])

@@ -164,5 +164,6 @@ def _rate(population: Population, current: Tensor) -> Tensor:
     if not isinstance(neuron, ThresholdNeuron):
         return current
     drive = current + per_channel(population, population.bias)
-    rate = drive / per_channel(population, neuron.threshold)
-    return rate.float().clamp(0, 1) + LEAK * (rate.float() - rate.float().clamp(0, 1))
+    rate = (drive / per_channel(population, neuron.threshold)).float()
+    sent = rate.clamp(0, neuron.largest_spike)
+    return sent + LEAK * (rate - sent)

@@ -28,7 +28,7 @@ from toolchain.conversion.passes.layers import (
     Term,
     layers_of,
 )
-from toolchain.conversion.quantization.spike_values import Spikes, spikes_of
+from toolchain.conversion.quantization.spike_values import Spikes, spike_value, spikes_of
 from toolchain.errors import CheckpointError, ProgramError
 from toolchain.program.float_program import Conv2d
 from toolchain.program.int_program import INPUT, IntProgram
@@ -99,6 +99,7 @@ class SourceNetwork:
         if thresholds is not None:
             shifts = program.origin("relu_shifts", dict[str, list[float]]) or {}
             layers = tuple(_with_threshold(n, thresholds, shifts, program) for n in layers)
+        layers = tuple(_with_largest_spike(layer, program) for layer in layers)
         spikes = spikes_of(layers, program.input)
         return cls(program, layers, spikes, thresholds is not None)
 
@@ -134,8 +135,8 @@ class SourceNetwork:
             return x.clamp(min=0)
         if acts is Acts.CLIPPED:
             return x.clamp(0, 1)
-        steps = self.program.schedule.wake_steps
-        return (x * steps + self._shift(layer, z)).floor().clamp(0, steps) / steps
+        levels = self.program.schedule.wake_steps * layer.activation.max_spike
+        return (x * levels + self._shift(layer, z)).floor().clamp(0, levels) / levels
 
     @torch.no_grad()
     def forward(self, x: Tensor, acts: Acts) -> dict[str, Tensor]:
@@ -190,9 +191,10 @@ class SourceNetwork:
     def _fire(
         self, layer: IntegerLayer, z: Tensor, states: dict[str, Any], *, awake: bool
     ) -> Tensor:
-        """Values sent in one step: spikes times lam."""
+        """Values sent in one step: spikes times the value of a spike of 1."""
         assert layer.activation is not None
-        neuron, lam = self.program.population(layer.name).neuron, self.threshold(layer, z)
+        neuron = self.program.population(layer.name).neuron
+        lam = _per_channel(spike_value(layer.activation), z)
         assert isinstance(neuron, ThresholdNeuron)
         if layer.name not in states:
             zeros = torch.zeros_like(z)
@@ -235,6 +237,15 @@ def _with_threshold(
             remedy="convert again",
         )
     return replace(layer, activation=replace(layer.activation, threshold=measured, shift=shift))
+
+
+def _with_largest_spike(layer: AnyLayer, program: IntProgram) -> AnyLayer:
+    """The layer with the largest spike of its population."""
+    neuron = program.population(layer.name).neuron
+    if not isinstance(neuron, ThresholdNeuron) or not isinstance(layer, IntegerLayer):
+        return layer
+    assert layer.activation is not None
+    return replace(layer, activation=replace(layer.activation, max_spike=neuron.largest_spike))
 
 
 def summed(layer: SumLayer, values: Mapping[str, Tensor]) -> Tensor:

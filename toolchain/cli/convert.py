@@ -82,6 +82,10 @@ def command(
     sleep_steps: Annotated[
         int | None, typer.Option("--sleep", min=0, help="Sleep steps S (CIF).")
     ] = None,
+    max_spike: Annotated[
+        int,
+        typer.Option(min=1, help="Largest graded spike K (IF): K spikes of a step as one message."),
+    ] = 1,
     weight_bits: Annotated[int, typer.Option(help="Signed width of the weights.")] = 8,
     target: Annotated[
         str | None,
@@ -191,6 +195,7 @@ def command(
         neuron=neuron.value,
         steps=_steps(neuron, steps, wake, sleep_steps),
         sleep_steps=sleep_steps,
+        max_spike=max_spike,
         weight_bits=weight_bits,
         target=target or ("stock-netx" if stock else "loihi2"),
         pooling=pooling.value,

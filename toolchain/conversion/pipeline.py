@@ -33,6 +33,7 @@ from toolchain.conversion.quantization.integerise import (
 from toolchain.conversion.quantization.percentile import plain_relus
 from toolchain.conversion.quantization.relu_choice import choose_relus
 from toolchain.conversion.quantization.relu_fit import Timing
+from toolchain.conversion.quantization.spike_values import with_largest_spike
 from toolchain.conversion.quantization.spike_worth import with_reachable_thresholds
 from toolchain.errors import ConversionError
 from toolchain.int_range import IntRange, TargetLimits
@@ -40,6 +41,7 @@ from toolchain.program.bounds import PopulationBounds, analyse, prove
 from toolchain.program.float_program import Activation, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
+from toolchain.program.neurons.graded_integrate_and_fire import LARGEST_SPIKES
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,9 @@ class ConversionOptions:
         "if" or "cif".
     schedule:
         Wake and sleep steps; for CIF the wake steps must equal the trained levels.
+    max_spike:
+        Largest graded spike K of IF neurons. With K > 1 thresholds are K-th parts, so that T steps
+        have K T levels, and the neurons are graded IF neurons.
     weight_bits:
         Signed width of the weights, at most the target's.
     watch_ranges:
@@ -89,6 +94,7 @@ class ConversionOptions:
     allow_clipping: bool = False
     relu_percentile: float | None = None
     fit_weights: bool = True
+    max_spike: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,16 +188,16 @@ def prepare(
         model,
         quantizer,
         pooling=options.pooling,
-        levels=steps,
+        levels=steps * options.max_spike,
         plain_relu=calibration is not None,
     )
-    folded = trained
+    folded = with_largest_spike(trained, options.max_spike)
     if calibration is not None:
         folded, more = choose_relus(
-            trained,
+            folded,
             quantizer,
             calibration,
-            Timing(steps, settled=options.neuron == "cif"),
+            Timing(steps, options.neuron == "cif", options.max_spike),
             percentile=options.relu_percentile,
             fit_weights=options.fit_weights,
         )
@@ -374,6 +380,7 @@ def _check_options(
         raise ConversionError(
             "no such neuron", found=options.neuron, allowed=", ".join(SPIKING_NEURONS)
         )
+    _check_largest_spike(options, limits)
     if options.pooling not in POOLING:
         raise ConversionError("no such pooling", found=options.pooling, allowed=", ".join(POOLING))
     if not 2 <= options.weight_bits <= limits.weight_bits:
@@ -390,11 +397,32 @@ def _check_options(
         )
 
 
+def _check_largest_spike(options: ConversionOptions, limits: TargetLimits) -> None:
+    most, held = options.max_spike, IntRange.unsigned(limits.max_spike_bits)
+    possible = IntRange(1, LARGEST_SPIKES.high)
+    if not possible.contains(most, most):
+        raise ConversionError("no such largest spike", found=most, allowed=str(possible))
+    if most > 1 and options.neuron != "if":
+        raise ConversionError(
+            "graded spikes are for IF neurons",
+            found=f"max_spike={most} with {options.neuron}",
+            remedy='use neuron="if", or leave max_spike= out',
+        )
+    if most > held.high:
+        raise ConversionError(
+            "the target's neurons do not send such spikes",
+            found=f"max_spike={most}",
+            allowed=f"up to {held.high} on {limits.name}",
+            remedy="use a smaller max_spike=, or more steps; a target's profile says what it "
+            "sends: max_spike_bits",
+        )
+
+
 def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[str, ...]:
     """Notes on the steps; CIF is lossless only if the wake steps are the trained levels."""
     activations = [n for n in program.nodes if isinstance(n, Activation) and not n.is_constant]
     levels = {n.name: n.levels for n in activations}
-    steps = options.schedule.wake_steps
+    steps, most = options.schedule.wake_steps, options.max_spike
     if options.neuron == "cif":
         other = {n: q for n, q in levels.items() if q != steps}
         if other:
@@ -407,8 +435,9 @@ def _check_levels(program: FloatProgram, options: ConversionOptions) -> tuple[st
             )
         return ()
     return tuple(
-        f"trained with {q} levels, run with T = {steps}: "
+        f"trained with {q} levels, run with T = {steps}"
+        + (f" and spikes up to {most}: " if most > 1 else ": ")
         + ", ".join(n for n, other in levels.items() if other == q)
         for q in sorted(set(levels.values()))
-        if q != steps
+        if q != steps * most
     )

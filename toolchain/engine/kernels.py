@@ -9,6 +9,7 @@ inner loop is long and free of branches and the row's state stays in the cache o
   `zero` added. Each reaches one neuron with the weight `gain`, (width,): see `arrive`.
 - `initial`, (width,) or empty, is the potential before the first step, if the block begins there.
 - `v`, (rows, width), is the potential, which is written only if `kept`.
+- `trace`, (T, rows, width) or empty, gets the potential after each step.
 
 Every kernel runs over the rows `start .. stop` and returns the lowest and highest value of the
 current and of the state before firing, which the caller checks. The equations are in
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from toolchain.compiled import compiled, parallel
+from toolchain.compiled import compiled, compiled_with, parallel
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,30 @@ def fire(potential, drive, unit, bias, threshold, fired, reach):  # type: ignore
     reach[0], reach[1], reach[2], reach[3] = low_current, high_current, low, high
 
 
+@compiled_with(error_model="numpy")
+def fire_graded(  # type: ignore[no-untyped-def]
+    potential, drive, unit, bias, threshold, most, fired, reach
+):
+    """Compute one step as `fire`, of neurons that send up to `most` spikes as one.
+
+    The quotient of two integers of 32 bits that is below 128 is never rounded to the next integer:
+    it differs from it by 2^-31 or more, and float64 has 45 bits behind the point there.
+    """
+    kind = potential.dtype.type
+    one = kind(unit)
+    low_current, high_current, low, high = reach[0], reach[1], reach[2], reach[3]
+    for k in range(potential.shape[0]):
+        i = kind(kind(drive[k]) * one)
+        u = kind(potential[k] + i + bias[k])
+        low_current, high_current = min(low_current, i), max(high_current, i)
+        low, high = min(low, u), max(high, u)
+        thresholds = min(max(np.float64(u) / np.float64(threshold[k]), 0.0), np.float64(most))
+        spikes = np.int32(thresholds)
+        fired[k] = np.uint8(spikes)
+        potential[k] = u - threshold[k] * kind(spikes)
+    reach[0], reach[1], reach[2], reach[3] = low_current, high_current, low, high
+
+
 @compiled
 def integrate_and_fire(  # type: ignore[no-untyped-def]
     current,
@@ -130,6 +155,7 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
     gain,
     bias,
     threshold,
+    most,
     initial,
     v,
     kept,
@@ -138,7 +164,7 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
     start,
     stop,
 ):
-    """Run IF neurons; `trace`, (T, rows, width) or empty, gets the potential after each step."""
+    """Run IF neurons, which send up to `most` spikes of a step as one."""
     reach = np.zeros(4, v.dtype)
     arriving, spare = np.empty(v.shape[1], v.dtype), np.empty(v.shape[1], v.dtype)
     for row in range(start, stop):
@@ -148,10 +174,18 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
             step = heard(current, t)
             if direct.shape[0] or step < 0:
                 arrive(arriving, current, base, unit, direct, zero, gain, t, row)
-                fire(potential, arriving, 1, bias, threshold, spikes[t, row], reach)
+                if most == 1:
+                    fire(potential, arriving, 1, bias, threshold, spikes[t, row], reach)
+                else:
+                    fired = spikes[t, row]
+                    fire_graded(potential, arriving, 1, bias, threshold, most, fired, reach)
             else:
                 drive = current[step, row - base]
-                fire(potential, drive, unit, bias, threshold, spikes[t, row], reach)
+                if most == 1:
+                    fire(potential, drive, unit, bias, threshold, spikes[t, row], reach)
+                else:
+                    fired = spikes[t, row]
+                    fire_graded(potential, drive, unit, bias, threshold, most, fired, reach)
             if trace.shape[0]:
                 copy_row(trace[t, row], potential)
     return reach[0], reach[1], reach[2], reach[3]

@@ -22,6 +22,7 @@ from toolchain.program.bounds import PopulationBounds
 from toolchain.program.int_program import IntProgram, Population
 from toolchain.program.neurons import (
     ConsistentIntegrateAndFire,
+    GradedIntegrateAndFire,
     IntegrateAndFire,
     LIPool,
     Readout,
@@ -244,14 +245,14 @@ class EngineLayer(ABC):
 
 
 class _IntegrateAndFireLayer(EngineLayer):
-    """IF neurons; the state is the potential (n, H, W, C)."""
+    """IF neurons, graded or not; the state is the potential (n, H, W, C)."""
 
     def start(self, samples: int) -> np.ndarray:
         return self._unset(samples)
 
     def run(self, state: np.ndarray, sent: SpikesBySource, moment: StepContext) -> LayerResult:
         neuron, (rows, parts) = self.population.neuron, self._rows(len(state), moment)
-        assert isinstance(neuron, IntegrateAndFire)
+        assert isinstance(neuron, IntegrateAndFire | GradedIntegrateAndFire)
         spikes, trace = self._new_spikes(len(state), moment), self._new_trace(len(state), moment)
         reach = self._in_parts(
             kernels.INTEGRATE_AND_FIRE,
@@ -260,6 +261,7 @@ class _IntegrateAndFireLayer(EngineLayer):
             moment,
             self._bias(rows, moment),
             self._along(neuron.threshold, rows),
+            neuron.largest_spike,
             self._initial(neuron.initial_potential, rows, moment),
             rows.of(state),
             moment.kept,
@@ -421,6 +423,7 @@ class _PoolLayer(EngineLayer):
 _LAYERS: dict[type, type[EngineLayer]] = {
     IntegrateAndFire: _IntegrateAndFireLayer,
     ConsistentIntegrateAndFire: _ConsistentLayer,
+    GradedIntegrateAndFire: _IntegrateAndFireLayer,
     LIPool: _PoolLayer,
     Relay: _RelayLayer,
     Readout: _ReadoutLayer,

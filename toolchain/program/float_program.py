@@ -175,7 +175,7 @@ class Activation(_Node):
     Attributes
     ----------
     threshold:
-        `lam`, float64, (1,) or (C,), > 0; also the real value of one spike.
+        `lam`, float64, (1,) or (C,), > 0.
     levels:
         Quantization levels L (or Q).
     shift:
@@ -185,6 +185,8 @@ class Activation(_Node):
         Where the network's own activation clips, if it does not quantize: `UNBOUNDED` for a ReLU,
         6 for ReLU6. Levels, and a threshold up to the bound, are chosen in conversion. None of a
         quantized activation.
+    max_spike:
+        Largest graded spike, whose real value is the threshold; 1 of IF and CIF neurons.
     """
 
     threshold: np.ndarray
@@ -192,6 +194,7 @@ class Activation(_Node):
     shift: float | np.ndarray
     kind: str
     bound: float | None = None
+    max_spike: int = 1
 
     @property
     def is_constant(self) -> bool:

@@ -271,6 +271,7 @@ class IntProgram:
                     "shape": list(p.shape),
                     "neuron": p.neuron.kind,
                     "scale": p.neuron.reals().get("scale"),
+                    **p.neuron.integers(),
                     "synapses": [s.describe() for s in p.synapses],
                 }
                 for p in self.populations

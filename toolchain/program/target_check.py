@@ -69,6 +69,9 @@ def _of_population(population: Population, limits: TargetLimits) -> Iterator[Bey
         found = IntRange(int(threshold.min()), int(threshold.max()))
         held = IntRange(1, limits.threshold_max)
         yield Beyond(name, "threshold_max", "thresholds", found, held)
+        most = getattr(population.neuron, "max_spike", 1)
+        held = IntRange.unsigned(limits.max_spike_bits)
+        yield Beyond(name, "max_spike_bits", "spikes", IntRange(0, most), held)
         if limits.one_threshold:
             held = IntRange(found.low, found.low)
             yield Beyond(name, "thresholds", "thresholds of channels", found, held)

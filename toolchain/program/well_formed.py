@@ -21,7 +21,7 @@ class Senders:
     shapes, ranges:
         Shape and spike range of the input and of each spiking population so far, by name.
     counting:
-        Names of the layers that send unary or signed unary spikes (not graded).
+        Names of the layers whose net spike count is never negative.
     state:
         Range of thresholds, biases and relayed currents.
     """

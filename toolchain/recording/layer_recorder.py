@@ -87,9 +87,10 @@ class LayerRecorder:
         shape = channels_last(np.empty((1, *population.shape))).shape[1:]
         self._activity = np.zeros(shape, np.int64)
         self._counts: np.ndarray | None = None
-        unary = isinstance(population.neuron, ThresholdNeuron)
-        # A byte can count that many spikes of 1 and -1, and adding bytes is fastest.
-        self._count_type = np.int8 if unary and schedule.num_steps <= INT8_MAX else np.int32
+        neuron, steps = population.neuron, schedule.num_steps
+        few = isinstance(neuron, ThresholdNeuron) and neuron.largest_spike * steps <= INT8_MAX
+        # A byte can count that many spikes, and adding bytes is fastest.
+        self._count_type = np.int8 if few else np.int32
         self._unsettled = 0
         self._samples = 0
         self._kept = _Kept()

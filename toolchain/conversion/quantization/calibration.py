@@ -111,14 +111,17 @@ def measure(
     levels: int,
     with_moments: bool,
 ) -> Mapping[str, LayerStatistics]:
-    """Statistics of every layer with weights, by name, for activations of `levels` levels.
+    """Statistics of every layer with weights, by name, for `levels` spikes of each activation.
 
     Raises
     ------
     ConversionError
         If a layer has too many inputs for its second moments.
     """
-    nodes = (replace(n, levels=levels) if isinstance(n, Activation) else n for n in program.nodes)
+    nodes = (
+        replace(n, levels=levels * n.max_spike) if isinstance(n, Activation) else n
+        for n in program.nodes
+    )
     rates = replace(program, nodes=tuple(nodes))
     grouped = layers_of(program)
     spikes = spikes_of(grouped, quantizer)

@@ -1,7 +1,7 @@
 """Threshold-exact integerisation: float layers with their activations become populations.
 
-For an output channel with float threshold `lam`, input spike value `lam_in` and integer
-threshold `theta`:
+For an output channel with float threshold `lam` (of graded IF neurons, over their largest spike),
+input spike value `lam_in` and integer threshold `theta`:
 
     W_int = round(theta * W * lam_in / lam / 2^exponent),  b_int = round(theta * b / lam),
     v0 = floor(theta * shift)
@@ -35,7 +35,7 @@ from toolchain.conversion.quantization.population_rows import (
     IntegerRows,
 )
 from toolchain.conversion.quantization.row_blocks import Rows, ScaledRows, of_blocks
-from toolchain.conversion.quantization.spike_values import Spikes, spikes_of
+from toolchain.conversion.quantization.spike_values import Spikes, spike_value, spikes_of
 from toolchain.conversion.quantization.thresholds import (
     ChooseIntegers,
     choose_integers,
@@ -48,6 +48,7 @@ from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import (
     ConsistentIntegrateAndFire,
+    GradedIntegrateAndFire,
     IntegrateAndFire,
     LIPool,
     Neuron,
@@ -246,7 +247,7 @@ def float_rows(layer: IntegerLayer, spikes: Mapping[str, Spikes], room: np.ndarr
         )
     lam = None
     if layer.activation is not None:
-        lam = np.broadcast_to(layer.activation.threshold, (layer.shape[0],))
+        lam = np.broadcast_to(spike_value(layer.activation), (layer.shape[0],))
     return FloatRows(layer.name, tuple(branches), layer.bias, lam, room)
 
 
@@ -269,7 +270,12 @@ def _population(layer: IntegerLayer, chosen: IntegerRows, neuron: str) -> Popula
         cell = Readout(chosen.scale)
     else:
         start = np.floor(chosen.theta * layer.activation.shift).astype(np.int64)
-        cell = SPIKING_NEURONS[neuron](chosen.theta, start)
+        most = layer.activation.max_spike
+        cell = (
+            GradedIntegrateAndFire(chosen.theta, start, most)
+            if most > 1
+            else SPIKING_NEURONS[neuron](chosen.theta, start)
+        )
     synapses = [
         synapse
         for term, branch in zip(layer.terms, chosen.branches, strict=True)

@@ -67,7 +67,7 @@ def choose_relus(
     ConversionError
         If the percentile is out of range, there is no ReLU for it, or a ReLU is dead.
     """
-    total, levels = len(calibration.inputs), timing.steps
+    total, levels = len(calibration.inputs), timing.levels
     if percentile is not None:
         batches = calibration.batches(quantizer)
         found = with_thresholds(program, batches, total, percentile=percentile, levels=levels)
@@ -103,8 +103,8 @@ def choose_relus(
     chosen = min(errors, key=lambda name: errors[name])
     told = ", ".join(f"{error:.3g} with {name}" for name, error in errors.items())
     note = (
-        f"plain ReLUs: {chosen}; {kind} of the outputs over {levels} steps on {held.shape[1]} "
-        f"calibration samples kept apart, in float: {told}"
+        f"plain ReLUs: {chosen}; {kind} of the outputs over {timing.steps} steps on "
+        f"{held.shape[1]} calibration samples kept apart, in float: {told}"
     )
     return forms[chosen], (note,)
 

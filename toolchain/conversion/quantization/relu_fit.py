@@ -76,10 +76,18 @@ class Timing:
         Time steps, or wake steps of CIF.
     settled:
         CIF with enough sleep: the counts are those of the quantized activation.
+    max_spike:
+        Largest graded spike.
     """
 
     steps: int
     settled: bool
+    max_spike: int = 1
+
+    @property
+    def levels(self) -> int:
+        """Levels of an activation: its largest count over all steps."""
+        return self.steps * self.max_spike
 
 
 @torch.no_grad()
@@ -179,7 +187,7 @@ def _sent(node: FloatNode, sources: list[Tensor], timing: Timing) -> Tensor:
         if timing.settled:
             return apply_node(replace(node, levels=timing.steps), True, sources[0].mean(0))[None]
         lam, shift = (_row(v, sources[0]) for v in (node.threshold, node.shift))
-        return _simulated(sources[0], lam, shift, timing.steps)
+        return _simulated(sources[0], lam / node.max_spike, shift, timing.steps, node.max_spike)
     if isinstance(node, MaxPool2d) and steps > 1:  # the change of the largest count, as LIPool
         largest = _each_step(node, [sources[0].cumsum(0)])
         return torch.cat([largest[:1], largest.diff(dim=0)])
@@ -191,13 +199,19 @@ def _each_step(node: FloatNode, sources: list[Tensor]) -> Tensor:
     return result.reshape(*sources[0].shape[:2], *result.shape[1:])
 
 
-def _simulated(currents: Tensor, lam: Tensor, shift: Tensor, steps: int) -> Tensor:
-    """Spikes times `lam`, (T, n, ...), of IF neurons; `lam` and `shift` broadcast to (n, ...)."""
+def _simulated(currents: Tensor, lam: Tensor, shift: Tensor, steps: int, most: int) -> Tensor:
+    """Spikes times `lam`, (T, n, ...), of IF neurons that send up to `most` of a step as one.
+
+    `lam` and `shift` broadcast to (n, ...).
+    """
     potential = (lam * shift).expand(currents.shape[1:]).clone()
     sent = torch.empty((steps, *currents.shape[1:]), dtype=currents.dtype)
     for step in range(steps):
         potential += currents[step % len(currents)]
-        torch.mul(potential >= lam, lam, out=sent[step])
+        if most == 1:
+            torch.mul(potential >= lam, lam, out=sent[step])
+        else:
+            torch.mul((potential / lam).floor().clamp(0, most), lam, out=sent[step])
         potential -= sent[step]
     return sent
 
@@ -214,7 +228,7 @@ def _fitted_threshold(
     places = _some(rows.shape[1], TRIED)
     wanted, tried_on = rows.T[places], torch.stack([_by_place(step)[places] for step in currents])
     best = torch.full((len(rows),), torch.inf, dtype=torch.float64)
-    result = replace(node, threshold=np.ones(len(rows)), levels=timing.steps)
+    result = replace(node, threshold=np.ones(len(rows)), levels=timing.levels)
     for threshold in _candidates(rows, peaks, node.bound or np.inf):
         for shift in SHIFTS:
             tried = replace(result, threshold=threshold, shift=np.full(len(rows), shift))

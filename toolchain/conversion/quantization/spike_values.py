@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from toolchain.conversion.passes.layers import (
     channels_read,
 )
 from toolchain.errors import ConversionError
-from toolchain.program.float_program import Conv2d
+from toolchain.program.float_program import Activation, Conv2d, FloatProgram
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import INPUT
 
@@ -42,6 +42,22 @@ class Spikes:
     constant: bool = False
 
 
+def spike_value(activation: Activation) -> np.ndarray:
+    """Real value of a spike of 1, float64, (1,) or (C,)."""
+    return activation.threshold / activation.max_spike
+
+
+def with_largest_spike(program: FloatProgram, most: int) -> FloatProgram:
+    """`program` with activations whose largest graded spike is `most`, but for constant ones."""
+    if most == 1:
+        return program
+    nodes = (
+        replace(n, max_spike=most) if isinstance(n, Activation) and not n.is_constant else n
+        for n in program.nodes
+    )
+    return replace(program, nodes=tuple(nodes))
+
+
 def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str, Spikes]:
     """The spikes of each layer and of the input, by name; readouts send none.
 
@@ -62,7 +78,9 @@ def spikes_of(layers: Iterable[AnyLayer], quantizer: InputQuantizer) -> dict[str
             spikes[layer.name] = _of_sum(layer, {t.source: spikes[t.source] for t in layer.terms})
         elif layer.activation is not None:
             activation = layer.activation
-            spikes[layer.name] = Spikes(activation.threshold, 1, constant=activation.is_constant)
+            spikes[layer.name] = Spikes(
+                spike_value(activation), activation.max_spike, constant=activation.is_constant
+            )
     return spikes
 
 

@@ -44,6 +44,7 @@ def with_reachable_thresholds(
         least = np.abs(rows.bias) / limits.bias_max
         for branch in rows.branches:
             least = np.maximum(least, magnitudes(branch.rows) / largest)
+        least = least * activation.max_spike
         lam = np.broadcast_to(activation.threshold, least.shape)
         threshold = np.minimum(np.maximum(lam, least * SPARE), activation.bound)
         count = int((threshold > lam).sum())

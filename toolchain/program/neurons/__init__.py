@@ -7,6 +7,7 @@ tensors, and importing them loads no simulator.
 
 from toolchain.program.neurons.base import CountGrowth, Neuron
 from toolchain.program.neurons.consistent_integrate_and_fire import ConsistentIntegrateAndFire
+from toolchain.program.neurons.graded_integrate_and_fire import GradedIntegrateAndFire
 from toolchain.program.neurons.integrate_and_fire import IntegrateAndFire
 from toolchain.program.neurons.lipool import LIPool
 from toolchain.program.neurons.readout import Readout
@@ -15,13 +16,21 @@ from toolchain.program.neurons.thresholds import ThresholdNeuron
 
 NEURONS: dict[str, type[Neuron]] = {
     neuron.kind: neuron
-    for neuron in (IntegrateAndFire, ConsistentIntegrateAndFire, LIPool, Relay, Readout)
+    for neuron in (
+        IntegrateAndFire,
+        ConsistentIntegrateAndFire,
+        GradedIntegrateAndFire,
+        LIPool,
+        Relay,
+        Readout,
+    )
 }
 
 __all__ = [
     "NEURONS",
     "ConsistentIntegrateAndFire",
     "CountGrowth",
+    "GradedIntegrateAndFire",
     "IntegrateAndFire",
     "LIPool",
     "Neuron",

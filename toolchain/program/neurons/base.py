@@ -66,16 +66,17 @@ class Neuron(ABC):
     ----------
     kind:
         Name of the neuron in files.
-    array_names, real_names:
-        Names of the parameters that files store: int32 (C,), and float64.
+    array_names, integer_names, real_names:
+        Names of the parameters that files store: int32 (C,), one integer, and one float64.
     watched:
         Name of `Step.watched` in messages.
     graded:
-        Whether spikes may have any size, so that they cannot be counted one by one.
+        Whether spikes are sums of either sign, whose net count may become negative.
     """
 
     kind: ClassVar[str]
     array_names: ClassVar[tuple[str, ...]] = ()
+    integer_names: ClassVar[tuple[str, ...]] = ()
     real_names: ClassVar[tuple[str, ...]] = ()
     watched: ClassVar[str]
     graded: ClassVar[bool] = False
@@ -83,6 +84,10 @@ class Neuron(ABC):
     def arrays(self) -> dict[str, np.ndarray]:
         """Integer parameters by name, int32 (C,) each."""
         return {name: getattr(self, name) for name in self.array_names}
+
+    def integers(self) -> dict[str, int]:
+        """Integer parameters by name, one per population."""
+        return {name: getattr(self, name) for name in self.integer_names}
 
     def reals(self) -> dict[str, float]:
         """Real parameters by name, one float per population."""

@@ -7,9 +7,10 @@ One step, in this order (`counts(0) = 0`, `m(0) = 0`; `I` holds a window's spike
     s = m_new - m;  m = m_new
 
 So after every step the net count it has sent is the largest net count of its window: exactly the
-max pool of the counts. Spikes are in {0, 1} after IF and in {-1, 0, 1} after CIF. Counts are
-never negative, so padding, which counts 0, never wins over a real element: the same as torch's
-padding with minus infinity. Source: Li et al. (CASC), docs/METHODS.md "Layers in both".
+max pool of the counts. Spikes are in {0, 1} after IF, in {-1, 0, 1} after CIF, and 0 or more after
+graded IF. Counts are never negative, so padding, which counts 0, never wins over a real element:
+the same as torch's padding with minus infinity. Source: Li et al. (CASC), docs/METHODS.md
+"Layers in both".
 """
 
 from __future__ import annotations
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from toolchain.program.population import Population
     from toolchain.program.well_formed import Senders
 
-POOLABLE = IntRange(-1, 1)
-"""Range of the spikes that a LIPool can count."""
-
 
 class PoolState(NamedTuple):
     """Net spike counts per window element, (N, ..., K), and their largest, (N, ...).
@@ -52,7 +50,7 @@ class LIPool(Neuron):
     watched: ClassVar[str] = "spike count"
 
     def check(self, population: Population, senders: Senders) -> None:
-        """Raise ProgramError unless the population has one source of unary spikes and no bias."""
+        """Raise ProgramError unless there is one source, which counts its spikes, and no bias."""
         check_no_bias(population)
         if len(population.synapses) != 1:
             raise ProgramError(
@@ -61,14 +59,13 @@ class LIPool(Neuron):
                 found=", ".join(s.source for s in population.synapses),
             )
         (synapse,) = population.synapses
-        spikes = senders.ranges[synapse.source]
-        counted = synapse.source in senders.counting
-        if not counted or not POOLABLE.contains(spikes.low, spikes.high):
+        if synapse.source not in senders.counting:
+            spikes = senders.ranges[synapse.source]
             raise ProgramError(
-                "a LIPool counts unary spikes; it cannot pool graded ones",
+                "a LIPool compares net counts, which must not become negative",
                 node=population.name,
                 found=f"{synapse.source}, which sends {spikes}",
-                allowed="a layer of IF, CIF or LIPool",
+                allowed="a layer of IF, graded IF, CIF or LIPool",
                 remedy="put a quantized activation between them, or pool by an average",
             )
 

@@ -1,4 +1,4 @@
-"""The common part of IF and CIF: threshold and initial potential per channel."""
+"""The common part of IF, CIF and graded IF: threshold and initial potential per channel."""
 
 from __future__ import annotations
 
@@ -84,9 +84,8 @@ class ThresholdNeuron(Neuron):
     def start(membrane_potential: Any, zeros: Any) -> Any:
         """State before local step 1; `zeros` is the initial spike count."""
 
-    @staticmethod
     @abstractmethod
-    def step(state: Any, current: Any, threshold: Any, awake: bool) -> tuple[Any, Any]:
+    def step(self, state: Any, current: Any, threshold: Any, awake: bool) -> tuple[Any, Any]:
         """One step; arrays broadcast to (N, ...). Returns the state and the spikes."""
 
     def begin(self, zeros: Any, per_channel: PerChannel) -> Any:
@@ -108,9 +107,13 @@ class ThresholdNeuron(Neuron):
             self.after_firing,
         )
 
-    @staticmethod
+    @property
+    def largest_spike(self) -> int:
+        """Largest spike of one step."""
+        return self.most_spikes(2, 1)
+
     @abstractmethod
-    def most_spikes(steps: int, wake_steps: int) -> int:
+    def most_spikes(self, steps: int, wake_steps: int) -> int:
         """Largest number of spikes before step `steps`, with `wake_steps` wake steps up to it."""
 
     @abstractmethod

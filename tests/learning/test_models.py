@@ -1,5 +1,7 @@
 """The model zoo: shapes, published sizes, and the way to integers and to Lava."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,25 @@ def test_sizes_are_those_of_the_papers(name, parameters):
     with torch.device("meta"):
         model = build_model(name, (3, 32, 32), 10, lambda: QCFS(4))
     assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "side"),
+    [
+        (16, (2, 16, 32), 4),
+        (34, (2, 16, 32, 64), 5),
+        (64, (2, 16, 32, 64), 8),
+        (128, (2, 16, 32, 64, 64), 8),
+    ],
+)
+def test_an_eventnet_for_each_sensor(size, channels, side):
+    """Weights, BatchNorm's two a channel, and the dense layer behind `side` x `side` pixels."""
+    with torch.device("meta"):
+        model = build_model("eventnet", (2, size, size), 11, nn.ReLU)
+        assert model(torch.empty(3, 2, size, size)).shape == (3, 11)
+    layers = sum(9 * a * b + 2 * b for a, b in pairwise(channels))
+    expected = layers + (channels[-1] * side * side + 1) * 11
+    assert sum(p.numel() for p in model.parameters()) == expected
 
 
 def test_wrong_images_and_pools():

@@ -13,6 +13,7 @@ from typing import Protocol
 from torch import nn
 
 from toolchain.errors import DataError
+from toolchain.learning.models.eventnet import eventnet
 from toolchain.learning.models.lenet import lenet
 from toolchain.learning.models.mlp import mlp
 from toolchain.learning.models.parts import POOLINGS, ActivationFactory
@@ -35,6 +36,7 @@ class ModelFactory(Protocol):
 
 
 MODELS: dict[str, ModelFactory] = {
+    "eventnet": eventnet,
     "lenet": lenet,
     "mlp": mlp,
     **{name: partial(vgg, name) for name in CONFIGURATIONS},

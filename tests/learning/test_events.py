@@ -228,6 +228,8 @@ def test_the_grammar(tmp_path):
         "frames=4,window=9,count=9",
         "frames=4,window=0",
         "frames=4,down=0",
+        "frames=4,denoise=0",
+        "frames=4,denoise",
         "frames=4,size=34",
         "frames=4,size=0x34",
         "frames=4,speed=9",

@@ -53,6 +53,10 @@ class Events:
     on: np.ndarray
     size: Size | None = None
 
+    def take(self, chosen: np.ndarray | slice) -> Events:
+        """The events at `chosen`, in that order."""
+        return Events(self.t[chosen], self.x[chosen], self.y[chosen], self.on[chosen], self.size)
+
     def check(self, node: str, size: Size) -> None:
         """Check the events against a sensor of `size`, (width, height).
 

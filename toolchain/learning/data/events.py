@@ -16,6 +16,7 @@ import numpy as np
 
 from toolchain.errors import DataError
 from toolchain.learning.data.dataset import Dataset
+from toolchain.learning.data.denoise import supported
 from toolchain.learning.data.event_files import READERS, Events, Size, read_events
 from toolchain.learning.data.folders import alternating, files_below
 from toolchain.learning.data.frames import Binning
@@ -67,6 +68,7 @@ def _load(path: Path | None, node: str, binning: Binning, folder: str) -> Datase
         )
     frames: np.ndarray | None = None
     first: tuple[str, Size] | None = None
+    read = kept = 0
     for index, file in enumerate(chosen):
         events, where = read_events(path / file), f"{node}/{file}"
         size = _size_of(events, binning, where)
@@ -79,17 +81,38 @@ def _load(path: Path | None, node: str, binning: Binning, folder: str) -> Datase
             )
         first = first or (str(file), size)
         events.check(where, size)
+        read += len(events.t)
+        events = _denoised(events, binning, where)
+        kept += len(events.t)
         of_one = binning.binned(events, size, where)
         if frames is None:
             frames = np.empty((len(chosen), *of_one.shape), np.uint8)
         frames[index] = of_one
     assert frames is not None
+    if kept < read:
+        told = "%s: denoise=%d takes out %d of %d events"
+        _log.warning(told, node, binning.denoise, read - kept, read)
     silent = int((~frames.any(axis=(2, 3, 4))).sum())
     if silent:
         told = "warning: %s: %d of %d frames have no events"
         _log.warning(told, node, silent, len(frames) * binning.frames)
     labels = np.array([classes.index(file.parts[-2]) for file in chosen], np.int64)
     return Dataset(node, frames, None, labels, tuple(classes))
+
+
+def _denoised(events: Events, binning: Binning, node: str) -> Events:
+    """The events that are left of a recording, at least one."""
+    if binning.denoise is None:
+        return events
+    left = events.take(supported(events, binning.denoise))
+    if not len(left.t):
+        raise DataError(
+            "denoise= takes out every event",
+            node=node,
+            found=f"{len(events.t)} events",
+            remedy="a longer time, or no denoise=",
+        )
+    return left
 
 
 def _size_of(events: Events, binning: Binning, node: str) -> Size:

@@ -20,9 +20,11 @@ from toolchain.learning.data.event_files import Events, Size
 MOST_FRAMES = 1 << 16
 MOST_COUNTED = 255
 ALLOWED = (
-    "frames=T, and if wanted window=MICROSECONDS or count=EVENTS, size=WIDTHxHEIGHT, down=K, cut"
+    "frames=T, and if wanted window=MICROSECONDS or count=EVENTS, size=WIDTHxHEIGHT, down=K, "
+    "denoise=MICROSECONDS, cut"
 )
 CUT = "cut"
+NUMBERS = ("frames", "window", "count", "down", "denoise")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Binning:
         (width, height) of the sensor, where the files do not state it.
     down:
         Pixels along each axis that become one, with all their events.
+    denoise:
+        Before all else, events without one of a neighbouring pixel at most so many microseconds
+        earlier are taken out (see `denoise`).
     cut:
         Whether events behind the last frame are left out.
     """
@@ -51,6 +56,7 @@ class Binning:
     count: int | None = None
     size: Size | None = None
     down: int = 1
+    denoise: int | None = None
     cut: bool = False
 
     @classmethod
@@ -72,7 +78,7 @@ class Binning:
             raise DataError(
                 "the frames of the events are not said", node=node, found=text, allowed=ALLOWED
             )
-        for name in set(found) & {"frames", "window", "count", "down"}:
+        for name in set(found) & {*NUMBERS}:
             if not found[name] >= 1 or (name == "frames" and found[name] > MOST_FRAMES):
                 raise DataError("no such binning", node=node, found=f"{name}={found[name]}")
         return cls(**found)
@@ -150,7 +156,7 @@ def _pixels(text: str) -> Size:
 
 
 _PARSED: dict[str, tuple[re.Pattern[str], Callable[[str], Any]]] = {
-    **{n: (re.compile(rf"{n}=\d{{1,15}}"), int) for n in ("frames", "window", "count", "down")},
+    **{n: (re.compile(rf"{n}=\d{{1,15}}"), int) for n in NUMBERS},
     "size": (re.compile(r"size=[1-9]\d{0,5}x[1-9]\d{0,5}"), _pixels),
     CUT: (re.compile(CUT), lambda _: True),
 }

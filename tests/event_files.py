@@ -101,6 +101,32 @@ def evt3_file(events, size=(34, 34)):
     return header + np.array(words, "<u2").tobytes()
 
 
+def aedat3_packet(events, kind=1, size=8, valid=1):
+    """A packet of AEDAT 3.1; `size` is of an event, and `valid` its lowest bit."""
+    head = struct.pack("<hhiiiiii", kind, 1, size, 4, 0, len(events), len(events), len(events))
+    rows = (struct.pack("<II", x << 17 | y << 2 | p << 1 | valid, t) for t, x, y, p in events)
+    return head + b"".join(rows)
+
+
+def aedat3_file(events, packet=50, camera="DVS128"):
+    """AEDAT 3.1, in packets of so many events, with a packet of signals among them."""
+    rows = events.tolist()
+    data = f"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: {camera}\r\n".encode()
+    data += b"#Start-Time: 2016-05-01 12:00:00 (TZ+0200)\r\n#!END-HEADER\r\n"
+    data += aedat3_packet([(0, 0, 0, 1)], kind=0)
+    for first in range(0, len(rows), packet):
+        data += aedat3_packet(rows[first : first + packet])
+    return data
+
+
+def aedat2_file(events, chip="ch.unizh.ini.jaer.chip.retina.DVS128"):
+    """AEDAT 2.0 of a DVS128: y counts from the bottom, the bit of polarity is 0 for brighter."""
+    data = f"#!AER-DAT2.0\r\n# This is a raw AE data file\r\n# AEChip: {chip}\r\n".encode()
+    for t, x, y, p in events.tolist():
+        data += struct.pack(">II", (127 - y) << 8 | x << 1 | (1 - p), t)
+    return data
+
+
 WRITERS = {"bin": bin_file, "dat": dat_file, "raw2": evt2_file, "raw3": evt3_file}
 SUFFIXES = {"bin": ".bin", "dat": ".dat", "raw2": ".raw", "raw3": ".raw"}
 

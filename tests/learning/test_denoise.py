@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tests.event_files import FIELDS, dat_file, moving_square
 from toolchain.errors import DataError
 from toolchain.learning.data import open_split
+from toolchain.learning.data.camera_events import Events
 from toolchain.learning.data.denoise import supported
-from toolchain.learning.data.event_files import Events, read_events
+from toolchain.learning.data.event_files import read_events
 
 
 def supported_by_hand(rows, window):

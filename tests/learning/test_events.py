@@ -375,7 +375,7 @@ def test_nothing_is_lost_without_a_word(folder, caplog):
     with pytest.raises(DataError, match="a folder is needed"):
         open_split("events:nowhere,frames=4")
     with pytest.raises(DataError, match="no such format"):
-        read_events(folder / "a.aedat")
+        read_events(folder / "a.evt")
 
 
 def test_more_events_than_a_byte_counts(folder):

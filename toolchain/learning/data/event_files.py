@@ -5,6 +5,7 @@
 | `.bin` | N-MNIST and N-Caltech101 (Orchard et al., Frontiers in Neuroscience 2015) |
 | `.dat` | Prophesee DAT, events of 8 bytes |
 | `.raw` | Prophesee EVT 2.0 and 3.0 |
+| `.aedat` | AEDAT 3.1, and AEDAT 2.0 of a DVS128 (`aedat`) |
 | `.aedat4` | iniVation AEDAT 4, decoded by the package aedat |
 | `.npz`, `.npy` | arrays, or fields of a structured array: `t` in microseconds, `x`, `y`, `p` |
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,67 +25,10 @@ import numpy as np
 from toolchain.containers import read_npz
 from toolchain.documents import as_error
 from toolchain.errors import DataError, MissingDependencyError
+from toolchain.learning.data.aedat import read_aedat
+from toolchain.learning.data.camera_events import Events, Size, records
 
-Size = tuple[int, int]
-"""(width, height) of a sensor, in pixels."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Events:
-    """The events of one recording, in the order of the file.
-
-    Attributes
-    ----------
-    t:
-        Times in microseconds, int64 (E,).
-    x, y:
-        Columns from the left and rows from the top, int64 (E,).
-    on:
-        Whether it became brighter, bool (E,).
-    size:
-        The sensor's, where the file states it.
-    """
-
-    t: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    on: np.ndarray
-    size: Size | None = None
-
-    def take(self, chosen: np.ndarray | slice) -> Events:
-        """The events at `chosen`, in that order."""
-        return Events(self.t[chosen], self.x[chosen], self.y[chosen], self.on[chosen], self.size)
-
-    def check(self, node: str, size: Size) -> None:
-        """Check the events against a sensor of `size`, (width, height).
-
-        Raises
-        ------
-        DataError
-            If there is none, time runs backwards, or an event lies outside the sensor.
-        """
-        if not len(self.t):
-            raise DataError("the recording has no events", node=node)
-        (back,) = (np.diff(self.t) < 0).nonzero()
-        if len(back):
-            first = int(back[0])
-            raise DataError(
-                "time runs backwards",
-                node=node,
-                found=f"event {first + 1} at {self.t[first + 1]} us, behind {self.t[first]} us",
-                remedy="sort the events by time, if they only lie in another order",
-            )
-        for name, values, limit in (("x", self.x, size[0]), ("y", self.y, size[1])):
-            (outside,) = ((values < 0) | (values >= limit)).nonzero()
-            if len(outside):
-                raise DataError(
-                    "an event lies outside the sensor",
-                    node=node,
-                    found=f"{name} = {values[outside[0]]} in event {outside[0]}",
-                    allowed=f"0 .. {limit - 1}, of {size[0]}x{size[1]} pixels",
-                    remedy="size=WIDTHxHEIGHT in the data source, if the sensor is larger",
-                )
 
 
 def read_events(path: Path) -> Events:
@@ -114,7 +57,7 @@ def _bin(path: Path) -> Events:
     A `y` of 240, below every sensor of this format, is no event: from there on times are 2^13
     microseconds later.
     """
-    rows = _records(path.read_bytes(), np.dtype((np.uint8, 5)), path).astype(np.int64)
+    rows = records(path.read_bytes(), np.dtype((np.uint8, 5)), path).astype(np.int64)
     x, y, high, middle, low = rows.T
     over = y == OVERFLOW_ROW
     t = ((high & 127) << 16 | middle << 8 | low) + (np.cumsum(over) << 13)
@@ -138,7 +81,7 @@ def _dat(path: Path) -> Events:
             found=f"{body[1]} bytes each" if len(body) > 1 else "nothing behind the header",
             allowed="8 bytes each",
         )
-    t, place = _records(body[2:], np.dtype(("<u4", 2)), path).astype(np.int64).T
+    t, place = records(body[2:], np.dtype(("<u4", 2)), path).astype(np.int64).T
     x, y, p = place & 0x3FFF, place >> 14 & 0x3FFF, place >> 28
     if p.size and int(p.max()) > 1:
         raise DataError("a polarity is 0 or 1", node=str(path), found=int(p.max()))
@@ -170,7 +113,7 @@ def _raw(path: Path) -> Events:
 
 def _evt2(body: bytes, path: Path, size: Size | None) -> Events:
     """Words of 32 bits: 4 of type; an event has 6 low bits of time, 11 of x and 11 of y."""
-    words = _records(body, np.dtype("<u4"), path).astype(np.int64)
+    words = records(body, np.dtype("<u4"), path).astype(np.int64)
     kinds = words >> 28
     high = _latest(kinds == 0x8, words & 0xFFFFFFF)
     (events,) = (kinds <= 0x1).nonzero()
@@ -187,7 +130,7 @@ def _evt3(body: bytes, path: Path, size: Size | None) -> Events:
     a place on that type 3 gives, and each such word moves. The upper 12 bits of the time begin anew
     after 16.8 s; a step back of less than half their range is none of these.
     """
-    words = _records(body, np.dtype("<u2"), path).astype(np.int64)
+    words = records(body, np.dtype("<u2"), path).astype(np.int64)
     kinds, low = words >> 12, words & 0xFFF
     wide = np.select([kinds == 0x4, kinds == 0x5], [12, 8], 0)
     before = np.cumsum(wide) - wide
@@ -337,22 +280,11 @@ READERS: dict[str, Callable[[Path], Events]] = {
     ".bin": _bin,
     ".dat": _dat,
     ".raw": _raw,
+    ".aedat": read_aedat,
     ".aedat4": _aedat4,
     ".npz": _arrays,
     ".npy": _arrays,
 }
-
-
-def _records(data: bytes, kind: np.dtype, path: Path) -> np.ndarray:
-    """The records in `data`; raises DataError if the last one is cut off."""
-    if len(data) % kind.itemsize:
-        raise DataError(
-            "the file is truncated",
-            node=str(path),
-            found=f"{len(data) % kind.itemsize} bytes at the end",
-            allowed=f"records of {kind.itemsize} bytes",
-        )
-    return np.frombuffer(data, kind) if data else np.empty(0, kind)
 
 
 def _header(path: Path) -> tuple[dict[str, str], bytes]:

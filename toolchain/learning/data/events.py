@@ -9,15 +9,18 @@ pixels. Classes and order are those of `imagefolder`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
 from toolchain.errors import DataError
+from toolchain.learning.data.camera_events import Events, Size
 from toolchain.learning.data.dataset import Dataset
 from toolchain.learning.data.denoise import supported
-from toolchain.learning.data.event_files import READERS, Events, Size, read_events
+from toolchain.learning.data.event_files import READERS, read_events
 from toolchain.learning.data.folders import alternating, files_below
 from toolchain.learning.data.frames import Binning
 
@@ -44,15 +47,12 @@ def load(path: Path | None, options: str, split: str) -> Dataset:
 def load_nmnist(path: Path | None, options: str, split: str) -> Dataset:
     """The `train` or `test` split of N-MNIST in a folder; raises DataError as `load`."""
     node = f"nmnist:{path}"
-    binning = Binning.parse(options, node)
-    if binning.size not in (None, NMNIST_SIZE):
-        raise DataError("N-MNIST has 34x34 pixels", node=node, found=binning.size)
-    return _load(path, node, replace(binning, size=NMNIST_SIZE), NMNIST_FOLDERS[split])
+    binning = of_sensor(options, node, NMNIST_SIZE, "N-MNIST")
+    return _load(path, node, binning, NMNIST_FOLDERS[split])
 
 
 def _load(path: Path | None, node: str, binning: Binning, folder: str) -> Dataset:
-    if path is None or not path.is_dir():
-        raise DataError("a folder is needed", node=node, remedy="events:PATH,frames=10")
+    path = folder_of(path, node)
     relative = [p.relative_to(path).as_posix() for p in files_below(path, node)]
     files = [PurePosixPath(n) for n in relative if PurePosixPath(n).suffix.lower() in READERS]
     classes = sorted({file.parts[-2] for file in files if len(file.parts) > 1})
@@ -66,12 +66,50 @@ def _load(path: Path | None, node: str, binning: Binning, folder: str) -> Datase
             found=f"{len(files)} event files",
             allowed=", ".join(READERS),
         )
+    recordings = (
+        Recorded(str(file), classes.index(file.parts[-2]), read_events(path / file))
+        for file in chosen
+    )
+    return framed(node, binning, recordings, len(chosen), classes)
+
+
+def folder_of(path: Path | None, node: str) -> Path:
+    """The folder in which recordings lie; raises DataError if there is none."""
+    if path is None or not path.is_dir():
+        source = node.partition(":")[0]
+        raise DataError("a folder is needed", node=node, remedy=f"{source}:PATH,frames=10")
+    return path
+
+
+class Recorded(NamedTuple):
+    """One recording: its name below the source's folder, its class, and its events."""
+
+    name: str
+    label: int
+    events: Events
+
+
+def framed(
+    node: str,
+    binning: Binning,
+    recordings: Iterable[Recorded],
+    count: int,
+    classes: Sequence[str],
+) -> Dataset:
+    """The frames of `count` recordings, counts (N, T, 2, H, W).
+
+    Raises
+    ------
+    DataError
+        If events of a recording do not fit its sensor or the frames, or sensors differ.
+    """
     frames: np.ndarray | None = None
     first: tuple[str, Size] | None = None
     read = kept = 0
-    for index, file in enumerate(chosen):
-        events, where = read_events(path / file), f"{node}/{file}"
-        size = _size_of(events, binning, where)
+    labels = np.empty(count, np.int64)
+    for index, (name, label, recorded) in enumerate(recordings):
+        where = f"{node}/{name}"
+        size = _size_of(recorded, binning, where)
         if first is not None and size != first[1]:
             raise DataError(
                 "all recordings must be of one size of sensor",
@@ -79,15 +117,15 @@ def _load(path: Path | None, node: str, binning: Binning, folder: str) -> Datase
                 found=f"{size[0]}x{size[1]}",
                 allowed=f"{first[1][0]}x{first[1][1]}, as {first[0]}",
             )
-        first = first or (str(file), size)
-        events.check(where, size)
-        read += len(events.t)
-        events = _denoised(events, binning, where)
+        first = first or (name, size)
+        recorded.check(where, size)
+        events = _denoised(recorded, binning, where)
+        read += len(recorded.t)
         kept += len(events.t)
         of_one = binning.binned(events, size, where)
         if frames is None:
-            frames = np.empty((len(chosen), *of_one.shape), np.uint8)
-        frames[index] = of_one
+            frames = np.empty((count, *of_one.shape), np.uint8)
+        frames[index], labels[index] = of_one, label
     assert frames is not None
     if kept < read:
         told = "%s: denoise=%d takes out %d of %d events"
@@ -96,8 +134,21 @@ def _load(path: Path | None, node: str, binning: Binning, folder: str) -> Datase
     if silent:
         told = "warning: %s: %d of %d frames have no events"
         _log.warning(told, node, silent, len(frames) * binning.frames)
-    labels = np.array([classes.index(file.parts[-2]) for file in chosen], np.int64)
     return Dataset(node, frames, None, labels, tuple(classes))
+
+
+def of_sensor(options: str, node: str, size: Size, camera: str) -> Binning:
+    """The binning that `options` says, for recordings of a camera of known size.
+
+    Raises
+    ------
+    DataError
+        If it says no binning, or another size.
+    """
+    binning = Binning.parse(options, node)
+    if binning.size not in (None, size):
+        raise DataError(f"{camera} has {size[0]}x{size[1]} pixels", node=node, found=binning.size)
+    return replace(binning, size=size)
 
 
 def _denoised(events: Events, binning: Binning, node: str) -> Events:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.errors import DataError
-from toolchain.learning.data.event_files import Events, Size
+from toolchain.learning.data.camera_events import Events, Size
 
 MOST_FRAMES = 1 << 16
 MOST_COUNTED = 255

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from toolchain.errors import DataError
+from toolchain.learning.data.camera_events import Events
 from toolchain.learning.data.dataset import Dataset
-from toolchain.learning.data.event_files import Events
 from toolchain.learning.data.frames import Binning
 
 SIZE, FRAMES = 16, 8

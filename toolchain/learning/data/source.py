@@ -18,7 +18,9 @@ from pathlib import Path
 from toolchain.errors import DataError
 from toolchain.learning.data import (
     cifar,
+    cifar10dvs,
     digits,
+    dvsgesture,
     events,
     imagefolder,
     mnist,
@@ -47,7 +49,12 @@ SOURCES: dict[str, Loader] = {
 }
 EventLoader = Callable[[Path | None, str, str], Dataset]
 
-EVENT_SOURCES: dict[str, EventLoader] = {"events": events.load, "nmnist": events.load_nmnist}
+EVENT_SOURCES: dict[str, EventLoader] = {
+    "cifar10dvs": cifar10dvs.load,
+    "dvsgesture": dvsgesture.load,
+    "events": events.load,
+    "nmnist": events.load_nmnist,
+}
 """Recordings of event cameras, with options behind the path: how they become frames."""
 BoxLoader = Callable[[Path | None, str, Size], BoxDataset]
 SplitLister = Callable[[Path | None], list[str]]
@@ -60,8 +67,9 @@ BOX_SOURCES: dict[str, tuple[BoxLoader, SplitLister]] = {
 FORMS = (
     "digits, fashion-mnist[:DIR], mnist:DIR, cifar10:DIR, cifar100:DIR, imagefolder:PATH, "
     "npz:PATH (arrays train_samples, train_labels, test_samples, test_labels), moving-shapes, "
-    "events:PATH,frames=T, nmnist:DIR,frames=T, FILE.py:FACTORY (a function that returns a torch "
-    "Dataset or DataLoader), and for detectors shapes and voc:PATH"
+    "events:PATH,frames=T, nmnist:DIR,frames=T, dvsgesture:DIR,frames=T, cifar10dvs:DIR,frames=T, "
+    "FILE.py:FACTORY (a function that returns a torch Dataset or DataLoader), and for "
+    "detectors shapes and voc:PATH"
 )
 SPLITS = ("train", "test")
 _SPLIT = r"(?:@(?P<split>[a-z]+)(?:\[(?P<start>(?:-?\d+)?):(?P<stop>(?:-?\d+)?)\])?)?$"

@@ -18,7 +18,7 @@ from spikeport.backends import Backend, Lava, Reference
 from spikeport.files import as_program
 from spikeport.given_network import CALIBRATION_SAMPLES, GivenNetwork, OpenNetwork, described
 from spikeport.running import run_data
-from spikeport.samples import Data
+from spikeport.samples import Data, steps_of, up_to
 from spikeport.trained_network import network_of
 from toolchain.conversion.passes.fold import trained_activations
 from toolchain.conversion.pipeline import ConversionOptions, convert
@@ -153,7 +153,7 @@ def evaluate(
             checkpoint, bits = opened.trained.checkpoint, weight_bits or WEIGHT_BITS
             subject = _subject(opened, layer_steps, samples)
             lower = _lowering(opened, target, rounding, relu_percentile)
-            chosen = _steps_of(samples, steps)
+            chosen = steps_of(samples, steps, STEPS)
             measured = Measurement(subject, samples, chosen, bits, told, workers)
             measured.measure(lower)
             run = None if checkpoint is None else _run_of(checkpoint)
@@ -213,7 +213,7 @@ def _own_steps(program: IntProgram, steps: Sequence[int] | None) -> list[int]:
     """Steps at which the outputs of a program are read; it has been converted for the longest."""
     longest = program.schedule.num_steps
     if steps is None:
-        return _up_to(longest)
+        return up_to(longest, STEPS)
     if is_cif(program):
         raise ConversionError(
             "a CIF network is measured over its own wake and sleep steps",
@@ -229,27 +229,6 @@ def _own_steps(program: IntProgram, steps: Sequence[int] | None) -> list[int]:
             remedy="convert the network for as many steps",
         )
     return sorted(steps)
-
-
-def _steps_of(samples: Samples, steps: Sequence[int] | None) -> list[int]:
-    """Steps at which IF networks are looked at: of sequences up to their length."""
-    longest = samples.steps
-    if longest is None:
-        return sorted(steps or STEPS)
-    if steps is None:
-        return _up_to(longest)
-    if max(steps) > longest:
-        raise ConversionError(
-            "the sequences have fewer steps",
-            node=samples.name,
-            found=max(steps),
-            allowed=f"up to {longest}",
-        )
-    return sorted(steps)
-
-
-def _up_to(longest: int) -> list[int]:
-    return sorted({t for t in STEPS if t < longest} | {longest})
 
 
 def evaluate_detector(

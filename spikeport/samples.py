@@ -7,6 +7,7 @@ labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -83,3 +84,31 @@ def _images(data: Any, split: str, size: Size | None) -> BoxDataset:
     if size is None:
         raise DataError("these data are images with boxes, for detectors", node=data)
     return open_boxes(data, size, split)
+
+
+def steps_of(samples: Samples, steps: Sequence[int] | None, usual: Sequence[int]) -> list[int]:
+    """Steps after which networks are looked at: `steps`, or `usual`; of sequences up to their end.
+
+    Raises
+    ------
+    DataError
+        If sequences have fewer steps.
+    """
+    longest = samples.steps
+    if longest is None:
+        return sorted(steps or usual)
+    if steps is None:
+        return up_to(longest, usual)
+    if max(steps) > longest:
+        raise DataError(
+            "the sequences have fewer steps",
+            node=samples.name,
+            found=max(steps),
+            allowed=f"up to {longest}",
+        )
+    return sorted(steps)
+
+
+def up_to(longest: int, usual: Sequence[int]) -> list[int]:
+    """The usual steps below the longest, and that."""
+    return sorted({step for step in usual if step < longest} | {longest})

@@ -11,12 +11,15 @@ from threading import Lock
 from hw_models.profile import load_profile
 from spikeport.chips import chip_of
 from spikeport.given_network import CALIBRATION_SAMPLES, GivenNetwork, OpenNetwork, described
+from spikeport.samples import steps_of
 from toolchain.conversion.passes.fold import trained_activations
 from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.conversion.quantization.integerise import SPIKING_NEURONS
 from toolchain.errors import ConversionError
 from toolchain.int_range import TargetLimits
 from toolchain.learning.data import open_split
+from toolchain.learning.data.frames import OPTIONS
+from toolchain.learning.data.source import EVENT_SOURCES
 from toolchain.learning.training.checkpoint import CLASSIFICATION
 from toolchain.output_policy import NETWORK, PLOT, STORE, check_output
 from toolchain.program.int_program import IntProgram
@@ -28,6 +31,7 @@ from toolchain.sweep.schedule import run_points
 from toolchain.sweep.store import Store
 from toolchain.workers import open_workers
 
+STEPS = (1, 2, 4, 8)
 Progress = Callable[[int, int], None]
 """Called with the points done and the points in all."""
 
@@ -82,7 +86,7 @@ def sweep(
     adapters: Sequence[str | Path] = (),
     calibrate: str | None = None,
     calibration_samples: int = CALIBRATION_SAMPLES,
-    steps: Sequence[int] = (1, 2, 4, 8),
+    steps: Sequence[int] | None = None,
     weight_bits: Sequence[int] = (4, 8),
     neurons: Sequence[str] = ("if",),
     target: str = "loihi2",
@@ -106,7 +110,9 @@ def sweep(
     store:
         SQLite file for the results.
     steps:
-        Time steps of IF, or wake steps of CIF.
+        Time steps of IF, or wake steps of CIF, by default `STEPS`. Of sequences (N, T, C, H, W), of
+        which a network sees one tensor in each step, a point of fewer steps sees the first ones
+        only: what can be said before a sequence has ended. The default ends with T then.
     target:
         Hardware whose cores are counted: a name, or a TOML file.
     jobs, scheduler:
@@ -121,9 +127,7 @@ def sweep(
     check_output(Path(store), STORE)
     limits, chip = load_profile(target).as_target_limits(), chip_of(target)
     dataset = open_split(data)
-    said = replace(
-        described(input_shape, input_range, mean=mean, std=std), usual_shape=dataset.sample_shape
-    )
+    said = described(input_shape, input_range, mean=mean, std=std).of_data(dataset)
     given = [
         GivenNetwork(
             _network_from_anywhere(str(run)),
@@ -139,7 +143,7 @@ def sweep(
     grid = make_grid(
         [(run, _levels(_opened(network))) for run, (network, _) in networks.items()],
         _known(neurons),
-        sorted(steps),
+        steps_of(dataset, steps, STEPS),
         sorted(weight_bits),
     )
     points = {p.key(networks[p.run][1], dataset.sha256, target): p for p in grid}
@@ -198,14 +202,17 @@ class Lowering:
                     node=point.run,
                     remedy="give its weights=, or seed what its factory draws",
                 )
-            trained = opened.trained
+            trained, calibration = opened.trained, opened.calibration
+            if calibration is not None and trained.quantizer.per_step:
+                inputs = calibration.inputs[:, : point.steps]
+                calibration = replace(calibration, inputs=inputs)
             return convert(
                 trained.model,
                 trained.quantizer,
                 ConversionOptions(point.neuron, point.schedule, point.weight_bits),
                 self.limits,
                 name=trained.name,
-                calibration=opened.calibration,
+                calibration=calibration,
             ).program
 
 
@@ -235,4 +242,6 @@ def _from_anywhere(data: str) -> str:
     if not separator or "@" in name:
         return data
     path, at, split = rest.partition("@")
-    return f"{name}:{Path(path).resolve()}{at}{split}" if Path(path).exists() else data
+    parts = OPTIONS.match(path) if name in EVENT_SOURCES else None
+    path, options = (parts["path"], parts["options"]) if parts else (path, "")
+    return f"{name}:{Path(path).resolve()}{options}{at}{split}" if Path(path).exists() else data

@@ -1,5 +1,7 @@
 """`evaluate` on sequences: rows, accuracy over time, latency, events and synops, by plain loops."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,9 @@ from torch import nn
 
 import spikeport
 from tests.command_line import here
+from tests.event_files import dat_file, moving_square
 from tests.oracles import numpy_loop
-from toolchain.errors import ConversionError, DataError, ProgramError
+from toolchain.errors import DataError, ProgramError
 from toolchain.learning.activations import QCFS, ActivationMode, activation_mode
 from toolchain.learning.data import open_split
 from toolchain.learning.evaluation.over_time import largest_alone, median_step
@@ -16,6 +19,7 @@ from toolchain.learning.evaluation.results import Evaluation
 from toolchain.learning.training.checkpoint import load_checkpoint
 from toolchain.learning.training.config import TrainConfig
 from toolchain.learning.training.train_classifier import train
+from toolchain.program.synops import fan_out
 
 SMALL = {
     "data": "moving-shapes",
@@ -29,6 +33,14 @@ SMALL = {
     "std": (0.05,),
 }
 DATA = "moving-shapes@test[:30]"
+FACTORY = """
+import torch, spikeport
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(512, 20), spikeport.QCFS(4), nn.Linear(20, 4))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +184,74 @@ def test_workers_find_the_same(runs):
     assert alone.sequences == shared.sequences
 
 
+def test_a_sweep_stops_early(runs, tmp_path):
+    """A point of t steps is the network that has seen the first t tensors: the plain loop."""
+    data = open_split(DATA)
+    inputs = data.samples.astype(np.int64)
+    swept = spikeport.sweep([runs / "nq"], DATA, tmp_path / "s.sqlite", weight_bits=(8,))
+    assert [result.point.steps for result in swept.results] == [1, 2, 4, 8]
+    for result in swept.results:
+        steps = result.point.steps
+        made = spikeport.convert(runs / "nq", steps=steps)
+        correct, _, _, events = by_hand(made.program, inputs[:, :steps], data.labels)
+        assert (result.error, result.correct) == ("", correct[-1])
+        assert result.latency == steps
+        fans = {name: fan.flat[0] for name, fan in fan_out(made.program).items()}
+        synops = sum(count * fans[name] for name, count in events.items())
+        assert result.synops == pytest.approx(synops / 30)
+
+
+def test_a_sweep_of_cif_and_of_networks_trained_elsewhere(runs, tmp_path):
+    swept = spikeport.sweep(
+        [runs / "cqrelu"], DATA, tmp_path / "a.sqlite", steps=(4, 8), neurons=("cif",)
+    )
+    assert [bool(result.error) for result in swept.results] == [True, True, False, False]
+    assert "as many wake steps as trained levels" in swept.results[0].error
+    file = tmp_path / "nets.py"
+    file.write_text(FACTORY)
+    swept = spikeport.sweep(
+        [f"{file}:net"],
+        DATA,
+        tmp_path / "b.sqlite",
+        input_range=(0, 255),
+        calibrate="moving-shapes@train[:32]",
+        weight_bits=(8,),
+        steps=(3, 8),
+    )
+    assert [result.error for result in swept.results] == ["", ""]
+    whole = spikeport.evaluate(
+        f"{file}:net", DATA, input_range=(0, 255), calibrate="moving-shapes@train[:32]"
+    )
+    assert swept.results[1].correct == whole.sequences[0]["correct"][-1]
+
+
+def test_a_sweep_finds_recordings_from_any_folder(tmp_path, monkeypatch):
+    """Workers may run in other folders than the one in which a sweep was begun."""
+    monkeypatch.chdir(tmp_path)
+    Path("nets.py").write_text(FACTORY)
+    for direction in range(4):
+        folder = tmp_path / "d" / "test" / str(direction)
+        folder.mkdir(parents=True)
+        (folder / "a.dat").write_bytes(dat_file(moving_square(direction, size=(16, 16)), (16, 16)))
+    (tmp_path / "elsewhere").mkdir()
+    swept = spikeport.sweep(
+        ["nets.py:net"],
+        "events:d,frames=4",
+        tmp_path / "s.sqlite",
+        input_range=(0, 255),
+        steps=(4,),
+        weight_bits=(8,),
+        progress=lambda _done, _total: monkeypatch.chdir(tmp_path / "elsewhere"),
+    )
+    assert [(result.error, result.total) for result in swept.results] == [("", 4)]
+
+
 def test_other_lengths(runs, tmp_path):
-    with pytest.raises(ConversionError, match=r"(?s)sequences have fewer steps.*up to 8"):
+    fewer = r"(?s)sequences have fewer steps.*up to 8"
+    with pytest.raises(DataError, match=fewer):
         spikeport.evaluate(runs / "nq", DATA, steps=(9,))
+    with pytest.raises(DataError, match=fewer):
+        spikeport.sweep([runs / "nq"], DATA, tmp_path / "s.sqlite", steps=(9,))
     with pytest.raises(DataError, match="one tensor for each step"):
         spikeport.evaluate(runs / "nq", DATA, layer_steps=4)
     with pytest.raises(DataError, match="samples of another shape"):

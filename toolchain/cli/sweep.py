@@ -59,8 +59,13 @@ def command(
     calibrate: Calibrate = None,
     calibration_samples: CalibrationSamples = 256,
     steps: Annotated[
-        Any, typed("--steps", positive_numbers, help="Time steps, or wake steps of CIF.")
-    ] = "1,2,4,8",
+        Any,
+        typed(
+            "--steps",
+            positive_numbers,
+            help="Time steps, or wake steps of CIF (default 1,2,4,8; of sequences to their end).",
+        ),
+    ] = None,
     weight_bits: Annotated[
         Any, typed("--weight-bits", positive_numbers, help="Widths of the weights.")
     ] = "4,8",

@@ -81,6 +81,8 @@ def _measured(
     started = time.perf_counter()
     dataset, program = _data(data), convert(point)
     inputs = input_spikes(program.input, dataset)
+    if program.input.per_step:
+        inputs = inputs[:, : point.steps]
     recording = simulate(program, inputs, mode=Mode.DIGEST, labels=dataset.labels)
     accuracy = Accuracy.of(recording.logits, dataset.labels)
     return Result(

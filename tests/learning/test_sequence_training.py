@@ -179,6 +179,13 @@ def test_the_held_out_accuracies_are_those_of_means_and_frames(tmp_path):
     assert described["correct"] == (wanted == data.labels).sum()
 
 
+def test_levels_of_cif_are_the_tensors_of_a_sequence(tmp_path):
+    config = TrainConfig(**{**SMALL, "activation": "cqrelu", "levels": 4})
+    with pytest.raises(DataError, match=r"(?s)as many wake steps.*8 tensors, 4 levels.*levels=8"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_teacher_and_another_start(tmp_path):
     first = TrainConfig(**SMALL, activation="qcfs")
     train(first, tmp_path / "first")

@@ -137,6 +137,13 @@ class Classification(Task[Checkpoint]):
             check_training_source(config.data)
             data = open_split(config.data, "train")
         self.frames, self.steps = data.steps, data.steps or config.calibration_steps
+        if config.activation == "cqrelu" and self.frames not in (None, config.levels):
+            raise DataError(
+                "CIF has as many wake steps as trained levels, and gets a tensor in each",
+                node=data.name,
+                found=f"sequences of {self.frames} tensors, {config.levels} levels",
+                remedy=f"levels={self.frames}, or sequences of {config.levels}",
+            )
         self.shape = data.sample_shape if self.frames is None else data.sample_shape[1:]
         check_augmentations(config.augment, data.sample_shape, data.pixel_max is not None)
         if config.train_limit is not None:

@@ -29,7 +29,7 @@ OF_OTHERS = {
     *("count_include_pad", "newshape", "bits", "threshold", "role", "style", "height", "inplace"),
     *("training", "track_running_stats", "ceil_mode", "return_indices", "start_dim", "end_dim"),
     *("dim", "alpha", "padding_mode", "ceil", "bias_quant", "input_quant", "power"),
-    *("frames", "window", "count", "size", "down"),
+    *("frames", "window", "count", "size", "down", "denoise"),
 }
 """Arguments of torch and NumPy, fields in a repr, attributes of SVG, options in a data source."""
 

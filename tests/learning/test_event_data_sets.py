@@ -4,6 +4,8 @@ import struct
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.event_files import (
     FIELDS,
@@ -72,6 +74,45 @@ def test_bytes_by_hand(tmp_path, caplog):
 
 
 AEDAT3, AEDAT2 = aedat3_file(square()), aedat2_file(square())
+
+
+@settings(max_examples=60)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(0, (1 << 31) - 1),
+            st.integers(0, 127),
+            st.integers(0, 127),
+            st.integers(0, 1),
+        ),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_events_at_any_time_and_place(rows, tmp_path_factory):
+    events = np.array(sorted(rows), FIELDS)
+    path = tmp_path_factory.mktemp("events") / "a.aedat"
+    assert_read(path, aedat3_file(events, packet=7), events)
+    assert_read(path, aedat2_file(events), events)
+
+
+@settings(max_examples=150)
+@given(
+    whole=st.sampled_from([AEDAT3[:400], AEDAT2[:200]]),
+    changes=st.dictionaries(st.integers(0, 399), st.integers(0, 255), max_size=4),
+    length=st.integers(0, 400),
+)
+def test_damaged_files_are_refused_or_read(whole, changes, length, tmp_path_factory):
+    data = bytearray(whole)
+    for place, value in changes.items():
+        data[place % len(data)] = value
+    path = tmp_path_factory.mktemp("events") / "a.aedat"
+    path.write_bytes(data[:length])
+    try:
+        found = read_events(path)
+    except DataError:
+        return
+    assert len(found.t) == len(found.x) == len(found.y) == len(found.on)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def command(
         typed(
             "--steps",
             positive_numbers,
-            help="Time steps of the IF networks (default 1,2,4,8,16; of NET.net up to its own).",
+            help="Time steps of the IF networks (default 1,2,4,8,16; of NET.net and of sequences "
+            "up to their own).",
         ),
     ] = None,
     weight_bits: Annotated[

@@ -24,15 +24,17 @@ def supported(events: Events, window: int) -> np.ndarray:
         one time the one that comes first in the file is the earlier.
     """
     count = len(events.t)
-    order = np.arange(count)
     width = int(events.x.max(initial=0)) + 3
     pixel = (events.y + 1) * width + events.x + 1  # a margin: every pixel has eight neighbours
-    keys = np.sort(pixel * count + order)
+    # By pixel, then by order in the file: so the places of a neighbour's events come sorted too.
+    keys = np.sort(pixel * count + np.arange(count))
+    pixel, order = np.divmod(keys, max(count, 1))
+    time = events.t[order]
     found = np.zeros(count, bool)
     for dx, dy in NEIGHBOURS:
-        neighbour = pixel + dy * width + dx
-        place = np.searchsorted(keys, neighbour * count + order) - 1
-        before = keys[np.maximum(place, 0)]
-        there = (place >= 0) & (before // count == neighbour)
-        found |= there & (events.t - events.t[before % count] <= window)
+        distance = dy * width + dx
+        place = np.searchsorted(keys, keys + distance * count) - 1
+        before = np.maximum(place, 0)
+        there = (place >= 0) & (pixel[before] == pixel + distance)
+        found[order] |= there & (time - time[before] <= window)
     return found

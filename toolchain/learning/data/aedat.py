@@ -62,9 +62,10 @@ EXTERNAL = 1 << 15
 def _version2(lines: list[str], body: bytes, path: Path) -> Events:
     """Pairs of 32 bits, big-endian: address and time.
 
-    An address has the polarity, 7 bits of x and 7 of y, which counts from the bottom.
+    An address has the polarity, 7 bits of x and 7 of y, which counts from the bottom. Other cameras
+    of 128x128 pixels, whose names in jAER have the number, write the same.
     """
-    chips = [line for line in lines if "AEChip" in line and "DVS128" not in line]
+    chips = [line for line in lines if "AEChip" in line and "128" not in line]
     if chips:
         raise DataError("unknown camera", node=str(path), found=chips[0], allowed="a DVS128")
     address, t = records(body, np.dtype((">i4", 2)), path).astype(np.int64).T

@@ -346,3 +346,6 @@ def test_wrong_cifar10dvs(images):
     (images / "cat" / "last.aedat").unlink()
     with pytest.raises(DataError, match=r"(?s)dog.*too few event files.*0"):
         open_split(source)
+    (images / "dog.zip").touch()
+    with pytest.raises(DataError, match=r"unpack dog.zip here"):
+        open_split(source)

@@ -4,8 +4,9 @@ Orchard et al., "Converting Static Image Datasets to Spiking Neuromorphic Datase
 (Frontiers in Neuroscience 2015) move a camera in front of digits by three saccades of 100 ms, along
 an isosceles triangle. Here a digit of 28x28 pixels moves over 34x34, so that the triangle's corners
 lie at (-3, 3), (0, -3) and (3, 3) pixels from the middle; along each side it starts and stops
-smoothly, as half a cosine. A pixel sends an event for each `THRESHOLD` by which its intensity, 0 to
-1, differs from that at its last event.
+smoothly, as half a cosine. A pixel sends an event for each `THRESHOLD` by which its intensity
+differs from that at its last event. Intensities are integers, so that no rounding decides what is
+sent where a pixel comes back to an earlier one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ SACCADE = 100_000
 MOMENTS = 40
 """Pictures of a saccade."""
 SIZE = 34
-THRESHOLD = 0.2
+WHITE = 10_000
+"""Intensity of the brightest pixel."""
+THRESHOLD = WHITE // 5
 TOGETHER = 100
 """Images whose events are made at the same time."""
 
@@ -46,7 +49,7 @@ def _events(images: np.ndarray) -> list[bytes]:
     last = _moved(images, *CORNERS[0])
     for moment in range(1, 3 * MOMENTS + 1):
         change = _moved(images, *_place(moment)) - last
-        number = np.trunc(change / THRESHOLD).astype(np.int64)
+        number = np.sign(change) * (np.abs(change) // THRESHOLD)
         last += number * THRESHOLD
         image, y, x = number.nonzero()
         times = np.abs(number[image, y, x])
@@ -72,7 +75,7 @@ def _place(moment: int) -> tuple[float, float]:
 
 
 def _moved(images: np.ndarray, x: float, y: float) -> np.ndarray:
-    """Images, (n, 28, 28), in the middle of the sensor and moved by (x, y): bilinear, (n, H, W)."""
+    """Images, (n, 28, 28), moved by (x, y) from the sensor's middle: bilinear, int64 (n, H, W)."""
     margin = (SIZE - images.shape[1]) // 2
     column, row = int(np.floor(x)), int(np.floor(y))
     right, down = x - column, y - row
@@ -82,4 +85,4 @@ def _moved(images: np.ndarray, x: float, y: float) -> np.ndarray:
             top, left = margin + row + dy, margin + column + dx
             part = moved[:, top : top + images.shape[1], left : left + images.shape[2]]
             part += wy * wx * images
-    return moved[:, :SIZE, :SIZE]
+    return np.rint(WHITE * moved[:, :SIZE, :SIZE]).astype(np.int64)

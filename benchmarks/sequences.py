@@ -26,10 +26,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import spikeport  # noqa: E402
+from benchmarks.report.sequences import COLUMNS, cost_cells  # noqa: E402
 from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from benchmarks.saccades import write_nmnist  # noqa: E402
 from toolchain.learning.data import open_split  # noqa: E402
-from toolchain.learning.evaluation.over_time import median_step  # noqa: E402
 from toolchain.learning.evaluation.results import Evaluation  # noqa: E402
 from toolchain.learning.training.config import TrainConfig  # noqa: E402
 
@@ -114,18 +114,8 @@ def over_time(name: str, found: dict[str, Evaluation]) -> Table:
 
 def costs(name: str, found: dict[str, Evaluation]) -> Table:
     """When a network is right, and what that takes."""
-    rows = []
-    for way, evaluation in found.items():
-        (run,) = evaluation.sequences
-        first = median_step(run["first_right"], run["samples"])
-        good = median_step(run["right_for_good"], run["samples"])
-        never = 100 * (1 - sum(run["first_right"]) / run["samples"])
-        layers = run["operations"]["layers"]
-        spikes = sum(layer["events"] for layer in layers if layer["name"] != "input")
-        numbers = (run["camera_events"], spikes, run["operations"]["synops"])
-        rows.append((way, str(first), str(good), f"{never:.1f}", *(f"{n:,.0f}" for n in numbers)))
-    head = ("", "first right", "for good", "never right, %", "events", "spikes", "synops")
-    return Table(f"Latency and cost of a sample of {name}", head, tuple(rows))
+    rows = tuple((way, *cost_cells(evaluation.sequences[0])) for way, evaluation in found.items())
+    return Table(f"Latency and cost of a sample of {name}", ("", *COLUMNS), rows)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from benchmarks.report import figures
 from benchmarks.report.detection import detection_lines, provenance_lines
 from benchmarks.report.markdown import image, ran, table_line
+from benchmarks.report.sequences import sequence_lines
 from benchmarks.report.speed import Measurement
 from toolchain.files import atomic_write
 from toolchain.learning.detection.document import DetectorEvaluation
@@ -66,6 +67,7 @@ def write_page(
         lines += [f"## {markdown(model)} on {markdown(data)}", ""]
         lines += _accuracy_table(data, model, group)
         lines += _counts_table(group)
+        lines += sequence_lines(group)
     lines += detection_lines(detectors, folder, page)
     for measurement in measurements.values():
         lines += measurement.lines()

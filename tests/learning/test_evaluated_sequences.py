@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import spikeport
+from benchmarks.report.page import write_page
 from tests.command_line import here
 from tests.event_files import dat_file, moving_square
 from tests.oracles import numpy_loop
@@ -177,6 +178,23 @@ def test_files_and_the_command(runs, tmp_path):
     assert "right for the first time after" in told.stdout
     never = 30 - sum(kept.sequences[0]["first_right"])
     assert f"never {never} of 30" in " ".join(told.stdout.split())
+
+
+def test_the_results_page_says_when_networks_are_right(runs, tmp_path):
+    """Medians by sorting: samples that are never right come last."""
+    found = {run: spikeport.evaluate(runs / run, DATA) for run in ("nq", "cqrelu")}
+    write_page(found, tmp_path / "RESULTS.md", tmp_path / "figures")
+    page = (tmp_path / "RESULTS.md").read_text()
+    for name, evaluation in found.items():
+        (run,) = evaluation.sequences
+        steps = [t for t, n in enumerate(run["first_right"], 1) for _ in range(n)]
+        never = 30 - len(steps)
+        median = sorted([*steps, *[99] * never])[14]
+        synops = f"{run['operations']['synops']:,.0f}"
+        start = f"| {name} | {run['neuron']}"
+        (line,) = (one for one in page.splitlines() if one.startswith(start))
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert (cells[3], cells[5], cells[-1]) == (str(median), f"{never / 0.3:.1f}", synops)
 
 
 def test_workers_find_the_same(runs):

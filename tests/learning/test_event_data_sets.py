@@ -125,6 +125,8 @@ def test_damaged_files_are_refused_or_read(whole, changes, length, tmp_path_fact
         (HEAD + SIGNAL, r"(?s)no packets of events of pixels.*kind 0"),
         (HEAD + aedat3_packet([(1, 1, 1, 1)], kind=40), r"(?s)no packet of events.*kind 40"),
         (HEAD + aedat3_packet([], size=-8), "no packet of events"),
+        (HEAD + aedat3_packet([], size=0), r"(?s)unknown events.*0 bytes"),
+        (HEAD + SIGNAL[:16] + b"\2" + SIGNAL[17:], r"(?s)no packet of events.*room for 2"),
         (HEAD + aedat3_packet([(1, 1, 1, 1)], size=16), r"(?s)unknown events.*16 bytes"),
         (HEAD.replace(b"RAW", b"PNG") + SIGNAL, "unknown packets"),
         (aedat3_file(square()[::-1]), "time runs backwards"),
@@ -343,4 +345,7 @@ def test_wrong_cifar10dvs(images):
         file.unlink()
     (images / "cat" / "last.aedat").unlink()
     with pytest.raises(DataError, match=r"(?s)dog.*too few event files.*0"):
+        open_split(source)
+    (images / "dog.zip").touch()
+    with pytest.raises(DataError, match=r"unpack dog.zip here"):
         open_split(source)

@@ -62,9 +62,10 @@ EXTERNAL = 1 << 15
 def _version2(lines: list[str], body: bytes, path: Path) -> Events:
     """Pairs of 32 bits, big-endian: address and time.
 
-    An address has the polarity, 7 bits of x and 7 of y, which counts from the bottom.
+    An address has the polarity, 7 bits of x and 7 of y, which counts from the bottom. Other cameras
+    of 128x128 pixels, whose names in jAER have the number, write the same.
     """
-    chips = [line for line in lines if "AEChip" in line and "DVS128" not in line]
+    chips = [line for line in lines if "AEChip" in line and "128" not in line]
     if chips:
         raise DataError("unknown camera", node=str(path), found=chips[0], allowed="a DVS128")
     address, t = records(body, np.dtype((">i4", 2)), path).astype(np.int64).T
@@ -108,12 +109,14 @@ def _version3(lines: list[str], body: bytes, path: Path) -> Events:
             raise _truncated(path, len(body) - place, PACKET.itemsize)
         head = np.frombuffer(body, PACKET, 1, place)[0]
         kind, size, number = (int(head[name]) for name in ("kind", "size", "number"))
-        if not 0 <= kind < KINDS or size < 0 or number < 0 or (kind, size) == (POLARITY, 0):
+        room = int(head["capacity"])
+        if not 0 <= kind < KINDS or size < 0 or number < 0 or room != number:
             raise DataError(
                 "no packet of events",
                 node=str(path),
-                found=f"kind {kind}, {number} events of {size} bytes at byte {place} of the data",
-                allowed=f"kinds 0 to {KINDS - 1}",
+                found=f"kind {kind}, {number} events of {size} bytes, with room for {room}, at "
+                f"byte {place} of the data",
+                allowed=f"kinds 0 to {KINDS - 1}, and as many events as there is room for",
             )
         if kind == POLARITY and size != 8:
             raise DataError("unknown events", node=str(path), found=f"{size} bytes", allowed=8)

@@ -59,6 +59,7 @@ def load(path: Path | None, options: str, split: str) -> Dataset:
                 node=str(folder),
                 found=len(files),
                 allowed=f">= 2 of {', '.join(READERS)}",
+                remedy=f"unpack {name}.zip here" if (path / f"{name}.zip").is_file() else None,
             )
         files.sort(key=lambda f: (_number(f), f.name))
         train = min(max(1, len(files) * TRAIN // 10), len(files) - 1)

@@ -41,13 +41,17 @@ def training_of(evaluation: Evaluation) -> str:
     told = [NAMES[config["activation"]]]
     if config["fixed_noise"] is not None:
         told.append(f"noise {config['fixed_noise']:g}")
-    start = (config.get("init") or "").rpartition("-")[2]
-    if start in NAMES:
-        told.append(f"from {NAMES[start]}")
+    # Runs are named data-model-activation, and then what sets them apart.
+    start = (config.get("init") or "").rpartition("/")[2].split("-")
+    of_start = [place for place, word in enumerate(start) if word in NAMES]
+    if of_start and start[of_start[0]] != config["activation"]:
+        told.append(f"from {NAMES[start[of_start[0]]]}")
     if config.get("teacher") is not None:
         told.append("taught")
     if config.get("errors", "modelled") == "own":
         told.append(f"own errors at T = {config['calibration_steps']}")
+    if of_start:
+        told += [word for word in start[of_start[0] + 1 :] if word not in told]
     return ", ".join(told)
 
 

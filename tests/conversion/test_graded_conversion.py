@@ -1,5 +1,7 @@
 """Conversion to graded IF neurons: thresholds, spikes and their values, and what refuses them."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 import spikeport
 from hw_models.profile import load_profile
 from tests.branched_modules import ResNet
+from tests.command_line import here
 from toolchain.errors import ConversionError, TargetError
 from toolchain.learning.activations import ActivationMode, activation_mode
 from toolchain.program.neurons import GradedIntegrateAndFire, IntegrateAndFire
@@ -111,6 +114,34 @@ def test_without_it_nothing_changes():
 def test_what_cannot_be(how, told):
     with pytest.raises(ConversionError, match=told):
         spikeport.convert(one_layer(), input_shape=3, input_bits=1, **{"max_spike": 4, **how})
+
+
+def test_the_commands(tmp_path):
+    """Convert, inspect, run on two backends, compare: K is an option, and is shown."""
+    text = (
+        "import torch, spikeport\n"
+        "def net():\n"
+        "    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 9),\n"
+        "        spikeport.QCFS(levels=4, threshold=1.0), torch.nn.Linear(9, 10))\n"
+    )
+    (tmp_path / "made.py").write_text(text)
+    net, source = str(tmp_path / "a.net"), f"{tmp_path / 'made.py'}:net"
+    how = ("--input-shape", "1,8,8", "--steps", "1", "--max-spike", "4")
+    assert here("convert", source, *how, "-o", net).exit_code == 0
+    shown = here("inspect", net)
+    assert "GRADED_IF 4" in shown.output
+    layers = json.loads(here("inspect", net, "--json").stdout)["layers"]
+    assert [layer.get("max_spike") for layer in layers] == [4, None]
+    records = [str(tmp_path / f"{backend}.npz") for backend in ("reference", "onnx")]
+    for record, backend in zip(records, ("reference", "onnx"), strict=True):
+        command = ("run", net, "--data", "digits@test[:20]", "--backend", backend, "-o", record)
+        assert here(*command).exit_code == 0
+    assert here("compare", *records).exit_code == 0
+    how = ("--input-shape", "1,8,8", "--neuron", "cif", "--wake", "4", "--max-spike", "4")
+    refused = here("convert", source, *how, "-o", str(tmp_path / "b.net"))
+    assert refused.exit_code == 2
+    assert "graded spikes are for IF" in str(refused.error)
 
 
 def test_profiles_say_how_wide_spikes_are(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from exports.netx import write_net
 from tests.lava_programs import run_program
 from tests.networks import branched_program, per_step, random_inputs, random_program
+from tests.oracles import numpy_loop
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import IntegrateAndFire, Readout
@@ -108,6 +109,16 @@ def test_between_stock_sources_and_sinks(tmp_path, tag):
     assert answer["interval"] == 6
     assert answer["depth"] == len(program.populations) == answer["len"]
     assert answer["layers"] == len(program.populations)
+
+
+@pytest.mark.parametrize("tag", ["fast", "fixed_pt"])
+def test_graded_neurons_in_a_program(tmp_path, tag):
+    """A neuron's payload passes from block to block; the sink gets the readout's sums."""
+    program = random_program(4, "graded", convs=((4, 3, 2, 1, 1, 1),), schedule=Schedule(3))
+    samples = random_inputs(program, 3, 1)
+    answer = as_user(tmp_path, program, samples, tag)
+    _, membrane = numpy_loop.run(program, samples)
+    assert np.array_equal(logits_of(answer, program, 3), membrane["readout"][-1])
 
 
 @pytest.mark.parametrize("tag", ["fast", "fixed_pt"])

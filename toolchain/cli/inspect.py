@@ -36,6 +36,7 @@ def command(net: Net, json: Json = False) -> None:
     rows: list[tuple[Any, ...]] = []
     layers: list[dict[str, Any]] = []
     for population, bound in zip(program.populations, analyse(program), strict=True):
+        numbers = population.neuron.integers()
         weights = _range([a for s in population.synapses for a in s.arrays().values()])
         threshold = _threshold(population.neuron)
         kinds = "+".join(_kind(s) for s in population.synapses)
@@ -47,7 +48,7 @@ def command(net: Net, json: Json = False) -> None:
                 population.name,
                 _fed_by(population.synapses) if branched else kinds,
                 shape,
-                population.neuron.kind,
+                " ".join([population.neuron.kind, *map(str, numbers.values())]),
                 threshold,
                 "-" if weights is None else f"{weights[0]} .. {weights[1]}",
                 f"{bound.state}",
@@ -62,6 +63,7 @@ def command(net: Net, json: Json = False) -> None:
                 "synapses": kinds,
                 "shape": list(population.shape),
                 "neuron": population.neuron.kind,
+                **numbers,
                 "threshold": threshold,
                 "weights": weights,
                 "state_bound": [bound.state.low, bound.state.high],

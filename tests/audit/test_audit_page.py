@@ -204,7 +204,7 @@ def test_in_a_browser(folder, document, scheme):
     limits = {row[0]: row[1:] for row in tables["limits"][1:]}
     assert limits["weight_bits"] == ["8", document["chip"]["numbers"]["weight_bits"]["source"]]
     assert "no public source" in limits["in_axons"][1]
-    assert len(limits) == 1 + 4 + 6
+    assert len(limits) == 1 + 4 + 7
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; continuous integration installs one")

@@ -45,8 +45,8 @@ class Binning:
     down:
         Pixels along each axis that become one, with all their events.
     denoise:
-        Before all else, events without one of a neighbouring pixel at most so many microseconds
-        earlier are taken out (see `denoise`).
+        Time in microseconds: an event stays only if a neighbouring pixel had one within it (see
+        `denoise`). This comes first.
     merge:
         Whether a frame has one channel for events of both polarities.
     cut:

@@ -115,7 +115,7 @@ class _IntegrateAndFireStage(Stage):
     def __init__(self, program: IntProgram, population: Population, v: np.ndarray) -> None:
         super().__init__(program, population, v)
         neuron = population.neuron
-        assert isinstance(neuron, neurons.IntegrateAndFire)
+        assert isinstance(neuron, neurons.ThresholdNeuron)
         self._threshold, self._initial = np.array(neuron.threshold), neuron.initial_potential
 
     def start(self) -> None:
@@ -132,16 +132,11 @@ class _IntegrateAndFireStage(Stage):
         self._watch("membrane potential", *reach)
 
 
-class _GradedIntegrateAndFireStage(Stage):
+class _GradedIntegrateAndFireStage(_IntegrateAndFireStage):
     def __init__(self, program: IntProgram, population: Population, v: np.ndarray) -> None:
         super().__init__(program, population, v)
-        neuron = population.neuron
-        assert isinstance(neuron, neurons.GradedIntegrateAndFire)
-        self._threshold, self._initial = np.array(neuron.threshold), neuron.initial_potential
-        self._most = neuron.max_spike
-
-    def start(self) -> None:
-        self.v[...] = self._initial
+        assert isinstance(population.neuron, neurons.GradedIntegrateAndFire)
+        self._most = population.neuron.max_spike
 
     def fire(self, arrived: Sequence[np.ndarray], local_step: int, wake_steps: int) -> None:
         reach = kernels.fire_graded(

@@ -13,27 +13,21 @@ steps have K T levels up to `lam`; one step is the quantized activation itself, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
-from toolchain.program.neurons.base import CountGrowth, PerChannel
-from toolchain.program.neurons.integrate_and_fire import IntegrateAndFireState
-from toolchain.program.neurons.thresholds import ThresholdNeuron
-
-if TYPE_CHECKING:
-    from toolchain.program.synapse import Synapse
+from toolchain.program.neurons.integrate_and_fire import IntegrateAndFireState, SubtractingNeuron
 
 LARGEST_SPIKES = IntRange(2, IntRange.signed(8).high)
 """Range of `max_spike`: 1 is the IF neuron, and recordings store spikes as int8."""
 
 
 @dataclass(frozen=True, eq=False)
-class GradedIntegrateAndFire(ThresholdNeuron):
+class GradedIntegrateAndFire(SubtractingNeuron):
     """Parameters of a graded IF population; see the module for the equation.
 
     Attributes
@@ -57,10 +51,10 @@ class GradedIntegrateAndFire(ThresholdNeuron):
                 remedy="1 is the IF neuron",
             )
 
-    @staticmethod
-    def start(membrane_potential: Any, zeros: Any) -> IntegrateAndFireState:
-        """State before local step 1; `zeros`, of the shape of the state, is not used."""
-        return IntegrateAndFireState(membrane_potential)
+    @property
+    def largest_spike(self) -> int:
+        """Largest spike of one step."""
+        return self.max_spike
 
     def step(
         self, state: IntegrateAndFireState, current: Any, threshold: Any, awake: bool
@@ -69,28 +63,6 @@ class GradedIntegrateAndFire(ThresholdNeuron):
         v = state.membrane_potential + current
         spikes = (v // threshold).clip(0, self.max_spike)
         return IntegrateAndFireState(v - threshold * spikes), spikes
-
-    def spikes_sent(
-        self,
-        synapses: tuple[Synapse, ...],
-        ranges: Mapping[str, IntRange],
-        shapes: Mapping[str, tuple[int, ...]],
-    ) -> IntRange:
-        """The range 0 .. max_spike."""
-        return IntRange(0, self.max_spike)
-
-    def count_growth(
-        self,
-        synapses: tuple[Synapse, ...],
-        growths: Mapping[str, CountGrowth],
-        shapes: Mapping[str, tuple[int, ...]],
-    ) -> CountGrowth:
-        """Bounds 0 <= count <= max_spike t."""
-        return CountGrowth(step=IntRange(0, self.max_spike))
-
-    def most_spikes(self, steps: int, wake_steps: int) -> int:
-        """Largest sum of the spikes before step `steps`."""
-        return self.max_spike * (steps - 1)
 
     def after_firing(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Bounds after firing: where the spikes differ, any rest of a threshold is possible."""
@@ -102,12 +74,3 @@ class GradedIntegrateAndFire(ThresholdNeuron):
             np.where(same, after_low, np.minimum(after_low, 0)),
             np.where(same, after_high, np.maximum(after_high, theta - 1)),
         )
-
-    def settled(self, total: Any, wake_steps: int, per_channel: PerChannel) -> Any:
-        """Count of a neuron whose current is the same in every step; exact in one step."""
-        v = total + per_channel(self.initial_potential)
-        return (v // per_channel(self.threshold)).clip(0, self.max_spike * wake_steps)
-
-    def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:
-        """Number of neurons whose potential is at the threshold or above."""
-        return int((potential >= self.threshold).sum())

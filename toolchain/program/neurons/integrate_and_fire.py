@@ -12,6 +12,7 @@ converted network; both start at half the threshold.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -31,15 +32,56 @@ class IntegrateAndFireState(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class IntegrateAndFire(ThresholdNeuron):
-    """Parameters of an IF population; see the module for the equation."""
-
-    kind: ClassVar[str] = "IF"
+class SubtractingNeuron(ThresholdNeuron):
+    """What IF and graded IF share: spikes 0 .. `largest_spike`, reset by subtraction alone."""
 
     @staticmethod
     def start(membrane_potential: Any, zeros: Any) -> IntegrateAndFireState:
         """State before local step 1; `zeros`, of the shape of the state, is not used."""
         return IntegrateAndFireState(membrane_potential)
+
+    @property
+    @abstractmethod
+    def largest_spike(self) -> int:
+        """Largest spike of one step."""
+
+    def spikes_sent(
+        self,
+        synapses: tuple[Synapse, ...],
+        ranges: Mapping[str, IntRange],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> IntRange:
+        """The range 0 .. largest_spike."""
+        return IntRange(0, self.largest_spike)
+
+    def count_growth(
+        self,
+        synapses: tuple[Synapse, ...],
+        growths: Mapping[str, CountGrowth],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> CountGrowth:
+        """Bounds 0 <= count <= largest_spike t."""
+        return CountGrowth(step=IntRange(0, self.largest_spike))
+
+    def most_spikes(self, steps: int, wake_steps: int) -> int:
+        """Largest sum of the spikes before step `steps`."""
+        return self.largest_spike * (steps - 1)
+
+    def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:
+        """Number of neurons whose potential is at the threshold or above."""
+        return int((potential >= self.threshold).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class IntegrateAndFire(SubtractingNeuron):
+    """Parameters of an IF population; see the module for the equation."""
+
+    kind: ClassVar[str] = "IF"
+
+    @property
+    def largest_spike(self) -> int:
+        """Largest spike of one step."""
+        return 1
 
     @staticmethod
     def step(
@@ -50,29 +92,6 @@ class IntegrateAndFire(ThresholdNeuron):
         spikes = (v >= threshold) * 1
         return IntegrateAndFireState(v - threshold * spikes), spikes
 
-    def spikes_sent(
-        self,
-        synapses: tuple[Synapse, ...],
-        ranges: Mapping[str, IntRange],
-        shapes: Mapping[str, tuple[int, ...]],
-    ) -> IntRange:
-        """The range 0 .. 1."""
-        return IntRange(0, 1)
-
-    def count_growth(
-        self,
-        synapses: tuple[Synapse, ...],
-        growths: Mapping[str, CountGrowth],
-        shapes: Mapping[str, tuple[int, ...]],
-    ) -> CountGrowth:
-        """Bounds 0 <= count <= t: at most one spike per step."""
-        return CountGrowth(step=IntRange(0, 1))
-
-    @staticmethod
-    def most_spikes(steps: int, wake_steps: int) -> int:
-        """Most spikes in the steps before step `steps`: one per step."""
-        return steps - 1
-
     def after_firing(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Bounds after firing: the neuron fires whenever v >= threshold."""
         theta = self.threshold.astype(np.int64)
@@ -81,7 +100,3 @@ class IntegrateAndFire(ThresholdNeuron):
         after_high = np.where(fires, np.maximum(stays_high, high - theta), high)
         after_low = np.where(low >= theta, low - theta, np.where(fires, np.minimum(low, 0), low))
         return after_low, after_high
-
-    def unsettled(self, potential: np.ndarray, counts: np.ndarray, wake_steps: int) -> int:
-        """Number of neurons whose potential is at the threshold or above."""
-        return int((potential >= self.threshold).sum())

@@ -123,4 +123,4 @@ class ThresholdNeuron(Neuron):
     def settled(self, total: Any, wake_steps: int, per_channel: PerChannel) -> Any:
         """Net count of a settled CIF, see docs/METHODS.md, "Settled CIF is lossless"."""
         v = total + per_channel(self.initial_potential)
-        return (v // per_channel(self.threshold)).clip(0, wake_steps)
+        return (v // per_channel(self.threshold)).clip(0, self.largest_spike * wake_steps)

@@ -146,6 +146,17 @@ def fire_graded(  # type: ignore[no-untyped-def]
 
 
 @compiled
+def fire_up_to(  # type: ignore[no-untyped-def]
+    potential, drive, unit, bias, threshold, most, fired, reach
+):
+    """Compute one step as `fire`, or as `fire_graded` if `most` is above 1."""
+    if most == 1:
+        fire(potential, drive, unit, bias, threshold, fired, reach)
+    else:
+        fire_graded(potential, drive, unit, bias, threshold, most, fired, reach)
+
+
+@compiled
 def integrate_and_fire(  # type: ignore[no-untyped-def]
     current,
     unit,
@@ -171,21 +182,13 @@ def integrate_and_fire(  # type: ignore[no-untyped-def]
         potential = v[row] if kept else spare
         begin(potential, initial, v, kept, row)
         for t in range(spikes.shape[0]):
-            step = heard(current, t)
+            step, fired = heard(current, t), spikes[t, row]
             if direct.shape[0] or step < 0:
                 arrive(arriving, current, base, unit, direct, zero, gain, t, row)
-                if most == 1:
-                    fire(potential, arriving, 1, bias, threshold, spikes[t, row], reach)
-                else:
-                    fired = spikes[t, row]
-                    fire_graded(potential, arriving, 1, bias, threshold, most, fired, reach)
+                fire_up_to(potential, arriving, 1, bias, threshold, most, fired, reach)
             else:
                 drive = current[step, row - base]
-                if most == 1:
-                    fire(potential, drive, unit, bias, threshold, spikes[t, row], reach)
-                else:
-                    fired = spikes[t, row]
-                    fire_graded(potential, drive, unit, bias, threshold, most, fired, reach)
+                fire_up_to(potential, drive, unit, bias, threshold, most, fired, reach)
             if trace.shape[0]:
                 copy_row(trace[t, row], potential)
     return reach[0], reach[1], reach[2], reach[3]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw_models.energy import load_costs
-from spikeport.backends import Lava, Progress, Reference
+from spikeport.backends import Lava, Reference
 from spikeport.chips import chip_of
 from spikeport.files import as_program
 from spikeport.given_network import GivenNetwork
@@ -29,6 +29,7 @@ from toolchain.learning.data import BoxDataset, Dataset, Samples, input_spikes
 from toolchain.learning.detection.scorer import DetectorScorer
 from toolchain.learning.detection.spec import DetectorSpec
 from toolchain.output_policy import AUDIT, PAGE, check_output
+from toolchain.progress import Progress
 from toolchain.recording import Mode, compare
 from toolchain.workers import Workers, open_workers
 

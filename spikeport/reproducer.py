@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from toolchain.errors import RecordingError
 from toolchain.files import atomic_path, atomic_write, make_folder
 from toolchain.program.int_program import IntProgram
 from toolchain.program.prefix import prefix
+from toolchain.progress import Progress
 from toolchain.recording import Divergence, compare
 from toolchain.text import visible
 
@@ -53,8 +54,6 @@ def main():
 if __name__ == "__main__":
     sys.exit(main())
 '''
-
-Progress = Callable[[int, int], None]
 
 
 def locate(

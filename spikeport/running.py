@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from spikeport.backends import Backend, Lava, Progress, Reference, open_backend
+from spikeport.backends import Backend, Lava, Reference, open_backend
 from spikeport.files import as_program
 from spikeport.samples import Data, has_boxes, open_samples
 from toolchain.errors import UsageError
@@ -13,6 +13,7 @@ from toolchain.learning.data import BoxDataset, Dataset, Samples, input_spikes
 from toolchain.learning.data.torch_data import with_labels
 from toolchain.learning.detection.spec import DetectorSpec
 from toolchain.program.int_program import IntProgram
+from toolchain.progress import Progress
 from toolchain.recording import Mode, Recording, join
 from toolchain.workers import Work, Workers, open_workers
 

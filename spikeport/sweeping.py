@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from toolchain.learning.data.source import EVENT_SOURCES
 from toolchain.learning.training.checkpoint import CLASSIFICATION
 from toolchain.output_policy import NETWORK, PLOT, STORE, check_output
 from toolchain.program.int_program import IntProgram
+from toolchain.progress import Progress
 from toolchain.sweep.grid import Point, make_grid
 from toolchain.sweep.measure import Result
 from toolchain.sweep.pareto import front
@@ -32,8 +33,6 @@ from toolchain.sweep.store import Store
 from toolchain.workers import open_workers
 
 STEPS = (1, 2, 4, 8)
-Progress = Callable[[int, int], None]
-"""Called with the points done and the points in all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +42,7 @@ class Sweep:
     Attributes
     ----------
     results:
-        One result per point, in the order of runs, neurons, steps and bits.
+        One result per point, in the order of runs, neurons, steps, bits and largest spikes.
     notes:
         What the user should know about the networks.
     """
@@ -89,12 +88,13 @@ def sweep(
     steps: Sequence[int] | None = None,
     weight_bits: Sequence[int] = (4, 8),
     neurons: Sequence[str] = ("if",),
+    max_spikes: Sequence[int] = (1,),
     target: str = "loihi2",
     scheduler: str | None = None,
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> Sweep:
-    """Convert and run every combination of networks, neurons, steps and weight bits.
+    """Convert and run every combination of networks, neurons, steps, bits and largest spikes.
 
     A sweep that was stopped or killed continues where it was when it is called again.
 
@@ -113,6 +113,8 @@ def sweep(
         Time steps of IF, or wake steps of CIF, by default `STEPS`. Of sequences (N, T, C, H, W), of
         which a network sees one tensor in each step, a point of fewer steps sees the first ones
         only: what can be said before a sequence has ended. The default ends with T then.
+    max_spikes:
+        Largest spikes of IF neurons, `max_spike` of `convert`.
     target:
         Hardware whose cores are counted: a name, or a TOML file.
     jobs, scheduler:
@@ -145,6 +147,7 @@ def sweep(
         _known(neurons),
         steps_of(dataset, steps, STEPS),
         sorted(weight_bits),
+        sorted(max_spikes),
     )
     points = {p.key(networks[p.run][1], dataset.sha256, target): p for p in grid}
     kept = Store(Path(store))
@@ -209,7 +212,9 @@ class Lowering:
             return convert(
                 trained.model,
                 trained.quantizer,
-                ConversionOptions(point.neuron, point.schedule, point.weight_bits),
+                ConversionOptions(
+                    point.neuron, point.schedule, point.weight_bits, max_spike=point.max_spike
+                ),
                 self.limits,
                 name=trained.name,
                 calibration=calibration,

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spikeport.backends import Backend, Lava, Progress, Reference
+from spikeport.backends import Backend, Lava, Reference
 from spikeport.running import open_for, quality, run_data
 from spikeport.samples import Data
 from toolchain.errors import RecordingError, UsageError
 from toolchain.learning.data import Samples, input_spikes
+from toolchain.progress import Progress
 from toolchain.recording import Recording
 from toolchain.recording.digest import CHAINED, digests_of
 from toolchain.recording.replay import Replay

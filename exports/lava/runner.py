@@ -41,6 +41,7 @@ from hw_models.stock.limits import check_runnable
 from toolchain.canonical import content_hash
 from toolchain.errors import BackendRunError
 from toolchain.program.int_program import IntProgram
+from toolchain.progress import Progress
 from toolchain.recording import LayerRecord, Mode, Recording, build, join
 from toolchain.recording.parts import PROGRAM, Parts
 from toolchain.recording.recording import RECORDING_VERSION
@@ -54,7 +55,6 @@ CHUNK_SAMPLES = 256
 INPUT_BYTES = 1 << 28
 """Bytes of the inputs of an interpreter; more chunks are run in several."""
 POLL_SECONDS = 0.1
-Progress = Callable[[int, int], None]
 
 
 def run_on_lava(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from exports.onnx.step import scan
 from toolchain.program.int_program import INPUT, IntProgram
+from toolchain.progress import Progress
 from toolchain.recording import Mode, Recording, build, make_recorders
 from toolchain.recording.layer_recorder import channels_last
 
 BACKEND = "onnx"
 MOST_BYTES = 1 << 28
 """Of spikes and potentials of all steps that are held at a time."""
-Progress = Callable[[int, int], None]
 
 
 def run_by_onnx(

@@ -6,7 +6,7 @@ entry point in the group `spikeport.backends`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -14,6 +14,7 @@ from spikeport.backends.lava import Lava
 from spikeport.backends.onnx import Onnx
 from spikeport.backends.reference import Reference
 from toolchain.errors import UsageError
+from toolchain.progress import Progress
 from toolchain.recording_mode import Mode
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ __all__ = [
 ]
 
 GROUP = "spikeport.backends"
-Progress = Callable[[int, int], None]
-"""Called with the samples done and the samples in all."""
 
 
 class Backend(Protocol):

@@ -13,8 +13,8 @@ from toolchain.recording_mode import Mode
 if TYPE_CHECKING:
     import numpy as np
 
-    from spikeport.backends import Progress
     from toolchain.program.int_program import IntProgram
+    from toolchain.progress import Progress
     from toolchain.recording import Recording
 
 

@@ -58,6 +58,8 @@ def test_the_grid_is_every_combination():
     assert len(grid) == len(set(grid)) == 16
     assert [p.steps for p in grid] == [1] * 8 + [2] * 8
     assert {p.levels for p in grid} == {4, 8}
+    graded = make_grid([("a", 4)], ["if", "cif"], [2], [8], [1, 4])
+    assert [(p.neuron, p.max_spike) for p in graded] == [("if", 1), ("cif", 1), ("if", 4)]
     point = grid[0]
     assert Point("r", 4, "cif", 3, 8).schedule == Schedule(3, 12)
     assert Point("r", 4, "if", 3, 8).schedule == Schedule(3)
@@ -66,20 +68,21 @@ def test_the_grid_is_every_combination():
     others = [
         replace(point, steps=9).key("c", "d", "loihi2"),
         replace(point, weight_bits=5).key("c", "d", "loihi2"),
+        replace(point, max_spike=4).key("c", "d", "loihi2"),
         point.key("x", "d", "loihi2"),
         point.key("c", "x", "loihi2"),
         point.key("c", "d", "loihi1"),
     ]
-    assert len({key, *others}) == 6
+    assert len({key, *others}) == 7
 
 
-@pytest.mark.parametrize(("neuron", "steps"), [("if", 2), ("cif", 4)])
-def test_a_point_is_what_convert_and_the_reference_simulator_give(folder, neuron, steps):
+@pytest.mark.parametrize(("neuron", "steps", "most"), [("if", 2, 1), ("if", 2, 3), ("cif", 4, 1)])
+def test_a_point_is_what_convert_and_the_reference_simulator_give(folder, neuron, steps, most):
     limits = load_profile("loihi2").as_target_limits()
-    point = Point(str(folder / "run"), 4, neuron, steps, 4)
+    point = Point(str(folder / "run"), 4, neuron, steps, 4, most)
     found = measure("key", point, lowering(folder / "run"), DATA, chip_of("loihi2"))
     network = network_of(load_checkpoint(folder / "run"), folder / "run")
-    options = ConversionOptions(neuron, point.schedule, 4)
+    options = ConversionOptions(neuron, point.schedule, 4, max_spike=most)
     program = convert(network.model, network.quantizer, options, limits, name="run").program
     data = open_split(DATA)
     inputs = program.input.quantize(data.real())
@@ -112,6 +115,12 @@ def test_the_store_keeps_results(tmp_path):
     assert store.results(["k1"]) == [first]
     store.add(replace(first, correct=6))
     assert store.results(["k1"])[0].correct == 6
+    with sqlite3.connect(tmp_path / "a.sqlite") as database:
+        database.execute("ALTER TABLE results DROP COLUMN max_spike")
+        database.execute("PRAGMA user_version = 1")
+    assert Store(tmp_path / "a.sqlite").results(["k2"]) == [failed]
+    Store(tmp_path / "a.sqlite").add(replace(failed, key="k3"))
+    assert Store(tmp_path / "a.sqlite").done() == {"k1", "k2", "k3"}
     (tmp_path / "text.sqlite").write_text("no database, but long enough to be looked at\n" * 90)
     with pytest.raises(OutputError, match="not a sweep"):
         Store(tmp_path / "text.sqlite")

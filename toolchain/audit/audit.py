@@ -29,6 +29,7 @@ from toolchain.audit.rasters import record_raster
 from toolchain.audit.scorers import Scorer, answers, flat
 from toolchain.audit.source_network import SourceNetwork
 from toolchain.program.int_program import IntProgram
+from toolchain.progress import StageProgress
 from toolchain.workers import Work, Workers
 
 VERSION = 1
@@ -38,9 +39,6 @@ BATCH = 64
 """Most samples per batch when the activity of every neuron is stored."""
 BUDGET_BATCH = 16
 """Most samples per batch when float64 values of the source network are also stored."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the current step, the samples done and the samples in all."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def run_audit(
     subject: Subject,
     gates: Sequence[Gate],
     budget_samples: int,
-    progress: Progress,
+    progress: StageProgress,
     workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Run all parts of the audit; returns plain values for JSON.
@@ -191,7 +189,7 @@ def _count(
 
 
 def _budget(
-    subject: Subject, source: SourceNetwork, count: int, progress: Progress
+    subject: Subject, source: SourceNetwork, count: int, progress: StageProgress
 ) -> dict[str, Any]:
     """The error budget on the first samples."""
     program = subject.program
@@ -207,7 +205,7 @@ def _budget(
 
 
 def _chain(
-    subject: Subject, source: SourceNetwork, readouts: np.ndarray, progress: Progress
+    subject: Subject, source: SourceNetwork, readouts: np.ndarray, progress: StageProgress
 ) -> Chain:
     """Outputs of all versions between the float and the integer network, on all samples."""
     chains, count = [], len(subject.inputs)

@@ -70,6 +70,9 @@ def command(
         Any, typed("--weight-bits", positive_numbers, help="Widths of the weights.")
     ] = "4,8",
     neurons: Annotated[str, typer.Option(help="if, cif, or both.")] = "if",
+    max_spikes: Annotated[
+        Any, typed("--max-spike", positive_numbers, help="Largest graded spikes K (IF).")
+    ] = "1",
     target: Annotated[
         str, typer.Option(metavar="NAME|FILE.toml", help="Hardware whose cores are counted.")
     ] = "loihi2",
@@ -82,9 +85,10 @@ def command(
 ) -> None:
     """Convert and run every combination of settings.
 
-    Settings are networks, neurons, steps and weight bits. A repeated command continues a sweep that
-    was stopped or killed. The table marks the Pareto front: no other result is better in accuracy,
-    synops, latency or cores and as good in the rest. Exit code 1 if every point failed.
+    Settings are networks, neurons, steps, weight bits and largest spikes. A repeated command
+    continues a sweep that was stopped or killed. The table marks the Pareto front: no other result
+    is better in accuracy, synops, latency or cores and as good in the rest. Exit code 1 if every
+    point failed.
     """
     from toolchain.output_policy import PLOT, STORE, check_output
 
@@ -111,6 +115,7 @@ def command(
             steps=steps,
             weight_bits=weight_bits,
             neurons=neurons.split(","),
+            max_spikes=max_spikes,
             target=target,
             jobs=jobs,
             scheduler=scheduler,
@@ -139,6 +144,7 @@ def _described(result: Result, best: bool) -> dict[str, Any]:
         "neuron": point.neuron,
         "steps": point.steps,
         "weight_bits": point.weight_bits,
+        "max_spike": point.max_spike,
         "accuracy": result.accuracy,
         "correct": result.correct,
         "total": result.total,
@@ -158,6 +164,7 @@ def _show(results: tuple[Result, ...], best: set[str], output: Output) -> None:
             r.point.neuron,
             r.point.steps,
             r.point.weight_bits,
+            r.point.max_spike,
             "-" if r.error else percent(r.accuracy),
             "-" if r.error else f"{r.synops:,.0f}",
             "-" if r.error else r.latency,
@@ -166,9 +173,22 @@ def _show(results: tuple[Result, ...], best: set[str], output: Output) -> None:
         )
         for r in results
     ]
-    columns = ("run", "neuron", "steps", "bits", "accuracy", "synops", "latency", "cores", "front")
+    columns = (
+        "run",
+        "neuron",
+        "steps",
+        "bits",
+        "K",
+        "accuracy",
+        "synops",
+        "latency",
+        "cores",
+        "front",
+    )
     output.table(columns, rows, "sweep")
     for r in results:
         if r.error:
             where = f"{Path(r.point.run).name}, {r.point.steps} steps, {r.point.weight_bits} bits"
+            if r.point.max_spike > 1:
+                where += f", spikes to {r.point.max_spike}"
             output.say(f"{where}: {as_options(r.error)}", "yellow")

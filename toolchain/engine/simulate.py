@@ -7,7 +7,6 @@ Both give the same bits. The fast engine computes layer by layer (`engine`). The
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -19,6 +18,7 @@ from toolchain.engine.engine import Engine
 from toolchain.engine.kernels import read_out, read_out_together
 from toolchain.program.int_program import IntProgram
 from toolchain.program.synops import dense_operations
+from toolchain.progress import Progress
 from toolchain.recording import Mode, Recording, build, make_recorders
 from toolchain.simulator import reference
 
@@ -30,7 +30,6 @@ SMALL = 1 << 30
 """
 READOUTS = (read_out, read_out_together)
 """Loops of the fast engine that every run needs."""
-Progress = Callable[[int, int], None]
 
 
 class Way(Enum):

@@ -8,7 +8,7 @@ potential are, for a LIPool, the largest count of its window, and for a relay 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from toolchain.int_range import IntRange
 from toolchain.program.int_program import INPUT, IntProgram
+from toolchain.progress import Progress
 from toolchain.recording import LayerRecorder, Mode, Recording, build, make_recorders
 from toolchain.recording.layer_recorder import channels_last
 from toolchain.simulator.currents import ExactCurrent, per_channel, settle_threads
 from toolchain.simulator.watch import watch
 
 BACKEND = "reference"
-Progress = Callable[[int, int], None]
 
 
 def simulate(

@@ -27,6 +27,8 @@ class Point:
         Its trained quantization levels, for the table; 0 if it has none.
     steps:
         Time steps of IF, wake steps of CIF.
+    max_spike:
+        Largest spike of IF neurons: K spikes of a step are one message.
     """
 
     run: str
@@ -34,6 +36,7 @@ class Point:
     neuron: str
     steps: int
     weight_bits: int
+    max_spike: int = 1
 
     @property
     def schedule(self) -> Schedule:
@@ -44,6 +47,8 @@ class Point:
         """Key of this point's result: equal networks and data have equal keys in any folder."""
         fields: dict[str, Any] = asdict(self)
         del fields["run"]
+        if self.max_spike == 1:  # as before there were graded spikes
+            del fields["max_spike"]
         fields |= {"checkpoint": network_sha256, "data": data_sha256, "target": target}
         return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
 
@@ -53,10 +58,15 @@ def make_grid(
     neurons: Sequence[str],
     steps: Sequence[int],
     weight_bits: Sequence[int],
+    max_spikes: Sequence[int] = (1,),
 ) -> list[Point]:
-    """All combinations, the fewest steps first; `runs` are names of networks and their levels."""
+    """All combinations, the fewest steps first; `runs` are names of networks and their levels.
+
+    CIF neurons have no graded spikes, so that they are in the grid once.
+    """
     points = [
-        Point(run, levels, neuron, t, bits)
+        Point(run, levels, neuron, t, bits, most)
         for (run, levels), neuron, t, bits in product(runs, neurons, steps, weight_bits)
+        for most in (max_spikes if neuron == "if" else (1,))
     ]
-    return sorted(points, key=lambda p: (p.steps, p.weight_bits))
+    return sorted(points, key=lambda p: (p.steps, p.weight_bits, p.max_spike))

@@ -27,8 +27,8 @@ _AXES: tuple[tuple[str, Callable[[Result], float]], ...] = (
 def draw(results: Sequence[Result]) -> Figure:
     """Accuracy against synops, latency and cores; each point shows its number of time steps.
 
-    Points on the front are filled. A line joins the points of one network with the same neuron and
-    weight width, which share a colour.
+    Points on the front are filled. A line joins the points of one network with the same neuron,
+    weight width and largest spike, which share a colour.
     """
     best = {r.key for r in front(results)}
     whole = sorted((r for r in results if not r.error), key=lambda r: r.latency)
@@ -54,8 +54,8 @@ def draw(results: Sequence[Result]) -> Figure:
     return figure
 
 
-def _kind(result: Result) -> tuple[str, int]:
-    return result.point.neuron, result.point.weight_bits
+def _kind(result: Result) -> tuple[str, int, int]:
+    return result.point.neuron, result.point.weight_bits, result.point.max_spike
 
 
 def _point(axes: Any, x: float, result: Result, colour: str, *, filled: bool) -> None:
@@ -85,12 +85,13 @@ def _ticks(panels: Any, results: Sequence[Result]) -> None:
     panels[2].set_xlim(min(cores, default=0) - 1, max(cores, default=0) + 1)
 
 
-def _legend(figure: Figure, kinds: dict[tuple[str, int], str], runs: dict[str, str]) -> None:
+def _legend(figure: Figure, kinds: dict[tuple[str, int, int], str], runs: dict[str, str]) -> None:
     """Legend of the colours and markers of neurons and weights, and of the networks' lines."""
     handles = []
-    for (neuron, bits), colour in kinds.items():
+    for (neuron, bits, most), colour in kinds.items():
         how: Any = {"color": colour, "marker": MARKERS[neuron], "linestyle": ""}
-        handles.append(Line2D([], [], label=f"{neuron.upper()}, {bits} bits", **how))
+        graded = f", spikes to {most}" if most > 1 else ""
+        handles.append(Line2D([], [], label=f"{neuron.upper()}{graded}, {bits} bits", **how))
     for run, line in runs.items():
         how = {"color": "black", "linestyle": line, "linewidth": 0.7}
         handles.append(Line2D([], [], label=drawn(Path(run).name), **how))

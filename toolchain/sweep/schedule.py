@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from toolchain.audit.chip_fit import Chip
 from toolchain.audit.layer_cores import LayerChip
+from toolchain.progress import Progress
 from toolchain.sweep.grid import Point
 from toolchain.sweep.measure import Convert, Result, measure
 from toolchain.sweep.store import Store
 from toolchain.workers import Work, Workers
-from toolchain.workers.work import Progress
 
 
 def run_points(

@@ -14,8 +14,8 @@ from toolchain.errors import OutputError
 from toolchain.sweep.grid import Point
 from toolchain.sweep.measure import Result
 
-VERSION = 1
-"""SQLite's user_version of these files."""
+VERSION = 2
+"""SQLite's user_version of these files; those of version 1 have no `max_spike`."""
 _POINT = [f.name for f in fields(Point)]
 _RESULT = [f.name for f in fields(Result) if f.name not in ("key", "point")]
 _COLUMNS = ["key", *_POINT, *_RESULT]
@@ -41,7 +41,9 @@ class Store:
         with self._opened() as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if version != VERSION and tables:
+            if version == 1 and tables:
+                database.execute("ALTER TABLE results ADD COLUMN max_spike INTEGER DEFAULT 1")
+            elif version != VERSION and tables:
                 raise OutputError(
                     "is not a sweep of this version", node=str(path), found=version, allowed=VERSION
                 )
@@ -77,7 +79,7 @@ class Store:
         with self._opened() as database:
             rows = database.execute(
                 f"SELECT {', '.join(_COLUMNS)} FROM results "
-                "ORDER BY run, neuron, steps, weight_bits"
+                "ORDER BY run, neuron, steps, weight_bits, max_spike"
             ).fetchall()
             wanted = None if keys is None else set(keys)
             return [_result(row) for row in rows if wanted is None or row[0] in wanted]

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolchain.errors import BackendRunError, SpikeportError, UsageError
+from toolchain.progress import Progress
 from toolchain.workers.process import WorkerProcess
-from toolchain.workers.work import Progress, Work
+from toolchain.workers.work import Work
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -10,9 +10,8 @@ from typing import Any
 
 from toolchain import __version__
 from toolchain.errors import BackendRunError
+from toolchain.progress import Progress
 
-Progress = Callable[[int, int], None]
-"""Called with the samples done and the samples in all."""
 PACKAGES = ("torch", "numpy")
 """Packages whose versions are part of a recording."""
 

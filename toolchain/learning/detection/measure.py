@@ -20,9 +20,10 @@ from toolchain.learning.detection.checkpoint import DetectorCheckpoint
 from toolchain.learning.detection.detections import Detections, detect, real_outputs
 from toolchain.learning.detection.document import Exactness, PrecisionRow
 from toolchain.learning.detection.train_detector import detector_outputs
-from toolchain.learning.evaluation.evaluate_run import Lower, Progress
+from toolchain.learning.evaluation.evaluate_run import Lower
 from toolchain.learning.evaluation.results import FLOAT, integer
 from toolchain.program.int_program import IntProgram, Schedule
+from toolchain.progress import StageProgress
 from toolchain.simulator.quantized_network import quantized_counts
 from toolchain.workers import Work, Workers
 
@@ -47,7 +48,7 @@ class DetectorMeasurement:
     data: BoxDataset
     steps: Sequence[int]
     weight_bits: int
-    progress: Progress
+    progress: StageProgress
     workers: Workers = field(default_factory=Workers)
     rows: list[PrecisionRow] = field(default_factory=list)
     settle: dict[str, int] = field(default_factory=dict)

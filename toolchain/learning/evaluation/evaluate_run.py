@@ -27,13 +27,12 @@ from toolchain.learning.training.inference import logits, normalise
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.program.neurons import ConsistentIntegrateAndFire
+from toolchain.progress import StageProgress
 from toolchain.user_code import home_of, user_code
 from toolchain.workers import Workers
 
 Lower = Callable[[str, Schedule, int], IntProgram]
 """Converts the network for a neuron ("if", "cif"), a schedule and a number of weight bits."""
-Progress = Callable[[str, int, int], None]
-"""Called with what is being measured, samples done and samples in all."""
 
 
 NO_FLOAT_SPIKES = (
@@ -98,7 +97,7 @@ class Measurement:
     data: Dataset
     steps: Sequence[int]
     weight_bits: Sequence[int]
-    progress: Progress
+    progress: StageProgress
     workers: Workers
     rows: list[AccuracyRow] = field(default_factory=list)
     gaps: Gaps | None = None

@@ -6,7 +6,7 @@ Each layer is compared on its own propagated input, as docs/METHODS.md prescribe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,10 +19,10 @@ from toolchain.learning.activations import ActivationMode, QuantizedActivation, 
 from toolchain.learning.evaluation.schema import GapOfLayer, box
 from toolchain.learning.training.inference import batches
 from toolchain.learning.training.noise import observed_outputs, run_spiking
+from toolchain.progress import Progress
 
 GAP_EDGES = np.linspace(-1.5, 1.5, 121)
 """Bins of the histograms, in thresholds; gaps lie in [-1, 1]."""
-Progress = Callable[[int, int], None]
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import reduce
 from operator import add
@@ -13,10 +13,9 @@ from toolchain.engine.engine import Detail, Engine
 from toolchain.errors import ConversionError
 from toolchain.learning.evaluation.schema import CountsOfLayer, box
 from toolchain.program.int_program import IntProgram
+from toolchain.progress import Progress
 from toolchain.simulator.quantized_network import quantized_counts
 from toolchain.workers import Work, Workers
-
-Progress = Callable[[int, int], None]
 
 
 def readouts(

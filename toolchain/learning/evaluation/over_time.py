@@ -15,8 +15,8 @@ from toolchain.learning.data import Dataset
 from toolchain.learning.evaluation.results import integer
 from toolchain.learning.evaluation.schema import OperationsFound, OverTime
 from toolchain.program.int_program import IntProgram
+from toolchain.progress import Progress
 from toolchain.workers import Work, Workers
-from toolchain.workers.work import Progress
 
 BATCH = 64
 """Samples at a time at most, of which every layer's counts are kept."""

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numba
 import numpy as np
 import torch
 
@@ -186,7 +185,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    numba.set_num_threads(1)
     started = time.perf_counter()
     of_events = ", ".join(f"{roof_of_events(n):.0f} in {cache}" for cache, n in ROWS.items())
     roofs = {WHOLE: f"{roof_of_planes():.0f}", SPARSE: of_events}

@@ -67,7 +67,7 @@ def engine(path: Path) -> dict[str, float]:
 
 def in_a_process(path: Path, threads: int) -> dict[str, float]:
     """`engine` in a fresh interpreter."""
-    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+    names = ("OMP_NUM_THREADS",)
     result = subprocess.run(
         [sys.executable, __file__, "--engine", str(path)],
         env={**os.environ, **dict.fromkeys(names, str(threads))},

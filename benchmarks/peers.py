@@ -89,7 +89,12 @@ def ann_int8(model: str, batch: int) -> Way:
         quantize_static(
             prepared, quantized, Noise(), per_channel=True, activation_type=QuantType.QUInt8
         )
-        session = onnxruntime.InferenceSession(quantized, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        # Its idle threads would take a processor from what is measured next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(
+            quantized, options, providers=["CPUExecutionProvider"]
+        )
     return partial(session.run, None, {"x": x.numpy()})
 
 

@@ -33,7 +33,8 @@ STEPS = 4
 TEXT = (
     "{samples} test images, 8-bit weights, T = 4: Lava's processor simulation (the fast models of "
     "this project) against the reference simulator, by digests of every spike and membrane "
-    "potential of every layer and step. ResNet20 is trained (NQ), VGG16 has seeded weights and pools of their own neurons. "
+    "potential of every layer and step. ResNet20 is trained (NQ), VGG16 has seeded weights and its "
+    "pools have neurons. "
     "Seconds of one run each, on {cores} cores that did other work besides."
 )
 

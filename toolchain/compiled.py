@@ -5,20 +5,17 @@ level INFO says when it begins (`benchmarks/first_run.py` measures it). Damaged 
 compiled again; numba and LLVM do not detect the damage before they crash. If no cache folder can
 be written, loops are compiled in every run.
 
-Loops run in threads of a numba threading layer that survives a fork: TBB, or numba's own
-workqueue. The latter ends the process if two threads use it at once, so callers take turns.
+Loops release Python's lock and start no threads: callers share their work among Python's, see
+`engine.threads`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import pickle
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
 import numba
@@ -28,13 +25,8 @@ DIGEST_BYTES = 32
 _log = logging.getLogger(__name__)
 
 # These classes of numba have no types.
-_config: Any = numba.config
 _IndexDataCacheFile: Any = caching.IndexDataCacheFile
 _FunctionCache: Any = caching.FunctionCache
-
-if _config.THREADING_LAYER == "default":
-    # GNU OpenMP, the usual one, ends a forked process with SIGTERM.
-    _config.THREADING_LAYER = "forksafe"
 
 
 def _digest(content: bytes) -> bytes:
@@ -167,28 +159,5 @@ def load_numba() -> None:
 
 def is_kept(function: Any) -> bool:
     """Whether code of a compiled function is cached from an earlier run."""
-    cache = getattr(function, "dispatcher", function)._cache
+    cache = function._cache
     return isinstance(cache, _Kept) and cache.holds_code()
-
-
-_turn = RLock()
-# A fork waits for the lock: otherwise no thread in the new process might release it.
-os.register_at_fork(
-    before=_turn.acquire, after_in_parent=_turn.release, after_in_child=_turn.release
-)
-
-
-def parallel(function: Callable[..., Any]) -> Any:
-    """Compile a function whose `numba.prange` loops run in threads; Python calls take turns.
-
-    The attribute `dispatcher` is numba's compiled function.
-    """
-    dispatcher = compiled_with(parallel=True)(function)
-
-    @wraps(function)
-    def take_turns(*arguments: Any) -> Any:
-        with _turn:
-            return dispatcher(*arguments)
-
-    take_turns.dispatcher = dispatcher  # type: ignore[attr-defined]
-    return take_turns

@@ -18,7 +18,7 @@ weight = np.arange(1, 65).reshape(64, 1, 1, 1)
 total = np.zeros((1, 1, 1, 64), np.int32)
 sums = EventSum(weight, ((1, 1), (0, 0), (1, 1)), (1, 1, 1), IntRange(0, 1))
 sums.put(np.ones((1, 1, 1, 1), np.uint8), np.arange(1), np.arange(1), np.ones(1, int), total)
-print(total.sum(), sum(put_sums.dispatcher.stats.cache_hits.values()))
+print(total.sum(), sum(put_sums.stats.cache_hits.values()))
 """
 
 

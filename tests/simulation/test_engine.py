@@ -1,6 +1,8 @@
 """The fast engine against the reference simulator, bit by bit, and against hand-computed steps."""
 
-import numba
+from concurrent.futures import ThreadPoolExecutor
+from threading import get_ident
+
 import numpy as np
 import pytest
 import torch
@@ -16,13 +18,14 @@ from tests.networks import (
     random_inputs,
     random_program,
 )
-from tests.strategies import CONVS, KINDS, SCHEDULES
-from toolchain.engine import dense_sums, layers, neuron_layout, synaptic_sum
+from tests.strategies import CONVS, KINDS, SCHEDULES, SHARES, choosing
+from toolchain.engine import dense_sums, engine, layers, neuron_layout, synaptic_sum
 from toolchain.engine.dense_sums import Arithmetic, choose_arithmetic
 from toolchain.engine.engine import Detail, Engine
-from toolchain.engine.kernels import Kernel
+from toolchain.engine.events import EventSum
 from toolchain.engine.neuron_layout import Rows, in_threads
 from toolchain.engine.spike_encoding import CodedSpikes, coded_offset
+from toolchain.engine.threads import allowed_threads, share, slices
 from toolchain.errors import ProgramError, ValueRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.input_quantizer import InputQuantizer
@@ -176,45 +179,87 @@ def test_inputs_that_do_not_fit_are_refused():
         next(Engine(program).run(too_large))
 
 
-def test_threads_share_the_neurons(monkeypatch):
-    from toolchain.engine import neuron_layout
-
-    monkeypatch.setattr(neuron_layout, "WORTH_A_THREAD", 0)
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Torch with two threads; no work is too small for them."""
     before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        program = branched_program(
-            5, "cif", sorted(BLOCKS), schedule=Schedule(3, 3), low=-9, high=9
-        )
-        assert_same(program, random_inputs(program, 5))
-    finally:
-        torch.set_num_threads(before)
+    torch.set_num_threads(2)
+    monkeypatch.setattr(neuron_layout, "WORTH_A_THREAD", 1)
+    monkeypatch.setattr(layers, "WORTH_A_THREAD", 1)
+    monkeypatch.setattr(engine, "WORTH_THREADS", 1)
+    yield
+    torch.set_num_threads(before)
 
 
-def test_threads_join_their_extremes(monkeypatch):
-    monkeypatch.setattr(neuron_layout, "THREADS", 3)
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("samples", [1, 5])
+@pytest.mark.parametrize("share", SHARES)
+def test_threads_share_samples_or_planes(samples, share):
+    program = branched_program(5, "cif", sorted(BLOCKS), schedule=Schedule(3, 3), low=-9, high=9)
+    with choosing(SHARES[share]):
+        assert_same(program, random_inputs(program, samples))
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("share", SHARES)
+def test_no_thread_takes_sums_that_another_finds_wrong(share, monkeypatch):
+    """Both begin at the same time; events, and then products in float32, are off by one."""
+
+    def wrong_events(self, arriving, numbers, which, counts, total):
+        honest(self, arriving, numbers, which, counts, total)
+        total[which] += 1
+
+    def wrong_products(self, coded, offset):
+        return multiply(self, coded, offset) + (self._weight.dtype is torch.float32)
+
+    honest, multiply = EventSum.put, dense_sums._FloatConvolution.__call__
+    monkeypatch.setattr(EventSum, "put", wrong_events)
+    monkeypatch.setattr(dense_sums._FloatConvolution, "__call__", wrong_products)
+    monkeypatch.setattr(synaptic_sum, "choose_arithmetic", lambda *_: Arithmetic.FLOAT32)
+    program = random_program(2, shape=(2, 9, 9), convs=((4, 3, 1, 1, 1, 1), (5, 3, 1, 1, 1, 1)))
+    with choosing(SHARES[share]):
+        assert_same(program, random_inputs(program, 6))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_join_their_extremes():
     seen = []
 
-    def alone(values, start, stop):
+    def kernel(values, start, stop):
+        seen.append((start, stop))
         part = values[start:stop]
         return part.min(), part.max(), -part.max(), -part.min()
 
-    def together(edges, reaches, values):
-        for i in range(len(edges) - 1):
-            seen.append((int(edges[i]), int(edges[i + 1])))
-            reaches[i] = alone(values, edges[i], edges[i + 1])
-
-    monkeypatch.setattr(numba, "set_num_threads", seen.append)
     values = np.array([77, 3, -4, 1, 9, 2, 88])
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        found = in_threads(Kernel(alone, together), (1, 6), 1 << 30, values)
-    finally:
-        torch.set_num_threads(before)
-    assert found == (-4, 9, -9, 4)
-    assert seen == [2, (1, 3), (3, 6)]
-    assert in_threads(Kernel(alone, together), (1, 3), 1, values) == (-4, 3, -3, 4)
+    assert in_threads(kernel, (1, 6), 1 << 30, values) == (-4, 9, -9, 4)
+    assert sorted(seen) == [(1, 3), (3, 6)]
+    seen.clear()
+    assert in_threads(kernel, (1, 3), 1, values) == (-4, 3, -3, 4)
+    assert seen == [(1, 3)]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_torch_works_alone_in_each_thread():
+    """In the calling thread and in new ones it has as many threads as before."""
+    inside = share(lambda part: (part, torch.get_num_threads(), allowed_threads()), range(5))
+    assert inside == [(part, 1, 1) for part in range(5)]
+    nested = share(lambda part: share(lambda n: n * part, [1, 2]), [3, 4])
+    assert nested == [[3, 6], [4, 8]]
+    assert share(get_ident, [], torch_works=True) == []
+    assert share(lambda _: get_ident(), [0]) == [get_ident()]
+    assert share(lambda _: get_ident(), [0], torch_works=True) != [get_ident()]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 2
+    with pytest.raises(ZeroDivisionError):
+        share(lambda part: 1 // part, [1, 0])
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("count", "most"), [(0, 9), (1, 9), (5, 0), (5, 1), (5, 9), (2, 2)])
+def test_slices_cover_all(count, most):
+    found = slices(count, most)
+    assert 1 <= len(found) <= max(1, min(2, most))
+    assert [i for part in found for i in range(part.start, part.stop)] == list(range(count))
 
 
 @pytest.mark.parametrize("plane", [(32, 32, 16), (1, 1, 4096), (5, 7, 3), (1, 1, 1)])

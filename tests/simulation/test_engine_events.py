@@ -9,7 +9,6 @@ from tests.oracles.numpy_loop import convolve
 from toolchain.engine import events
 from toolchain.engine.dispatch import count_spikes
 from toolchain.engine.events import EventSum
-from toolchain.engine.neuron_layout import THREADS
 from toolchain.engine.simd import WIDTHS, paired
 from toolchain.int_range import IntRange
 
@@ -74,7 +73,7 @@ def test_events_add_up_to_the_convolution(
     which = rng.permutation(4)[: rng.integers(1, 5)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(events, "CACHED", cached)
-        patch.setattr(events, "allowed_threads", lambda: min(threads, THREADS))
+        patch.setattr(events, "allowed_threads", lambda: threads)
         total = put(weight, geometry, spikes, reach, which)
     assert_sums(total, weight, geometry, spikes, which)
 

@@ -99,10 +99,10 @@ import multiprocessing
 import numpy as np
 import torch
 from tests.networks import random_inputs, random_program
-from toolchain.engine import neuron_layout
+from toolchain.engine import engine, layers, neuron_layout
 from toolchain.engine.simulate import Way, simulate
 
-neuron_layout.WORTH_A_THREAD, neuron_layout.THREADS = 0, 2
+engine.WORTH_THREADS = layers.WORTH_A_THREAD = neuron_layout.WORTH_A_THREAD = 1
 torch.set_num_threads(2)
 program = random_program(1, shape=(2, 32, 32), convs=((32, 3, 1, 1, 1, 1),))
 inputs = random_inputs(program, 8)
@@ -138,7 +138,7 @@ def test_both_simulators_run_in_forked_processes():
     assert out.split() == ["0"] * 4, err
 
 
-def test_threads_of_a_user_take_turns():
+def test_a_user_may_call_from_several_threads():
     assert python(IN_THREADS)[0].strip() == f"{{{400 * 64 * 64 * 8}}}"
 
 

@@ -228,7 +228,7 @@ def test_parts_are_narrow_and_many_enough(processes):
 
 def test_each_process_has_one_thread(processes):
     found = processes.over_samples(Work(threads, None), np.zeros((2, 1), int))
-    assert found == [(1, 1, "1")] * 2
+    assert found == [(1, "1")] * 2
 
 
 def test_a_part_whose_workers_always_die(processes):

@@ -19,7 +19,6 @@ def first(_shared, part, _progress):
 
 def threads(_shared, _part, _progress):
     """Threads of the libraries."""
-    import numba
     import torch
 
-    return torch.get_num_threads(), numba.get_num_threads(), os.environ["OMP_NUM_THREADS"]
+    return torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]

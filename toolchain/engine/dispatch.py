@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
-from toolchain.compiled import parallel
-from toolchain.engine.neuron_layout import allowed_threads
+from toolchain.compiled import compiled
+from toolchain.engine.threads import share, slices
 
 WORTH_CHOOSING = 0.6
 """Largest share of planes to convolve at which picking them out saves time."""
+WORTH_A_THREAD = 1 << 19
+"""Number of bytes whose spikes are worth a thread to count."""
 TOGETHER = 8
 """The number of convolved planes is a multiple of this: oneDNN makes a kernel per number."""
 
@@ -58,15 +59,16 @@ def count_spikes(planes: np.ndarray, silence: int, numbers: np.ndarray | None = 
     if numbers is None:
         numbers = np.arange(len(planes))
     counts = np.empty(len(numbers), np.int64)
-    numba.set_num_threads(allowed_threads())
-    count_all(planes.reshape(len(planes), -1), np.uint8(silence), numbers, counts)
+    flat = planes.reshape(len(planes), -1)
+    parts = slices(len(numbers), len(numbers) * flat.shape[1] // WORTH_A_THREAD)
+    share(lambda p: count_all(flat, np.uint8(silence), numbers[p], counts[p]), parts)
     return counts
 
 
-@parallel
+@compiled
 def count_all(planes, silence, numbers, counts):  # type: ignore[no-untyped-def]
     """Fill `counts`, see `count_spikes`; planes are (m, K)."""
-    for m in numba.prange(len(numbers)):
+    for m in range(len(numbers)):
         plane = planes[numbers[m]]
         count = np.int64(0)
         for k in range(plane.shape[0]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from toolchain.engine.device_layers import DeviceLayer, DeviceResult, DeviceSpik
 from toolchain.engine.layers import EngineLayer, LayerResult, StepContext, make_layer
 from toolchain.engine.memory_plan import samples_and_steps
 from toolchain.engine.spike_encoding import CodedSpikes, channels_first
+from toolchain.engine.threads import share
 from toolchain.program.bounds import analyse
 from toolchain.program.int_program import INPUT, IntProgram, Population
+from toolchain.program.synops import dense_operations
 from toolchain.recording import LayerRecorder
 from toolchain.simulator.currents import settle_threads
 
@@ -75,6 +78,11 @@ class SimulatedBlock:
         return 0
 
 
+WORTH_THREADS = 1 << 32
+"""Multiply-adds of the steps of a pass, if no spike is missing, that are worth several threads.
+
+With fewer, as those of a small image, threads wait for each other and read the same weights.
+"""
 AnyResult = LayerResult | DeviceResult
 Listener = Callable[[Population, int, AnyResult], None]
 
@@ -147,6 +155,7 @@ class Engine:
             self._layers = [make_layer(program, *of_one) for of_one in bounds]
         else:
             self._layers = [DeviceLayer(program, *of_one, device) for of_one in bounds]
+        self._operations = dense_operations(program)
         self._last_use = {
             synapse.source: population.name
             for population in program.populations
@@ -203,9 +212,10 @@ class Engine:
             if awake and (graded is None or program.input.per_step):
                 graded = self._graded(program.awake_inputs(inputs, first, steps))
             sent = {INPUT: graded} if awake else {}
-            with torch.no_grad():
-                block = self._one(states, sent, moment, first, keep, listen)
-            yield block
+            one = partial(self._one, states, sent, moment, first, keep)
+            work = self._operations * steps * len(inputs)
+            alone = self._device is None and work < WORTH_THREADS
+            yield share(one, [listen], torch_works=alone)[0]
             first += steps
 
     def record(self, inputs: np.ndarray, recorders: Mapping[str, LayerRecorder]) -> None:
@@ -230,6 +240,7 @@ class Engine:
             return CodedSpikes.of_input(inputs, self._program.spike_range(INPUT))
         return DeviceSpikes.of_input(inputs, self._device)
 
+    @torch.no_grad()
     def _one(
         self,
         states: dict[str, Any],
@@ -239,6 +250,7 @@ class Engine:
         keep: Detail,
         listen: Listener | None,
     ) -> SimulatedBlock:
+        """A block of steps through all layers."""
         outputs: dict[str, np.ndarray] = {}
         spikes: dict[str, np.ndarray] = {}
         membrane: dict[str, np.ndarray] = {}

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
-from toolchain.compiled import inlined, parallel, part_of_another
+from toolchain.compiled import compiled, inlined, part_of_another
 from toolchain.engine.simd import (
     MOST_EVENTS,
     PAIRED,
@@ -312,17 +311,16 @@ def put_group(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
 
 
 def _make_put_sums(source: str) -> Any:
-    @parallel
-    def put_sums(arriving, which, groups, weighted, total):  # type: ignore[no-untyped-def]
+    @compiled
+    def put_sums(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
         _ = source  # numba's cache key includes the values of the closure
-        for g in numba.prange(groups):
-            put_group(arriving, which[g::groups], weighted, total)
+        put_group(arriving, mine, weighted, total)
 
     return put_sums
 
 
 put_sums = _make_put_sums(SOURCE)
-"""`put_sums(arriving, which, groups, weighted, total)`: sums of the planes `which`.
+"""`put_sums(arriving, mine, weighted, total)`: sums of the planes `mine`.
 
 The sums are written into `total`, int32 (k, H_out, W_out, C_out).
 """

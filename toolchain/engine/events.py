@@ -9,13 +9,12 @@ from __future__ import annotations
 from functools import cached_property
 from math import prod
 
-import numba
 import numpy as np
 
 from toolchain.engine.event_loops import Arriving, Weighted, put_sums
-from toolchain.engine.neuron_layout import allowed_threads
 from toolchain.engine.simd import PAIRED, WIDTHS, paired
 from toolchain.engine.spike_encoding import coded_offset
+from toolchain.engine.threads import allowed_threads, share
 from toolchain.int_range import IntRange
 
 OF_VECTOR = 0.45
@@ -128,8 +127,8 @@ class EventSum:
         groups = -(-len(which) // size)
         groups = min(len(which), -(-groups // threads) * threads)
         arriving = Arriving(planes, self._silence, self._signs, self._most, numbers, counts)
-        numba.set_num_threads(threads)
-        put_sums(arriving, which, groups, self._weighted, total.reshape(len(total), *self._out))
+        weighted, into = self._weighted, total.reshape(len(total), *self._out)
+        share(lambda g: put_sums(arriving, which[g::groups], weighted, into), range(groups))
 
     def _lay_out(self) -> Weighted:
         weight = _of_columns(self._given, self._columns, self._stride[1])

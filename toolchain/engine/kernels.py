@@ -19,31 +19,13 @@ current and of the state before firing, which the caller checks. The equations a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import numba
 import numpy as np
 
-from toolchain.compiled import compiled, compiled_with, parallel
+from toolchain.compiled import compiled, compiled_with
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """A loop over rows, for one thread and for several threads.
-
-    Attributes
-    ----------
-    alone:
-        `alone(*arguments, start, stop)` returns the extremes.
-    together:
-        `together(edges, reaches, *arguments)` runs from each of the edges, (n + 1,), to the next in
-        parallel and writes the extremes into `reaches`, int64 (n, 4). If numba's threads are
-        OpenMP's, torch uses the same ones; other threads would wait while torch's idle threads
-        spin.
-    """
-
-    alone: Callable[..., tuple[int, int, int, int]]
-    together: Callable[..., None]
+Kernel = Callable[..., tuple[int, int, int, int]]
+"""`kernel(*arguments, start, stop)` returns the extremes."""
 
 
 @compiled
@@ -381,64 +363,3 @@ def lipool(  # type: ignore[no-untyped-def]
                     if trace.shape[0]:
                         copy_row(trace[t, sample, y, x], now)
     return low, high, low, high
-
-
-@compiled
-def keep(reaches, i, reach):  # type: ignore[no-untyped-def]
-    """Store the extremes of part `i`."""
-    for k in range(4):
-        reaches[i, k] = reach[k]
-
-
-@parallel
-def accumulate_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
-    """Run `accumulate` in threads, see `Kernel`."""
-    for i in numba.prange(len(edges) - 1):
-        keep(reaches, i, accumulate(*arguments, edges[i], edges[i + 1]))
-
-
-@parallel
-def integrate_and_fire_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
-    """Run `integrate_and_fire` in threads, see `Kernel`."""
-    for i in numba.prange(len(edges) - 1):
-        keep(reaches, i, integrate_and_fire(*arguments, edges[i], edges[i + 1]))
-
-
-@parallel
-def consistent_integrate_and_fire_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
-    """Run `consistent_integrate_and_fire` in threads, see `Kernel`."""
-    for i in numba.prange(len(edges) - 1):
-        keep(reaches, i, consistent_integrate_and_fire(*arguments, edges[i], edges[i + 1]))
-
-
-@parallel
-def read_out_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
-    """Run `read_out` in threads, see `Kernel`."""
-    for i in numba.prange(len(edges) - 1):
-        keep(reaches, i, read_out(*arguments, edges[i], edges[i + 1]))
-
-
-@parallel
-def relay_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
-    """Run `relay` in threads, see `Kernel`."""
-    for i in numba.prange(len(edges) - 1):
-        keep(reaches, i, relay(*arguments, edges[i], edges[i + 1]))
-
-
-@parallel
-def lipool_together(edges, reaches, *arguments):  # type: ignore[no-untyped-def]
-    """Run `lipool` in threads, see `Kernel`."""
-    for i in numba.prange(len(edges) - 1):
-        keep(reaches, i, lipool(*arguments, edges[i], edges[i + 1]))
-
-
-# Numba caches compiled code by file and name, and detects changes of that file. So there is one
-# function per kernel, and it is in this file.
-ACCUMULATE = Kernel(accumulate, accumulate_together)
-INTEGRATE_AND_FIRE = Kernel(integrate_and_fire, integrate_and_fire_together)
-CONSISTENT_INTEGRATE_AND_FIRE = Kernel(
-    consistent_integrate_and_fire, consistent_integrate_and_fire_together
-)
-READ_OUT = Kernel(read_out, read_out_together)
-RELAY = Kernel(relay, relay_together)
-LIPOOL = Kernel(lipool, lipool_together)

@@ -13,9 +13,10 @@ import numpy as np
 from toolchain.engine import kernels
 from toolchain.engine.dispatch import count_spikes
 from toolchain.engine.identity_synapses import part_direct
-from toolchain.engine.neuron_layout import Reach, Rows, in_threads, joined
+from toolchain.engine.neuron_layout import WORTH_A_THREAD, Reach, Rows, in_threads, joined
 from toolchain.engine.spike_encoding import INT8, CodedSpikes, coded_offset, plane_of
 from toolchain.engine.synaptic_sum import SynapticSum
+from toolchain.engine.threads import allowed_threads, share
 from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
 from toolchain.program.bounds import PopulationBounds
@@ -146,8 +147,10 @@ class EngineLayer(ABC):
         return self._along(values, rows) if moment.begins else np.empty(0, self._integer)
 
     def _rows(self, samples: int, moment: StepContext) -> tuple[Rows, list[slice]]:
-        """The layer's rows, and its samples in parts of `CURRENTS` bytes."""
-        size = min(samples, max(1, CURRENTS // (4 * moment.steps * prod(self._plane))))
+        """The layer's rows, and its samples in parts of `CURRENTS` bytes, one or more a thread."""
+        work = moment.steps * prod(self._plane)
+        threads = min(allowed_threads(), max(1, samples * work // WORTH_A_THREAD))
+        size = min(-(-samples // threads), max(1, CURRENTS // (4 * work)))
         starts = range(0, samples, size)
         parts = [slice(start, min(start + size, samples)) for start in starts]
         return Rows.of_layer(samples, self._plane, size), parts
@@ -166,14 +169,14 @@ class EngineLayer(ABC):
         """
         rows, parts = rows_and_parts
         direct = self._direct_spikes(sent, rows)
-        reaches = []
-        for part in parts:
+
+        def run(part: slice) -> Reach:
             where = rows.between(part)
             current, unit = self._current(sent, part, rows, moment)
             work = moment.steps * (where[1] - where[0]) * rows.width
-            of_part = (current, unit, where[0])
-            reaches.append(in_threads(kernel, where, work, *of_part, *direct, *arguments))
-        return joined(reaches)
+            return in_threads(kernel, where, work, current, unit, where[0], *direct, *arguments)
+
+        return joined(share(run, parts))
 
     def _direct_spikes(
         self, sent: SpikesBySource, rows: Rows
@@ -205,7 +208,7 @@ class EngineLayer(ABC):
         summed = np.empty((steps, end - first, rows.width), self._integer)
         for index, (current, unit) in enumerate(arriving):
             fills = index == 0
-            in_threads(kernels.ACCUMULATE, where, summed.size, summed, current, unit, fills)
+            in_threads(kernels.accumulate, where, summed.size, summed, current, unit, fills)
         return summed, 1
 
     def _along(self, values: np.ndarray, rows: Rows) -> np.ndarray:
@@ -255,7 +258,7 @@ class _IntegrateAndFireLayer(EngineLayer):
         assert isinstance(neuron, IntegrateAndFire | GradedIntegrateAndFire)
         spikes, trace = self._new_spikes(len(state), moment), self._new_trace(len(state), moment)
         reach = self._in_parts(
-            kernels.INTEGRATE_AND_FIRE,
+            kernels.integrate_and_fire,
             sent,
             (rows, parts),
             moment,
@@ -306,7 +309,7 @@ class _ConsistentLayer(EngineLayer):
         rows, parts = self._rows(samples, moment)
         spikes, trace = self._new_spikes(samples, moment), self._new_trace(samples, moment)
         reach = self._in_parts(
-            kernels.CONSISTENT_INTEGRATE_AND_FIRE,
+            kernels.consistent_integrate_and_fire,
             sent,
             (rows, parts),
             moment,
@@ -337,7 +340,7 @@ class _ReadoutLayer(EngineLayer):
         rows, parts = self._rows(len(state), moment)
         trace = np.empty((moment.steps, *state.shape), self._integer)
         reach = self._in_parts(
-            kernels.READ_OUT,
+            kernels.read_out,
             sent,
             (rows, parts),
             moment,
@@ -362,7 +365,7 @@ class _RelayLayer(EngineLayer):
         rows, parts = self._rows(len(state), moment)
         spikes = self._new_spikes(len(state), moment)
         reach = self._in_parts(
-            kernels.RELAY,
+            kernels.relay,
             sent,
             (rows, parts),
             moment,
@@ -402,7 +405,7 @@ class _PoolLayer(EngineLayer):
         s, samples = self._synapse, len(largest)
         spikes, trace = self._new_spikes(samples, moment), self._new_trace(samples, moment)
         reach = in_threads(
-            kernels.LIPOOL,
+            kernels.lipool,
             (0, samples),
             moment.steps * counts.size,
             sent[s.source].values,

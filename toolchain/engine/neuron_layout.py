@@ -8,18 +8,15 @@ from functools import cache
 from math import gcd, prod
 from typing import Any
 
-import numba
 import numpy as np
-import torch
 
 from toolchain.engine.kernels import Kernel
+from toolchain.engine.threads import share, slices
 
 ROW = 2048
 """Most neurons per row, if the channels allow it: a row's state stays in the cache."""
-THREADS: int = numba.get_num_threads()
-"""Number of threads of numba."""
 WORTH_A_THREAD = 1 << 16
-"""Number of neuron steps from which a second thread saves time."""
+"""Number of neuron steps that are worth a thread."""
 
 Plane = tuple[int, int, int]
 Reach = tuple[int, int, int, int]
@@ -67,25 +64,14 @@ def _rows(samples: int, sites: int, channels: int, part: int) -> Rows:
     return Rows(count, together * channels, part, part * sites // together)
 
 
-def allowed_threads() -> int:
-    """Number of threads that torch uses, limited by those of numba."""
-    return min(torch.get_num_threads(), THREADS)
-
-
 def in_threads(kernel: Kernel, where: tuple[int, int], work: int, *arguments: Any) -> Reach:
-    """Run `kernel(*arguments, start, stop)` over the rows `where`, in as many threads as torch.
+    """Run `kernel(*arguments, start, stop)` over the rows `where`, see `share`.
 
     `work` is the number of neuron steps. Returns the extremes over all parts.
     """
     first, end = where
-    threads = min(allowed_threads(), end - first)
-    if threads < 2 or work < WORTH_A_THREAD:
-        return joined([kernel.alone(*arguments, first, end)])
-    edges = first + (end - first) * np.arange(threads + 1) // threads
-    reaches = np.empty((threads, 4), np.int64)
-    numba.set_num_threads(threads)
-    kernel.together(edges, reaches, *arguments)
-    return joined(reaches.tolist())
+    parts = slices(end - first, work // WORTH_A_THREAD)
+    return joined(share(lambda p: kernel(*arguments, first + p.start, first + p.stop), parts))
 
 
 def joined(reaches: Sequence[Sequence[int]]) -> Reach:

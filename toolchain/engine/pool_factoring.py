@@ -11,15 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import gcd
 
-import numba
 import numpy as np
 
-from toolchain.compiled import parallel
+from toolchain.compiled import compiled
 from toolchain.engine.identity_synapses import is_direct
-from toolchain.engine.neuron_layout import allowed_threads
 from toolchain.engine.spike_encoding import INT8, CodedSpikes, coded_offset
+from toolchain.engine.threads import share, slices
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse
+
+WORTH_A_THREAD = 1 << 18
+"""Number of spikes that are worth a thread to add up."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,10 @@ class PooledConvolution:
         sums = np.empty((steps, samples, height // rows, width // columns, channels), np.uint8)
         offset = coded_offset(self.spikes)
         assert offset == rows * columns * coded.offset
-        numba.set_num_threads(allowed_threads())
-        add_windows(
-            coded.values.reshape(-1, *coded.values.shape[2:]), sums.reshape(-1, *sums.shape[2:])
-        )
+        planes = coded.values.reshape(-1, *coded.values.shape[2:])
+        totals = sums.reshape(-1, *sums.shape[2:])
+        parts = slices(len(planes), planes.size // WORTH_A_THREAD)
+        share(lambda part: add_windows(planes[part], totals[part]), parts)
         return CodedSpikes(sums, offset, self.source_shape(coded.shape))
 
 
@@ -98,11 +100,11 @@ def _divisors(number: int) -> list[int]:
     return [d for d in range(1, number + 1) if number % d == 0]
 
 
-@parallel
+@compiled
 def add_windows(planes, sums):  # type: ignore[no-untyped-def]
     """Fill `sums`, uint8 (m, H, W, C), with sums over the windows of `planes` that fit."""
     rows, columns = planes.shape[1] // sums.shape[1], planes.shape[2] // sums.shape[2]
-    for m in numba.prange(sums.shape[0]):
+    for m in range(sums.shape[0]):
         for y in range(sums.shape[1]):
             for x in range(sums.shape[2]):
                 into = sums[m, y, x]

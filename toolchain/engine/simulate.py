@@ -15,7 +15,7 @@ import torch
 
 from toolchain.compiled import is_kept
 from toolchain.engine.engine import Engine
-from toolchain.engine.kernels import read_out, read_out_together
+from toolchain.engine.kernels import read_out
 from toolchain.program.int_program import IntProgram
 from toolchain.program.synops import dense_operations
 from toolchain.progress import Progress
@@ -28,8 +28,6 @@ SMALL = 1 << 30
 
 `benchmarks/first_run.py` measures both.
 """
-READOUTS = (read_out, read_out_together)
-"""Loops of the fast engine that every run needs."""
 
 
 class Way(Enum):
@@ -43,11 +41,11 @@ def quicker_way(program: IntProgram, num_samples: int) -> Way:
     """The method that gives the first result sooner.
 
     Step by step for a small run if the loops of the fast engine are not compiled yet, since
-    compiling takes longer than the run.
+    compiling takes longer than the run. Each run needs the readout's.
     """
     steps = program.schedule.num_steps * num_samples
     small = dense_operations(program) * steps < SMALL
-    return Way.STEPWISE if small and not any(map(is_kept, READOUTS)) else Way.FAST
+    return Way.STEPWISE if small and not is_kept(read_out) else Way.FAST
 
 
 def simulate(

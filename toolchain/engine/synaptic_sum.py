@@ -3,13 +3,17 @@
 Busy planes are convolved, sparse ones summed event by event, silent ones skipped. The first result
 of each method is compared with a sum in float64, and so are the products of random spikes. A method
 that gives other sums, or fails, is replaced: int8 by float32, float32 by float64, and events by
-products.
+products. Threads wait while one of them checks a method.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from threading import RLock
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from toolchain.engine.dense_sums import (
     Arithmetic,
@@ -22,6 +26,7 @@ from toolchain.engine.dispatch import Planes, count_spikes, sort_planes
 from toolchain.engine.events import EventSum
 from toolchain.engine.pool_factoring import as_pooled
 from toolchain.engine.spike_encoding import INT8, CodedSpikes, coded_offset, plane_of
+from toolchain.engine.threads import share, slices
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 from toolchain.simulator.currents import (
@@ -70,6 +75,8 @@ class SynapticSum:
         time = plane_time(synapse, source, self.arithmetic)
         self._limit = self._events.limit(time) if self._events else 0
         self._verified = {Arithmetic.FLOAT64.value}
+        self._checking = RLock()
+        self._checked: Multiply | None = None
 
     def __call__(self, spikes: CodedSpikes, part: slice) -> np.ndarray:
         """Sums for the samples in `part`.
@@ -124,10 +131,28 @@ class SynapticSum:
             result[chosen.silent] = 0
         if len(chosen.dense):
             result[chosen.dense] = self._of_products(planes[numbers[chosen.dense]], spikes)
-        if len(chosen.sparse):
-            assert self._events is not None
+        if len(chosen.sparse) and not self._put_events(
+            planes, numbers, counts, chosen, spikes, result
+        ):
+            result[chosen.sparse] = self._of_products(planes[numbers[chosen.sparse]], spikes)
+        return result
+
+    def _put_events(
+        self,
+        planes: np.ndarray,
+        numbers: np.ndarray,
+        counts: np.ndarray,
+        chosen: Planes,
+        spikes: CodedSpikes,
+        result: np.ndarray,
+    ) -> bool:
+        """Whether the sums of the sparse planes were put into `result`, event by event."""
+        with nullcontext() if "event" in self._verified else self._checking:
+            events = self._events
+            if events is None:
+                return False
             try:
-                self._events.put(planes, numbers, chosen.sparse, counts, result)
+                events.put(planes, numbers, chosen.sparse, counts, result)
                 first = chosen.sparse[:COMPARED_SAMPLES]
                 right = self._is_exact("event", planes[numbers[first]], spikes, result[first])
             except RuntimeError as error:
@@ -135,9 +160,7 @@ class SynapticSum:
                 right = False
             if not right:
                 self._events, self._limit = None, 0
-                chosen_planes = planes[numbers[chosen.sparse]]
-                result[chosen.sparse] = self._of_products(chosen_planes, spikes)
-        return result
+            return right
 
     def _make_products(self) -> Multiply:
         """The products in the current arithmetic, or in the next safer one that works."""
@@ -158,19 +181,43 @@ class SynapticSum:
     def _of_products(self, values: np.ndarray, spikes: CodedSpikes) -> np.ndarray:
         """Sums of the encoded spikes `values`, bytes (..., H, W, C)."""
         flat = torch.from_numpy(values).reshape(-1, *values.shape[-3:])
+        products = self._checked
+        if products is not None:
+            try:
+                return self._multiplied(products, flat, spikes)
+            except RuntimeError as error:
+                with self._checking:
+                    if self._checked is products:
+                        self._checked = None
+                        self._leave_arithmetic(error)
+                        self._products = self._make_products()
+        with self._checking:
+            if self._checked is not None:
+                return self._multiplied(self._checked, flat, spikes)
+            return self._of_checked_products(flat, spikes)
+
+    def _multiplied(self, products: Multiply, flat: Tensor, spikes: CodedSpikes) -> np.ndarray:
+        def of_planes(part: slice) -> np.ndarray:
+            found: np.ndarray = products(flat[part], spikes.offset).numpy()
+            return found.reshape(-1, *self._out)
+
+        found = share(of_planes, slices(len(flat), len(flat)), torch_works=True)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _of_checked_products(self, flat: Tensor, spikes: CodedSpikes) -> np.ndarray:
+        """Sums of spikes (m, H, W, C) in the first arithmetic that is exact, which is kept."""
         while True:
             way = self.arithmetic.value
             try:
-                found = self._products(flat, spikes.offset).numpy().reshape(-1, *self._out)
-                if way in self._verified:
-                    return found
+                found = self._multiplied(self._products, flat, spikes)
                 random = self._probe(spikes)
-                of_random = self._products(random, spikes.offset).numpy().reshape(-1, *self._out)
+                of_random = self._multiplied(self._products, random, spikes)
             except RuntimeError as error:
                 self._leave_arithmetic(error)
             else:
                 planes = torch.cat([flat[:1], random]).numpy()
                 if self._is_exact(way, planes, spikes, np.concatenate([found[:1], of_random])):
+                    self._checked = self._products
                     return found
                 self.arithmetic = SAFER[self.arithmetic]
             self._products = self._make_products()
@@ -187,7 +234,6 @@ class SynapticSum:
         """Whether the first result of a method equals a sum in float64; logs it if not."""
         if way in self._verified:
             return True
-        self._verified.add(way)
         plain = (
             (torch.from_numpy(values).long() - spikes.offset)
             .movedim(-1, 1)
@@ -196,7 +242,9 @@ class SynapticSum:
         exact = exact_current(self._name, self._synapse, plain) // self.unit
         found = torch.from_numpy(result).movedim(-1, 1).reshape(exact.shape)
         same = torch.equal(found.long(), exact)
-        if not same:
+        if same:
+            self._verified.add(way)
+        else:
             report_inexact(self._name, way)
         return same
 

@@ -19,7 +19,7 @@ from toolchain.errors import BackendRunError
 
 DEATHS = 3
 """Times that the worker of one part may die before the part counts as failed."""
-THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA")
+THREADS = ("OMP", "OPENBLAS", "MKL")
 
 
 class WorkerProcess:

@@ -11,8 +11,6 @@ they are installed (`make .venv/.installed` does).
   torch.compile, and in int8 by onnxruntime.
 - fast: the engine, readout only; fast, digests: every spike and potential hashed as well.
 - stepwise: the reference simulator's oracle.
-- int8 roof: the synaptic sums alone where half of all neurons fire in every step, so that all are
-  int8 convolutions. Sums of the spikes that there are can take less.
 
 What it finds goes into benchmarks/speed; `benchmarks/papers.sh` puts it into RESULTS.md.
 """
@@ -49,7 +47,7 @@ NETWORKS = ("vgg16", "resnet18")
 CIF_STEPS = 4
 PEERS_AT = 4
 """Number of steps at which other simulators are measured, and single images."""
-ANN, ROOF = "ANN, float32", "int8 roof"
+ANN = "ANN, float32"
 Way = Callable[[], Any]
 
 
@@ -115,33 +113,6 @@ def stepwise(path: Path, steps: int) -> Way:
     return run
 
 
-def roof(path: Path, steps: int) -> Way:
-    """The engine's synaptic sums alone."""
-    from toolchain.engine.spike_encoding import CodedSpikes, coded_offset, plane_of
-    from toolchain.engine.synaptic_sum import SynapticSum
-    from toolchain.program.int_program import INPUT
-
-    program = program_of(path, steps)
-    rng = np.random.default_rng(0)
-    work = []
-    for population in program.populations:
-        for synapse in population.synapses:
-            shape, span = program.source_shape(synapse.source), program.spike_range(synapse.source)
-            times = 1 if synapse.source == INPUT else program.schedule.num_steps
-            values = rng.integers(0, 2, (times, BATCH, *plane_of(shape)), np.uint8)
-            coded = CodedSpikes(values, coded_offset(span) or 0, shape)
-            work.append((SynapticSum(population.name, synapse, shape, span), coded))
-
-    def run() -> None:
-        import torch
-
-        with torch.no_grad():
-            for total, coded in work:
-                total(coded, slice(0, BATCH))
-
-    return run
-
-
 def makers_of(model: str, path: Path, steps: int, batch: int) -> dict[str, Callable[[], Way]]:
     """What is measured for a network and a number of steps, by the names of the rows."""
     makers: dict[str, Callable[[], Way]] = {
@@ -154,7 +125,6 @@ def makers_of(model: str, path: Path, steps: int, batch: int) -> dict[str, Calla
         makers |= {
             "fast, digests": lambda: fast_digests(path, steps),
             "stepwise": lambda: stepwise(path, steps),
-            ROOF: lambda: roof(path, steps),
         }
     if steps == PEERS_AT:
         for name, simulator in peers.simulators().items():
@@ -205,7 +175,7 @@ def table(model: str, path: Path, steps: int, rounds: int, batch: int = BATCH) -
     times = in_turns({name: make() for name, make in makers.items()}, rounds)
     rows = []
     for name, seconds in times.items():
-        measured = steps == PEERS_AT and batch == BATCH and name != ROOF
+        measured = steps == PEERS_AT and batch == BATCH
         memory = f"{peak_memory(name, model, path, steps):.0f}" if measured else "-"
         rows.append((name, f"{seconds * 1e3:.1f}", f"{seconds / times[ANN]:.2f}", memory))
     images = "one image" if batch == 1 else activity(path, steps)
@@ -276,8 +246,7 @@ TEXT = (
     "in one process, medians of {rounds} rounds. ANN: one float32 forward of the source network "
     "with ReLUs, also under torch.compile, and in int8 by onnxruntime (its static calibration, "
     "scales per channel). Fast: the engine behind `simulate`, readout only, or with digests of "
-    "every spike and potential. Stepwise: its oracle. Int8 roof: the engine's synaptic sums alone "
-    "if half of all neurons fired, all of them int8 convolutions; fewer spikes can take less. "
+    "every spike and potential. Stepwise: its oracle. "
     "SpikingJelly, sinabs, snnTorch: their IF neurons with reset by subtraction in the same "
     "float32 network."
 )

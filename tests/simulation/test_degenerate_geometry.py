@@ -5,6 +5,8 @@ strides beyond the kernel: libraries choose other code for these than for common
 """
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ from toolchain.program.synapse import ConvSynapse, DenseSynapse
 from toolchain.program.synops import synapse_fan_out
 from toolchain.recording import Mode
 from toolchain.simulator import currents
-from toolchain.simulator.currents import ExactCurrent
+from toolchain.simulator.currents import WITHOUT_NNPACK, ExactCurrent
 
 PAIRS = {
     "kernel": st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -314,3 +316,28 @@ def test_the_bound_of_an_upsampled_source_is_reached(seed, apart, dilation):
     lowest = by_definition(synapse, np.minimum(weight, 0), all_on).min((1, 2))
     assert (highest == positive).all()
     assert (lowest == negative).all()
+
+
+def test_nnpack_is_off_until_the_last_thread_has_left():
+    """One thread enters in the block of another, and leaves it later."""
+    enabled = torch._C._get_nnpack_enabled
+    entered, leave = Event(), Event()
+
+    def other():
+        with WITHOUT_NNPACK:
+            entered.set()
+            assert leave.wait(60)
+            return enabled()
+
+    before = torch.backends.nnpack.set_flags(True)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with WITHOUT_NNPACK:
+                found = pool.submit(other)
+                assert entered.wait(60)
+            still = enabled()
+            leave.set()
+            assert (still, found.result()) == (False, False)
+        assert enabled()
+    finally:
+        torch.backends.nnpack.set_flags(*before)

@@ -22,7 +22,7 @@ from toolchain.engine.spike_encoding import INT8, coded_offset, plane_of
 from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse, Synapse
-from toolchain.simulator.currents import exact_dtype
+from toolchain.simulator.currents import WITHOUT_NNPACK, exact_dtype
 from toolchain.torch_private import INT8_SUMS, onednn, processor_has
 
 Multiply = Callable[[Tensor, int], Tensor]
@@ -203,7 +203,7 @@ class _FloatConvolution:
         spikes = (coded.to(self._weight.dtype) - offset).permute(0, 3, 1, 2)
         s = self._synapse
         # NNPACK's convolutions are not plain sums of products (see `currents`).
-        with torch.backends.nnpack.flags(enabled=False):
+        with WITHOUT_NNPACK:
             total = F.conv2d(spikes, self._weight, None, s.stride, s.padding, s.dilation, s.groups)
         return total.permute(0, 2, 3, 1).contiguous()
 

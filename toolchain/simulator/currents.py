@@ -13,6 +13,8 @@ from __future__ import annotations
 import logging
 import os
 from functools import singledispatch
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +42,35 @@ NO_MEMORY = "t allocate memory"
 
 _log = logging.getLogger(__name__)
 _PROCESS = os.getpid()
+_set_nnpack: Any = torch.backends.nnpack.set_flags  # it has no types
+
+
+class _WithoutNnpack:
+    """A block in which torch takes no convolution of NNPACK's.
+
+    torch's switch is one for all threads, and its own context manager switches NNPACK on again as
+    soon as the first of several threads leaves the block.
+    """
+
+    def __init__(self) -> None:
+        self._turn = Lock()
+        self._inside = 0
+        self._before = False
+
+    def __enter__(self) -> None:
+        with self._turn:
+            if not self._inside:
+                (self._before,) = _set_nnpack(False)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._turn:
+            self._inside -= 1
+            if not self._inside:
+                _set_nnpack(self._before)
+
+
+WITHOUT_NNPACK = _WithoutNnpack()
 
 
 class ExactCurrent:
@@ -191,7 +222,7 @@ def synaptic_current(synapse: Synapse, spikes: Tensor, dtype: torch.dtype) -> Te
 
 @synaptic_current.register
 def _(synapse: ConvSynapse, spikes: Tensor, dtype: torch.dtype) -> Tensor:
-    with torch.backends.nnpack.flags(enabled=False):
+    with WITHOUT_NNPACK:
         weight = torch.from_numpy(synapse.weight.copy()).to(dtype)
         total = correlated(synapse, spikes.to(dtype), weight)
     return total.long() << synapse.weight_exponent

@@ -45,6 +45,7 @@ def test_exports_imports_programs_and_recordings_only():
         "toolchain.canonical",
         "toolchain.documents",
         "toolchain.int_range",
+        "toolchain.progress",
     )
     for path in files("exports"):
         for name in under(imported(path), "toolchain"):

@@ -108,7 +108,7 @@ def add_repeatedly(total, weight, events, runs, sums, repeats):  # type: ignore[
 
 
 def roof_of_events(rows: int) -> float:
-    """10^9 weights per second of the engine's loop, spikes spread over so many rows of weights."""
+    """10^9 weights per second of the engine's loop; spikes take any of `rows` rows of weights."""
     rng = np.random.default_rng(0)
     weight = simd.paired(rng.integers(-128, 128, (rows, WIDTH))).ravel()
     events = rng.integers(0, rows, (SUMS, EVENTS)).astype(np.uint32)

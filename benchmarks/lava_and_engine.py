@@ -67,10 +67,9 @@ def engine(path: Path) -> dict[str, float]:
 
 def in_a_process(path: Path, threads: int) -> dict[str, float]:
     """`engine` in a fresh interpreter."""
-    names = ("OMP_NUM_THREADS",)
     result = subprocess.run(
         [sys.executable, __file__, "--engine", str(path)],
-        env={**os.environ, **dict.fromkeys(names, str(threads))},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,
         check=True,

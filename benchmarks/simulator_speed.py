@@ -246,9 +246,8 @@ TEXT = (
     "in one process, medians of {rounds} rounds. ANN: one float32 forward of the source network "
     "with ReLUs, also under torch.compile, and in int8 by onnxruntime (its static calibration, "
     "scales per channel). Fast: the engine behind `simulate`, readout only, or with digests of "
-    "every spike and potential. Stepwise: its oracle. "
-    "SpikingJelly, sinabs, snnTorch: their IF neurons with reset by subtraction in the same "
-    "float32 network."
+    "every spike and potential. Stepwise: its oracle. SpikingJelly, sinabs, "
+    "snnTorch: their IF neurons with reset by subtraction in the same float32 network."
 )
 
 

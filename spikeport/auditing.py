@@ -16,7 +16,6 @@ from spikeport.files import as_program
 from spikeport.given_network import GivenNetwork
 from spikeport.running import open_for, run_inputs
 from spikeport.samples import Data
-from spikeport.simulated_energy import SANAFE, in_sanafe
 from spikeport.trained_network import InputDescription, TrainedNetwork
 from toolchain.audit.audit import FLOAT, QUANTIZED, LavaRun, Subject, run_audit
 from toolchain.audit.energy import Cost
@@ -44,6 +43,8 @@ LAVA_SAMPLES = 16
 """Samples that `audit` runs on Lava by default."""
 BUDGET_SAMPLES = 128
 """Samples of the error budget by default."""
+SANAFE = "sanafe"
+"""The only simulator of energy that `audit` knows."""
 ENERGY_SAMPLES = 4
 """Samples that SANA-FE simulates."""
 Told = Callable[[str, int, int], None]
@@ -163,6 +164,8 @@ def audit(
         source, versions = _float_side(loaded, network, weights, adapters, real)
         simulated = None
         if energy == SANAFE:
+            from spikeport.simulated_energy import in_sanafe
+
             told(f"SANA-FE: {loaded.name}", 0, 1)
             simulated = in_sanafe(loaded, inputs[:ENERGY_SAMPLES], time_limit)
         lava = None

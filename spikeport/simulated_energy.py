@@ -14,7 +14,6 @@ from spikeport.chips import cut_chip
 from toolchain.audit.placement import place
 from toolchain.program.int_program import IntProgram
 
-SANAFE = "sanafe"
 COUNTS = ("messages", "synops", "updates", "events")
 
 

@@ -132,7 +132,7 @@ def compiled_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator that compiles a function with numba; `options` are passed to numba."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(nogil=True, **options)(function)
+        dispatcher = numba.njit(nogil=True, no_cfunc_wrapper=True, **options)(function)
         try:
             dispatcher._cache = _Kept(function)
         except (RuntimeError, OSError, KeyError) as error:

@@ -302,18 +302,15 @@ def sum_events(  # type: ignore[no-untyped-def]
                     )
 
 
-@compiled
-def sum_windows(spikes, sums):  # type: ignore[no-untyped-def]
+def sum_windows(spikes: np.ndarray, sums: np.ndarray) -> None:
     """Sum int8 spikes (B, W, H, C) over windows that do not overlap, into int8 (B, W', H', C)."""
     wide = -(-spikes.shape[1] // sums.shape[1])
     high = -(-spikes.shape[2] // sums.shape[2])
     sums[...] = 0
-    for b in range(spikes.shape[0]):
-        for x in range(spikes.shape[1]):
-            for y in range(spikes.shape[2]):
-                into, more = sums[b, x // wide, y // high], spikes[b, x, y]
-                for k in range(more.shape[0]):
-                    into[k] += more[k]
+    for x in range(wide):
+        for y in range(high):
+            more = spikes[:, x::wide, y::high]
+            sums[:, : more.shape[1], : more.shape[2]] += more
 
 
 def packed(weight: np.ndarray) -> np.ndarray:

@@ -15,19 +15,11 @@ from toolchain.compiled import compiled
 def add_run(total, to, weight, at, length, spike):  # type: ignore[no-untyped-def]
     """Compute `total[to : to + length] += spike * weight[at : at + length]`, both flat.
 
-    Most spikes are 1 or -1, which needs no product. Slices avoid the check
-    for negative indices in the loops, which would prevent vectorisation.
+    Slices avoid the check for negative indices in the loop, which would prevent vectorisation.
     """
     into, row = total[to : to + length], weight[at : at + length]
-    if spike == 1:
-        for k in range(into.shape[0]):
-            into[k] += row[k]
-    elif spike == -1:
-        for k in range(into.shape[0]):
-            into[k] -= row[k]
-    else:
-        for k in range(into.shape[0]):
-            into[k] += spike * row[k]
+    for k in range(into.shape[0]):
+        into[k] += spike * row[k]
 
 
 @compiled

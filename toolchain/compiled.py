@@ -128,11 +128,15 @@ _notice = _Notice()
 event.register("numba:compile", _notice)  # type: ignore[no-untyped-call]
 
 
+_FOR_PYTHON: Any = {"nogil": True, "no_cfunc_wrapper": True}
+"""Options of what only Python calls: an entry for C would take a tenth of the time to compile."""
+
+
 def compiled_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator that compiles a function with numba; `options` are passed to numba."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(nogil=True, no_cfunc_wrapper=True, **options)(function)
+        dispatcher = numba.njit(**_FOR_PYTHON, **options)(function)
         try:
             dispatcher._cache = _Kept(function)
         except (RuntimeError, OSError, KeyError) as error:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import spikeport
-from toolchain.errors import DataError, TrainingError
+from toolchain.errors import DataError
 from toolchain.learning.activations import NQ, QCFS, ActivationMode
 from toolchain.learning.data import open_split
 from toolchain.learning.training.config import TrainConfig
@@ -64,18 +64,58 @@ def fire(currents, lam):
 
 
 def test_one_neuron_by_hand():
-    """z = 0.4: potentials 0.9, then 1.3 fires, then 0.7; the mean of three steps is 1/3."""
+    """z = 0.4: potentials 0.9, then 1.3 fires, then 0.7; the mean of three steps is 1/3.
+
+    Backward from the last step, with slopes 0.7, 0.7 and 0.9 of the three potentials, and 1/3 less
+    what later steps have passed back to each output: 1/3, 0.1 and 0.03.
+    """
     layer = nn.Linear(1, 1, bias=False)
     layer.weight.data.fill_(0.4)
     model = nn.Sequential(layer, QCFS(4, 1.0))
-    with spikeport.own_errors(model, torch.ones(1, 1), STEPS):
+    with spikeport.own_errors(model, STEPS):
         output = model(torch.ones(1, 1))
     assert output.item() == pytest.approx(1 / 3)
     assert model(torch.ones(1, 1)).item() == 0.5
     output.sum().backward()
-    # QCFS at z = 0.4: to z the gradient passes; to lam it is a / lam - z / lam = 0.5 - 0.4.
-    assert layer.weight.grad.item() == 1
-    assert model[1].threshold.grad.item() == pytest.approx(0.1)
+    third = 0.7 / 3
+    second = third + 0.7 * 0.1
+    first = second + 0.9 * 0.03
+    assert layer.weight.grad.item() == pytest.approx(first + second + third)
+    of_outputs = -0.7 * 0.7 / 3 + (1 - 1.3 * 0.7) * 0.1 - 0.9 * 0.9 * 0.03
+    assert model[1].threshold.grad.item() == pytest.approx(of_outputs + first / 2, rel=1e-4)
+
+
+class Step(torch.autograd.Function):
+    """1 where a potential, in thresholds, is at least 1; backward a triangle around 1."""
+
+    @staticmethod
+    def forward(ctx, ratio):
+        ctx.save_for_backward(ratio)
+        return (ratio >= 1).to(ratio.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (ratio,) = ctx.saved_tensors
+        return gradient * torch.relu(1 - (ratio - 1).abs())
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 18])
+def test_gradients_are_those_of_autograd_through_all_steps(size):
+    """Large tensors are computed by compiled code where there is a compiler."""
+    torch.manual_seed(0)
+    z, weight = 2 * torch.randn(STEPS * size), torch.randn(STEPS * size)
+    ours, plain = z.clone().requires_grad_(), z.double().requires_grad_()
+    activation, lam = QCFS(4, 1.7), torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
+    activation.mode, activation.num_steps = ActivationMode.SPIKING, STEPS
+    (activation(ours) * weight).sum().backward()
+    v, outputs = torch.full((size,), 0.5) * lam, []
+    for current in plain.chunk(STEPS):
+        u = v + current
+        outputs.append(lam * Step.apply(u / lam))
+        v = u - outputs[-1]
+    (torch.cat(outputs) * weight).sum().backward()
+    assert (ours.grad - plain.grad).abs().max() < 1e-5
+    assert activation.threshold.grad.item() == pytest.approx(lam.grad.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", [QCFS, NQ])
@@ -85,7 +125,7 @@ def test_the_network_gives_what_its_spikes_give(kind):
         model.fire.sigma.fill_(0.3)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     x = torch.rand(6, 2, 8, 8)
-    with spikeport.own_errors(model, x, STEPS):
+    with spikeport.own_errors(model, STEPS):
         output = model(x)
     assert all(m.training for m in model.modules())
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
@@ -107,21 +147,48 @@ def test_the_network_gives_what_its_spikes_give(kind):
     assert model.stem[0].weight.grad.abs().max() > 0
 
 
-def test_an_activation_of_two_calls_is_refused():
-    shared = QCFS(4, 1.0)
-    model = nn.Sequential(nn.Linear(3, 3), shared, nn.Linear(3, 3), shared)
-    with (
-        pytest.raises(TrainingError, match="called several times"),
-        spikeport.own_errors(model, torch.ones(1, 3), STEPS),
-    ):
-        model(torch.ones(1, 3))
-    assert not shared._forward_hooks
+def test_an_activation_of_two_calls_has_neurons_for_each():
+    torch.manual_seed(0)
+    shared, first, second = QCFS(4, 1.0), nn.Linear(3, 3), nn.Linear(3, 3)
+    x = torch.rand(5, 3)
+    model = nn.Sequential(first, shared, second, shared)
+    with spikeport.own_errors(model, STEPS):
+        output = model(x)
+    with torch.no_grad():
+        a = fire(np.stack([first(x).numpy()] * STEPS), 1.0)
+        b = fire(np.stack([second(torch.from_numpy(step).float()).numpy() for step in a]), 1.0)
+    assert np.abs(output.detach().numpy() - b.mean(0)).max() < 1e-6
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
+
+
+class Two(nn.Module):
+    """A network of two outputs."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.layer, self.kind = nn.Sequential(nn.Linear(3, 4), QCFS(4, 1.0)), kind
+
+    def forward(self, x):
+        y = self.layer(x)
+        return self.kind((("first", y), ("second", 2 * y)))
+
+
+def test_every_output_is_a_mean():
+    x = torch.rand(5, 3)
+    for kind in (dict, lambda pairs: tuple(y for _, y in pairs)):
+        model = Two(kind)
+        with spikeport.own_errors(model, STEPS):
+            found = model(x)
+        first, second = found.values() if isinstance(found, dict) else found
+        assert first.shape == (5, 4)
+        assert torch.equal(second, 2 * first)
 
 
 def test_what_cannot_be_meant():
     with (
         pytest.raises(DataError, match="at least 1"),
-        spikeport.own_errors(block(), torch.ones(1, 2, 8, 8), 0),
+        spikeport.own_errors(block(), 0),
     ):
         pass
     with pytest.raises(DataError, match="IF neurons"):
@@ -149,7 +216,7 @@ def descend(model, x, y, steps, epochs):
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     for _ in range(epochs):
         for rows in torch.randperm(len(x)).split(64):
-            with spikeport.own_errors(model, x[rows], steps) if steps else nullcontext():
+            with spikeport.own_errors(model, steps) if steps else nullcontext():
                 loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
             optimizer.zero_grad()
             loss.backward()

@@ -15,7 +15,7 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
-from toolchain.learning.activations.fused import run_elementwise, working
+from toolchain.learning.activations.spiking import spiking
 
 
 class ActivationMode(Enum):
@@ -61,29 +61,13 @@ class QuantizedActivation(nn.Module):
             return self.quantized(z)
         if self.mode is ActivationMode.CLIPPED:
             return torch.minimum(z.clamp(min=0.0), self.threshold)
-        return self._spiking(z)
-
-    def _spiking(self, z: Tensor) -> Tensor:
-        currents = z.chunk(self.num_steps)
-        v = torch.full_like(working(currents[0]), self.shift) * self.threshold
-        outputs = []
-        for current in currents:
-            v, output = run_elementwise(_one_step, v, current, self.threshold)
-            outputs.append(output)
-        return torch.cat(outputs)
+        return spiking(z, self.threshold, self.shift, self.num_steps)
 
     def extra_repr(self) -> str:
         """Shown in the module's repr."""
         threshold = self.threshold.detach()
         told = "not there yet" if threshold.is_meta else f"{threshold.item():.4g}"
         return f"levels={self.levels}, threshold={told}"
-
-
-def _one_step(v: Tensor, current: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-    """Potentials after a step, and its output: the threshold where a neuron fires."""
-    v = v + working(current)
-    output = torch.where(v >= threshold, threshold, 0.0)
-    return v - output, output.to(current.dtype)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def laid_out(x: Tensor, model: nn.Module) -> Tensor:
     """A batch (n, ...) in the order of the network's convolutions, if it has any."""
     weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
     order = torch.channels_last
-    last = weights and all(w.is_contiguous(memory_format=order) for w in weights)
+    last = x.ndim == 4 and weights and all(w.is_contiguous(memory_format=order) for w in weights)
     return x.contiguous(memory_format=order) if last else x
 
 

@@ -128,19 +128,31 @@ def run_spiking(
     DataError
         If `per_step`, and sequences do not have `num_steps` steps.
     """
-    if per_step and batch.shape[1] != num_steps:
-        raise DataError(
-            "a sequence has one tensor for each step",
-            node="run_spiking",
-            found=batch.shape[1],
-            allowed=num_steps,
-        )
-    by_steps = batch.transpose(0, 1) if per_step else batch.expand(num_steps, *batch.shape)
-    repeated = by_steps.flatten(0, 1)
+    repeated = at_each_step(batch, num_steps, per_step=per_step)
     mode = activation_mode(model, ActivationMode.SPIKING, num_steps)
     with mode, observed_outputs(model, num_steps) as rates:
         steps = side_by_side(model(repeated))
     return rates, steps.reshape(num_steps, len(batch), -1).sum(0)
+
+
+def at_each_step(batch: Tensor, num_steps: int, *, per_step: bool = False) -> Tensor:
+    """What a spiking network gets: samples (n, ...) as (num_steps * n, ...), step after step.
+
+    With `per_step` the samples are sequences, (n, num_steps, ...).
+
+    Raises
+    ------
+    DataError
+        If sequences have another number of steps.
+    """
+    if per_step and batch.shape[1] != num_steps:
+        raise DataError(
+            "a sequence has one tensor for each step",
+            node="spiking network",
+            found=batch.shape[1],
+            allowed=num_steps,
+        )
+    return torch.cat(batch.unbind(1) if per_step else [batch] * num_steps)
 
 
 def set_sigma(model: nn.Module, residual_std: dict[str, float]) -> dict[str, float]:

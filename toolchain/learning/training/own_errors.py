@@ -1,89 +1,62 @@
-"""Training on the errors of the spiking network itself, in place of NQ's noise.
+"""Training the spiking network itself, in place of NQ's noise, which stands for its errors.
 
-Each activation gives what its IF neurons send on the same batch, as mean over the steps; gradients
-pass as those of QCFS at the mean current, `z`. Linear layers commute with the mean, so the trained
-network computes the outputs of the spiking one, as mean over the steps (a max pool does not; the
-activation behind it still gives what its neurons send). The network runs as in evaluation
-(BatchNorm with its statistics, no dropout), since both passes must be the same function. So it is
-trained on the errors of its T steps with all their correlations, where NQ draws independent noise
-of the same variance.
+The network runs over T steps with IF neurons, and gives the mean of its outputs; gradients pass
+through all steps (`activations.spiking`). It runs as in evaluation, BatchNorm with its statistics
+and no dropout, since all steps must see the same function: the one that is converted.
 
-Related: Wu et al., "A Tandem Learning Rule for Effective Training and Rapid Inference of Deep
-Spiking Neural Networks" (IEEE TNNLS 2021), in which a network of activations follows spike counts.
+Sources: Wu et al., "Spatio-Temporal Backpropagation for Training High-Performance Spiking Neural
+Networks" (Frontiers in Neuroscience 2018), and Rathi et al., "Enabling Deep Spiking Neural Networks
+with Hybrid Conversion and Spike Timing Dependent Backpropagation" (ICLR 2020), who begin with a
+converted network, as here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from toolchain.conversion.frontend.user_module import in_evaluation
-from toolchain.errors import DataError, TrainingError
-from toolchain.learning.activations import QuantizedActivation
-from toolchain.learning.training.noise import run_spiking
-
-
-class _Given(torch.autograd.Function):
-    """A value in place of another, which gets the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, given: Tensor) -> Any:
-        return given.view_as(own)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return gradients[0], None
+from toolchain.errors import DataError
+from toolchain.learning.activations import ActivationMode, activation_mode
+from toolchain.learning.training.noise import at_each_step
 
 
 @contextmanager
-def own_errors(
-    model: nn.Module, samples: Tensor, num_steps: int, *, per_step: bool = False
-) -> Iterator[None]:
-    """Within, each activation of `model` gives the mean output of its IF neurons on `samples`.
+def own_errors(model: nn.Module, num_steps: int, *, per_step: bool = False) -> Iterator[None]:
+    """Within, `model` is called with samples (n, ...) and gives the mean outputs of its IF neurons.
 
     Parameters
     ----------
-    samples:
-        Normalised, float (n, ...): what the network must be called with inside, once.
     num_steps:
-        T: the spiking network runs for as many steps, at T times the cost of a forward.
+        T: time and memory are those of a batch T times as large.
     per_step:
-        Whether `samples` are sequences, (n, T, ...), of which the spiking network gets one tensor
-        in each step. The network must be called with their means over T.
+        Whether the samples are sequences, (n, T, ...), of which the network gets one tensor in
+        each step.
 
     Raises
     ------
     DataError
-        If `num_steps` is less than 1.
-    TrainingError
-        If one activation is called several times in a forward: it has one output a batch here.
+        If `num_steps` is less than 1, or sequences have another number of steps.
     """
     if num_steps < 1:
         raise DataError("steps must be at least 1", node="own_errors", found=num_steps)
-    with torch.no_grad(), in_evaluation(model):
-        rates, _ = run_spiking(model, samples, num_steps, per_step=per_step)
 
-    def replace(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> Any:
-            if name not in rates:
-                raise TrainingError(
-                    "an activation is called several times in a forward",
-                    node=name,
-                    remedy="give each call an activation of its own",
-                )
-            return _Given.apply(output, rates.pop(name).to(output.dtype))  # type: ignore[no-untyped-call]
+    def repeat(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (at_each_step(inputs[0], num_steps, per_step=per_step), *inputs[1:])
 
-        return hook
+    def mean(_: nn.Module, __: Any, outputs: Any) -> Any:
+        if isinstance(outputs, Tensor):
+            return outputs.reshape(num_steps, -1, *outputs.shape[1:]).mean(0)
+        if isinstance(outputs, Mapping):
+            return {name: mean(_, __, output) for name, output in outputs.items()}
+        return [mean(_, __, output) for output in outputs]
 
-    activations = [(n, m) for n, m in model.named_modules() if isinstance(m, QuantizedActivation)]
-    handles = [module.register_forward_hook(replace(name)) for name, module in activations]
-    try:
-        with in_evaluation(model):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack:
+        stack.enter_context(in_evaluation(model))
+        stack.enter_context(activation_mode(model, ActivationMode.SPIKING, num_steps))
+        stack.enter_context(model.register_forward_pre_hook(repeat))
+        stack.enter_context(model.register_forward_hook(mean))
+        yield

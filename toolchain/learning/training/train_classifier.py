@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,16 +180,15 @@ class Classification(Task[Checkpoint]):
     def outputs(self, x: Tensor) -> Any:
         """What the network returns in training."""
         name = self.config.model
-        given = x.to(self.device.device)
-        x = self._seen(given)
+        x, own = x.to(self.device.device), self.config.errors == "own"
+        per_step = own and self.frames is not None
+        if not per_step:
+            x = self._seen(x)
         if not is_own(name):
             x = laid_out(x, self.model)
         guard = user_code("the network fails in training", name) if is_own(name) else nullcontext()
-        with guard, self.device.autocast(), ExitStack() as stack:
-            if self.config.errors == "own":
-                per_step = self.frames is not None
-                samples = given if per_step else x
-                stack.enter_context(own_errors(self.model, samples, self.steps, per_step=per_step))
+        spiking = own_errors(self.model, self.steps, per_step=per_step) if own else nullcontext()
+        with guard, self.device.autocast(), spiking:
             return self.network(x)
 
     def descent(self, batches: int) -> Descent:

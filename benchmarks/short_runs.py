@@ -44,7 +44,7 @@ TEXT = (
 STEPS = (1, 2, 4, 8)
 RELU = "relu"
 """Stands for RUN in `init` and `teacher`; other names there are those of a row."""
-OWN = {"errors": "own", "learning_rate": 0.002}
+OWN = {"errors": "own"}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "NQ": {},
     "QCFS": {"activation": "qcfs"},

@@ -69,8 +69,8 @@ class TrainConfig(Settings):
         NQ: instead of estimating, sigma of every layer is this times its threshold.
     errors:
         What stands for the spiking network's errors in training: "modelled" by the activation (NQ's
-        noise; QCFS models none), or its "own", measured over `calibration_steps` steps on each
-        batch (`training.own_errors`).
+        noise; QCFS models none), or its "own": it is trained itself, over `calibration_steps` steps
+        (`training.own_errors`).
     train_limit:
         How many training samples are used, drawn by the seed; None for all.
     mean, std:

@@ -174,13 +174,16 @@ class Two(nn.Module):
         return self.kind((("first", y), ("second", 2 * y)))
 
 
-def test_every_output_is_a_mean():
+def test_every_output_is_a_mean_whatever_its_form():
     x = torch.rand(5, 3)
     for kind in (dict, lambda pairs: tuple(y for _, y in pairs)):
         model = Two(kind)
         with spikeport.own_errors(model, STEPS):
             found = model(x)
+            named = model(x=x)
         first, second = found.values() if isinstance(found, dict) else found
+        again = named["first"] if isinstance(named, dict) else named[0]
+        assert torch.equal(first, again)
         assert first.shape == (5, 4)
         assert torch.equal(second, 2 * first)
 

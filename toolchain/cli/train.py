@@ -71,8 +71,8 @@ SETTINGS = {
     "fixed_noise": setting(float, "Instead: noise in every layer, in thresholds."),
     "errors": setting(
         str,
-        "Errors of spikes in training: modelled (NQ's noise), or own: the spiking network itself is "
-        "trained, for the last epochs, from --init, at a rate of about 0.01.  [modelled]",
+        "Errors of spikes in training: modelled (NQ's noise), or own: the spiking network itself "
+        "is trained, for the last epochs, from --init, at a rate of about 0.01.  [modelled]",
     ),
     "mean": text_setting(
         real_numbers, "Taken from real values, one per channel; 128/255 is a number.  [0]", "--mean"

@@ -44,8 +44,12 @@ def own_errors(model: nn.Module, num_steps: int, *, per_step: bool = False) -> I
     if num_steps < 1:
         raise DataError("steps must be at least 1", node="own_errors", found=num_steps)
 
-    def repeat(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (at_each_step(inputs[0], num_steps, per_step=per_step), *inputs[1:])
+    def repeated(value: Any) -> Any:
+        is_batch = isinstance(value, Tensor) and value.ndim > 0
+        return at_each_step(value, num_steps, per_step=per_step) if is_batch else value
+
+    def repeat(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return tuple(map(repeated, inputs)), {name: repeated(v) for name, v in named.items()}
 
     def mean(_: nn.Module, __: Any, outputs: Any) -> Any:
         if isinstance(outputs, Tensor):
@@ -57,6 +61,6 @@ def own_errors(model: nn.Module, num_steps: int, *, per_step: bool = False) -> I
     with ExitStack() as stack:
         stack.enter_context(in_evaluation(model))
         stack.enter_context(activation_mode(model, ActivationMode.SPIKING, num_steps))
-        stack.enter_context(model.register_forward_pre_hook(repeat))
+        stack.enter_context(model.register_forward_pre_hook(repeat, with_kwargs=True))
         stack.enter_context(model.register_forward_hook(mean))
         yield

@@ -127,7 +127,7 @@ def test_the_network_gives_what_its_spikes_give(kind):
     x = torch.rand(6, 2, 8, 8)
     with spikeport.own_errors(model, STEPS):
         output = model(x)
-    assert all(m.training for m in model.modules())
+        assert all(m.training for m in model.modules())
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
     def plain(layer, values):
@@ -186,6 +186,14 @@ def test_every_output_is_a_mean_whatever_its_form():
         assert torch.equal(first, again)
         assert first.shape == (5, 4)
         assert torch.equal(second, 2 * first)
+
+
+def test_a_forward_that_fails_leaves_the_network_as_it_was():
+    model = block().train()
+    with pytest.raises(RuntimeError), spikeport.own_errors(model, STEPS):
+        model(torch.rand(6, 3, 8, 8))
+    assert all(m.training for m in model.modules())
+    assert model(torch.rand(6, 2, 8, 8)).shape == (6, 5)
 
 
 def test_what_cannot_be_meant():

@@ -28,6 +28,8 @@ from toolchain.learning.training.noise import at_each_step
 def own_errors(model: nn.Module, num_steps: int, *, per_step: bool = False) -> Iterator[None]:
     """Within, `model` is called with samples (n, ...) and gives the mean outputs of its IF neurons.
 
+    The block may hold a forward, or a whole training loop; each forward runs as in evaluation.
+
     Parameters
     ----------
     num_steps:
@@ -48,19 +50,27 @@ def own_errors(model: nn.Module, num_steps: int, *, per_step: bool = False) -> I
         is_batch = isinstance(value, Tensor) and value.ndim > 0
         return at_each_step(value, num_steps, per_step=per_step) if is_batch else value
 
-    def repeat(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    as_measured = ExitStack()
+
+    def begin(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        as_measured.enter_context(in_evaluation(model))
         return tuple(map(repeated, inputs)), {name: repeated(v) for name, v in named.items()}
 
-    def mean(_: nn.Module, __: Any, outputs: Any) -> Any:
+    def mean(outputs: Any) -> Any:
         if isinstance(outputs, Tensor):
             return outputs.reshape(num_steps, -1, *outputs.shape[1:]).mean(0)
         if isinstance(outputs, Mapping):
-            return {name: mean(_, __, output) for name, output in outputs.items()}
-        return [mean(_, __, output) for output in outputs]
+            return {name: mean(output) for name, output in outputs.items()}
+        return [mean(output) for output in outputs]
 
-    with ExitStack() as stack:
-        stack.enter_context(in_evaluation(model))
-        stack.enter_context(activation_mode(model, ActivationMode.SPIKING, num_steps))
-        stack.enter_context(model.register_forward_pre_hook(repeat, with_kwargs=True))
-        stack.enter_context(model.register_forward_hook(mean))
+    def end(_: nn.Module, __: Any, outputs: Any) -> Any:
+        as_measured.close()
+        return mean(outputs)
+
+    with (
+        as_measured,
+        activation_mode(model, ActivationMode.SPIKING, num_steps),
+        model.register_forward_pre_hook(begin, with_kwargs=True),
+        model.register_forward_hook(end),
+    ):
         yield

@@ -6,7 +6,7 @@ compiled again; numba and LLVM do not detect the damage before they crash. If no
 be written, loops are compiled in every run.
 
 Loops release Python's lock and start no threads: callers share their work among Python's, see
-`engine.threads`.
+`toolchain.threads`.
 """
 
 from __future__ import annotations

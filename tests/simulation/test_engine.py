@@ -25,7 +25,6 @@ from toolchain.engine.engine import Detail, Engine
 from toolchain.engine.events import EventSum
 from toolchain.engine.neuron_layout import Rows, in_threads
 from toolchain.engine.spike_encoding import CodedSpikes, coded_offset
-from toolchain.engine.threads import allowed_threads, share, slices
 from toolchain.errors import ProgramError, ValueRangeError
 from toolchain.int_range import IntRange
 from toolchain.program.input_quantizer import InputQuantizer
@@ -33,6 +32,7 @@ from toolchain.program.int_program import IntProgram, Population, Schedule
 from toolchain.program.neurons import ConsistentIntegrateAndFire, IntegrateAndFire, Readout
 from toolchain.program.synapse import DenseSynapse
 from toolchain.simulator.reference import simulate
+from toolchain.threads import allowed_threads, share, slices
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,6 +12,6 @@ From the bottom up:
   `event_loops` and `simd`. `pool_factoring`: sums over windows first. `dispatch`: the choice
   between them per plane.
 - `synaptic_sum`: exact synaptic sums. `identity_synapses`: spikes that reach one neuron.
-- `threads`: how work is shared. `layers`: one population over a block. `engine`: the whole
-  program. `device_layers` and `device_sums` do the same with tensors on a GPU.
+- `layers`: one population over a block. `engine`: the whole program. `device_layers` and
+  `device_sums` do the same with tensors on a GPU.
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolchain.compiled import compiled
-from toolchain.engine.threads import share, slices
+from toolchain.threads import share, slices
 
 WORTH_CHOOSING = 0.6
 """Largest share of planes to convolve at which picking them out saves time."""

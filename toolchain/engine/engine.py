@@ -15,12 +15,12 @@ from toolchain.engine.device_layers import DeviceLayer, DeviceResult, DeviceSpik
 from toolchain.engine.layers import EngineLayer, LayerResult, StepContext, make_layer
 from toolchain.engine.memory_plan import samples_and_steps
 from toolchain.engine.spike_encoding import CodedSpikes, channels_first
-from toolchain.engine.threads import share
 from toolchain.program.bounds import analyse
 from toolchain.program.int_program import INPUT, IntProgram, Population
 from toolchain.program.synops import dense_operations
 from toolchain.recording import LayerRecorder
 from toolchain.simulator.currents import settle_threads
+from toolchain.threads import share
 
 
 class Detail(Enum):

@@ -14,8 +14,8 @@ import numpy as np
 from toolchain.engine.event_loops import Arriving, Weighted, put_sums
 from toolchain.engine.simd import PAIRED, WIDTHS, paired
 from toolchain.engine.spike_encoding import coded_offset
-from toolchain.engine.threads import allowed_threads, share
 from toolchain.int_range import IntRange
+from toolchain.threads import allowed_threads, share
 
 OF_VECTOR = 0.45
 """Estimated time to add one vector of weights, in nanoseconds."""

@@ -16,7 +16,6 @@ from toolchain.engine.identity_synapses import part_direct
 from toolchain.engine.neuron_layout import WORTH_A_THREAD, Reach, Rows, in_threads, joined
 from toolchain.engine.spike_encoding import INT8, CodedSpikes, coded_offset, plane_of
 from toolchain.engine.synaptic_sum import SynapticSum
-from toolchain.engine.threads import allowed_threads, share
 from toolchain.errors import ProgramError
 from toolchain.int_range import IntRange
 from toolchain.program.bounds import PopulationBounds
@@ -31,6 +30,7 @@ from toolchain.program.neurons import (
 )
 from toolchain.program.synapse import WindowSynapse
 from toolchain.simulator.watch import watch
+from toolchain.threads import allowed_threads, share
 
 SpikesBySource = Mapping[str, CodedSpikes]
 """Spikes by source; on sleep steps the input is absent."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.engine.kernels import Kernel
-from toolchain.engine.threads import share, slices
+from toolchain.threads import share, slices
 
 ROW = 2048
 """Most neurons per row, if the channels allow it: a row's state stays in the cache."""

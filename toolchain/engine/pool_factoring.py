@@ -16,9 +16,9 @@ import numpy as np
 from toolchain.compiled import compiled
 from toolchain.engine.identity_synapses import is_direct
 from toolchain.engine.spike_encoding import INT8, CodedSpikes, coded_offset
-from toolchain.engine.threads import share, slices
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse
+from toolchain.threads import share, slices
 
 WORTH_A_THREAD = 1 << 18
 """Number of spikes that are worth a thread to add up."""

@@ -26,7 +26,6 @@ from toolchain.engine.dispatch import Planes, count_spikes, sort_planes
 from toolchain.engine.events import EventSum
 from toolchain.engine.pool_factoring import as_pooled
 from toolchain.engine.spike_encoding import INT8, CodedSpikes, coded_offset, plane_of
-from toolchain.engine.threads import share, slices
 from toolchain.int_range import IntRange
 from toolchain.program.synapse import ConvSynapse, DenseSynapse
 from toolchain.simulator.currents import (
@@ -38,6 +37,7 @@ from toolchain.simulator.currents import (
     report_failed,
     report_inexact,
 )
+from toolchain.threads import share, slices
 
 SAFER = {Arithmetic.INT8: Arithmetic.FLOAT32, Arithmetic.FLOAT32: Arithmetic.FLOAT64}
 FEW_WEIGHTS = 32

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from toolchain.compiled import compiled, compiled_with
-from toolchain.conversion.quantization.row_blocks import in_threads, processors
+from toolchain.threads import share, slices
 
 HALF_EVEN = 1.5 * 2.0**52
 """Adding and subtracting it rounds a float64 below 2^51 to an integer, ties to even."""
@@ -156,6 +156,5 @@ def rounding_errors(
 
 def _in_threads(run: Callable[[int, int], None], channels: int, work: int) -> None:
     """Run `run(start, stop)` over all channels, of `work` each, in threads if that saves time."""
-    parts = max(1, min(processors(), channels)) if channels * work >= WORTH_A_THREAD else 1
-    edges = [channels * i // parts for i in range(parts + 1)]
-    in_threads(lambda part: run(part.start, part.stop), list(map(slice, edges[:-1], edges[1:])))
+    most = channels if channels * work >= WORTH_A_THREAD else 1
+    share(lambda part: run(part.start, part.stop), slices(channels, most))

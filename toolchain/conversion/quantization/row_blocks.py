@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+
+from toolchain.threads import share
 
 BLOCK = 1 << 19
 """Weights per block: 4 MiB per array, which the allocator can reuse."""
@@ -22,23 +22,9 @@ def row_blocks(rows: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + size, rows))
 
 
-def processors() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def in_threads(work: Callable[[slice], Result], blocks: Sequence[slice]) -> list[Result]:
-    """The results of `work` on each slice, in order, with one thread per processor."""
-    threads = min(processors(), len(blocks))
-    if threads < 2:
-        return [work(block) for block in blocks]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, blocks))
-
-
 def of_blocks(work: Callable[[slice], Result], rows: int, width: int) -> list[Result]:
-    """The results of `work` on each of `row_blocks`, see `in_threads`."""
-    return in_threads(work, list(row_blocks(rows, width)))
+    """The results of `work` on each of `row_blocks`, in order."""
+    return share(work, list(row_blocks(rows, width)))
 
 
 @dataclass(frozen=True, eq=False)

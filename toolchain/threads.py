@@ -1,9 +1,9 @@
-"""The engine's threads: Python's, in each of which torch works alone.
+"""Threads that share work: Python's, in each of which torch works alone.
 
-Compiled loops and torch's operations release Python's lock. A thread takes some samples through a
-whole layer. If torch shared each operation among threads of its own instead, these would spin until
-the next operation, and so take a processor from the loops in between: with two threads the engine
-was no faster than with one.
+NumPy, compiled loops and torch's operations release Python's lock. In the engine a thread takes
+some samples through a whole layer. If torch shared each operation among threads of its own instead,
+these would spin until the next operation, and so take a processor from the loops in between: with
+two threads the engine was no faster than with one.
 """
 
 from __future__ import annotations

@@ -6,15 +6,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pytest
+import onnx
+import onnxruntime as ort
 import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from toolchain.conversion.frontend.onnx_import.module import OnnxModule, open_onnx
 
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
 ort.set_default_logger_severity(3)
 
 QONNX = "qonnx.custom_op.general"

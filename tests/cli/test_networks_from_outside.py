@@ -4,6 +4,7 @@ import json
 import sqlite3
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -107,7 +108,6 @@ def test_a_factory_is_measured_as_its_module_and_as_convert_makes_it(trained, fo
 
 
 def test_a_module_an_onnx_file_and_a_factory_are_one_network(trained, folder):
-    onnx = pytest.importorskip("onnx")
     weights = {k: v.numpy() for k, v in trained.state_dict().items()}
     nodes = [
         onnx.helper.make_node("Flatten", ["x"], ["f"]),

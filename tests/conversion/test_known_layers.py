@@ -129,7 +129,8 @@ def test_layers_that_do_more_are_refused(what, limits):
 
 
 def test_a_real_brevitas_network(limits):
-    qnn = pytest.importorskip("brevitas.nn")
+    from brevitas import nn as qnn
+
     torch.manual_seed(0)
 
     def relu(top, **how):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from toolchain.conversion.frontend.user_module import outputs
+from toolchain.conversion.frontend.user_module import numbers, outputs
 from toolchain.errors import UnsupportedModuleError
 
 KNOWN_LAYERS = (
@@ -43,13 +43,8 @@ class _Calls(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func in (F.conv2d, F.linear):
             given, weight, bias = (*args, *(kwargs or {}).values(), None)[:3]
-            self.made.append((given, _values(weight), _values(bias), _values(result)))
+            self.made.append((given, numbers(weight), numbers(bias), numbers(result)))
         return result
-
-
-def _values(tensor: Any) -> Any:
-    """The numbers of a tensor, which brevitas keeps together with their scale."""
-    return getattr(tensor, "value", tensor)
 
 
 def plain_layer(module: Any) -> nn.Conv2d | nn.Linear:
@@ -111,4 +106,4 @@ def plain_layer(module: Any) -> nn.Conv2d | nn.Linear:
 def _is_alone(sample: Tensor, result: Tensor, call: tuple[Any, ...]) -> bool:
     """Whether a call took the module's sample and gave its result."""
     given, _, _, output = call
-    return torch.equal(_values(given).double(), sample) and torch.equal(_values(result), output)
+    return torch.equal(numbers(given).double(), sample) and torch.equal(numbers(result), output)

@@ -23,6 +23,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from toolchain.conversion.frontend.several_inputs import input_names
+from toolchain.conversion.frontend.user_module import numbers
 from toolchain.errors import UnsupportedModuleError
 from toolchain.torch_private import write_count
 
@@ -203,7 +204,7 @@ class Tracer(fx.Tracer):
         self.is_running = True
         try:
             if kind == "call_module":
-                value = self._called(*inputs, **named)
+                value = numbers(self._called(*inputs, **named))
             elif kind == "call_method":
                 value = getattr(inputs[0], target)(*inputs[1:], **named)
             else:

@@ -256,6 +256,11 @@ def _constants_in_double(model: nn.Module) -> Iterator[None]:
                 attributes[name] = value
 
 
+def numbers(tensor: Any) -> Any:
+    """The numbers of a tensor, which brevitas keeps together with their scale."""
+    return getattr(tensor, "value", tensor)
+
+
 def output_list(outputs: Any) -> list[Any]:
     """The network's result as a list: one tensor, or several in a tuple, list or dictionary."""
     if isinstance(outputs, Mapping):

@@ -129,7 +129,7 @@ event.register("numba:compile", _notice)  # type: ignore[no-untyped-call]
 
 
 _FOR_PYTHON: Any = {"nogil": True, "no_cfunc_wrapper": True}
-"""Options of what only Python calls: an entry for C would take a tenth of the time to compile."""
+"""Options of what only Python calls: an entry for C takes a twentieth of the time to compile."""
 
 
 def compiled_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.conversion.frontend.user_module import in_evaluation, output_list
+from toolchain.errors import DataError
 from toolchain.learning.activations import ActivationMode, activation_mode
 from toolchain.learning.data import Dataset
 
@@ -39,6 +40,26 @@ def batches(x: Tensor, num_steps: int = 1) -> Iterator[Tensor]:
         yield x[start : start + size]
 
 
+def at_each_step(batch: Tensor, num_steps: int, *, per_step: bool = False) -> Tensor:
+    """What a spiking network gets: samples (n, ...) as (num_steps * n, ...), step after step.
+
+    With `per_step` the samples are sequences, (n, num_steps, ...).
+
+    Raises
+    ------
+    DataError
+        If sequences have another number of steps.
+    """
+    if per_step and batch.shape[1] != num_steps:
+        raise DataError(
+            "a sequence has one tensor for each step",
+            node="spiking network",
+            found=batch.shape[1],
+            allowed=num_steps,
+        )
+    return torch.cat(batch.unbind(1) if per_step else [batch] * num_steps)
+
+
 @torch.no_grad()
 def logits(model: nn.Module, x: Tensor, mode: ActivationMode, num_steps: int = 1) -> Tensor:
     """Outputs (N, K) in evaluation mode; in spiking mode summed over `num_steps` steps.
@@ -49,8 +70,7 @@ def logits(model: nn.Module, x: Tensor, mode: ActivationMode, num_steps: int = 1
     with in_evaluation(model), activation_mode(model, mode, num_steps):
         for batch in batches(x, num_steps):
             if mode is ActivationMode.SPIKING:
-                repeated = batch.repeat(num_steps, *([1] * (batch.ndim - 1)))
-                out = side_by_side(model(repeated))
+                out = side_by_side(model(at_each_step(batch, num_steps)))
                 outputs.append(out.reshape(num_steps, len(batch), -1).sum(0))
             else:
                 outputs.append(side_by_side(model(batch)))

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.conversion.frontend.user_module import in_evaluation
-from toolchain.errors import DataError
 from toolchain.learning.activations import NQ, ActivationMode, QuantizedActivation, activation_mode
 from toolchain.learning.activations.fused import run_elementwise, working
-from toolchain.learning.training.inference import side_by_side
+from toolchain.learning.training.inference import at_each_step, side_by_side
 
 
 @dataclass(frozen=True)
@@ -133,26 +132,6 @@ def run_spiking(
     with mode, observed_outputs(model, num_steps) as rates:
         steps = side_by_side(model(repeated))
     return rates, steps.reshape(num_steps, len(batch), -1).sum(0)
-
-
-def at_each_step(batch: Tensor, num_steps: int, *, per_step: bool = False) -> Tensor:
-    """What a spiking network gets: samples (n, ...) as (num_steps * n, ...), step after step.
-
-    With `per_step` the samples are sequences, (n, num_steps, ...).
-
-    Raises
-    ------
-    DataError
-        If sequences have another number of steps.
-    """
-    if per_step and batch.shape[1] != num_steps:
-        raise DataError(
-            "a sequence has one tensor for each step",
-            node="spiking network",
-            found=batch.shape[1],
-            allowed=num_steps,
-        )
-    return torch.cat(batch.unbind(1) if per_step else [batch] * num_steps)
 
 
 def set_sigma(model: nn.Module, residual_std: dict[str, float]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from toolchain.conversion.frontend.user_module import in_evaluation
 from toolchain.errors import DataError
 from toolchain.learning.activations import ActivationMode, activation_mode
-from toolchain.learning.training.noise import at_each_step
+from toolchain.learning.training.inference import at_each_step
 
 
 @contextmanager

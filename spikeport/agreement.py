@@ -9,8 +9,9 @@ from toolchain.program.synops import dense_operations
 from toolchain.recording import Mode
 
 if TYPE_CHECKING:
-    from toolchain.conversion.pipeline import Conversion
     from toolchain.conversion.quantization.calibration import Calibration
+    from toolchain.program.float_program import FloatProgram
+    from toolchain.program.int_program import IntProgram
 
 MOST_OPERATIONS = 4_000_000_000
 """Multiply-adds of the samples together: about a second, so that conversion stays fast."""
@@ -20,11 +21,13 @@ GOOD = 0.9
 """Share below which a note says that accuracy is lost, and what to do."""
 
 
-def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | None:
+def agreement(
+    program: IntProgram, trained: FloatProgram, calibration: Calibration
+) -> Accuracy | None:
     """Calibration samples on which both networks have the same largest output.
 
-    The other network is the one that was trained: quantized activations with their levels, plain
-    ReLUs without a threshold.
+    `trained` is the folded network as it was trained: quantized activations with their levels,
+    plain ReLUs without a threshold.
 
     Returns
     -------
@@ -37,7 +40,6 @@ def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | No
     from toolchain.engine.simulate import quicker_way, simulate
     from toolchain.program.float_program import Activation
 
-    program, folded = conversion.program, conversion.trained
     readouts = program.readouts
     # A convolution that sees padding only has no multiply-add at all.
     most = MOST_OPERATIONS // max(dense_operations(program), 1)
@@ -47,9 +49,9 @@ def agreement(conversion: Conversion, calibration: Calibration) -> Accuracy | No
     if count < FEWEST:
         return None
     inputs = calibration.inputs[:count]
-    relus = [n.name for n in folded.nodes if isinstance(n, Activation) and n.bound is not None]
+    relus = [n.name for n in trained.nodes if isinstance(n, Activation) and n.bound is not None]
     samples = torch.from_numpy(program.input.mean_inputs(inputs) * program.input.scale)
-    expected = evaluate(folded, samples, clipped=relus).numpy()
+    expected = evaluate(trained, samples, clipped=relus).numpy()
     found = simulate(program, inputs, mode=Mode.COUNTS, way=quicker_way(program, count)).logits
     return Accuracy.of(found, expected.argmax(axis=1))
 

@@ -184,7 +184,11 @@ def convert(
     unsaid = (*unsaid, *check_layers(conversion.program, target))
     found, lost = None, []
     try:
-        found = None if calibration is None else agreement(conversion, calibration)
+        found = (
+            None
+            if calibration is None
+            else agreement(conversion.program, prepared.trained, calibration)
+        )
     except ValueRangeError as error:  # only with watch_ranges
         lost = [f"runs end with an error, as one of the calibration samples does: {error}"]
     if found is not None and found.fraction < GOOD:

@@ -19,7 +19,7 @@ from tests.branched_modules import NETWORKS
 from tests.oracles import closed_form
 from toolchain.conversion.frontend.adapters import ActivationSpec, activation_adapter
 from toolchain.conversion.passes.layers import IntegerLayer, layers_of
-from toolchain.conversion.pipeline import ConversionOptions, convert
+from toolchain.conversion.pipeline import ConversionOptions, lower, prepare
 from toolchain.learning.activations import QuantizedActivation
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
@@ -82,9 +82,11 @@ def exact_network(name, seed=0):
 
 
 def converted(model, limits, neuron, sleep=0, pooling="auto"):
+    """The conversion, and the folded network that it comes from."""
     quantizer = InputQuantizer(SHAPE, SCALE, 4)
     options = ConversionOptions(neuron, Schedule(LEVELS, sleep), pooling=pooling)
-    return convert(model, quantizer, options, limits, name="exact")
+    prepared = prepare(model, quantizer, options, limits)
+    return lower(prepared, name="exact"), prepared.folded
 
 
 def outputs_of_activations(model, inputs):
@@ -120,11 +122,11 @@ def in_shape(program, name, shape):
     return name
 
 
-def expected_counts(conversion, outputs):
+def expected_counts(program, folded, outputs):
     """Spike counts by population from the activations' outputs: `L * a / lam`."""
     start: dict[str, int] = {}
     counts = {}
-    for layer in layers_of(conversion.float_program):
+    for layer in layers_of(folded):
         if not isinstance(layer, IntegerLayer) or layer.activation is None:
             continue
         path = re.sub(r"\[.*", "", layer.activation.name)
@@ -132,7 +134,7 @@ def expected_counts(conversion, outputs):
         first = start.get(path, 0)
         start[path] = first + layer.shape[0]
         share = whole[:, first : start[path]]
-        name = in_shape(conversion.program, layer.name, share.shape[1:])
+        name = in_shape(program, layer.name, share.shape[1:])
         assert np.array_equal(share, np.rint(share))
         counts[name] = share
     return counts
@@ -142,23 +144,24 @@ def expected_counts(conversion, outputs):
 @pytest.mark.parametrize("name", ON_INPUT)
 def test_settled_cif_counts_are_the_network(name, pooling, limits):
     model = exact_network(name)
-    conversion = converted(model, limits, "cif", 60, pooling)
+    conversion, folded = converted(model, limits, "cif", 60, pooling)
+    program = conversion.program
     assert [r for r in conversion.rounding if max(r.weight_error, r.bias_error) > 1e-15] == []
     assert conversion.notes == ()
     rng = np.random.default_rng(1)
     inputs = rng.integers(0, 16, (6, *SHAPE)).astype(np.int32)
-    recording = simulate(conversion.program, inputs)
+    recording = simulate(program, inputs)
     assert sum(recording.meta["unsettled"].values()) == 0
     outputs, logits = outputs_of_activations(model, torch.from_numpy(inputs * SCALE))
-    expected = expected_counts(conversion, outputs)
+    expected = expected_counts(program, folded, outputs)
     assert expected
     for layer, counts in expected.items():
         assert np.array_equal(recording.counts[layer], counts), layer
         assert 0 < counts.mean() < LEVELS, layer
-    scale = conversion.program.readout.neuron.scale
+    scale = program.readout.neuron.scale
     assert np.array_equal(recording.logits * scale / LEVELS, logits.numpy())
     for index, sample in enumerate(inputs[:1]):
-        settled, readout = closed_form.counts_and_logits(conversion.program, sample)
+        settled, readout = closed_form.counts_and_logits(program, sample)
         assert np.array_equal(recording.logits[index], readout)
         for layer, counts in recording.counts.items():
             assert np.array_equal(counts[index], settled[layer]), layer
@@ -244,10 +247,11 @@ def spiking_copy(model):
 )
 def test_if_spikes_are_those_of_a_float_loop(name, pooling, limits):
     model = exact_network(name, seed=3)
-    conversion = converted(model, limits, "if", pooling=pooling)
+    conversion, folded = converted(model, limits, "if", pooling=pooling)
+    program = conversion.program
     rng = np.random.default_rng(2)
     inputs = rng.integers(0, 16, (4, *SHAPE)).astype(np.int32)
-    recording = simulate(conversion.program, inputs)
+    recording = simulate(program, inputs)
     floats = spiking_copy(model)
     logits = torch.zeros(())
     with torch.no_grad():
@@ -258,7 +262,7 @@ def test_if_spikes_are_those_of_a_float_loop(name, pooling, limits):
             logits = logits + floats(torch.from_numpy(inputs * SCALE))
     start: dict[str, int] = {}
     compared = 0
-    for layer in layers_of(conversion.float_program):
+    for layer in layers_of(folded):
         if not isinstance(layer, IntegerLayer) or layer.activation is None:
             continue
         path = re.sub(r"[#\[].*", "", layer.activation.name)
@@ -271,7 +275,7 @@ def test_if_spikes_are_those_of_a_float_loop(name, pooling, limits):
         )
         compared += 1
     assert compared >= 2
-    scale = conversion.program.readout.neuron.scale
+    scale = program.readout.neuron.scale
     assert np.array_equal(recording.logits * scale, logits.numpy())
 
 
@@ -292,8 +296,8 @@ def test_folded_and_staged_pools_have_the_same_integers(limits):
         nn.Linear(4, 3),
     ).double()
     for neuron, sleep in (("if", 0), ("cif", 40)):
-        folded = converted(model, limits, neuron, sleep, "fold").program
-        staged = converted(model, limits, neuron, sleep, "stage").program
+        folded = converted(model, limits, neuron, sleep, "fold")[0].program
+        staged = converted(model, limits, neuron, sleep, "stage")[0].program
         assert [p.name for p in staged.populations] == ["0", "2", "3", "5", "7"]
         assert [p.neuron.kind for p in staged.populations][1::2] == ["RELAY", "RELAY"]
         small, large = (p.population("3") for p in (staged, folded))
@@ -311,9 +315,9 @@ def test_folded_and_staged_pools_have_the_same_integers(limits):
 def test_a_relay_is_worth_its_mean(limits):
     """Counts of a relay over k^2 are the average pool of its source's counts."""
     model = exact_network("shared-pool")
-    conversion = converted(model, limits, "cif", 40, "stage")
+    program = converted(model, limits, "cif", 40, "stage")[0].program
     inputs = np.random.default_rng(0).integers(0, 16, (3, *SHAPE)).astype(np.int32)
-    counts = simulate(conversion.program, inputs).counts
+    counts = simulate(program, inputs).counts
     expected = F.avg_pool2d(torch.from_numpy(counts["stem"]).double(), 2).numpy()
     assert np.array_equal(counts["pool"] / 4, expected)
 
@@ -321,7 +325,7 @@ def test_a_relay_is_worth_its_mean(limits):
 @pytest.mark.parametrize("name", ["dense", "spp", "norm-behind-add"])
 def test_branched_networks_survive_a_file(name, limits, tmp_path):
     """Names of split layers, exponents, pools and stages read back as they were written."""
-    program = converted(exact_network(name), limits, "cif", 8, "stage").program
+    program = converted(exact_network(name), limits, "cif", 8, "stage")[0].program
     write_net(program, tmp_path / "x.net")
     assert read_net(tmp_path / "x.net").hash == program.hash
 
@@ -365,7 +369,7 @@ def test_thresholds_per_channel_reach_every_kind_of_branch(limits):
     """`W_int 2^e = round(theta W lam_in / lam)`, lam_in followed by hand to each synapse."""
     torch.manual_seed(0)
     model = PerChannelNet().double()
-    program = converted(model, limits, "if", pooling="stage").program
+    program = converted(model, limits, "if", pooling="stage")[0].program
     one, two, three = np.array([0.5, 2.0]), np.array([4.0, 1.0]), np.array([1.0, 3.0])
     theta = program.population("add").neuron.threshold
     convolution, *skips = program.population("add").synapses

@@ -27,6 +27,8 @@ from tests.onnx_files import (
 )
 from toolchain.conversion.frontend.onnx_import.module import open_onnx
 from toolchain.conversion.frontend.onnx_import.quantizers import OnnxQuantizer
+from toolchain.conversion.frontend.trace import trace
+from toolchain.conversion.passes.fold import fold
 from toolchain.errors import UnsupportedModuleError
 from toolchain.learning.activations import ActivationMode, activation_mode
 from toolchain.program.float_program import Activation
@@ -71,8 +73,8 @@ def test_pairs_of_quantizers_are_quantized_activations(form, tmp_path):
     path = quantized(tmp_path, **form)
     x = np.random.default_rng(4).uniform(0, 1, (50, 4)).astype(np.float32)
     same_as_runtime(path, x)
-    conversion = spikeport.convert(path, steps=8)
-    (layer,) = [n for n in conversion.float_program.nodes if isinstance(n, Activation)]
+    folded, _ = fold(trace(open_onnx(path), (4,)))
+    (layer,) = [n for n in folded.nodes if isinstance(n, Activation)]
     assert layer.levels == form.get("levels", 255)
     np.testing.assert_allclose(layer.threshold, 2.0, rtol=1e-6)
 

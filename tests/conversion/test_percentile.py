@@ -9,13 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 import spikeport
-from toolchain.conversion.pipeline import ConversionOptions, convert
+from toolchain.conversion.pipeline import ConversionOptions, convert, lower, prepare
 from toolchain.conversion.quantization.calibration import Calibration
 from toolchain.conversion.quantization.percentile import RunningPercentile
 from toolchain.errors import ConversionError, UnsupportedModuleError
 from toolchain.program.float_program import Activation
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
+from toolchain.program.neurons import IntegrateAndFire
 from toolchain.simulator.reference import simulate
 
 SHAPE = (1, 6, 6)
@@ -74,11 +75,15 @@ def sums_of(model, x):
 
 
 def converted(model, calibration, limits, **options):
-    options = {"neuron": "if", "schedule": Schedule(8), "relu_percentile": 99.0, **options}
     quantizer = InputQuantizer(SHAPE, 1 / 255)
     return convert(
-        model, quantizer, ConversionOptions(**options), limits, name="r", calibration=calibration
+        model, quantizer, options_of(**options), limits, name="r", calibration=calibration
     )
+
+
+def options_of(**options):
+    usual = {"neuron": "if", "schedule": Schedule(8), "relu_percentile": 99.0}
+    return ConversionOptions(**{**usual, **options})
 
 
 def test_thresholds_are_the_percentiles_of_each_relu(limits):
@@ -86,8 +91,10 @@ def test_thresholds_are_the_percentiles_of_each_relu(limits):
     model = Mixed().eval()
     rng = np.random.default_rng(0)
     inputs = rng.integers(0, 256, (40, *SHAPE))
-    conversion = converted(model, Calibration("random", inputs), limits)
-    activations = [n for n in conversion.float_program.nodes if isinstance(n, Activation)]
+    given, options = (model, InputQuantizer(SHAPE, 1 / 255)), options_of()
+    prepared = prepare(*given, options, limits, calibration=Calibration("random", inputs))
+    conversion = lower(prepared, name="r")
+    activations = [n for n in prepared.folded.nodes if isinstance(n, Activation)]
     every = sums_of(model.double(), torch.from_numpy(inputs / 255))
     for name, sums in zip(("relu", "relu_1", "relu_2"), every, strict=True):
         (activation,) = (n for n in activations if n.name == name)
@@ -101,9 +108,9 @@ def test_thresholds_are_the_percentiles_of_each_relu(limits):
     assert len(shares) == 3
     assert shares[0] == pytest.approx(0.01, abs=0.003)
     for population in conversion.program.spiking:
-        if hasattr(population.neuron, "threshold"):
-            theta, start = population.neuron.threshold, population.neuron.initial_potential
-            assert np.array_equal(start, theta // 2)
+        neuron = population.neuron
+        if isinstance(neuron, IntegrateAndFire):
+            assert np.array_equal(neuron.initial_potential, neuron.threshold // 2)
 
 
 class Scaled(nn.Module):
@@ -203,7 +210,7 @@ def test_thresholds_that_a_single_spike_would_exceed_are_raised():
     samples[:, 1] = samples[:, 0]
     conversion = spikeport.convert(model, calibrate=samples, relu_percentile=100.0)
     assert any("0: thresholds of 1 of 2 channels were raised" in n for n in conversion.notes)
-    (activation,) = [n for n in conversion.float_program.nodes if isinstance(n, Activation)]
+    (thresholds,) = conversion.program.origin("relu_thresholds", dict).values()
     unit = conversion.program.input.scale
-    assert np.isclose(activation.threshold[0], 5000 * unit / 127, rtol=1e-6)
-    assert activation.threshold[1] < 2
+    assert np.isclose(thresholds[0], 5000 * unit / 127, rtol=1e-6)
+    assert thresholds[1] < 2

@@ -1,6 +1,6 @@
 """Thresholds, initial potentials and weights that are fitted where ReLUs are plain."""
 
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -13,12 +13,16 @@ from tests.comparing import assert_lossless, assert_same
 from toolchain.audit.source_network import SourceNetwork
 from toolchain.conversion.frontend.trace import trace
 from toolchain.conversion.passes.fold import fold
+from toolchain.conversion.pipeline import ConversionOptions, prepare
 from toolchain.conversion.quantization import relu_fit
+from toolchain.conversion.quantization.calibration import Calibration
 from toolchain.conversion.quantization.percentile import with_thresholds
 from toolchain.conversion.quantization.relu_fit import Timing, fit_relus, outputs_of
 from toolchain.conversion.quantization.spike_values import with_largest_spike
 from toolchain.errors import ConversionError
 from toolchain.program.float_program import Activation
+from toolchain.program.input_quantizer import InputQuantizer
+from toolchain.program.int_program import Schedule
 from toolchain.simulator.reference import simulate
 
 SHAPE = (1, 6, 6)
@@ -152,6 +156,13 @@ def converted(**how):
     return spikeport.convert(Net().eval(), **how)
 
 
+def prepared(limits, **how):
+    quantizer = InputQuantizer(SHAPE, 1 / 255)
+    inputs = quantizer.quantize(samples(80).numpy())
+    options = ConversionOptions("if", Schedule(STEPS), **how)
+    return prepare(Net().eval(), quantizer, options, limits, calibration=Calibration("", inputs))
+
+
 def test_the_note_says_what_each_form_gains_and_the_best_is_taken():
     made = converted()
     (note,) = (n for n in made.notes if n.startswith("plain ReLUs"))
@@ -164,13 +175,15 @@ def test_the_note_says_what_each_form_gains_and_the_best_is_taken():
 NAMES = ("percentile 99.9", "fitted thresholds", "fitted weights too")
 
 
-def test_each_part_can_be_switched_off():
-    weights = {n.name: n.weight for n in plain().nodes if hasattr(n, "weight")}
+def test_each_part_can_be_switched_off(limits):
     kept = converted(fit_weights=False)
-    assert all(np.array_equal(kept.float_program.node(n).weight, w) for n, w in weights.items())
+    for fits, same in ((False, True), (True, False)):
+        fitted = prepared(limits, fit_weights=fits).folded
+        weights = {n.name: n.weight for n in plain().nodes if hasattr(n, "weight")}
+        assert same == all(np.array_equal(fitted.node(n).weight, w) for n, w in weights.items())
     usual = converted(relu_percentile=99.0)
     assert not any(note.startswith("plain ReLUs") for note in usual.notes)
-    assert all(a.shift == 0.5 for a in activations(usual.float_program))
+    assert set(chain(*usual.program.origin("relu_shifts", dict).values())) == {0.5}
     ways = [c.program.origin("integers", dict)["rounding"] for c in (converted(), kept, usual)]
     assert ways == ["gptq", "gptq", "nearest"]
     nearest = converted(rounding="nearest").program

@@ -8,7 +8,6 @@ from torch import nn
 import spikeport
 from tests.branched_modules import Block
 from tests.comparing import assert_same
-from toolchain.program.float_program import Activation
 
 
 class Net(nn.Module):
@@ -76,8 +75,8 @@ def test_an_identity_of_a_channel_that_hardly_fires_may_vanish():
     made = spikeport.convert(net, calibrate=x[:100], steps=8, relu_percentile=99.9)
     (note,) = (n for n in made.notes if "identity" in n)
     assert note.startswith("blocks.0.add: the identity from pool became 0 in 1 channels")
-    activations = {a.name: a for a in made.float_program.nodes if isinstance(a, Activation)}
-    worth = activations["relu"].threshold[3] / activations["blocks.0.act2"].threshold[3]
+    thresholds = made.program.origin("relu_thresholds", dict)
+    worth = thresholds["conv1"][3] / thresholds["blocks.0.add"][3]
     assert note.endswith(f"worth at most {worth:.1g} thresholds")
     identity = made.program.population("blocks.0.add").synapses[-1]
     assert not identity.weight[3].any()

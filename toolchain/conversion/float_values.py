@@ -144,7 +144,7 @@ TIES = 0.25
 """Largest share of samples in which a value may lie on a tie between two levels."""
 WITHOUT_TIES = 4
 """Number of samples if no value can lie on a tie; then every sample must agree."""
-AT_ONCE = 2
+AT_ONCE = 1
 """Samples of one forward: a few large images at once would need gigabytes."""
 TRACE_TOLERANCE = 1e-6
 """Relative tolerance; float64 rounding over a deep network is several orders below it."""

@@ -103,16 +103,11 @@ class Conversion:
 
     Attributes
     ----------
-    trained:
-        The folded network as it was trained; `float_program` is what became integers, with the
-        thresholds and weights fitted to plain ReLUs.
     agreement:
         Calibration samples on which it has the class of the trained network, where measured.
     """
 
     program: IntProgram
-    trained: FloatProgram
-    float_program: FloatProgram
     rounding: tuple[LayerRounding, ...]
     bounds: tuple[PopulationBounds, ...]
     notes: tuple[str, ...]
@@ -150,8 +145,10 @@ class Prepared:
 
     Attributes
     ----------
-    trained, folded:
-        `trained` and `float_program` of `Conversion`.
+    trained:
+        The folded network as it was trained.
+    folded:
+        What becomes integers, with the thresholds and weights fitted to plain ReLUs.
     notes:
         Notes for the user so far.
     quantizer, options, limits, calibration:
@@ -239,7 +236,7 @@ def lower(
     proved = "analysed, runs watch them" if options.watch_ranges else "proved for every input"
     headroom = min(bound.headroom_bits(program.state_range) for bound in bounds)
     _log.debug("ranges %s: least headroom %.1f bits", proved, headroom)
-    return Conversion(program, prepared.trained, folded, tuple(rounding), bounds, notes)
+    return Conversion(program, tuple(rounding), bounds, notes)
 
 
 def _integers(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.overrides import TorchFunctionMode
 
@@ -23,7 +24,8 @@ class InDouble(TorchFunctionMode):
     """Inside the `with` block, all real numbers are float64 on the processor.
 
     Casts to float32 and moves to a device keep a tensor as it is. Quantizers of torch that take
-    float32 only take float64 too.
+    float32 only take float64 too. A convolution takes one sample at a time: torch's own in float64
+    copies every window of all of them.
     """
 
     def __torch_function__(
@@ -32,6 +34,9 @@ class InDouble(TorchFunctionMode):
         if func is PER_CHANNEL:
             values, scale, *rest = args
             return func(values, scale.float(), *rest, **(kwargs or {}))
+        if func is F.conv2d and args and type(args[0]) is Tensor and args[0].ndim == 4:  # no proxy
+            samples, *rest = args
+            return torch.cat([func(one, *rest, **(kwargs or {})) for one in samples.split(1)])
         if func in _CASTS:
             kinds = cast_types(_CASTS[func], (*args[1:], *(kwargs or {}).values()))
             if set(kinds) <= WIDE and (kinds or func is not Tensor.type):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.conversion.passes.layers import IntegerLayer, layers_of
-from toolchain.conversion.pipeline import ConversionOptions, convert
+from toolchain.conversion.pipeline import ConversionOptions, lower, prepare
 from toolchain.engine.engine import Detail, Engine
 from toolchain.int_range import TargetLimits
 from toolchain.learning.activations import QuantizedActivation
@@ -45,19 +45,20 @@ def compare_with_integer(
     """
     options = ConversionOptions("if", Schedule(num_steps), WEIGHT_BITS)
     device = x.device
-    conversion = convert(model.cpu(), quantizer, options, limits, name="training")
+    prepared = prepare(model.cpu(), quantizer, options, limits)
+    program = lower(prepared, name="training").program
     model.to(device)
     thresholds = {
         n: m.threshold for n, m in model.named_modules() if isinstance(m, QuantizedActivation)
     }
     populations = {
         layer.activation.name: layer.name
-        for layer in layers_of(conversion.float_program)
+        for layer in layers_of(prepared.folded)
         if isinstance(layer, IntegerLayer) and layer.activation is not None
     }
 
     def spiking(batch: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        counts, logits = _run(conversion.program, batch)
+        counts, logits = _run(program, batch)
         rates = {
             name: counts[populations[name]].to(device) * lam / num_steps
             for name, lam in thresholds.items()

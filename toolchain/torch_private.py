@@ -7,9 +7,11 @@ versions, so that a new version without one is noticed before a user notices it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.utils._pytree
 from torch import Tensor
 
 INT8_SUMS = ("qconv_prepack", "qconv2d_pointwise", "qlinear_prepack", "qlinear_pointwise")
@@ -32,6 +34,11 @@ def int_product(left: Tensor, right: Tensor) -> Tensor:
     """Matrix product int32 (m, n) of int8 (m, k) and int8 (k, n), by torch._int_mm."""
     product: Tensor = torch._int_mm(left, right)
     return product
+
+
+def map_leaves(function: Callable[[Any], Any], values: Any) -> Any:
+    """Nested tuples, lists and dictionaries with each value replaced, by torch's tree_map."""
+    return torch.utils._pytree.tree_map(function, values)
 
 
 def write_count(tensor: Tensor) -> int:

@@ -1,8 +1,10 @@
 """Training on the spiking network's own errors: `own_errors`, `train(errors="own")`."""
 
+from collections import OrderedDict, namedtuple
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,6 +164,9 @@ def test_an_activation_of_two_calls_has_neurons_for_each():
     assert not model._forward_pre_hooks
 
 
+Pair = namedtuple("Pair", ("first", "second"))
+
+
 class Two(nn.Module):
     """A network of two outputs."""
 
@@ -176,16 +181,38 @@ class Two(nn.Module):
 
 def test_every_output_is_a_mean_whatever_its_form():
     x = torch.rand(5, 3)
-    for kind in (dict, lambda pairs: tuple(y for _, y in pairs)):
+    for kind in (dict, OrderedDict, lambda pairs: Pair(*(y for _, y in pairs))):
         model = Two(kind)
         with spikeport.own_errors(model, STEPS):
-            found = model(x)
-            named = model(x=x)
-        first, second = found.values() if isinstance(found, dict) else found
-        again = named["first"] if isinstance(named, dict) else named[0]
-        assert torch.equal(first, again)
+            found, named = model(x), model(x=x)
+        assert type(found) is type(model(x))
+        first, second = found if isinstance(found, Pair) else found.values()
+        assert torch.equal(first, named.first if isinstance(named, Pair) else named["first"])
         assert first.shape == (5, 4)
         assert torch.equal(second, 2 * first)
+
+
+def test_a_network_may_return_none_beside_its_outputs():
+    model = Two(lambda pairs: (pairs[0][1], None))
+    with spikeport.own_errors(model, STEPS):
+        found, nothing = model(torch.rand(5, 3))
+    assert found.shape == (5, 4)
+    assert nothing is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        (lambda pairs: (pairs[0][1], pairs[1][1].sum()), "a scalar"),
+        (lambda pairs: [pairs[0][1].sum().item()], "float"),
+        (lambda pairs: SimpleNamespace(**dict(pairs)), "SimpleNamespace"),
+    ],
+)
+def test_an_output_that_is_no_value_of_each_sample_is_refused(kind, found):
+    model = Two(kind).train()
+    with pytest.raises(DataError, match=found), spikeport.own_errors(model, STEPS):
+        model(torch.rand(5, 3))
+    assert model.training
 
 
 def test_a_forward_that_fails_leaves_the_network_as_it_was():

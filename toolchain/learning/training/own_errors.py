@@ -12,7 +12,7 @@ converted network, as here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from toolchain.conversion.frontend.user_module import in_evaluation
 from toolchain.errors import DataError
 from toolchain.learning.activations import ActivationMode, activation_mode
 from toolchain.learning.training.inference import at_each_step
+from toolchain.torch_private import map_leaves
 
 
 @contextmanager
@@ -41,7 +42,8 @@ def own_errors(model: nn.Module, num_steps: int, *, per_step: bool = False) -> I
     Raises
     ------
     DataError
-        If `num_steps` is less than 1, or sequences have another number of steps.
+        If `num_steps` is less than 1, sequences have another number of steps, or an output is
+        neither a tensor (n, ...) nor None.
     """
     if num_steps < 1:
         raise DataError("steps must be at least 1", node="own_errors", found=num_steps)
@@ -54,18 +56,24 @@ def own_errors(model: nn.Module, num_steps: int, *, per_step: bool = False) -> I
 
     def begin(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         as_measured.enter_context(in_evaluation(model))
-        return tuple(map(repeated, inputs)), {name: repeated(v) for name, v in named.items()}
+        return map_leaves(repeated, (inputs, named))
 
-    def mean(outputs: Any) -> Any:
-        if isinstance(outputs, Tensor):
-            return outputs.reshape(num_steps, -1, *outputs.shape[1:]).mean(0)
-        if isinstance(outputs, Mapping):
-            return {name: mean(output) for name, output in outputs.items()}
-        return [mean(output) for output in outputs]
+    def mean(output: Any) -> Any:
+        if isinstance(output, Tensor) and output.ndim > 0:
+            return output.reshape(num_steps, -1, *output.shape[1:]).mean(0)
+        if output is None:
+            return None
+        raise DataError(
+            "an output has no values of each sample, whose mean over the steps would be trained",
+            node=type(model).__name__,
+            found="a scalar" if isinstance(output, Tensor) else type(output).__name__,
+            allowed="tensors (n, ...), also in tuples, lists and dictionaries, or None",
+            remedy="return the outputs, and compute a loss from them outside of the forward",
+        )
 
     def end(_: nn.Module, __: Any, outputs: Any) -> Any:
         as_measured.close()
-        return mean(outputs)
+        return map_leaves(mean, outputs)
 
     with (
         as_measured,

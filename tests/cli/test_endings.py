@@ -34,6 +34,18 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def answers_signals():
+    """Processes started here answer signals, even if the tests were started by nohup or with &."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ignored = [n for n in numbers if signal.getsignal(n) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def shell(text, folder):
     """`text` as typed, with `spikeport` in it; (status, standard error)."""
     command = text.replace("spikeport", f"{sys.executable} -m toolchain.cli")
@@ -170,15 +182,6 @@ def modules():
     return names[names.index("toolchain.cli.stops") + 1 :]
 
 
-@pytest.fixture
-def answers_hangups():
-    """Processes started here answer SIGHUP, even if the tests were started by nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("answers_hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6, 0.8])
 def test_a_signal_while_the_command_line_is_imported(modules, tmp_path, number, share):

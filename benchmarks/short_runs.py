@@ -30,6 +30,7 @@ from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from toolchain.learning.activations import NQ, ActivationMode  # noqa: E402
 from toolchain.learning.data import hold_out, open_split  # noqa: E402
 from toolchain.learning.data.dataset import Dataset  # noqa: E402
+from toolchain.learning.evaluation.float_network import spiking_logits  # noqa: E402
 from toolchain.learning.training.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
 from toolchain.learning.training.inference import accuracy, logits, normalised  # noqa: E402
 
@@ -69,8 +70,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 def row(name: str, kept: Checkpoint, held: Dataset) -> tuple[str, ...]:
     """Name, accuracies, sigma and time of a finished run."""
     x = normalised(held, kept.config.mean, kept.config.std)
-    outputs = [logits(kept.model, x, ActivationMode.QUANTIZED)]
-    outputs += [logits(kept.model, x, ActivationMode.SPIKING, t) for t in STEPS]
+    outputs = [logits(kept.model, x, ActivationMode.QUANTIZED).numpy()]
+    outputs += spiking_logits(kept.model, x, STEPS).values()
     layers = [m for m in kept.model.modules() if isinstance(m, NQ)]
     noise = [m.sigma.item() / m.threshold.item() for m in layers]
     own = kept.config.errors == "own"

@@ -11,10 +11,10 @@ from toolchain.conversion.pipeline import ConversionOptions, convert
 from toolchain.conversion.quantization.calibration import MINIMUM_SAMPLES, Calibration
 from toolchain.engine.settle import settle_time, with_measured_sleep
 from toolchain.errors import ConversionError, DataError, UnprovedRangeError
-from toolchain.learning.activations import QCFS, ActivationMode
+from toolchain.learning.activations import QCFS
 from toolchain.learning.data import open_split
 from toolchain.learning.data.dataset import choose_samples
-from toolchain.learning.training.inference import logits
+from toolchain.learning.evaluation.float_network import spiking_logits
 from toolchain.program.bounds import overload
 from toolchain.program.input_quantizer import InputQuantizer
 from toolchain.program.int_program import Schedule
@@ -55,7 +55,7 @@ def errors(digits_conv, calibration, limits):
     network = digits_conv.network
     inputs = network.quantizer.quantize(digits_conv.test.real())
     x = torch.from_numpy(inputs * network.quantizer.scale).float()
-    exact = logits(network.model, x, ActivationMode.SPIKING, STEPS).numpy()
+    exact = spiking_logits(network.model, x, [STEPS])[STEPS]
 
     def error(bits, thresholds, rounding):
         options = ConversionOptions(

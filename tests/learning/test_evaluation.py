@@ -17,7 +17,7 @@ from tests.networks import random_inputs, random_program
 from tests.oracles import closed_form, numpy_loop
 from toolchain.accuracy import Accuracy, Flips
 from toolchain.errors import ConversionError, DataError
-from toolchain.learning.activations import NQ, QCFS, ActivationMode
+from toolchain.learning.activations import NQ, QCFS, ActivationMode, activation_mode
 from toolchain.learning.data import open_split
 from toolchain.learning.evaluation.float_network import GAP_EDGES, layer_gaps, spiking_logits
 from toolchain.learning.evaluation.int_network import CountError, compare_counts, readouts
@@ -89,8 +89,9 @@ def test_fewer_steps_are_a_prefix_of_more():
     x = torch.randn(7, 5)
     found = spiking_logits(model, x, (1, 3, 8))
     for steps, out in found.items():
-        alone = logits(model, x, ActivationMode.SPIKING, steps).numpy()
-        assert out == pytest.approx(alone, abs=1e-5)
+        with activation_mode(model, ActivationMode.SPIKING, steps), torch.no_grad():
+            alone = model(x.repeat(steps, 1)).reshape(steps, 7, 3).sum(0)
+        assert out == pytest.approx(alone.numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["if", "cif"])
@@ -190,11 +191,12 @@ def test_rows_are_the_networks_own_accuracies(small_runs):
     checkpoint = load_checkpoint(small_runs / "nq")
     data = open_split("digits@test[:40]")
     x = normalised(data, checkpoint.config.mean, checkpoint.config.std)
-    for row, mode, steps in (
-        (evaluation.find(network="ANN"), ActivationMode.QUANTIZED, 1),
-        (evaluation.find(arithmetic="float", steps=4), ActivationMode.SPIKING, 4),
+    model = checkpoint.model
+    quantized = logits(model, x, ActivationMode.QUANTIZED).numpy()
+    for row, outputs in (
+        (evaluation.find(network="ANN"), quantized),
+        (evaluation.find(arithmetic="float", steps=4), spiking_logits(model, x, [4])[4]),
     ):
-        outputs = logits(checkpoint.model, x, mode, steps).numpy()
         right = outputs.argmax(1) == data.labels
         assert row.accuracy["correct"] == int(right.sum())
         assert row.accuracy["total"] == 40

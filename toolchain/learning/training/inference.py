@@ -1,4 +1,4 @@
-"""Accuracy of a network in any of its modes."""
+"""Outputs and accuracy of a network."""
 
 from __future__ import annotations
 
@@ -61,20 +61,13 @@ def at_each_step(batch: Tensor, num_steps: int, *, per_step: bool = False) -> Te
 
 
 @torch.no_grad()
-def logits(model: nn.Module, x: Tensor, mode: ActivationMode, num_steps: int = 1) -> Tensor:
-    """Outputs (N, K) in evaluation mode; in spiking mode summed over `num_steps` steps.
+def logits(model: nn.Module, x: Tensor, mode: ActivationMode) -> Tensor:
+    """Outputs (N, K) in evaluation mode; several outputs, or images, lie side by side.
 
-    Several outputs, or images, lie side by side.
+    Those of the spiking network are `evaluation.float_network.spiking_logits`.
     """
-    outputs = []
-    with in_evaluation(model), activation_mode(model, mode, num_steps):
-        for batch in batches(x, num_steps):
-            if mode is ActivationMode.SPIKING:
-                out = side_by_side(model(at_each_step(batch, num_steps)))
-                outputs.append(out.reshape(num_steps, len(batch), -1).sum(0))
-            else:
-                outputs.append(side_by_side(model(batch)))
-    return torch.cat(outputs)
+    with in_evaluation(model), activation_mode(model, mode):
+        return torch.cat([side_by_side(model(batch)) for batch in batches(x)])
 
 
 def side_by_side(outputs: Any) -> Tensor:

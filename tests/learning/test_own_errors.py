@@ -149,6 +149,34 @@ def test_the_network_gives_what_its_spikes_give(kind):
     assert model.stem[0].weight.grad.abs().max() > 0
 
 
+def test_noise_is_in_the_potentials_that_neurons_begin_with():
+    """Gradients of z and lam are those of autograd with the same potentials; T = 2."""
+    torch.manual_seed(0)
+    z, weight = torch.rand(2, 500), torch.randn(2, 500)
+    ours, plain = z.clone().requires_grad_(), z.double().requires_grad_()
+    lam = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    activation = QCFS(4, 1.3)
+    with spikeport.own_errors(nn.Sequential(activation), 2, noise=0.1):
+        torch.manual_seed(5)
+        output = activation(ours.reshape(1000))
+        with torch.no_grad():
+            exact = activation(z.reshape(1000))
+        torch.manual_seed(5)
+        start = 0.5 + 0.1 * torch.randn(500)
+    (output * weight.flatten()).sum().backward()
+    v, outputs = start.double() * lam, []
+    for current in plain:
+        u = v + current
+        outputs.append(lam * Step.apply(u / lam))
+        v = u - outputs[-1]
+    (torch.stack(outputs) * weight).sum().backward()
+    assert output.tolist() == pytest.approx(torch.cat(outputs).tolist())
+    assert (ours.grad - plain.grad).abs().max() < 1e-5
+    assert activation.threshold.grad.item() == pytest.approx(lam.grad.item(), rel=1e-4)
+    assert np.abs(exact.numpy() - fire(z.double().numpy(), 1.3).ravel()).max() < 1e-6
+    assert not torch.equal(exact, output)
+
+
 def test_an_activation_of_two_calls_has_neurons_for_each():
     torch.manual_seed(0)
     shared, first, second = QCFS(4, 1.0), nn.Linear(3, 3), nn.Linear(3, 3)
@@ -229,6 +257,11 @@ def test_what_cannot_be_meant():
         spikeport.own_errors(block(), 0),
     ):
         pass
+    with (
+        pytest.raises(DataError, match="noise must be at least 0"),
+        spikeport.own_errors(block(), 2, noise=-0.1),
+    ):
+        pass
     with pytest.raises(DataError, match="IF neurons"):
         TrainConfig("digits", activation="cqrelu", errors="own")
     with pytest.raises(DataError, match="no such errors"):
@@ -271,6 +304,20 @@ def test_training_on_own_errors_lowers_them(deep):
         spikes = spiking_logits(tuned, x, [1])[1]
         right[steps] = float((spikes.argmax(1) == y.numpy()).mean())
     assert right[1] > right[0] + 0.08
+
+
+def test_a_run_takes_noise_for_its_own_errors(tmp_path):
+    """The same seed gives other weights with noise, and the same ones twice."""
+    weights = []
+    for noise in (None, 0.05, 0.05):
+        folder = tmp_path / str(len(weights))
+        config = TrainConfig("digits", model="mlp", activation="qcfs", errors="own", epochs=1)
+        few = replace(config, train_limit=100, learning_rate=0.001, initial_threshold=1.0)
+        spikeport.train(replace(few, fixed_noise=noise), folder)
+        weights.append(load_file(folder / "model.safetensors"))
+    first, second, third = weights
+    assert any(not torch.equal(v, first[k]) for k, v in second.items())
+    assert all(torch.equal(v, second[k]) for k, v in third.items())
 
 
 def test_a_run_with_own_errors_keeps_the_statistics(tmp_path):

@@ -68,7 +68,11 @@ SETTINGS = {
     "calibration_samples": setting(int, "Held-out samples it runs on.  [all]"),
     "noise_start": setting(int, "First epoch after which noise is estimated.  [1]"),
     "noise_every": setting(int, "Epochs from one estimate to the next.  [1]"),
-    "fixed_noise": setting(float, "Instead: noise in every layer, in thresholds."),
+    "fixed_noise": setting(
+        float,
+        "Instead: noise in every layer, in thresholds; with own errors that of the potentials that "
+        "neurons begin with.",
+    ),
     "errors": setting(
         str,
         "Errors of spikes in training: modelled (NQ's noise), or own: the spiking network itself "

@@ -37,11 +37,15 @@ class QuantizedActivation(nn.Module):
         Number of quantization levels above 0.
     shift:
         Added before the floor, in levels; the initial potential in units of the threshold.
+    start_noise:
+        Standard deviation of the initial potentials in spiking mode, in thresholds, while gradients
+        are computed.
     """
 
     shift: float
     kind: str
     threshold: Tensor
+    start_noise: float = 0.0
 
     def __init__(self, levels: int) -> None:
         super().__init__()
@@ -61,7 +65,11 @@ class QuantizedActivation(nn.Module):
             return self.quantized(z)
         if self.mode is ActivationMode.CLIPPED:
             return torch.minimum(z.clamp(min=0.0), self.threshold)
-        return spiking(z, self.threshold, self.shift, self.num_steps)
+        shift = z.new_tensor(self.shift, dtype=self.threshold.dtype)
+        if self.start_noise and torch.is_grad_enabled():
+            one = z[: len(z) // self.num_steps]
+            shift = shift + self.start_noise * torch.randn_like(one, dtype=shift.dtype)
+        return spiking(z, self.threshold, shift, self.num_steps)
 
     def extra_repr(self) -> str:
         """Shown in the module's repr."""
@@ -71,14 +79,17 @@ class QuantizedActivation(nn.Module):
 
 
 @contextmanager
-def activation_mode(model: nn.Module, mode: ActivationMode, num_steps: int = 1) -> Iterator[None]:
+def activation_mode(
+    model: nn.Module, mode: ActivationMode, num_steps: int = 1, start_noise: float = 0.0
+) -> Iterator[None]:
     """Run every quantized activation of `model` in `mode` inside the `with` block."""
     activations = [m for m in model.modules() if isinstance(m, QuantizedActivation)]
-    before = [(a.mode, a.num_steps) for a in activations]
+    now = {"mode": mode, "num_steps": num_steps, "start_noise": start_noise}
+    before = [{name: getattr(a, name) for name in now} for a in activations]
     try:
         for activation in activations:
-            activation.mode, activation.num_steps = mode, num_steps
+            vars(activation).update(now)
         yield
     finally:
-        for activation, (old_mode, old_steps) in zip(activations, before, strict=True):
-            activation.mode, activation.num_steps = old_mode, old_steps
+        for activation, old in zip(activations, before, strict=True):
+            vars(activation).update(old)

@@ -16,8 +16,8 @@ from torch import Tensor
 from toolchain.learning.activations.fused import run_elementwise, working
 
 
-def _start(current: Tensor, threshold: Tensor, shift: float) -> Tensor:
-    return torch.full_like(working(current), shift) * threshold
+def _start(current: Tensor, threshold: Tensor, shift: Tensor) -> Tensor:
+    return torch.zeros_like(working(current)) + shift * threshold
 
 
 def _one_step(v: Tensor, current: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,7 +27,7 @@ def _one_step(v: Tensor, current: Tensor, threshold: Tensor) -> tuple[Tensor, Te
     return v - output, output.to(current.dtype)
 
 
-def _backward(first: Tensor, threshold: Tensor, shift: float, *rest: Tensor) -> tuple[Tensor, ...]:
+def _backward(first: Tensor, threshold: Tensor, shift: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
     """Gradients of the T currents, and of the threshold; `rest` are T - 1 currents, T gradients."""
     steps = (1 + len(rest)) // 2
     v, before = _start(first, threshold, shift), []
@@ -43,14 +43,14 @@ def _backward(first: Tensor, threshold: Tensor, shift: float, *rest: Tensor) -> 
         to_threshold = to_threshold + (to_output * (fired - ratio * slope)).sum()
         later = later + to_output * slope
         found.append(later.to(gradient.dtype))
-    return (*reversed(found), to_threshold + shift * later.sum())
+    return (*reversed(found), to_threshold + (shift * later).sum())
 
 
 class _Spiking(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, threshold: Tensor, shift: float, steps: int) -> Any:
-        ctx.save_for_backward(z, threshold)
-        ctx.shift, ctx.steps = shift, steps
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, shift: Tensor, steps: int) -> Any:
+        ctx.save_for_backward(z, threshold, shift)
+        ctx.steps = steps
         currents, outputs = z.chunk(steps), []
         v = _start(currents[0], threshold, shift)
         for current in currents:
@@ -60,16 +60,17 @@ class _Spiking(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        z, threshold = ctx.saved_tensors
+        z, threshold, shift = ctx.saved_tensors
         first, *rest = z.chunk(ctx.steps) + gradients[0].chunk(ctx.steps)
-        found = run_elementwise(_backward, first, threshold, ctx.shift, *rest)
+        found = run_elementwise(_backward, first, threshold, shift, *rest)
         return torch.cat(found[:-1]), found[-1].to(threshold.dtype), None, None
 
 
-def spiking(z: Tensor, threshold: Tensor, shift: float, steps: int) -> Tensor:
+def spiking(z: Tensor, threshold: Tensor, shift: Tensor, steps: int) -> Tensor:
     """Outputs of IF neurons for currents `z`, (steps * N, ...), step after step.
 
-    `threshold` is `lam`, a scalar tensor, and v(0) is `shift` of it. Backward: see above.
+    `threshold` is `lam`, a scalar tensor, and v(0) is `shift` of it, a scalar or (N, ...).
+    Backward: see above.
     """
     result: Tensor = _Spiking.apply(z, threshold, shift, steps)  # type: ignore[no-untyped-call]
     return result

@@ -66,7 +66,8 @@ class TrainConfig(Settings):
         NQ: sigma is estimated after epoch `noise_start` and every `noise_every` epochs from then
         on; it is 0 before.
     fixed_noise:
-        NQ: instead of estimating, sigma of every layer is this times its threshold.
+        NQ: instead of estimating, sigma of every layer is this times its threshold. With own errors
+        the noise of the potentials that neurons begin with, by default none.
     errors:
         What stands for the spiking network's errors in training: "modelled" by the activation (NQ's
         noise; QCFS models none), or its "own": it is trained itself, over `calibration_steps` steps

@@ -12,6 +12,7 @@ converted network, as here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -26,7 +27,9 @@ from toolchain.torch_private import map_leaves
 
 
 @contextmanager
-def own_errors(model: nn.Module, num_steps: int, *, per_step: bool = False) -> Iterator[None]:
+def own_errors(
+    model: nn.Module, num_steps: int, *, per_step: bool = False, noise: float = 0.0
+) -> Iterator[None]:
     """Within, `model` is called with samples (n, ...) and gives the mean outputs of its IF neurons.
 
     The block may hold a forward, or a whole training loop; each forward runs as in evaluation.
@@ -38,15 +41,21 @@ def own_errors(model: nn.Module, num_steps: int, *, per_step: bool = False) -> I
     per_step:
         Whether the samples are sequences, (n, T, ...), of which the network gets one tensor in
         each step.
+    noise:
+        Standard deviation of the potential that a neuron begins with, in thresholds, drawn anew for
+        each forward that computes gradients. Without any, the network learns the exact timing of
+        its spikes, which rounded weights change (docs/TRAINING.md).
 
     Raises
     ------
     DataError
-        If `num_steps` is less than 1, sequences have another number of steps, or an output is
-        neither a tensor (n, ...) nor None.
+        If `num_steps` is less than 1, `noise` is negative, sequences have another number of steps,
+        or an output is neither a tensor (n, ...) nor None.
     """
     if num_steps < 1:
         raise DataError("steps must be at least 1", node="own_errors", found=num_steps)
+    if not 0 <= noise < math.inf:
+        raise DataError("noise must be at least 0", node="own_errors", found=noise)
 
     def repeated(value: Any) -> Any:
         is_batch = isinstance(value, Tensor) and value.ndim > 0
@@ -77,7 +86,7 @@ def own_errors(model: nn.Module, num_steps: int, *, per_step: bool = False) -> I
 
     with (
         as_measured,
-        activation_mode(model, ActivationMode.SPIKING, num_steps),
+        activation_mode(model, ActivationMode.SPIKING, num_steps, noise),
         model.register_forward_pre_hook(begin, with_kwargs=True),
         model.register_forward_hook(end),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,10 @@ class Classification(Task[Checkpoint]):
         if not is_own(name):
             x = laid_out(x, self.model)
         guard = user_code("the network fails in training", name) if is_own(name) else nullcontext()
-        spiking = own_errors(self.model, self.steps, per_step=per_step) if own else nullcontext()
+        spiking: AbstractContextManager[None] = nullcontext()
+        if own:
+            noise = self.config.fixed_noise or 0.0
+            spiking = own_errors(self.model, self.steps, per_step=per_step, noise=noise)
         with guard, self.device.autocast(), spiking:
             return self.network(x)
 

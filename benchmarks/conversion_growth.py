@@ -28,11 +28,14 @@ from benchmarks.report.speed import Measurement, Table  # noqa: E402
 from benchmarks.seeded_networks import source_network  # noqa: E402
 
 VARIABLES = ("GROWTH_NETWORK", "GROWTH_WIDTH")
+LEAST = 2.0
+"""Seconds from which on an exponent says something."""
 TEXT = (
     "`spikeport convert` at 224x224 pixels, 1000 classes, T = {steps}, seeded random weights of 8 "
     "bits, average pools as layers; processor seconds of one thread in a process of its own, "
     "without those of building the network alone, and its peak memory. The exponent is the slope "
-    "in logarithms from the row above: 1 is linear."
+    "in logarithms from the row above, where both take {least:g} s or more (differences of two "
+    "runs vary by about one): 1 is linear."
 )
 
 
@@ -81,7 +84,7 @@ def measure(name: str, widths: list[float], folder: str) -> Table:
         whole, memory = taken(convert, name, width, folder)
         point = (float(weights(Path(folder) / "net.net")), whole - built)
         exponent = "-"
-        if before is not None:
+        if before is not None and min(point[1], before[1]) >= LEAST:
             more, longer = (np.log(now / then) for now, then in zip(point, before, strict=True))
             exponent = f"{longer / more:.2f}"
         cells = (f"{point[0] / 1e6:.1f}", f"{point[1]:.1f}", exponent, f"{memory:.2f}")
@@ -104,7 +107,7 @@ def main() -> None:
     Measurement.publish(
         "conversion-growth",
         "Growth of a conversion",
-        TEXT.format(steps=STEPS),
+        TEXT.format(steps=STEPS, least=LEAST),
         tables,
         " ".join(["python", "benchmarks/conversion_growth.py", *sys.argv[1:]]),
         time.perf_counter() - started,

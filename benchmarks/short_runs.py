@@ -12,6 +12,7 @@ into RESULTS.md.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -102,7 +103,6 @@ def main() -> None:
     )
     folders = {name: given.runs / name.replace(" ", "-") for name in VARIANTS}
     places = {RELU: given.relu, **folders}
-    started = time.perf_counter()
     finished = {}
     for name, changes in VARIANTS.items():
         named = {k: str(places[v]) if v in places else v for k, v in changes.items()}
@@ -112,6 +112,9 @@ def main() -> None:
             print(name, flush=True)
         if folders[name].exists():
             finished[name] = load_checkpoint(folders[name])
+    started = time.perf_counter()
+    logs = ((folders[name] / "log.jsonl").read_text().splitlines() for name in finished)
+    trained = sum(json.loads(line)["seconds"] for lines in logs for line in lines)
     held = hold_out(open_split(given.data, "train"), first.held_out, first.seed)[1]
     rows = tuple(row(name, kept, held) for name, kept in finished.items())
     found = accuracy(
@@ -132,7 +135,7 @@ def main() -> None:
         text,
         [Table("Held out, %", head, rows)],
         f"python benchmarks/short_runs.py --data {given.data} --relu RUN --runs DIR",
-        time.perf_counter() - started,
+        time.perf_counter() - started + trained,
         torch=torch.__version__,
     )
 

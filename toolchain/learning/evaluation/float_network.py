@@ -17,7 +17,7 @@ from toolchain.accuracy import Z95
 from toolchain.conversion.frontend.user_module import in_evaluation
 from toolchain.learning.activations import ActivationMode, QuantizedActivation, activation_mode
 from toolchain.learning.evaluation.schema import GapOfLayer, box
-from toolchain.learning.training.inference import batches
+from toolchain.learning.training.inference import at_each_step, batches, side_by_side
 from toolchain.learning.training.noise import observed_outputs, run_spiking
 from toolchain.progress import Progress
 
@@ -42,8 +42,8 @@ def spiking_logits(
     longest, sums = max(steps), []
     with in_evaluation(model), activation_mode(model, ActivationMode.SPIKING, longest):
         for batch in batches(x, longest):
-            by_steps = batch.transpose(0, 1)[:longest] if per_step else batch[None]
-            out = model(by_steps.expand(longest, *by_steps.shape[1:]).flatten(0, 1))
+            seen = batch[:, :longest] if per_step else batch
+            out = side_by_side(model(at_each_step(seen, longest, per_step=per_step)))
             sums.append(out.reshape(longest, len(batch), -1).cumsum(0))
             if progress:
                 progress(sum(s.shape[1] for s in sums), len(x))

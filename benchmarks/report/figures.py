@@ -147,17 +147,23 @@ def snn_against_ann(evaluations: Sequence[Evaluation]) -> Figure:
     return figure
 
 
+def fixed_noise(evaluation: Evaluation) -> float | None:
+    """NQ's noise in thresholds where a run does not estimate it; none with own errors."""
+    config = evaluation.config
+    return None if config.get("errors") == "own" else config.get("fixed_noise")
+
+
 def accuracy_by_noise(evaluations: Sequence[Evaluation]) -> Figure:
     """Accuracy of networks trained with fixed noise, by steps; the estimated one dashed."""
     fixed = sorted(
-        (e for e in evaluations if e.config.get("fixed_noise") is not None),
-        key=lambda e: float(e.config["fixed_noise"]),
+        (e for e in evaluations if fixed_noise(e) is not None),
+        key=lambda e: fixed_noise(e) or 0.0,
     )
-    estimated = [e for e in evaluations if e.config.get("fixed_noise") is None]
+    estimated = [e for e in evaluations if fixed_noise(e) is None]
     figure = _figure(5.0, 3.2)
     with mpl.rc_context(STYLE):
         axes = figure.add_subplot()
-    intensity = [float(e.config["fixed_noise"]) for e in fixed]
+    intensity = [fixed_noise(e) for e in fixed]
     for colour, steps in zip(COLOURS, (None, 1, 2, 4, 8), strict=False):
         label = "ANN" if steps is None else f"SNN, T = {steps}"
         values = [_accuracy(e, steps) for e in fixed]

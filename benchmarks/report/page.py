@@ -150,7 +150,7 @@ def _difference_lines(timed: Sequence[Evaluation], steps: Sequence[int]) -> list
 
     Fixed noise is left out.
     """
-    trained = [e for e in timed if e.config["fixed_noise"] is None]
+    trained = [e for e in timed if figures.fixed_noise(e) is None]
     pairs = [
         (f"{figures.training_of(nq)} - QCFS, both float", (nq, "float"), (qcfs, "float"))
         for nq in trained
@@ -260,7 +260,7 @@ def _provenance(name: str, evaluation: Evaluation) -> list[str]:
 
 def _figures(evaluations: Mapping[str, Evaluation]) -> dict[str, Callable[[], Figure]]:
     """What can be drawn from the evaluations at hand."""
-    whole = {n: e for n, e in evaluations.items() if e.config.get("fixed_noise") is None}
+    whole = {n: e for n, e in evaluations.items() if figures.fixed_noise(e) is None}
     chosen: dict[str, Callable[[], Figure]] = {}
     for group_key, group in _groups(whole).items():
         gaps = [e for e in group.values() if e.gaps]
@@ -291,7 +291,7 @@ def _figures(evaluations: Mapping[str, Evaluation]) -> dict[str, Callable[[], Fi
             chosen[f"training-{key}"] = partial(figures.training_curves, trained)
     trained_with_noise = {n: e for n, e in evaluations.items() if e.config["activation"] == "nq"}
     for group_key, group in _groups(trained_with_noise).items():
-        if any(e.config["fixed_noise"] is not None for e in group.values()):
+        if any(figures.fixed_noise(e) is not None for e in group.values()):
             chosen[f"noise-intensity-{_slug(group_key)}"] = partial(
                 figures.accuracy_by_noise, list(group.values())
             )

@@ -35,7 +35,7 @@ from toolchain.threads import allowed_threads, share
 SpikesBySource = Mapping[str, CodedSpikes]
 """Spikes by source; on sleep steps the input is absent."""
 INT32 = IntRange.signed(32)
-CURRENTS = 8 << 20
+CURRENTS = 4 << 20
 """Bytes of currents (float32) summed before the neurons take them.
 
 Few enough to stay in the cache and for the allocator to reuse the memory; enough samples for

@@ -37,7 +37,7 @@ from benchmarks.seeded_networks import images, make_program  # noqa: E402
 from toolchain.compiled import compiled  # noqa: E402
 from toolchain.engine import layers, simd  # noqa: E402
 from toolchain.engine.engine import Engine  # noqa: E402
-from toolchain.engine.events import EventSum  # noqa: E402
+from toolchain.engine.events import EventSum, in_widths  # noqa: E402
 from toolchain.engine.synaptic_sum import SynapticSum  # noqa: E402
 
 SHAPE, BATCH, STEPS = (3, 32, 32), 32, 4
@@ -101,23 +101,21 @@ def roof_of_planes() -> float:
 
 
 @compiled
-def add_repeatedly(total, weight, events, runs, sums, repeats):  # type: ignore[no-untyped-def]
-    """The same sums again and again."""
+def add_repeatedly(total, weight, rows, repeats):  # type: ignore[no-untyped-def]
+    """The same sums of `EVENTS` rows each, again and again."""
     for _ in range(repeats):
-        simd.add_weights(total, weight, WIDTH, events, runs, sums, len(sums))
+        for first in range(0, len(rows), EVENTS):
+            simd.add_weights(total, 0, weight, WIDTH, rows, first, first + EVENTS, 1, 1)
 
 
 def roof_of_events(rows: int) -> float:
     """10^9 weights per second of the engine's loop; spikes take any of `rows` rows of weights."""
     rng = np.random.default_rng(0)
-    weight = simd.paired(rng.integers(-128, 128, (rows, WIDTH))).ravel()
-    events = rng.integers(0, rows, (SUMS, EVENTS)).astype(np.uint32)
-    places = np.arange(SUMS)
-    runs = np.stack([EVENTS * places, EVENTS * (places + 1), 0 * places], axis=1)
-    sums = np.array([[0, n, n + 1, 1, 1, EVENTS] for n in places])
-    arguments = np.zeros(WIDTH, np.int32), weight, events.ravel(), runs, sums, REPEATS
+    weight = in_widths(rng.integers(-128, 128, (WIDTH, 1, 1, rows)), np.array([WIDTH]))
+    taken = rng.integers(0, rows, SUMS * EVENTS).astype(np.uint32)
+    total = np.zeros(WIDTH, np.int32)
     added = REPEATS * SUMS * EVENTS * WIDTH
-    return added / best(lambda: add_repeatedly(*arguments)) / 1e9
+    return added / best(lambda: add_repeatedly(total, weight, taken, REPEATS)) / 1e9
 
 
 def best(call: Callable[[], Any]) -> float:

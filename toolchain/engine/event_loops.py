@@ -19,10 +19,13 @@ from toolchain.engine.simd import (
     SOURCE,
     SPREAD,
     add_weights,
-    put_positions,
+    put_eight,
+    put_sixteen,
 )
 
 _ONES = 0x0101010101010101
+SLACK = 16
+"""Entries behind the last of a list that may be written: lists are copied by so many."""
 
 
 class Weighted(NamedTuple):
@@ -87,23 +90,6 @@ class Listed(NamedTuple):
     events: np.ndarray
 
 
-class Notes(NamedTuple):
-    """The sums of the outputs of one row, written anew for each row: see `add_weights`.
-
-    Attributes
-    ----------
-    counts:
-        int64 (2,), number of `runs` and of `sums`.
-    spare:
-        int32, space for sums of more outputs than exist.
-    """
-
-    runs: np.ndarray
-    sums: np.ndarray
-    counts: np.ndarray
-    spare: np.ndarray
-
-
 @part_of_another
 def list_words(row, choice, starts, events, n):  # type: ignore[no-untyped-def]
     """Append the spikes of a row of the plane, by words of eight bytes, if 8 divides C.
@@ -121,7 +107,7 @@ def list_words(row, choice, starts, events, n):  # type: ignore[no-untyped-def]
             elif choice == 0:
                 word = ~(word | (word >> np.uint64(1))) & np.uint64(_ONES)
             byte = np.int64((word * np.uint64(SPREAD)) >> np.uint64(56))
-            put_positions(events, n, POSITIONS, byte, 8 * j)
+            put_eight(events, n, POSITIONS, 8 * byte, 8 * j)
             n += POSITIONS_OF[byte]
     return n
 
@@ -163,7 +149,7 @@ def list_planes(arriving, mine):  # type: ignore[no-untyped-def]
         listed += arriving.counts[m]
     sites = arriving.planes.shape[1] * arriving.planes.shape[2]
     starts = np.empty((len(mine), arriving.signs, sites + 1), np.int64)
-    events = np.empty(listed + POSITIONS.shape[1], np.uint32)
+    events = np.empty(listed + SLACK, np.uint32)
     n = 0
     for s in range(arriving.signs):
         for i in range(len(mine)):
@@ -193,100 +179,64 @@ def find_spans(size, weighted, outputs):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def note(sums, number, at, first, stop, sign, fresh, events):  # type: ignore[no-untyped-def]
-    """Add one sum to the notes."""
-    sums[number, 0] = at
-    sums[number, 1] = first
-    sums[number, 2] = stop
-    sums[number, 3] = sign
-    sums[number, 4] = fresh
-    sums[number, 5] = events
-
-
-@inlined
-def note_output(starts, rows, inside, spans, x, at, fresh, runs, sums, counts):  # type: ignore[no-untyped-def]
-    """Add the sums of one output over a plane's rows, (first pixel, first weights) each."""
-    run, number = counts[0], counts[1]
-    for s in range(starts.shape[0]):
-        first, left = run, MOST_EVENTS
-        for i in range(inside):
-            for b in range(spans.shape[1]):
-                event = starts[s, rows[i, 0] + spans[x, b, 0]]
-                stop = starts[s, rows[i, 0] + spans[x, b, 1]]
-                base = rows[i, 1] + spans[x, b, 2]
-                while stop - event > left:
-                    runs[run, 0], runs[run, 1], runs[run, 2] = event, event + left, base
-                    event, run, left = event + left, run + 1, MOST_EVENTS
-                    note(sums, number, at, first, run, 1 - 2 * s, fresh, MOST_EVENTS)
-                    first, number, fresh = run, number + 1, 0
-                runs[run, 0], runs[run, 1], runs[run, 2] = event, stop, base
-                run += np.int64(event < stop)
-                left -= stop - event
-        if run > first or fresh:
-            note(sums, number, at, first, run, 1 - 2 * s, fresh, MOST_EVENTS - left)
-            number, fresh = number + 1, 0
-    counts[0], counts[1] = run, number
-
-
-@inlined
-def hears(starts, rows, inside, across):  # type: ignore[no-untyped-def]
-    """Whether there is a spike in any of a plane's rows."""
-    for s in range(starts.shape[0]):
-        for i in range(inside):
-            if starts[s, rows[i, 0]] != starts[s, rows[i, 0] + across]:
-                return True
-    return False
+def take(starts, s, events, met, number, spans, x, rows):  # type: ignore[no-untyped-def]
+    """Write the rows of weights that the output `x` sums over a plane's rows; returns how many."""
+    n = 0
+    for i in range(number):
+        for b in range(spans.shape[1]):
+            first = starts[s, met[i, 0] + spans[x, b, 0]]
+            many = starts[s, met[i, 0] + spans[x, b, 1]] - first
+            for k in range(0, many, SLACK):
+                put_sixteen(rows, n + k, events, first + k, met[i, 1] + spans[x, b, 2])
+            n += many
+    return n
 
 
 @part_of_another
 def put_plane(  # type: ignore[no-untyped-def]
-    starts, events, size, weighted, place, width, first, above, below, spans, total, notes
+    starts, events, size, weighted, place, width, first, above, below, spans, total, rows
 ):
-    """Sum one plane of size (H, W, C), outputs from `first` on, over some rows of the kernel."""
+    """Sum one plane of size (H, W, C), outputs from `first` on, over some rows of the kernel.
+
+    `rows`, uint32, is space for the rows of weights of one output.
+    """
     outputs = total.shape[2]
-    rows = np.empty((below - above, 2), np.int64)
-    runs, sums, counts = notes.runs, notes.sums, notes.counts
+    met, spare = np.empty((below - above, 2), np.int64), np.empty(PAIRED, np.int32)
     whole = outputs - first >= width
     for y in range(total.shape[0]):
-        inside = 0
+        number = 0
         for a in range(above, below):
             row = y * weighted.stride[0] - weighted.padding[0] + a * weighted.dilation[0]
             if 0 <= row < size[0]:
-                rows[inside, 0] = row * size[1]
-                rows[inside, 1] = place // width + a * weighted.kernel[1] * size[2]
-                inside += 1
-        if not hears(starts, rows, inside, size[1]):
-            if above == 0:
-                total[y, :, first : first + width] = 0
-            continue
-        counts[:] = 0
-        fresh = np.int64(above == 0 or not whole)
+                met[number, 0] = row * size[1]
+                met[number, 1] = place // width + a * weighted.kernel[1] * size[2]
+                number += 1
+        into = total[y].reshape(-1) if whole else spare
         for x in range(total.shape[1]):
-            at = x * outputs + first if whole else x * width
-            note_output(starts, rows, inside, spans, x, at, fresh, runs, sums, counts)
-        into = total[y].reshape(-1) if whole else notes.spare
-        add_weights(into, weighted.weight, width, events, runs, sums, counts[1])
-        if not whole:
-            for x in range(total.shape[1]):
+            at = x * outputs + first if whole else 0
+            fresh = np.int64(above == 0 or not whole)
+            for s in range(starts.shape[0]):
+                n, done = take(starts, s, events, met, number, spans, x, rows), 0
+                while fresh or done < n:
+                    stop = min(n, done + MOST_EVENTS)
+                    add_weights(
+                        into, at, weighted.weight, width, rows, done, stop, 1 - 2 * s, fresh
+                    )
+                    done, fresh = stop, np.int64(0)
+            if not whole:
                 for k in range(outputs - first):
                     before = np.int32(0) if above == 0 else total[y, x, first + k]
-                    total[y, x, first + k] = before + notes.spare[x * width + k]
+                    total[y, x, first + k] = before + spare[k]
 
 
 @part_of_another
 def put_group(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
     """Sum the planes `mine`, in one thread."""
-    size, across = arriving.planes.shape[1:], total.shape[2]
+    size = arriving.planes.shape[1:]
     listed = list_planes(arriving, mine)
-    spans = find_spans(size, weighted, across)
+    spans = find_spans(size, weighted, total.shape[2])
     places = weighted.kernel[0] * weighted.kernel[1]
-    noted = across * arriving.signs * (places + places * size[2] * arriving.most // MOST_EVENTS + 1)
-    notes = Notes(
-        np.empty((noted, 3), np.int64),
-        np.empty((noted, 6), np.int64),
-        np.zeros(2, np.int64),
-        np.empty(across * PAIRED, np.int32),
-    )
+    rows = np.empty(places * size[2] * arriving.most + SLACK, np.uint32)
     first = place = 0
     for width in weighted.widths:
         for above in range(0, weighted.kernel[0], weighted.rows):
@@ -304,7 +254,7 @@ def put_group(arriving, mine, weighted, total):  # type: ignore[no-untyped-def]
                     below,
                     spans,
                     total[mine[i]],
-                    notes,
+                    rows,
                 )
         first += width
         place += places * size[2] * width

@@ -137,7 +137,7 @@ class EventSum:
             (self._kernel, stride, self._padding, self._dilation), np.int64
         )
         rows = max(1, CACHED // (self._kernel[1] * self._plane[2] * int(self._widths[0])))
-        words = _in_widths(weight, self._widths)
+        words = in_widths(weight, self._widths)
         return Weighted(words, self._widths, kernel, stride, padding, dilation, rows)
 
 
@@ -174,8 +174,8 @@ def _widths(outputs: int) -> np.ndarray:
     return np.array(widths, np.int64)
 
 
-def _in_widths(weight: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Weights as in `Weighted`; the first word is aligned with a cache line."""
+def in_widths(weight: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Weights, (C_out, K_h, K_w, C_in), as in `Weighted`, aligned with a cache line."""
     size = int(widths.sum()) * weight[0].size // 2
     memory = np.empty(size + LINE // 2, np.int16)
     start = -memory.ctypes.data % LINE // 2

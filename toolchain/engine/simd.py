@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from toolchain.files import file_sha256
@@ -45,28 +44,26 @@ def _vector_at(builder: ir.IRBuilder, pointer: Any, start: int, kind: ir.VectorT
 
 
 def _add_weights(  # type: ignore[no-untyped-def]
-    _context, total, weight, width, events, runs, sums, count
+    _context, total, at, weight, width, rows, first, stop, sign, fresh
 ):
-    """Add rows of weights for each of `count` sums of `width` outputs.
-
-    A sum is `total[at : at + width] += sign * weight[(base + events[i]) * width : ... + width]`
-    over the events of its runs.
+    """Add rows of weights: `total[at : at + width] += sign * sum of weight[rows[first:stop]]`.
 
     Parameters
     ----------
     total:
         int32 (K,).
     weight:
-        int16 (R * width / 2,) as `paired` gives it, a row of `width` weights per event.
+        int16 (R * width / 2,) as `paired` gives it, R rows of `width` weights.
     width:
         One of `WIDTHS`.
-    events:
+    rows:
         uint32 (E,).
-    runs:
-        int64 (n, 3): first event, the one after the last, `base`.
-    sums:
-        int64 (m, 6): `at`, first run, the one after the last, sign (1 or -1), whether to overwrite
-        (1) the values in `total`, and the number of events, at most `MOST_EVENTS`.
+    first, stop:
+        At most `MOST_EVENTS` of the rows are added.
+    sign:
+        1 or -1.
+    fresh:
+        Whether to overwrite (1) the values in `total`.
 
     Notes
     -----
@@ -76,105 +73,68 @@ def _add_weights(  # type: ignore[no-untyped-def]
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kinds = signature.args
-        elements = {0: _I32, 1: _I16, 3: _I32, 4: _I64, 5: _I64}
-        total, weights, numbers, runs, sums = (
-            _data(context, builder, kinds[k], arguments[k], element)
-            for k, element in elements.items()
+        _, at, _, asked, _, first, stop, sign, fresh = arguments
+        total, weights, rows = (
+            _data(context, builder, signature.args[k], arguments[k], element)
+            for k, element in ((0, _I32), (2, _I16), (4, _I32))
         )
         done = builder.append_basic_block("done")
-        choice = builder.switch(arguments[2], done)
+        choice = builder.switch(asked, done)
         for wide in WIDTHS:
             choice.add_case(ir.Constant(_I64, wide), builder.append_basic_block(f"width{wide}"))
             builder.position_at_end(choice.cases[-1][1])
-            with cgutils.for_range(builder, arguments[6]) as loop:
-                row = builder.mul(loop.index, ir.Constant(_I64, 6))
-                at, first, stop, sign, fresh, events = (
-                    builder.load(builder.gep(sums, [builder.add(row, ir.Constant(_I64, k))]))
-                    for k in range(6)
-                )
-                found = _sum_of_runs(builder, wide, weights, numbers, runs, first, stop)
-                _put(builder, builder.gep(total, [at]), found, events, sign, fresh)
+            sums = _sum_of_rows(builder, wide, weights, rows, first, stop)
+            _put(builder, builder.gep(total, [at]), sums, builder.sub(stop, first), sign, fresh)
             builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
 
     whole = types.int64
-    return types.void(total, weight, whole, events, runs, sums, whole), generate
+    kinds = total, whole, weight, whole, rows, whole, whole, whole, whole
+    return types.void(*kinds), generate
 
 
 add_weights: Any = intrinsic(_add_weights)
 
 
-def _sum_of_runs(
-    builder: ir.IRBuilder,
-    width: int,
-    weights: Any,
-    numbers: Any,
-    table: Any,
-    first_run: Any,
-    last_run: Any,
+def _sum_of_rows(
+    builder: ir.IRBuilder, width: int, weights: Any, rows: Any, first: Any, stop: Any
 ) -> Sequence[Any]:
-    """Sums over all runs, vectors of int16, with the builder after the loop.
+    """Sums over all rows, vectors of int16, with the builder after the loop.
 
     For each vector of words, one sum of the words and one of the upper weights.
     """
     kind = ir.VectorType(_I16, LANES)
-    words = width // 2
-    vectors = width // LANES
+    words, vectors = width // 2, width // LANES
     before = builder.block
-    run, event, behind, end = (
-        builder.append_basic_block(f"{name}{width}") for name in ("run", "event", "behind", "end")
-    )
-    one = ir.Constant(_I64, 1)
+    row, end = (builder.append_basic_block(f"{name}{width}") for name in ("row", "end"))
     nothing = ir.Constant(kind, None)
     half = ir.Constant(kind, [8] * LANES)
-    builder.cbranch(builder.icmp_signed("<", first_run, last_run), run, end)
+    builder.cbranch(builder.icmp_signed("<", first, stop), row, end)
 
-    builder.position_at_end(run)
-    number = builder.phi(_I64)
-    held = [builder.phi(kind) for _ in range(vectors)]
-    row = builder.mul(number, ir.Constant(_I64, 3))
-    first, stop, base = (
-        builder.load(builder.gep(table, [builder.add(row, ir.Constant(_I64, k))])) for k in range(3)
-    )
-    shifted = builder.gep(weights, [builder.mul(base, ir.Constant(_I64, words))])
-    builder.cbranch(builder.icmp_signed("<", first, stop), event, behind)
-
-    builder.position_at_end(event)
+    builder.position_at_end(row)
     place = builder.phi(_I64)
     sums = [builder.phi(kind) for _ in range(vectors)]
-    which = builder.zext(builder.load(builder.gep(numbers, [place])), _I64)
-    of_event = builder.gep(shifted, [builder.mul(which, ir.Constant(_I64, words))])
+    number = builder.zext(builder.load(builder.gep(rows, [place])), _I64)
+    of_row = builder.gep(weights, [builder.mul(number, ir.Constant(_I64, words))])
     added = []
     for k in range(0, vectors, 2):
-        loaded = builder.load(_vector_at(builder, of_event, k // 2 * LANES, kind))
+        loaded = builder.load(_vector_at(builder, of_row, k // 2 * LANES, kind))
         loaded.align = 2
         added.append(builder.add(sums[k], loaded))
         added.append(builder.add(sums[k + 1], builder.ashr(loaded, half)))
-    following = builder.add(place, one)
-    builder.cbranch(builder.icmp_signed("<", following, stop), event, behind)
-    place.add_incoming(first, run)
-    place.add_incoming(following, event)
-
-    builder.position_at_end(behind)
-    reached = [builder.phi(kind) for _ in range(vectors)]
-    next_number = builder.add(number, one)
-    builder.cbranch(builder.icmp_signed("<", next_number, last_run), run, end)
-    number.add_incoming(first_run, before)
-    number.add_incoming(next_number, behind)
+    following = builder.add(place, ir.Constant(_I64, 1))
+    builder.cbranch(builder.icmp_signed("<", following, stop), row, end)
 
     builder.position_at_end(end)
     found = [builder.phi(kind) for _ in range(vectors)]
+    place.add_incoming(first, before)
+    place.add_incoming(following, row)
     for k in range(vectors):
-        held[k].add_incoming(nothing, before)
-        held[k].add_incoming(reached[k], behind)
-        sums[k].add_incoming(held[k], run)
-        sums[k].add_incoming(added[k], event)
-        reached[k].add_incoming(held[k], run)
-        reached[k].add_incoming(added[k], event)
+        sums[k].add_incoming(nothing, before)
+        sums[k].add_incoming(added[k], row)
         found[k].add_incoming(nothing, before)
-        found[k].add_incoming(reached[k], behind)
+        found[k].add_incoming(added[k], row)
     return found
 
 
@@ -225,12 +185,12 @@ SPREAD = 0x0102040810204080
 
 
 def _positions() -> np.ndarray:
-    """Table uint32 (256, 8): the positions of the set bits of each byte, in order, then zeros."""
+    """uint32 (2048,), eight for each byte: the positions of its set bits, in order, then zeros."""
     table = np.zeros((256, 8), np.uint32)
     for byte in range(256):
         bits = [bit for bit in range(8) if byte >> bit & 1]
         table[byte, : len(bits)] = bits
-    return table
+    return table.ravel()
 
 
 POSITIONS = _positions()
@@ -238,26 +198,30 @@ POSITIONS_OF = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
 """Number of set bits of each byte."""
 
 
-def _put_positions(  # type: ignore[no-untyped-def]
-    _context, events, at, positions, byte, base
-):
-    """Set `events[at : at + 8] = base + positions[byte]`; uint32 (E,), uint32 (256, 8)."""
+def _put_shifted(lanes: int) -> Any:
+    """`put(into, at, values, first, base)`: the next `lanes` values, increased by `base`.
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kind = ir.VectorType(_I32, 8)
-        into = _data(context, builder, signature.args[0], arguments[0], _I32)
-        table = _data(context, builder, signature.args[2], arguments[2], _I32)
-        row = builder.gep(table, [builder.mul(arguments[3], ir.Constant(_I64, 8))])
-        found = builder.load(builder.bitcast(row, kind.as_pointer()))
-        found.align = 4
-        lanes = _everywhere(builder, arguments[4], 8)
-        place = builder.gep(into, [arguments[1]])
-        put = builder.store(builder.add(found, lanes), builder.bitcast(place, kind.as_pointer()))
-        put.align = 4
-        return context.get_dummy_value()
+    It sets `into[at : at + lanes] = values[first : first + lanes] + base`; uint32 (E,) both.
+    """
 
-    whole = types.int64
-    return types.void(events, whole, positions, whole, whole), generate
+    def put_shifted(_context, into, at, values, first, base):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            kind = ir.VectorType(_I32, lanes)
+            to, start = (
+                builder.gep(_data(context, builder, signature.args[k], arguments[k], _I32), [place])
+                for k, place in ((0, arguments[1]), (2, arguments[3]))
+            )
+            found = builder.load(builder.bitcast(start, kind.as_pointer()))
+            found.align = 4
+            shifted = builder.add(found, _everywhere(builder, arguments[4], lanes))
+            builder.store(shifted, builder.bitcast(to, kind.as_pointer())).align = 4
+            return context.get_dummy_value()
+
+        whole = types.int64
+        return types.void(into, whole, values, whole, whole), generate
+
+    return intrinsic(put_shifted)
 
 
-put_positions: Any = intrinsic(_put_positions)
+put_eight = _put_shifted(8)
+put_sixteen = _put_shifted(16)

@@ -32,6 +32,8 @@ MOST_ROWS = 255
 """Most rows summed in 16 bits: 255 * 255 < 2^16, and 255 * -128 >= -2^15."""
 BYTES = 64
 """Sites that are searched for spikes together."""
+CACHED_ROWS = 2560
+"""Rows of weights of 64 outputs that stay in the cache: 160 KB."""
 WORTH_FETCHING = 0.5
 """Spikes per channel from which on most rows of weights are needed.
 
@@ -225,29 +227,37 @@ def list_spikes(spikes, channels, most, sign, events, starts):  # type: ignore[n
 
 @inlined
 def sum_place(  # type: ignore[no-untyped-def]
-    starts, line, runs, y, of_tap, channels, events, weight, factor, total, at
+    starts, line, columns, x, tap, after, runs, y, shape, events, weight, base, factor, total, at
 ):
-    """Add the sums of a place's spikes under a column of taps to `total[at : at + 64]`."""
+    """Add the sums of the place (x, y) of a sample to `total[at : at + 64]`.
+
+    The sample's lines begin at `line`; the columns of taps are `tap .. after - 1`, whose weights
+    begin at row `base`. Arrays are not sliced here: each slice would count its uses.
+    """
+    _, down, channels, _ = shape
     words, upper, rows = nothing(), nothing(), np.int64(0)
-    for r in range(runs.shape[1]):
-        count = runs[y, r, 2]
-        if count == 0:
-            break
-        first = runs[y, r, 0]
-        base = of_tap + (runs[y, r, 1] - first) * channels
-        event, end = np.int64(starts[line, first]), np.int64(starts[line, first + count])
-        while event < end:
-            stop = min(end, event + MOST_ROWS - rows)
-            rows += stop - event
-            for k in range(event, stop):
-                # An index without a sign needs no check for a negative one.
-                row = (base + np.int64(events[np.uint64(k)])) * WORDS
-                words = plus_words(words, weight, row)
-                upper = plus_upper(upper, weight, row)
-            event = stop
-            if rows == MOST_ROWS:
-                put(total, at, words, upper, rows, factor)
-                words, upper, rows = nothing(), nothing(), np.int64(0)
+    for i in range(tap, after):
+        column = line + columns[x, i]
+        if column < line:
+            continue
+        for r in range(runs.shape[1]):
+            first, count = runs[y, r, 0], runs[y, r, 2]
+            if count == 0:
+                break
+            of_run = base + ((i - tap) * down + runs[y, r, 1] - first) * channels
+            event, end = np.int64(starts[column, first]), np.int64(starts[column, first + count])
+            while event < end:
+                stop = min(end, event + MOST_ROWS - rows)
+                rows += stop - event
+                for k in range(event, stop):
+                    # An index without a sign needs no check for a negative one.
+                    row = (of_run + np.int64(events[np.uint64(k)])) * WORDS
+                    words = plus_words(words, weight, row)
+                    upper = plus_upper(upper, weight, row)
+                event = stop
+                if rows == MOST_ROWS:
+                    put(total, at, words, upper, rows, factor)
+                    words, upper, rows = nothing(), nothing(), np.int64(0)
     if rows:
         put(total, at, words, upper, rows, factor)
 
@@ -276,29 +286,41 @@ def sum_events(  # type: ignore[no-untyped-def]
     """
     across, down, channels, outputs = shape
     placed_x, placed_y = columns.shape[0], runs.shape[0]
-    samples = total.shape[0] // (placed_x * placed_y * outputs)
-    lines = starts.shape[0] // samples
-    last = weight.shape[0] // WORDS
+    places = total.shape[0] // (placed_y * outputs)
+    lines = starts.shape[0] // (places // placed_x)
+    of_tap, last = down * channels, weight.shape[0] // WORDS
+    together = min(across, max(1, CACHED_ROWS // of_tap))
     ahead = 0
     if starts[-1, -1] >= WORTH_FETCHING * channels:
-        ahead = -(-down * channels // (samples * placed_x))
-    # A column of taps at a time, whose weights of 64 outputs stay in the cache, and meanwhile the
-    # weights of the next are fetched.
+        ahead = -(-together * of_tap // places)
+    # The weights of 64 outputs under some columns of taps stay in the cache, and meanwhile the
+    # next are fetched.
     for part in range(0, outputs, OUTPUTS):
-        for i in range(across):
-            of_tap = (part // OUTPUTS * across + i) * down * channels
-            for place in range(samples * placed_x):
-                soon = of_tap + down * channels + place * ahead
+        for tap in range(0, across, together):
+            after = min(tap + together, across)
+            base = (part // OUTPUTS * across + tap) * of_tap
+            for place in range(places):
+                soon = base + (after - tap) * of_tap + place * ahead
                 for row in range(soon, min(last, soon + ahead)):
                     fetch(weight, row * WORDS)
                 sample, x = divmod(place, placed_x)
-                if columns[x, i] < 0:
-                    continue
-                line = sample * lines + columns[x, i]
                 for y in range(placed_y):
-                    at = (place * placed_y + y) * outputs + part
                     sum_place(
-                        starts, line, runs, y, of_tap, channels, events, weight, factor, total, at
+                        starts,
+                        sample * lines,
+                        columns,
+                        x,
+                        tap,
+                        after,
+                        runs,
+                        y,
+                        shape,
+                        events,
+                        weight,
+                        base,
+                        factor,
+                        total,
+                        (place * placed_y + y) * outputs + part,
                     )
 
 

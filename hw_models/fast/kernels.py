@@ -78,14 +78,14 @@ def convolve_depthwise(spikes, weight, reached_x, reached_y, total):  # type: ig
     for b in range(spikes.shape[0]):
         for x in range(spikes.shape[1]):
             for y in range(spikes.shape[2]):
-                here = spikes[b, x, y]
                 for i in range(weight.shape[0]):
                     for j in range(weight.shape[1]):
                         column, row = reached_x[x, i], reached_y[y, j]
                         if column >= 0 and row >= 0:
-                            into, factor = total[b, column, row], weight[i, j]
-                            for k in range(here.shape[0]):
-                                into[k] += np.int32(here[k]) * np.int32(factor[k])
+                            # Arrays are not sliced: each slice would count its uses.
+                            for k in range(weight.shape[2]):
+                                current = np.int32(spikes[b, x, y, k]) * np.int32(weight[i, j, k])
+                                total[b, column, row, k] += current
 
 
 @compiled

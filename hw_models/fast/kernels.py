@@ -47,9 +47,8 @@ def convolve(spikes, weight, reached, runs, out_shape, total):  # type: ignore[n
     for b in range(spikes.shape[0]):
         for x in range(spikes.shape[1]):
             for y in range(spikes.shape[2]):
-                here = spikes[b, x, y]
-                for channel in range(here.shape[0]):
-                    spike = np.int32(here[channel])
+                for channel in range(spikes.shape[3]):
+                    spike = np.int32(spikes[b, x, y, channel])
                     if spike == 0:
                         continue
                     group, c = divmod(channel, per_group)
@@ -179,23 +178,22 @@ def fire_lipool(  # type: ignore[no-untyped-def]
     for b in range(counts.shape[0]):
         for x in range(width):
             for y in range(height):
-                count, more = counts[b, x, y], arrived[b, x, y]
-                for k in range(count.shape[0]):
-                    count[k] += np.int32(more[k])
-                    low, high = min(low, count[k]), max(high, count[k])
+                for k in range(counts.shape[3]):
+                    count = counts[b, x, y, k] + np.int32(arrived[b, x, y, k])
+                    low, high = min(low, count), max(high, count)
+                    counts[b, x, y, k] = count
         for x in range(largest.shape[1]):
             for y in range(largest.shape[2]):
-                now[:] = np.iinfo(np.int32).min
+                for k in range(now.shape[0]):
+                    now[k] = np.iinfo(np.int32).min
                 for i in range(kernel[0]):
                     column = x * stride[0] - padding[0] + i * dilation[0]
                     for j in range(kernel[1]):
                         row = y * stride[1] - padding[1] + j * dilation[1]
                         if 0 <= column < width and 0 <= row < height:
-                            count = counts[b, column, row]
                             for k in range(now.shape[0]):
-                                now[k] = max(now[k], count[k])
-                before, sent = largest[b, x, y], spikes[b, x, y]
+                                now[k] = max(now[k], counts[b, column, row, k])
                 for k in range(now.shape[0]):
-                    sent[k] = np.int8(now[k] - before[k])
-                    before[k] = now[k]
+                    spikes[b, x, y, k] = np.int8(now[k] - largest[b, x, y, k])
+                    largest[b, x, y, k] = now[k]
     return low, high

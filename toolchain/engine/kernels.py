@@ -309,31 +309,33 @@ def relay(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def count_up(incoming, offset, counts):  # type: ignore[no-untyped-def]
-    """Add bytes (H, W, C), less `offset`, to int32 `counts`; returns their extremes."""
+def count_up(incoming, t, sample, offset, counts):  # type: ignore[no-untyped-def]
+    """Add bytes (T, n, H, W, C), less `offset`, to int32 `counts`; returns their extremes."""
     low = high = np.int32(0)
-    for y in range(counts.shape[0]):
-        for x in range(counts.shape[1]):
-            count, arrived = counts[y, x], incoming[y, x]
-            for k in range(count.shape[0]):
-                n = count[k] + np.int32(arrived[k]) - np.int32(offset)
+    for y in range(counts.shape[1]):
+        for x in range(counts.shape[2]):
+            for k in range(counts.shape[3]):
+                arrived = np.int32(incoming[t, sample, y, x, k]) - np.int32(offset)
+                n = counts[sample, y, x, k] + arrived
                 low, high = min(low, n), max(high, n)
-                count[k] = n
+                counts[sample, y, x, k] = n
     return low, high
 
 
 @compiled
-def largest_of_window(counts, top, left, kernel, dilation, largest):  # type: ignore[no-untyped-def]
-    """Write the maximum of one window of `counts`, (H, W, C), and 0 into `largest`, (C,)."""
-    largest[:] = 0
+def largest_of_window(  # type: ignore[no-untyped-def]
+    counts, sample, top, left, kernel, dilation, largest
+):
+    """Write the maximum of one window of `counts`, (n, H, W, C), and 0 into `largest`, (C,)."""
+    for k in range(largest.shape[0]):
+        largest[k] = 0
     for a in range(kernel[0]):
         row = top + a * dilation[0]
         for b in range(kernel[1]):
             column = left + b * dilation[1]
-            if 0 <= row < counts.shape[0] and 0 <= column < counts.shape[1]:
-                count = counts[row, column]
+            if 0 <= row < counts.shape[1] and 0 <= column < counts.shape[2]:
                 for k in range(largest.shape[0]):
-                    largest[k] = max(largest[k], count[k])
+                    largest[k] = max(largest[k], counts[sample, row, column, k])
 
 
 @compiled
@@ -349,17 +351,17 @@ def lipool(  # type: ignore[no-untyped-def]
     now = np.zeros(counts.shape[3], np.int32)
     for sample in range(start, stop):
         for t in range(spikes.shape[0]):
-            arrived = incoming[t if incoming.shape[0] > 1 else 0, sample]
-            lowest, highest = count_up(arrived, offset, counts[sample])
+            arriving = t if incoming.shape[0] > 1 else 0
+            lowest, highest = count_up(incoming, arriving, sample, offset, counts)
             low, high = min(low, lowest), max(high, highest)
             for y in range(spikes.shape[2]):
                 for x in range(spikes.shape[3]):
                     top, left = y * stride[0] - padding[0], x * stride[1] - padding[1]
-                    largest_of_window(counts[sample], top, left, kernel, dilation, now)
-                    before, fired = largest[sample, y, x], spikes[t, sample, y, x]
+                    largest_of_window(counts, sample, top, left, kernel, dilation, now)
                     for k in range(now.shape[0]):
-                        fired[k] = np.uint8(now[k] - before[k] + offset)
-                        before[k] = now[k]
-                    if trace.shape[0]:
-                        copy_row(trace[t, sample, y, x], now)
+                        rise = now[k] - largest[sample, y, x, k]
+                        spikes[t, sample, y, x, k] = np.uint8(rise + offset)
+                        largest[sample, y, x, k] = now[k]
+                        if trace.shape[0]:
+                            trace[t, sample, y, x, k] = now[k]
     return low, high, low, high

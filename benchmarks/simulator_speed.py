@@ -3,9 +3,9 @@
     python benchmarks/simulator_speed.py [--rounds 5]
 
 VGG16 and ResNet18 at 32x32, batch 32, T = 1, 2, 4, 8, and one image at T = 4, with seeded random
-weights of 8 bits and noise for images. Ways take turns in one process; medians are given, and peak
-memory of a process that does nothing else. Simulators of `peers.py` are measured at T = 4, where
-they are installed (`make .venv/.installed` does).
+weights of 8 bits and noise for images. Ways take turns in one process, two calls each of which the
+second counts; medians are given, and peak memory of a process that does nothing else. Simulators of
+`peers.py` are measured at T = 4, where they are installed (`make .venv/.installed` does).
 
 - ANN: one float32 forward of the source network with ReLUs, channels last; also under
   torch.compile, and in int8 by onnxruntime.
@@ -133,13 +133,17 @@ def makers_of(model: str, path: Path, steps: int, batch: int) -> dict[str, Calla
 
 
 def in_turns(ways: dict[str, Way], rounds: int) -> dict[str, float]:
-    """Median seconds of each, after two runs to warm up."""
+    """Median seconds of each, after one turn to warm up.
+
+    The second of two calls counts: threads of the way before spin for a while when it is done.
+    """
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 2):
+    for turn in range(rounds + 1):
         for name, way in ways.items():
+            way()
             started = time.perf_counter()
             way()
-            if turn >= 2:
+            if turn:
                 times[name].append(time.perf_counter() - started)
     return {name: statistics.median(found) for name, found in times.items()}
 
@@ -243,11 +247,12 @@ def command_table() -> Table:
 
 TEXT = (
     "Batch {batch} at 32x32, seeded random weights of 8 bits and noise for images; ways take turns "
-    "in one process, medians of {rounds} rounds. ANN: one float32 forward of the source network "
-    "with ReLUs, also under torch.compile, and in int8 by onnxruntime (its static calibration, "
-    "scales per channel). Fast: the engine behind `simulate`, readout only, or with digests of "
-    "every spike and potential. Stepwise: its oracle. SpikingJelly, sinabs, "
-    "snnTorch: their IF neurons with reset by subtraction in the same float32 network."
+    "in one process, two calls each of which the second counts, medians of {rounds} rounds. ANN: "
+    "one float32 forward of the source network with ReLUs, also under torch.compile, and in int8 "
+    "by onnxruntime (its static calibration, scales per channel). Fast: the engine behind "
+    "`simulate`, readout only, or with digests of every spike and potential. Stepwise: its oracle. "
+    "SpikingJelly, sinabs, snnTorch: their IF neurons with reset by subtraction in the same "
+    "float32 network."
 )
 
 

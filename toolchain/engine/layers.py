@@ -213,7 +213,8 @@ class EngineLayer(ABC):
 
     def _along(self, values: np.ndarray, rows: Rows) -> np.ndarray:
         """A value per channel, repeated along a row."""
-        return np.tile(values.astype(self._integer), rows.width // len(values))
+        sites = rows.width // len(values)
+        return values.astype(self._integer)[None].repeat(sites, axis=0).ravel()
 
     def _bias(self, rows: Rows, moment: StepContext) -> np.ndarray:
         """The bias along a row; zeros on sleep steps."""

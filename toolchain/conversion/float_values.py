@@ -197,7 +197,8 @@ def check_against_module(
     ):
         found = values[name] if last is None else last(values[name])
         same_shape = wanted.shape == found.shape
-        difference = (wanted - found if same_shape else wanted * np.nan).abs().flatten(1).amax(1)
+        each = (wanted - found if same_shape else wanted * np.nan).abs()
+        difference = each.reshape(len(each), -1).amax(1)
         # Not "greater than": a NaN difference is an error too.
         wrong = ~(difference <= TRACE_TOLERANCE * (1.0 + wanted.abs().max()))
         if float(wrong.double().mean()) > allowed:

@@ -163,6 +163,10 @@ def _is_known(module: nn.Module) -> bool:
 
 
 def _apply(node: fx.Node, values: Values) -> None:
+    for before in node.all_input_nodes:
+        if before in values.left_out:
+            values.leave_out_too(node, before)
+            return
     if node.op == "call_module":
         module = called_module(node)
         if find_adapter(module) is not None:
@@ -230,22 +234,41 @@ def _unknown(name: str, shape: tuple[int, ...]) -> Traced:
 
 
 def _returned(output: fx.Node, node: fx.Node, values: Values) -> str:
-    """The float node whose values `node` returns; the order it puts them in last is left out."""
+    """The float node whose values `node` returns; the order it puts them in last is left out.
+
+    Logits that are an image of one pixel, which the network flattens, are those of a dense layer.
+    """
     view = values.tensor(output, node)
-    if view.index is None or not is_permuted(view.index, view.base):
-        return values.source(output, node).name
-    order, earlier = torch.from_numpy(view.index.reshape(-1) - 1), values.left_out.get(node)
+    flattens = len(node.meta.get("shape", view.base)) <= 2 and view.base[1:] == (1, 1)
+    flattens &= not values.is_activation(view)
+    if view.index is not None and is_permuted(view.index, view.base):
+        values.left_out[node] = _arranging(view.index, values.left_out.get(node))
+        if view.shape != (view.index.size,) or not is_in_order(view.index, view.base):
+            values.notes.append(
+                f"{view.path}: outputs are {view.base}, which the network arranges as {view.shape}"
+            )
+        name = view.name
+    else:
+        name = values.source(output, node).name
+    if not flattens:
+        return name
+    last = values.left_out.get(node)
+    if last is not None:
+        values.left_out[node] = lambda tensor: last(tensor.reshape(len(tensor), *view.base))
+    return values.vector(view, values.path(node)).name
+
+
+def _arranging(
+    index: np.ndarray, last: Callable[[Tensor], Tensor] | None
+) -> Callable[[Tensor], Tensor]:
+    """What puts outputs (N, ...) into the order and shape of `index`, and then applies `last`."""
+    order = torch.from_numpy(index.reshape(-1) - 1)
 
     def arranged(tensor: Tensor) -> Tensor:
-        found = tensor.flatten(1)[:, order].reshape(len(tensor), *view.shape)
-        return found if earlier is None else earlier(found)
+        found = tensor.flatten(1)[:, order].reshape(len(tensor), *index.shape)
+        return found if last is None else last(found)
 
-    values.left_out[node] = arranged
-    if view.shape != (view.index.size,) or not is_in_order(view.index, view.base):
-        values.notes.append(
-            f"{view.path}: outputs are {view.base}, which the network arranges as {view.shape}"
-        )
-    return view.name
+    return arranged
 
 
 def _outputs(node: fx.Node, values: Values) -> list[tuple[str, fx.Node]]:

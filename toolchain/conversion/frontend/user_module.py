@@ -188,14 +188,21 @@ def _forward(
     samples: Tensor,
     mode: ActivationMode = ActivationMode.CLIPPED,
 ) -> list[Tensor]:
-    """Compute `outputs` with `tensors` in place of the network's own, which hooks may overwrite."""
+    """Compute `outputs` with `tensors` in place of the network's own, which hooks may overwrite.
+
+    A network that squeezes its output loses the axis of a single sample, which then runs beside a
+    copy of itself.
+    """
     with (
         user_code("the network's forward fails", type(model).__name__, home_of(model)),
         _as_in_evaluation(model),
         activation_mode(model, mode),
     ):
         # A copy: the network may write into its input.
-        return output_list(functional_call(model, tensors, (samples.double().clone(),)))
+        found = output_list(functional_call(model, tensors, (samples.double().clone(),)))
+    if len(samples) == 1 and any(isinstance(o, Tensor) and o.shape[:1] != (1,) for o in found):
+        found = [o[:1] for o in _forward(model, tensors, samples.repeat_interleave(2, 0), mode)]
+    return found
 
 
 def in_one_type(model: nn.Module) -> tuple[nn.Module, torch.dtype]:

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from toolchain.conversion.frontend.activation_spec import SIGNED_QCFS, ActivationSpec
 from toolchain.conversion.frontend.adapters import find_adapter, is_activation, registered
 from toolchain.conversion.frontend.operators.affine import is_traced, operands
+from toolchain.conversion.frontend.operators.reshape import is_view
 from toolchain.conversion.frontend.operators.selection import is_permuted
 from toolchain.conversion.frontend.operators.values import (
     Traced,
@@ -207,8 +208,10 @@ def _clamp(node: fx.Node, values: Values, low: Any, high: Any) -> None:
 
 
 def is_final(node: fx.Node) -> bool:
-    """Whether the network does nothing with the result but return it."""
-    return bool(node.users) and all(user.op == "output" for user in node.users)
+    """Whether the network returns the result, or a view of it, and does nothing else with it."""
+    return bool(node.users) and all(
+        user.op == "output" or (is_view(user) and is_final(user)) for user in node.users
+    )
 
 
 def final(node: fx.Node, values: Values) -> None:
@@ -234,7 +237,7 @@ def final(node: fx.Node, values: Values) -> None:
 
 
 def leave_out(node: fx.Node, values: Values, value: Any) -> None:
-    """Let the network return `value`, which stands before this last function."""
+    """Let the network return `value`, which stands before this last function, and views behind."""
     values.bind(node, values.tensor(node, value))
     values.left_out[node] = lambda tensor: run_on(node, values, value, tensor)
     values.notes.append(

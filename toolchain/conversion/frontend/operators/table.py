@@ -144,13 +144,7 @@ _ARITHMETIC: dict[str, Handler] = {
     "neg negative": affine.negate,
     "matmul mm": weighted.matmul_function,
 }
-_VIEWS = (
-    "flatten unflatten reshape view view_as reshape_as permute transpose swapaxes swapdims "
-    "movedim moveaxis adjoint t squeeze unsqueeze chunk split tensor_split hsplit vsplit narrow "
-    "select unbind index_select getitem flip roll expand expand_as tile repeat repeat_interleave "
-    "pixel_shuffle pixel_unshuffle channel_shuffle"
-)
-for _names, _handler in {**_ARITHMETIC, _VIEWS: reshape.rearrange}.items():
+for _names, _handler in {**_ARITHMETIC, reshape.VIEWS: reshape.rearrange}.items():
     for _name in _names.split():
         if hasattr(torch.Tensor, _name):
             METHODS[_name] = _handler

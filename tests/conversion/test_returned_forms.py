@@ -1,0 +1,115 @@
+"""The form in which a network returns its outputs: flattened, squeezed, one number per sample.
+
+The oracle is the module itself, run by torch in float64, and its predictions in float32.
+"""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import spikeport
+from tests.forwards import SHAPE, Net, act, assert_converts
+from toolchain.conversion.float_values import check_against_module
+from toolchain.conversion.frontend.trace import traced
+from toolchain.program.float_program import Linear
+
+
+def pixel(classes=5):
+    """Layers whose last, `head`, makes an image of one pixel."""
+    return {
+        "conv": nn.Conv2d(4, 6, 3, padding=1),
+        "act": act(),
+        "head": nn.Conv2d(6, classes, SHAPE[1:]),
+    }
+
+
+FORMS = {
+    "flatten": lambda x: x.flatten(1),
+    "view": lambda x: x.view(len(x), -1),
+    "squeeze": lambda x: x.squeeze(),
+    "squeeze-twice": lambda x: x.squeeze(3).squeeze(2),
+    "getitem": lambda x: x[:, :, 0, 0],
+    "mean": lambda x: x.mean((2, 3)),
+    "softmax": lambda x: F.softmax(x.flatten(1), 1),
+    "softmax-before": lambda x: torch.softmax(x, 1).flatten(1),
+    "sigmoid-before": lambda x: torch.sigmoid(x)[:, :, 0, 0],
+    "relu-before": lambda x: torch.relu(x).squeeze(),
+    "log-softmax-views": lambda x: F.log_softmax(x, 1).squeeze(3).squeeze(2),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_flattened_pixels_are_a_vector(form):
+    model = Net(lambda m, x: FORMS[form](m.head(m.act(m.conv(x)))), **pixel())
+    program, _ = assert_converts(model)
+    (name,) = program.outputs
+    assert isinstance(program.node(name), Linear)
+    assert len(program.node(name).weight) == 5
+
+
+def test_an_image_of_one_pixel_stays_an_image():
+    model = Net(lambda m, x: m.head(m.act(m.conv(x))), **pixel())
+    program, _ = assert_converts(model)
+    assert not isinstance(program.node(program.outputs[0]), Linear)
+
+
+def test_a_vector_beside_what_reads_it():
+    layers = pixel() | {"second": act(), "fc": nn.Linear(5, 3)}
+
+    def forward(m, x):
+        y = m.head(m.act(m.conv(x))).flatten(1)
+        return y, m.fc(m.second(y))
+
+    program, _ = assert_converts(Net(forward, **layers))
+    assert [len(program.node(name).weight) for name in program.outputs] == [5, 3]
+
+
+def assert_checked(model, shape, samples):
+    found = traced(model, shape)
+    check_against_module(model, found.program, torch.rand(samples, *shape), found.left_out)
+
+
+ONE_NUMBER = {
+    "squeeze-1": lambda x: x.squeeze(1),
+    "squeeze-last": lambda x: x.squeeze(-1),
+    "column": lambda x: x[:, 0],
+    "flatten": lambda x: x.flatten(),
+    "sigmoid-squeeze": lambda x: torch.sigmoid(x).squeeze(1),
+    "sigmoid-column": lambda x: torch.sigmoid(x)[:, 0],
+    "relu-view": lambda x: torch.relu(x).view(-1),
+}
+
+
+@pytest.mark.parametrize("form", ONE_NUMBER)
+def test_one_number_per_sample(form):
+    layers = {"fc": nn.Linear(8, 6), "act": act(), "head": nn.Linear(6, 1)}
+    model = Net(lambda m, x: ONE_NUMBER[form](m.head(m.act(m.fc(x)))), **layers)
+    assert_converts(model, (8,))
+    assert_checked(model.float(), (8,), 5)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_a_network_that_squeezes_is_checked_sample_by_sample(samples):
+    """`squeeze` drops the axis of a single sample, which is how the module is run."""
+    model = Net(lambda m, x: m.head(m.act(m.conv(x))).squeeze(), **pixel())
+    assert_checked(model, SHAPE, samples)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        [nn.Conv2d(6, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
+        [nn.Conv2d(6, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
+    ],
+    ids=["as-SqueezeNet", "without-ReLU"],
+)
+def test_fully_convolutional_classifiers_have_classes(head):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), *head).eval()
+    samples = torch.rand(64, 3, 6, 6)
+    recording = spikeport.run(spikeport.convert(model, calibrate=samples), samples)
+    with torch.no_grad():
+        wanted = model(samples).argmax(1).numpy()
+    assert recording.outputs.keys() == {str(len(model) - 1)}
+    assert (recording.predictions == wanted).mean() > 0.8

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 import spikeport
 from tests.forwards import SHAPE, Net, act, assert_converts
-from toolchain.conversion.float_values import check_against_module
+from toolchain.conversion.float_values import check_against_module, node_values
 from toolchain.conversion.frontend.trace import traced
+from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import Linear
 
 
@@ -35,6 +36,8 @@ FORMS = {
     "softmax-before": lambda x: torch.softmax(x, 1).flatten(1),
     "sigmoid-before": lambda x: torch.sigmoid(x)[:, :, 0, 0],
     "relu-before": lambda x: torch.relu(x).squeeze(),
+    "reordered": lambda x: x.flatten(1)[:, [3, 1, 0, 4, 2]],
+    "reordered-softmax": lambda x: F.softmax(x.flatten(1).flip(1), 1),
     "log-softmax-views": lambda x: F.log_softmax(x, 1).squeeze(3).squeeze(2),
 }
 
@@ -87,6 +90,32 @@ def test_one_number_per_sample(form):
     model = Net(lambda m, x: ONE_NUMBER[form](m.head(m.act(m.fc(x)))), **layers)
     assert_converts(model, (8,))
     assert_checked(model.float(), (8,), 5)
+
+
+@pytest.mark.parametrize("reorder", [lambda x: x.flip(1), lambda x: x[:, [3, 1, 0, 2]]])
+@pytest.mark.parametrize("is_image", [False, True])
+def test_reordered_logits_are_those_of_the_network(reorder, is_image):
+    layers = {"fc": nn.Linear(8, 6), "act": act(), "head": nn.Linear(6, 4)}
+    shape = (8,)
+    if is_image:
+        layers, shape = pixel(4), SHAPE
+    first = next(iter(layers))
+
+    def forward(m, x):
+        return torch.softmax(reorder(m.head(m.act(getattr(m, first)(x))).flatten(1)), 1)
+
+    model = Net(forward, **layers)
+    program, _ = assert_converts(model, shape)
+    samples = torch.rand(50, *shape).double()
+    logits = node_values(program, samples, clipped=())[program.outputs[0]]
+    assert torch.equal(logits.argmax(1), model(samples).argmax(1))
+
+
+def test_logits_reordered_behind_the_last_function_are_refused():
+    layers = {"fc": nn.Linear(8, 6), "act": act(), "head": nn.Linear(6, 4)}
+    model = Net(lambda m, x: torch.softmax(m.head(m.act(m.fc(x))), 1).flip(1), **layers)
+    with pytest.raises(UnsupportedModuleError, match="another order behind"):
+        traced(model, (8,))
 
 
 @pytest.mark.parametrize("samples", [1, 2, 5])

@@ -19,8 +19,9 @@ from toolchain.conversion.frontend.adapters import find_adapter
 from toolchain.conversion.frontend.operators import table
 from toolchain.conversion.frontend.operators.activations import adapted_activation
 from toolchain.conversion.frontend.operators.remedies import remedy
+from toolchain.conversion.frontend.operators.reshape import rearrange
 from toolchain.conversion.frontend.operators.selection import is_in_order, is_permuted
-from toolchain.conversion.frontend.operators.values import Traced, Values, called_module
+from toolchain.conversion.frontend.operators.values import Traced, Values, called_module, run_on
 from toolchain.conversion.frontend.tracer import Tracer
 from toolchain.conversion.frontend.user_module import (
     check_readable,
@@ -165,7 +166,7 @@ def _is_known(module: nn.Module) -> bool:
 def _apply(node: fx.Node, values: Values) -> None:
     for before in node.all_input_nodes:
         if before in values.left_out:
-            values.leave_out_too(node, before)
+            _behind_last(node, before, values)
             return
     if node.op == "call_module":
         module = called_module(node)
@@ -233,15 +234,40 @@ def _unknown(name: str, shape: tuple[int, ...]) -> Traced:
     return Traced(name, image.base, image.positions().reshape(shape), name)
 
 
+def _behind_last(node: fx.Node, before: fx.Node, values: Values) -> None:
+    """Leave out a view of what a last function gives, which is left out already.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If it changes the order: outputs would have another one than those of the network.
+    """
+    found, last = values.tensor(node, before), values.left_out[before]
+    rearrange(node, values)
+    view = values.value(node)
+    if not isinstance(view, Traced) or not np.array_equal(
+        view.positions().ravel(), found.positions().ravel()
+    ):
+        raise UnsupportedModuleError(
+            "outputs are put into another order behind the network's last function",
+            node=values.path(node),
+            remedy="put them into this order in front of the function",
+        )
+    values.bind(node, found)
+    values.left_out[node] = lambda tensor: run_on(node, values, before, last(tensor))
+
+
 def _returned(output: fx.Node, node: fx.Node, values: Values) -> str:
     """The float node whose values `node` returns; the order it puts them in last is left out.
 
     Logits that are an image of one pixel, which the network flattens, are those of a dense layer.
     """
     view = values.tensor(output, node)
-    flattens = len(node.meta.get("shape", view.base)) <= 2 and view.base[1:] == (1, 1)
-    flattens &= not values.is_activation(view)
-    if view.index is not None and is_permuted(view.index, view.base):
+    is_pixel = view.base[1:] == (1, 1) and not values.is_activation(view)
+    is_vector = view.shape == view.base[:1]
+    if is_pixel and is_vector:
+        return values.vector(view, values.path(node)).name
+    if view.index is not None and is_permuted(view.index, view.base) and not is_vector:
         values.left_out[node] = _arranging(view.index, values.left_out.get(node))
         if view.shape != (view.index.size,) or not is_in_order(view.index, view.base):
             values.notes.append(
@@ -250,12 +276,13 @@ def _returned(output: fx.Node, node: fx.Node, values: Values) -> str:
         name = view.name
     else:
         name = values.source(output, node).name
-    if not flattens:
+    if not is_pixel or len(node.meta.get("shape", view.base)) > 2:
         return name
     last = values.left_out.get(node)
     if last is not None:
         values.left_out[node] = lambda tensor: last(tensor.reshape(len(tensor), *view.base))
-    return values.vector(view, values.path(node)).name
+    image = Traced(view.name, view.base)
+    return values.vector(image, values.path(node)).name
 
 
 def _arranging(

@@ -104,14 +104,8 @@ class Values:
         self.notes: list[str] = []
         self.left_out: dict[fx.Node, Callable[[Tensor], Tensor]] = {}
         self._tensors: dict[fx.Node, Traced | list[Traced]] = {}
-        self._vectors: dict[str, Traced] = {}
+        self._vectors: dict[tuple[str, bytes], Traced] = {}
         self._taken = {INPUT}
-
-    def leave_out_too(self, node: fx.Node, before: fx.Node) -> None:
-        """Leave out a view of what a last function gives, which is left out already."""
-        found, last = self._tensors[before], self.left_out[before]
-        self.bind(node, found)
-        self.left_out[node] = lambda tensor: run_on(node, self, before, last(tensor))
 
     def path(self, node: fx.Node) -> str:
         """Qualified path of the module that a node calls, or that calls a function.
@@ -277,14 +271,19 @@ class Values:
         """Whether the values are those of an activation itself."""
         return any(n.name == value.name and isinstance(n, Activation) for n in self.nodes)
 
-    def vector(self, image: Traced, path: str) -> Traced:
-        """An image of one pixel, (C, 1, 1), as the outputs of a dense layer, (C,), at `path`."""
-        if image.name not in self._vectors:
+    def vector(self, view: Traced, path: str) -> Traced:
+        """The values of an image of one pixel, (C, 1, 1), as a dense layer's, (C,), at `path`.
+
+        They are in the order of the view.
+        """
+        index = view.positions().ravel()
+        key = (view.name, index.tobytes())
+        if key not in self._vectors:
             name = new_name(path, self._taken)
-            flat = self._flattened(Traced(image.name, image.base, path=name))
-            layer = selecting_dense(name, flat.name, np.arange(1, flat.base[0] + 1), flat.base)
-            self._vectors[image.name] = self._add(layer, flat)
-        return self._vectors[image.name]
+            flat = self._flattened(Traced(view.name, view.base, path=name))
+            layer = selecting_dense(name, flat.name, index, flat.base)
+            self._vectors[key] = self._add(layer, flat)
+        return self._vectors[key]
 
     def _no_form(self, node: fx.Node, view: Traced) -> UnsupportedModuleError:
         if view.index is not None and view.index.ndim == 3:

@@ -51,6 +51,12 @@ def test_flattened_pixels_are_a_vector(form):
     assert len(program.node(name).weight) == 5
 
 
+def test_some_of_the_logits_are_one_layer():
+    model = Net(lambda m, x: m.head(m.act(m.conv(x)))[:, 1:4, 0, 0], **pixel())
+    program, _ = assert_converts(model)
+    assert [len(n.weight) for n in program.nodes if isinstance(n, Linear)] == [3]
+
+
 def test_an_image_of_one_pixel_stays_an_image():
     model = Net(lambda m, x: m.head(m.act(m.conv(x))), **pixel())
     program, _ = assert_converts(model)

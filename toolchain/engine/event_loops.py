@@ -25,7 +25,7 @@ from toolchain.engine.simd import (
 
 _ONES = 0x0101010101010101
 SLACK = 16
-"""Entries behind the last of a list that may be written: lists are copied by so many."""
+"""Entries that are copied at once; so many may be written behind the last of a list."""
 
 
 class Weighted(NamedTuple):

@@ -264,9 +264,9 @@ def _returned(output: fx.Node, node: fx.Node, values: Values) -> str:
     """
     view = values.tensor(output, node)
     is_pixel = view.base[1:] == (1, 1) and not values.is_activation(view)
-    is_vector = view.shape == view.base[:1]
-    if is_pixel and is_vector:
+    if is_pixel and len(view.shape) == 1:
         return values.vector(view, values.path(node)).name
+    is_vector = view.shape == view.base[:1]
     if view.index is not None and is_permuted(view.index, view.base) and not is_vector:
         values.left_out[node] = _arranging(view.index, values.left_out.get(node))
         if view.shape != (view.index.size,) or not is_in_order(view.index, view.base):

@@ -140,9 +140,16 @@ def outputs(
     own = dict(_tensors(model))
     lent = {n: a for n, a in equal.items() if n in own and _holds(a, own[n])}
     tensors = _in_double(model, lent)
+
+    def forward(batch: Tensor) -> list[Tensor]:
+        found = _forward(model, tensors, batch, mode)
+        if len(batch) == 1 and any(isinstance(o, Tensor) and o.shape[:1] != (1,) for o in found):
+            # A network that squeezes drops the axis of a single sample: here with a copy of it.
+            found = [o[:1] for o in _forward(model, tensors, torch.cat([batch, batch]), mode)]
+        return found
+
     try:
-        batches = torch.split(samples, at_once or len(samples))
-        parts = [_forward(model, tensors, batch, mode) for batch in batches]
+        parts = [forward(batch) for batch in torch.split(samples, at_once or len(samples))]
     finally:
         for name, array in lent.items():
             if not _holds(array, own[name]):
@@ -188,21 +195,14 @@ def _forward(
     samples: Tensor,
     mode: ActivationMode = ActivationMode.CLIPPED,
 ) -> list[Tensor]:
-    """Compute `outputs` with `tensors` in place of the network's own, which hooks may overwrite.
-
-    A network that squeezes its output loses the axis of a single sample, which then runs beside a
-    copy of itself.
-    """
+    """Compute `outputs` with `tensors` in place of the network's own, which hooks may overwrite."""
     with (
         user_code("the network's forward fails", type(model).__name__, home_of(model)),
         _as_in_evaluation(model),
         activation_mode(model, mode),
     ):
         # A copy: the network may write into its input.
-        found = output_list(functional_call(model, tensors, (samples.double().clone(),)))
-    if len(samples) == 1 and any(isinstance(o, Tensor) and o.shape[:1] != (1,) for o in found):
-        found = [o[:1] for o in _forward(model, tensors, samples.repeat_interleave(2, 0), mode)]
-    return found
+        return output_list(functional_call(model, tensors, (samples.double().clone(),)))
 
 
 def in_one_type(model: nn.Module) -> tuple[nn.Module, torch.dtype]:

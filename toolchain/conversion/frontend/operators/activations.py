@@ -237,7 +237,7 @@ def final(node: fx.Node, values: Values) -> None:
 
 
 def leave_out(node: fx.Node, values: Values, value: Any) -> None:
-    """Let the network return `value`, which stands before this last function, and views behind."""
+    """Let the network return `value`: this last function, and views behind it, are left out."""
     values.bind(node, values.tensor(node, value))
     values.left_out[node] = lambda tensor: run_on(node, values, value, tensor)
     values.notes.append(

@@ -272,10 +272,7 @@ class Values:
         return any(n.name == value.name and isinstance(n, Activation) for n in self.nodes)
 
     def vector(self, view: Traced, path: str) -> Traced:
-        """The values of an image of one pixel, (C, 1, 1), as a dense layer's, (C,), at `path`.
-
-        They are in the order of the view.
-        """
+        """The values of a view of an image of one pixel, (C, 1, 1), as those of a dense layer."""
         index = view.positions().ravel()
         key = (view.name, index.tobytes())
         if key not in self._vectors:

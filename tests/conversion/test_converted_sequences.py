@@ -121,7 +121,7 @@ def test_fits_get_each_frame_and_measurements_their_mean():
     rows = np.array([3, 0, 19])
     frames = calibration.by_steps(quantizer, rows).numpy()
     assert np.array_equal(frames, samples[rows].swapaxes(0, 1))
-    means = torch.cat(list(calibration.batches(quantizer))).numpy()
+    means = torch.cat(list(calibration.batches(quantizer, 8))).numpy()
     assert np.array_equal(means, samples.astype(float).mean(1))
     static = replace(quantizer, per_step=False)
     stills = Calibration("stills", static.quantize(samples[:, 0]))

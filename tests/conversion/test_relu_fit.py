@@ -14,7 +14,7 @@ from toolchain.audit.source_network import SourceNetwork
 from toolchain.conversion.frontend.trace import trace
 from toolchain.conversion.passes.fold import fold
 from toolchain.conversion.pipeline import ConversionOptions, prepare
-from toolchain.conversion.quantization import relu_fit
+from toolchain.conversion.quantization import calibration, relu_fit
 from toolchain.conversion.quantization.calibration import Calibration
 from toolchain.conversion.quantization.percentile import with_thresholds
 from toolchain.conversion.quantization.relu_fit import Timing, fit_relus, outputs_of
@@ -121,11 +121,12 @@ def test_thresholds_and_shifts_have_the_smallest_error_of_all_candidates():
 
 
 @pytest.mark.parametrize("settled", [False, True])
-def test_weights_are_the_ridge_regression(settled):
+@pytest.mark.parametrize(("rows", "inputs"), [(200, 5), (40, 60)])
+def test_weights_are_the_ridge_regression(rows, inputs, settled):
     """Held against the same problem as ordinary least squares with rows added for the ridge."""
     torch.manual_seed(1)
-    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double().eval()
-    x = torch.randn(200, 6, dtype=torch.float64)
+    net = nn.Sequential(nn.Linear(6, inputs), nn.ReLU(), nn.Linear(inputs, 3)).double().eval()
+    x = torch.randn(rows, 6, dtype=torch.float64)
     program = fold(trace(net, (6,), plain_relu=True))[0]
     timing = Timing(2, settled=settled)
     fitted = fit_relus(program, x[None], timing, weights=True)
@@ -140,11 +141,11 @@ def test_weights_are_the_ridge_regression(settled):
         s = (sum(fire([z, z], act.threshold, shift)) / 2).numpy()
     weight = net[2].weight.detach().numpy()
     centred = s - s.mean(0)
-    ridge = relu_fit.RIDGE * (1 + relu_fit.RIDGE_PER_INPUT * 5 / 200)
+    ridge = relu_fit.RIDGE * (1 + relu_fit.RIDGE_PER_INPUT * inputs / rows)
     extra = np.diag(np.sqrt(ridge * (centred**2).sum(0)))
     target = (a - a.mean(0)) @ weight.T
-    rows, wanted = np.vstack([centred, extra]), np.vstack([target, extra @ weight.T])
-    expected = np.linalg.lstsq(rows, wanted, rcond=None)[0].T
+    given, wanted = np.vstack([centred, extra]), np.vstack([target, extra @ weight.T])
+    expected = np.linalg.lstsq(given, wanted, rcond=None)[0].T
     assert fitted.node("2").weight == pytest.approx(expected, rel=1e-6)
     means = a.mean(0) @ weight.T + net[2].bias.detach().numpy()
     found = outputs_of(fitted, x[None], timing).mean(0).numpy()
@@ -188,6 +189,17 @@ def test_each_part_can_be_switched_off(limits):
     assert ways == ["gptq", "gptq", "nearest"]
     nearest = converted(rounding="nearest").program
     assert nearest.origin("integers", dict)["rounding"] == "nearest"
+
+
+def test_rounding_without_room_for_moments_is_told(monkeypatch):
+    """Two layers have 36 inputs and a bias, one less than would fit; asked for, gptq is refused."""
+    monkeypatch.setattr(calibration, "MOST_BYTES", 8 * 37**2 - 1)
+    made = converted()
+    assert made.program.origin("integers", dict)["rounding"] == "nearest"
+    (note,) = (n for n in made.notes if "gptq" in n)
+    assert note.endswith("too many inputs for gptq with so many samples, in add, third")
+    with pytest.raises(ConversionError, match=r"^add: this layer has too many inputs"):
+        converted(rounding="gptq")
 
 
 @pytest.mark.parametrize("neuron", ["if", "cif"])

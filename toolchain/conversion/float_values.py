@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import singledispatch
+from math import prod
 
 import numpy as np
 import torch
@@ -27,6 +28,10 @@ from toolchain.program.float_program import (
     MaxPool2d,
 )
 from toolchain.simulator.planes import correlated, seen
+
+BATCH = 32
+BATCH_BYTES = 256 << 20
+"""Most samples at once, and the most that their values in all nodes may take."""
 
 
 @torch.no_grad()
@@ -60,6 +65,12 @@ def node_values(
             if wanted is not None and source not in wanted and last[source] == node.name:
                 del values[source]
     return values
+
+
+def samples_at_once(program: FloatProgram) -> int:
+    """Number of samples whose values in all nodes are kept at once, at least one."""
+    sample = 8 * sum(prod(shape) for shape in program.shapes().values())
+    return max(1, min(BATCH, BATCH_BYTES // sample))
 
 
 def _tensor(array: np.ndarray, like: Tensor | None = None) -> Tensor:

@@ -19,8 +19,8 @@ from toolchain.conversion.passes.layers import IntegerLayer, layers_of
 from toolchain.conversion.quantization.calibration import (
     Calibration,
     LayerStatistics,
-    has_few_inputs,
     measure,
+    with_large_moments,
 )
 from toolchain.conversion.quantization.fit_ranges import COARSEST, Lowering, Room, fit_ranges
 from toolchain.conversion.quantization.integer_choice import NEAREST, IntegerChoice
@@ -44,6 +44,8 @@ from toolchain.program.int_program import IntProgram, Schedule
 from toolchain.program.neurons.graded_integrate_and_fire import LARGEST_SPIKES
 
 _log = logging.getLogger(__name__)
+
+WITHOUT_GPTQ = "all layers round to the nearest: too many inputs for gptq with so many samples, in"
 
 
 @dataclass(frozen=True)
@@ -202,9 +204,12 @@ def prepare(
     folded, raised = with_reachable_thresholds(folded, quantizer, options.weight_bits, limits)
     notes += raised + _check_levels(folded, options)
     if options.rounding is None:
-        fits = calibration is not None and options.relu_percentile is None
-        compensates = fits and plain_relus(folded) and has_few_inputs(folded)
-        options = replace(options, rounding="gptq" if compensates else NEAREST)
+        rounding = NEAREST
+        if calibration is not None and options.relu_percentile is None and plain_relus(folded):
+            too_large = with_large_moments(folded, len(calibration.inputs))
+            rounding = NEAREST if too_large else "gptq"
+            notes += (f"{WITHOUT_GPTQ} {', '.join(too_large)}",) if too_large else ()
+        options = replace(options, rounding=rounding)
     return Prepared(trained, folded, notes, quantizer, options, limits, calibration)
 
 

@@ -13,12 +13,13 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from toolchain.conversion.float_values import node_values
+from toolchain.conversion.float_values import node_values, samples_at_once
 from toolchain.conversion.passes.layers import IntegerLayer, Term, layers_of
 from toolchain.conversion.quantization.input_moments import InputMoments
 from toolchain.conversion.quantization.spike_values import spikes_of
@@ -28,9 +29,8 @@ from toolchain.program.input_quantizer import InputQuantizer
 
 MINIMUM_SAMPLES = 16
 """Smallest calibration set; GPTQ's authors use 128 sequences."""
-BATCH = 32
-MAX_GRAM_BYTES = 2 << 30
-"""Largest second moments of one layer, in bytes: about 16000 inputs of one output."""
+MOST_BYTES = 2 << 30
+"""Largest second moments of one layer: about 16000 inputs of one output; more with few samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +65,13 @@ class Calibration:
         digest.update(np.ascontiguousarray(self.inputs.astype("<i8")).data)
         return digest.hexdigest()
 
-    def batches(self, quantizer: InputQuantizer) -> Iterator[Tensor]:
-        """Normalised samples as the integer network gets them, float64 (n, ...) per batch.
+    def batches(self, quantizer: InputQuantizer, size: int) -> Iterator[Tensor]:
+        """Normalised samples as the integer network gets them, float64 (n, ...), `size` at once.
 
         The networks that are measured have no time: of sequences they get the mean over the steps.
         """
-        for start in range(0, len(self.inputs), BATCH):
-            chunk = quantizer.mean_inputs(self.inputs[start : start + BATCH])
+        for start in range(0, len(self.inputs), size):
+            chunk = quantizer.mean_inputs(self.inputs[start : start + size])
             yield torch.from_numpy(chunk * quantizer.scale)
 
     def by_steps(self, quantizer: InputQuantizer, rows: np.ndarray) -> Tensor:
@@ -126,10 +126,11 @@ def measure(
     grouped = layers_of(program)
     spikes = spikes_of(grouped, quantizer)
     layers = [layer for layer in grouped if isinstance(layer, IntegerLayer)]
-    moments = {layer.name: _empty(layer) for layer in layers if with_moments}
+    samples = len(calibration.inputs)
+    moments = {layer.name: _empty(layer, samples) for layer in layers if with_moments}
     above = dict.fromkeys((layer.name for layer in layers), 0)
     seen = dict(above)
-    for batch in calibration.batches(quantizer):
+    for batch in calibration.batches(quantizer, samples_at_once(program)):
         values = node_values(rates, batch)
         for layer in layers:
             if with_moments:
@@ -154,14 +155,15 @@ def measure(
     }
 
 
-def has_few_inputs(program: FloatProgram) -> bool:
-    """Whether the second moments of every layer's inputs are small enough to be measured."""
+def with_large_moments(program: FloatProgram, samples: int) -> list[str]:
+    """Layers the second moments of whose inputs are too large to be measured."""
     layers = (layer for layer in layers_of(program) if isinstance(layer, IntegerLayer))
-    return all(_moment_bytes(layer) <= MAX_GRAM_BYTES for layer in layers)
+    return [layer.name for layer in layers if _moment_bytes(layer, samples) > MOST_BYTES]
 
 
-def _moment_bytes(layer: IntegerLayer) -> int:
-    return InputMoments.bytes_for([t.operation for t in _compensated(layer)])
+def _moment_bytes(layer: IntegerLayer, samples: int) -> int:
+    operations = [t.operation for t in _compensated(layer)]
+    return InputMoments.bytes_for(operations, samples * prod(layer.shape[1:]))
 
 
 def _compensated(layer: IntegerLayer) -> list[Term]:
@@ -175,17 +177,18 @@ def _one_input_per_channel(term: Term) -> bool:
     return operation.groups > 1 and operation.weight.shape[1] == 1
 
 
-def _empty(layer: IntegerLayer) -> InputMoments:
-    size = _moment_bytes(layer)
-    if size > MAX_GRAM_BYTES:
+def _empty(layer: IntegerLayer, samples: int) -> InputMoments:
+    size = _moment_bytes(layer, samples)
+    if size > MOST_BYTES:
         raise ConversionError(
             "this layer has too many inputs for error-compensating rounding",
             node=layer.name,
             found=f"{size / 2**30:.1f} GiB of second moments",
-            allowed=f"{MAX_GRAM_BYTES / 2**30:.0f} GiB",
-            remedy='use rounding="nearest"',
+            allowed=f"{MOST_BYTES / 2**30:.0f} GiB",
+            remedy='use rounding="nearest", or fewer calibration samples',
         )
-    return InputMoments([t.operation for t in _compensated(layer)])
+    operations = [t.operation for t in _compensated(layer)]
+    return InputMoments(operations, samples * prod(layer.shape[1:]))
 
 
 def _per_channel(values: np.ndarray, like: Tensor) -> Tensor:

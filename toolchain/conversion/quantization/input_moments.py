@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import singledispatch
-from math import lcm
+from math import ceil, lcm
 
 import numpy as np
 import torch
@@ -25,6 +25,13 @@ from toolchain.simulator.planes import windows
 
 CHUNK = 1 << 24
 """Elements of an unfolded batch processed at once: 128 MiB in float64."""
+FEW = 4
+"""Rows are few where this many times their number is at most that of the columns.
+
+The operations of `gptq` are then as many with the rows as with G, or fewer.
+"""
+SEEN, SEEN_PER_INPUT = 1 << 14, 8
+"""Rows, and rows per input, that G is made of; others are left out by chance, as in `relu_fit`."""
 
 
 @singledispatch
@@ -47,37 +54,48 @@ def _(operation: Linear, x: Tensor) -> Tensor:
 class InputMoments:
     """Accumulates `G` of one population, batch by batch, in float64.
 
+    Where few rows are expected, the rows themselves are kept: they are smaller than G, and
+    `gptq` has less work with them.
+
     Parameters
     ----------
     operations:
         The population's convolutions or dense layers, one per synapse, in order.
+    expected:
+        Number of rows that there are: samples times output positions.
 
     Attributes
     ----------
     gram:
         Tensor (parts, K + 1, K + 1), where K is the number of inputs of all synapses side by side;
-        the last row and column belong to the bias.
+        the last row and column belong to the bias. None where the rows are kept.
     rows:
-        Number of rows in each G: samples times output positions.
+        Number of rows in each G.
     """
 
-    def __init__(self, operations: Sequence[Conv2d | Linear]) -> None:
+    def __init__(self, operations: Sequence[Conv2d | Linear], expected: int) -> None:
         self.operations = tuple(operations)
-        self.groups = [o.groups if isinstance(o, Conv2d) else 1 for o in self.operations]
-        self.parts, width = self._shape(self.operations)
-        self.gram = torch.zeros(self.parts, width, width, dtype=torch.float64)
+        self.groups = [_groups(o) for o in self.operations]
+        self.parts, self.width, few = self._shape(self.operations, expected)
+        self.gram: Tensor | None = None
+        if not few:
+            self.gram = torch.zeros(self.parts, self.width, self.width, dtype=torch.float64)
         self.rows = 0
+        self._kept: list[Tensor] = []
+        self._share = min(1.0, (SEEN + SEEN_PER_INPUT * self.width) / max(expected, 1))
+        self._chance = torch.Generator().manual_seed(0)
 
     @staticmethod
-    def _shape(operations: Sequence[Conv2d | Linear]) -> tuple[int, int]:
-        parts = lcm(*(o.groups if isinstance(o, Conv2d) else 1 for o in operations))
-        return parts, sum(int(np.prod(o.weight.shape[1:])) for o in operations) + 1
+    def _shape(operations: Sequence[Conv2d | Linear], expected: int) -> tuple[int, int, bool]:
+        parts = lcm(*(_groups(o) for o in operations))
+        width = sum(int(np.prod(o.weight.shape[1:])) for o in operations) + 1
+        return parts, width, FEW * expected <= width
 
     @classmethod
-    def bytes_for(cls, operations: Sequence[Conv2d | Linear]) -> int:
-        """Size of G for these operations, in bytes."""
-        parts, width = cls._shape(operations)
-        return parts * width * width * 8
+    def bytes_for(cls, operations: Sequence[Conv2d | Linear], expected: int) -> int:
+        """Size of G, or of the rows, in bytes."""
+        parts, width, few = cls._shape(operations, expected)
+        return parts * width * (expected if few else width) * 8
 
     def add(self, inputs: Sequence[Tensor]) -> None:
         """Add a batch: for every synapse its spikes of one step, (N, ...).
@@ -101,14 +119,34 @@ class InputMoments:
         count, _, _, positions = columns[0].shape
         ones = torch.ones(count, self.parts, 1, positions, dtype=torch.float64)
         stacked = torch.cat([*columns, ones], dim=2).permute(1, 2, 0, 3)
-        stacked = stacked.reshape(self.parts, self.gram.shape[1], -1)
-        self.gram += stacked @ stacked.mT
-        self.rows += count * positions
+        stacked = stacked.reshape(self.parts, self.width, -1)
+        if self._share < 1:
+            places = torch.randperm(count * positions, generator=self._chance)
+            stacked = stacked[..., places[: ceil(len(places) * self._share)]]
+        if self.gram is None:
+            self._kept.append(stacked.mT)
+        else:
+            self.gram += stacked @ stacked.mT
+        self.rows += stacked.shape[-1]
+
+    def inputs(self, part: int) -> Tensor:
+        """The rows of one part of the channels, (rows, K + 1), where they are kept."""
+        return torch.cat([kept[part] for kept in self._kept])
+
+    def mean_squares(self, part: int) -> Tensor:
+        """`E[s^2]` of each input of one part of the channels and of the bias, (K + 1,)."""
+        if self.gram is None:
+            return self.inputs(part).square().sum(0) / max(self.rows, 1)
+        return self.gram[part].diagonal() / max(self.rows, 1)
 
     def second_moments(self) -> list[np.ndarray]:
-        """`E[s^2]` of each synapse's inputs per output channel, float64 (C, K) each."""
+        """`E[s^2]` of each synapse's inputs, float64 (K,), or (C, K) where channels differ."""
+        means = torch.stack([self.mean_squares(part)[:-1] for part in range(self.parts)]).numpy()
         channels = len(self.operations[0].weight)
-        diagonal = (self.gram.diagonal(dim1=1, dim2=2) / max(self.rows, 1)).numpy()
-        by_channel = np.repeat(diagonal, channels // self.parts, axis=0)
+        each = means[0] if self.parts == 1 else np.repeat(means, channels // self.parts, axis=0)
         widths = [int(np.prod(o.weight.shape[1:])) for o in self.operations]
-        return np.split(by_channel[:, :-1], np.cumsum(widths)[:-1], axis=1)
+        return np.split(each, np.cumsum(widths)[:-1], axis=-1)
+
+
+def _groups(operation: Conv2d | Linear) -> int:
+    return operation.groups if isinstance(operation, Conv2d) else 1

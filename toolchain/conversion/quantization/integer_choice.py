@@ -188,19 +188,17 @@ class IntegerChoice:
             limits=limits,
             common=rows.lam is None,
         )
-        plain = round_nearest(terms, bias, found.threshold, limits=limits)
-        compensated = iter(found.weights)
-        weights = tuple(
-            next(compensated) if included else nearest
-            for nearest, included in zip(plain.weights, compensates, strict=True)
-        )
+        others = [t for t, included in zip(terms, compensates, strict=True) if not included]
+        nearest = round_nearest(others, np.zeros(len(bias)), found.threshold, limits=limits)
+        each = {True: iter(found.weights), False: iter(nearest.weights)}
+        weights = tuple(next(each[included]) for included in compensates)
         notes: tuple[str, ...] = ()
         if found.undetermined:
             notes = (
                 "the calibration data leave some weights undetermined; damping decided for small "
                 "changes (more samples may help)",
             )
-        rounded = Rounded(weights, found.bias, found.clamped)
+        rounded = Rounded(weights, found.bias, found.clamped + nearest.clamped)
         return _rows(rows, start, found.threshold, rounded, notes)
 
     def _in_thresholds(
@@ -247,7 +245,7 @@ def _rows(
     factor = np.asarray(threshold, np.float64) if rows.lam is None else theta / rows.lam
     scale = float(1.0 / factor[0]) if rows.lam is None else None
     bias = rounded.bias.astype(np.float64)
-    return IntegerRows(factor, theta, scale, branches, bias, rounded.clamped, notes)
+    return IntegerRows(factor, theta, scale, branches, bias, int(rounded.clamped.sum()), notes)
 
 
 def _branch(weight: np.ndarray, low: int, high: int) -> IntegerBranch:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toolchain.conversion.float_values import samples_at_once
 from toolchain.conversion.quantization.calibration import Calibration
 from toolchain.conversion.quantization.percentile import plain_relus, with_thresholds
 from toolchain.conversion.quantization.relu_fit import Timing, fit_relus, outputs_of
@@ -69,7 +70,7 @@ def choose_relus(
     """
     total, levels = len(calibration.inputs), timing.levels
     if percentile is not None:
-        batches = calibration.batches(quantizer)
+        batches = calibration.batches(quantizer, samples_at_once(program))
         found = with_thresholds(program, batches, total, percentile=percentile, levels=levels)
         return found, ()
     if not plain_relus(program):

@@ -56,8 +56,8 @@ the second per input and place that the fit sees. Smaller ones fit the calibrati
 better and others worse: on a CIFAR-10 network at T = 4 with 192 samples, the errors of the outputs
 on other samples were 12.8, 11.8 and 10.4 % with (0.3, 0), (1, 0) and (1, 4)."""
 MOST_INPUTS = 4608
-"""Inputs of one output above which weights stay: 512 channels of 3x3; a system of this size is
-solved in seconds."""
+"""Inputs of one output above which weights stay if the samples have more places than that: 512
+channels of 3x3; a system of this size is solved in seconds."""
 TRIED = 1 << 12
 """Values of a channel on which candidates are compared."""
 SEEN = 1 << 14
@@ -263,8 +263,20 @@ def _fitted_weights(node: Conv2d | Linear, exact: Tensor, sent: Tensor) -> Conv2
     """The layer with weights for `sent`, (n, ...), in place of `exact`; grouped ones stay."""
     weight = torch.from_numpy(node.weight.reshape(len(node.weight), -1))
     size = weight.shape[1]
-    if size > MOST_INPUTS or (isinstance(node, Conv2d) and node.groups > 1):
+    few = len(sent) * len(_patches(node, sent[:1])) <= size
+    if (size > MOST_INPUTS and not few) or (isinstance(node, Conv2d) and node.groups > 1):
         return node
+    change, mean_exact, mean_sent = (_change_by_rows if few else _change)(node, exact, sent, weight)
+    fitted = weight + change
+    bias = torch.from_numpy(np.array(node.bias)) + weight @ mean_exact - fitted @ mean_sent
+    return replace(node, weight=fitted.numpy().reshape(node.weight.shape), bias=bias.numpy())
+
+
+def _change(
+    node: Conv2d | Linear, exact: Tensor, sent: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What is added to `weight`, (C, K), and the means of both inputs, (K,)."""
+    size = weight.shape[1]
     square, cross = torch.zeros(2, size, size, dtype=torch.float64)
     mean_sent, mean_exact = torch.zeros(2, size, dtype=torch.float64)
     count, per_sample = 0, ceil((SEEN + 8 * size) / len(sent))
@@ -279,12 +291,31 @@ def _fitted_weights(node: Conv2d | Linear, exact: Tensor, sent: Tensor) -> Conv2
     mean_sent, mean_exact = mean_sent / count, mean_exact / count
     square = square / count - torch.outer(mean_sent, mean_sent)
     cross = cross / count - torch.outer(mean_exact - mean_sent, mean_sent)
-    own = square.diagonal().clamp(min=1e-9 * float(square.diagonal().max()) + 1e-12)
-    ridge = RIDGE * (1.0 + RIDGE_PER_INPUT * size / count)
-    change = torch.linalg.solve(square + torch.diag(ridge * own), cross.T).T
-    fitted = weight + weight @ change
-    bias = torch.from_numpy(np.array(node.bias)) + weight @ mean_exact - fitted @ mean_sent
-    return replace(node, weight=fitted.numpy().reshape(node.weight.shape), bias=bias.numpy())
+    change = torch.linalg.solve(square + torch.diag(_ridge(square.diagonal(), count)), cross.T).T
+    return weight @ change, mean_exact, mean_sent
+
+
+def _change_by_rows(
+    node: Conv2d | Linear, exact: Tensor, sent: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_change`, for fewer rows n than inputs K: a system of n equations in place of K.
+
+    With rows S and A of the centred inputs, `(A - S)^T S (S^T S + n D)^-1` is
+    `(A - S)^T (S (n D)^-1 S^T + I)^-1 S (n D)^-1`.
+    """
+    s, a = (_patches(node, values).double() for values in (sent, exact))
+    mean_sent, mean_exact = s.mean(0), a.mean(0)
+    s, a = s - mean_sent, a - mean_exact
+    scaled = s / (len(s) * _ridge(s.square().mean(0), len(s)))
+    kernel = s @ scaled.T + torch.eye(len(s), dtype=torch.float64)
+    missing = weight @ (a - s).T
+    return missing @ torch.linalg.solve(kernel, scaled), mean_exact, mean_sent
+
+
+def _ridge(variance: Tensor, count: int) -> Tensor:
+    """D of the module's docstring, (K,)."""
+    own = variance.clamp(min=1e-9 * float(variance.max()) + 1e-12)
+    return RIDGE * (1.0 + RIDGE_PER_INPUT * len(variance) / count) * own
 
 
 def _by_place(values: Tensor) -> Tensor:

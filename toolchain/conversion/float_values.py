@@ -41,7 +41,9 @@ def evaluate(program: FloatProgram, samples: Tensor, *, clipped: Collection[str]
     The activations named in `clipped` only clip to [0, threshold]; the others quantize.
     """
     (output,) = program.outputs
-    return node_values(program, samples, clipped=clipped, wanted=program.outputs)[output]
+    parts = torch.split(samples, samples_at_once(program))
+    values = [node_values(program, p, clipped=clipped, wanted=program.outputs) for p in parts]
+    return torch.cat([v[output] for v in values])
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import spikeport
 from tests.forwards import SHAPE, Net, act, assert_converts
 from toolchain.conversion.float_values import check_against_module, node_values
-from toolchain.conversion.frontend.trace import traced
+from toolchain.conversion.frontend.trace import traced, traced_with_obstacles
 from toolchain.errors import UnsupportedModuleError
 from toolchain.program.float_program import Linear
 
@@ -98,6 +98,48 @@ def test_one_number_per_sample(form):
     assert_checked(model.float(), (8,), 5)
 
 
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x: x[:, 2],
+        lambda x: x.select(1, -1),
+        lambda x: x[:, 1].sigmoid(),
+        lambda x: x[:, 1:2].squeeze(1),
+    ],
+)
+@pytest.mark.parametrize("is_image", [False, True])
+def test_one_of_several_logits(forward, is_image):
+    layers = {"fc": nn.Linear(8, 6), "act": act(), "head": nn.Linear(6, 4)}
+    shape = (8,)
+    if is_image:
+        layers, shape = pixel(4), SHAPE
+    first = next(iter(layers))
+    model = Net(
+        lambda m, x: forward(m.head(m.act(getattr(m, first)(x))).flatten(1)),
+        **layers,
+    )
+    program, _ = assert_converts(model, shape)
+    assert len(program.node(program.outputs[0]).weight) == 1
+    assert_checked(model.float(), shape, 5)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        lambda x: x.contiguous(),
+        lambda x: x.detach().clone(),
+        lambda x: x.float(),
+        lambda x: F.dropout(x, 0.5, training=False).flatten(1),
+    ],
+)
+def test_what_does_nothing_may_follow_the_last_function(behind):
+    layers = {"fc": nn.Linear(8, 6), "act": act(), "head": nn.Linear(6, 4)}
+    model = Net(lambda m, x: behind(torch.softmax(m.head(m.act(m.fc(x))), 1)), **layers)
+    _, notes = assert_converts(model, (8,))
+    assert any("the last function of the network is left out" in note for note in notes)
+    assert_checked(model.float(), (8,), 5)
+
+
 @pytest.mark.parametrize("reorder", [lambda x: x.flip(1), lambda x: x[:, [3, 1, 0, 2]]])
 @pytest.mark.parametrize("is_image", [False, True])
 def test_reordered_logits_are_those_of_the_network(reorder, is_image):
@@ -122,6 +164,8 @@ def test_logits_reordered_behind_the_last_function_are_refused():
     model = Net(lambda m, x: torch.softmax(m.head(m.act(m.fc(x))), 1).flip(1), **layers)
     with pytest.raises(UnsupportedModuleError, match="another order behind"):
         traced(model, (8,))
+    _, obstacles = traced_with_obstacles(model, (8,))
+    assert len(obstacles) == 1
 
 
 @pytest.mark.parametrize("samples", [1, 2, 5])

@@ -7,7 +7,7 @@ what is supported and what to do; nothing is skipped. All such errors of a netwo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,14 @@ from toolchain.conversion.frontend.adapters import find_adapter
 from toolchain.conversion.frontend.operators import table
 from toolchain.conversion.frontend.operators.activations import adapted_activation
 from toolchain.conversion.frontend.operators.remedies import remedy
-from toolchain.conversion.frontend.operators.reshape import rearrange
 from toolchain.conversion.frontend.operators.selection import is_in_order, is_permuted
-from toolchain.conversion.frontend.operators.values import Traced, Values, called_module, run_on
+from toolchain.conversion.frontend.operators.values import (
+    Handler,
+    Traced,
+    Values,
+    called_module,
+    run_on,
+)
 from toolchain.conversion.frontend.tracer import Tracer
 from toolchain.conversion.frontend.user_module import (
     check_readable,
@@ -110,7 +115,7 @@ def traced_with_obstacles(
     run_hooks(model, input_shape)
     tracer = Tracer(_is_known, functions=(qcfs, cqrelu))
     failure = _record(tracer, model, input_shape)
-    values = Values(model, input_shape, plain_relu=plain_relu)
+    values = Values(model, input_shape, _final(tracer.graph), plain_relu=plain_relu)
     obstacles: list[SpikeportError] = []
     outputs: list[tuple[str, fx.Node]] = []
     is_whole = True
@@ -164,24 +169,7 @@ def _is_known(module: nn.Module) -> bool:
 
 
 def _apply(node: fx.Node, values: Values) -> None:
-    for before in node.all_input_nodes:
-        if before in values.left_out:
-            _behind_last(node, before, values)
-            return
-    if node.op == "call_module":
-        module = called_module(node)
-        if find_adapter(module) is not None:
-            adapted_activation(node, values)
-            return
-        kind = type_before_parametrizations(module)
-        handler = table.MODULES.get(kind)
-        what = f"{kind.__module__}.{kind.__qualname__}"
-    elif node.op == "call_function":
-        handler = table.FUNCTIONS.get(node.target)
-        what = _name_of(node.target)
-    else:
-        handler = table.METHODS.get(str(node.target))
-        what = f"Tensor.{node.target}"
+    handler, what = _handler(node)
     if handler is None:
         raise UnsupportedModuleError(
             f"{what} has no exact integer counterpart here",
@@ -191,6 +179,33 @@ def _apply(node: fx.Node, values: Values) -> None:
         )
     with user_code(f"this call of {what} cannot be read", values.path(node)):
         handler(node, values)
+    for before in node.all_input_nodes:
+        if before in values.left_out:
+            _behind_last(node, before, values)
+
+
+def _handler(node: fx.Node) -> tuple[Handler | None, str]:
+    """The handler of a node, and the name of what it calls."""
+    if node.op == "call_module":
+        module = called_module(node)
+        kind = type_before_parametrizations(module)
+        known = adapted_activation if find_adapter(module) else table.MODULES.get(kind)
+        return known, f"{kind.__module__}.{kind.__qualname__}"
+    if node.op == "call_function":
+        return table.FUNCTIONS.get(node.target), _name_of(node.target)
+    return table.METHODS.get(str(node.target)), f"Tensor.{node.target}"
+
+
+def _final(graph: fx.Graph) -> set[fx.Node]:
+    """Nodes whose values the network returns, at most in another order, and nothing else."""
+    found: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.users and all(
+            user.op == "output" or (user in found and _handler(user)[0] in table.ARRANGING)
+            for user in node.users
+        ):
+            found.add(node)
+    return found
 
 
 def _name_of(function: Any) -> str:
@@ -208,6 +223,8 @@ def _stand_in(node: fx.Node, values: Values) -> bool:
     shape = node.meta.get("shape")
     first = node.args[0] if node.args else None
     source = values.value(first) if isinstance(first, fx.Node) else None
+    if first in values.left_out:
+        return True
     if (
         isinstance(shape, tuple)
         and isinstance(source, Traced)
@@ -243,8 +260,8 @@ def _behind_last(node: fx.Node, before: fx.Node, values: Values) -> None:
         If it changes the order: outputs would have another one than those of the network.
     """
     found, last = values.tensor(node, before), values.left_out[before]
-    rearrange(node, values)
     view = values.value(node)
+    values.bind(node, found)
     if not isinstance(view, Traced) or not np.array_equal(
         view.positions().ravel(), found.positions().ravel()
     ):
@@ -253,7 +270,6 @@ def _behind_last(node: fx.Node, before: fx.Node, values: Values) -> None:
             node=values.path(node),
             remedy="put them into this order in front of the function",
         )
-    values.bind(node, found)
     values.left_out[node] = lambda tensor: run_on(node, values, before, last(tensor))
 
 
@@ -263,6 +279,9 @@ def _returned(output: fx.Node, node: fx.Node, values: Values) -> str:
     Logits that are an image of one pixel, which the network flattens, are those of a dense layer.
     """
     view = values.tensor(output, node)
+    if view.shape == ():
+        view = replace(view, index=view.positions().reshape(1))
+        values.left_out[node] = _arranging(np.array(1), values.left_out.get(node))
     is_pixel = view.base[1:] == (1, 1) and not values.is_activation(view)
     if is_pixel and len(view.shape) == 1:
         return values.vector(view, values.path(node)).name

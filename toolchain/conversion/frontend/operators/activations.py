@@ -10,7 +10,6 @@ from torch import Tensor, fx, nn
 from toolchain.conversion.frontend.activation_spec import SIGNED_QCFS, ActivationSpec
 from toolchain.conversion.frontend.adapters import find_adapter, is_activation, registered
 from toolchain.conversion.frontend.operators.affine import is_traced, operands
-from toolchain.conversion.frontend.operators.reshape import is_view
 from toolchain.conversion.frontend.operators.selection import is_permuted
 from toolchain.conversion.frontend.operators.values import (
     Traced,
@@ -105,7 +104,7 @@ def _relu(node: fx.Node, values: Values, value: Any) -> None:
             node, Traced(source.name, source.base, source.index, source.path, is_rectified=True)
         )
         return
-    if is_final(node):
+    if node in values.final:
         leave_out(node, values, value)
         return
     if not values.plain_relu:
@@ -207,13 +206,6 @@ def _clamp(node: fx.Node, values: Values, low: Any, high: Any) -> None:
         _clipped(node, values, value, float(high))
 
 
-def is_final(node: fx.Node) -> bool:
-    """Whether the network returns the result, or a view of it, and does nothing else with it."""
-    return bool(node.users) and all(
-        user.op == "output" or (is_view(user) and is_final(user)) for user in node.users
-    )
-
-
 def final(node: fx.Node, values: Values) -> None:
     """Handle functions that keep the order of the outputs, at the end of the network.
 
@@ -222,7 +214,7 @@ def final(node: fx.Node, values: Values) -> None:
     UnsupportedModuleError
         Inside a network.
     """
-    if not is_final(node):
+    if node not in values.final:
         name = str(getattr(node.target, "__name__", node.target))
         if node.op == "call_module":
             name = type(called_module(node)).__name__

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.nn import functional as F
 
 from toolchain.conversion.frontend.forwards import WIDE, cast_types
@@ -28,14 +28,6 @@ VIEWS = (
     "pixel_shuffle pixel_unshuffle channel_shuffle"
 )
 """Names of torch's methods and functions that `rearrange` handles."""
-
-
-def is_view(node: fx.Node) -> bool:
-    """Whether a node puts the values of one tensor into another order or shape."""
-    if node.op == "call_module":
-        return isinstance(called_module(node), nn.Flatten | nn.Unflatten)
-    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-    return name in VIEWS.split()
 
 
 def rearrange(node: fx.Node, values: Values) -> None:

@@ -151,6 +151,8 @@ for _names, _handler in {**_ARITHMETIC, reshape.VIEWS: reshape.rearrange}.items(
         for _home in (operator, torch, F):
             if hasattr(_home, _name):
                 FUNCTIONS[getattr(_home, _name)] = _handler
+ARRANGING = (reshape.rearrange, reshape.pass_on, reshape.cast, reshape.dropout_function)
+"""Handlers of what leaves the values of a tensor as they are, at most in another order."""
 
 
 def supported() -> str:

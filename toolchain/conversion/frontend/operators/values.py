@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -89,6 +89,8 @@ class Values:
 
     Attributes
     ----------
+    final:
+        Nodes whose values the network returns, at most in another order, and nothing else.
     nodes:
         The float nodes that were made, in topological order.
     notes:
@@ -97,8 +99,16 @@ class Values:
         The last functions of the network that are left out, by their node.
     """
 
-    def __init__(self, model: nn.Module, input_shape: Shape, *, plain_relu: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        input_shape: Shape,
+        final: Collection[fx.Node],
+        *,
+        plain_relu: bool = False,
+    ) -> None:
         self.model = model
+        self.final = final
         self.plain_relu = plain_relu
         self.nodes: list[FloatNode] = [Input(INPUT, (), input_shape)]
         self.notes: list[str] = []
@@ -314,7 +324,9 @@ class Values:
 
 
 def _as_image(found: Traced) -> Traced:
-    """A sequence (C, L) as an image (C, 1, L)."""
+    """A sequence (C, L) as an image (C, 1, L), one number as (1,)."""
+    if found.shape == ():
+        return replace(found, index=found.positions().reshape(1))
     if len(found.shape) != 2:
         return found
     image = found.positions()[:, None, :]

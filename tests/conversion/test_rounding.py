@@ -227,6 +227,31 @@ def test_fewer_rows_than_inputs(common, limits, monkeypatch):
     assert results[0].error == pytest.approx(results[1].error)
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("expected_rows", [FEW, MANY])
+def test_threads_find_the_same_integers(expected_rows, groups, limits, monkeypatch):
+    """Threads share the channels, a few at once, or the groups."""
+    rng = np.random.default_rng(6)
+    operation = conv(rng.normal(0, 0.3, (16, 8 // groups, 3, 3)), groups=groups)
+    x = activity(rng, 3 * 25, 8).reshape(3, 5, 5, 8).transpose(0, 3, 1, 2)
+    monkeypatch.setattr(rounding, "AT_ONCE", 3 * operation.weight[0].size)
+    found = []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        moments = InputMoments([operation], expected_rows)
+        moments.add([torch.from_numpy(x.copy())])
+        terms = [term(4, operation.weight.reshape(16, -1))]
+        candidates = np.full((1, 16), 9.0)
+        try:
+            found.append(round_gptq("x", terms, np.zeros(16), candidates, moments, limits=limits))
+        finally:
+            torch.set_num_threads(before)
+    assert np.array_equal(found[0].weights[0], found[1].weights[0])
+    assert np.array_equal(found[0].bias, found[1].bias)
+    assert np.array_equal(found[0].kept_nearest, found[1].kept_nearest)
+
+
 def test_rows_determine_no_more_inputs_than_are_active(limits):
     """Four of 40 inputs are active in 20 rows, and independent; two of five are the same."""
     rng = np.random.default_rng(2)

@@ -175,17 +175,12 @@ def test_a_network_that_squeezes_is_checked_sample_by_sample(samples):
     assert_checked(model, SHAPE, samples)
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        [nn.Conv2d(6, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
-        [nn.Conv2d(6, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
-    ],
-    ids=["as-SqueezeNet", "without-ReLU"],
-)
-def test_fully_convolutional_classifiers_have_classes(head):
+@pytest.mark.parametrize("rectified", [True, False], ids=["as-SqueezeNet", "without-ReLU"])
+def test_fully_convolutional_classifiers_have_classes(rectified):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), *head).eval()
+    layers = [nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 5, 1)]
+    layers += [nn.ReLU()] if rectified else []
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     samples = torch.rand(64, 3, 6, 6)
     recording = spikeport.run(spikeport.convert(model, calibrate=samples), samples)
     with torch.no_grad():

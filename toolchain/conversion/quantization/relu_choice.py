@@ -86,9 +86,8 @@ def choose_relus(
         for name, weights in zip(NAMES[1:], (False, True)[: 1 + fit_weights], strict=False)
     }
     try:
-        usual = with_thresholds(
-            program, [rest.double().mean(0)], rest.shape[1], percentile=USUAL, levels=levels
-        )
+        parts = torch.split(rest.double().mean(0), samples_at_once(program))
+        usual = with_thresholds(program, parts, rest.shape[1], percentile=USUAL, levels=levels)
         forms = {NAMES[0]: usual, **forms}
     except ConversionError:  # dead up to this percentile: the fits look at all outputs
         pass

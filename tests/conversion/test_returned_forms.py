@@ -98,6 +98,15 @@ def test_one_number_per_sample(form):
     assert_checked(model.float(), (8,), 5)
 
 
+def returning(last, is_image):
+    """A network that returns `last` of its four logits, flattened, and the shape of its samples."""
+    layers, shape = {"fc": nn.Linear(8, 6), "act": act(), "head": nn.Linear(6, 4)}, (8,)
+    if is_image:
+        layers, shape = pixel(4), SHAPE
+    first = next(iter(layers))
+    return Net(lambda m, x: last(m.head(m.act(getattr(m, first)(x))).flatten(1)), **layers), shape
+
+
 @pytest.mark.parametrize(
     "forward",
     [
@@ -109,15 +118,7 @@ def test_one_number_per_sample(form):
 )
 @pytest.mark.parametrize("is_image", [False, True])
 def test_one_of_several_logits(forward, is_image):
-    layers = {"fc": nn.Linear(8, 6), "act": act(), "head": nn.Linear(6, 4)}
-    shape = (8,)
-    if is_image:
-        layers, shape = pixel(4), SHAPE
-    first = next(iter(layers))
-    model = Net(
-        lambda m, x: forward(m.head(m.act(getattr(m, first)(x))).flatten(1)),
-        **layers,
-    )
+    model, shape = returning(forward, is_image)
     program, _ = assert_converts(model, shape)
     assert len(program.node(program.outputs[0]).weight) == 1
     assert_checked(model.float(), shape, 5)
@@ -143,16 +144,7 @@ def test_what_does_nothing_may_follow_the_last_function(behind):
 @pytest.mark.parametrize("reorder", [lambda x: x.flip(1), lambda x: x[:, [3, 1, 0, 2]]])
 @pytest.mark.parametrize("is_image", [False, True])
 def test_reordered_logits_are_those_of_the_network(reorder, is_image):
-    layers = {"fc": nn.Linear(8, 6), "act": act(), "head": nn.Linear(6, 4)}
-    shape = (8,)
-    if is_image:
-        layers, shape = pixel(4), SHAPE
-    first = next(iter(layers))
-
-    def forward(m, x):
-        return torch.softmax(reorder(m.head(m.act(getattr(m, first)(x))).flatten(1)), 1)
-
-    model = Net(forward, **layers)
+    model, shape = returning(lambda x: torch.softmax(reorder(x), 1), is_image)
     program, _ = assert_converts(model, shape)
     samples = torch.rand(50, *shape).double()
     logits = node_values(program, samples, clipped=())[program.outputs[0]]

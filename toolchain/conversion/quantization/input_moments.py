@@ -31,7 +31,7 @@ FEW = 4
 The operations of `gptq` are then as many with the rows as with G, or fewer.
 """
 SEEN, SEEN_PER_INPUT = 1 << 14, 8
-"""Rows, and rows per input, that G is made of; others are left out by chance, as in `relu_fit`."""
+"""Rows, and rows per input, that a layer is measured on; others are left out by chance."""
 
 
 @singledispatch

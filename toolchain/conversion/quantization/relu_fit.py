@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from toolchain.conversion.float_values import apply_node
+from toolchain.conversion.quantization.input_moments import SEEN, SEEN_PER_INPUT
 from toolchain.conversion.quantization.percentile import SMALLEST, dead_relu, plain_relus
 from toolchain.program.float_program import (
     Activation,
@@ -60,8 +61,6 @@ MOST_INPUTS = 4608
 channels of 3x3; a system of this size is solved in seconds."""
 TRIED = 1 << 12
 """Values of a channel on which candidates are compared."""
-SEEN = 1 << 14
-"""Places of all samples on which weights are fitted, and eight more per input."""
 Values = dict[str, Tensor]
 """Values per step by node, (T, n, ...), or (1, n, ...) where they are the same in every step."""
 
@@ -263,8 +262,10 @@ def _fitted_weights(node: Conv2d | Linear, exact: Tensor, sent: Tensor) -> Conv2
     """The layer with weights for `sent`, (n, ...), in place of `exact`; grouped ones stay."""
     weight = torch.from_numpy(node.weight.reshape(len(node.weight), -1))
     size = weight.shape[1]
+    if isinstance(node, Conv2d) and node.groups > 1:
+        return node
     few = len(sent) * len(_patches(node, sent[:1])) <= size
-    if (size > MOST_INPUTS and not few) or (isinstance(node, Conv2d) and node.groups > 1):
+    if size > MOST_INPUTS and not few:
         return node
     change, mean_exact, mean_sent = (_change_by_rows if few else _change)(node, exact, sent, weight)
     fitted = weight + change
@@ -279,7 +280,7 @@ def _change(
     size = weight.shape[1]
     square, cross = torch.zeros(2, size, size, dtype=torch.float64)
     mean_sent, mean_exact = torch.zeros(2, size, dtype=torch.float64)
-    count, per_sample = 0, ceil((SEEN + 8 * size) / len(sent))
+    count, per_sample = 0, ceil((SEEN + SEEN_PER_INPUT * size) / len(sent))
     for index in range(0, len(sent), 4):
         s, a = (_patches(node, values[index : index + 4]) for values in (sent, exact))
         places = _some(len(s), per_sample * len(sent[index : index + 4]))
